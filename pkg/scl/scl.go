@@ -1,0 +1,245 @@
+// Package scl is the vocabulary of a checked SCL program: what a script asks
+// for, as plain data. Its children implement it: syntax reads text into a tree
+// with spans, compile turns the tree into a Program or into diagnostics.
+//
+// A Program is immutable once compiled and safe for concurrent use.
+package scl
+
+import (
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
+)
+
+// Program is a checked script.
+type Program struct {
+	File string
+
+	// Standing forms stay in force until the script is replaced or removed.
+	Groups   []Group
+	Configs  []Config
+	Monitors []Monitor
+
+	// Steps are the one-shot forms in the order of the source.
+	Steps []Step
+}
+
+// Standing reports whether the program leaves anything in force.
+func (p *Program) Standing() bool {
+	return len(p.Groups)+len(p.Configs)+len(p.Monitors) > 0
+}
+
+// Group is a kept, named selection of nodes.
+type Group struct {
+	Name    string
+	Members Target // the union of the form's targets
+	Span    syntax.Span
+}
+
+// Config is what a selection of nodes shall be.
+type Config struct {
+	Target   Target
+	Settings []Setting
+	Span     syntax.Span
+}
+
+// Resource is the kind of thing a Setting configures.
+type Resource string
+
+// The resources of config.
+const (
+	Power     Resource = "power"             // fields state
+	Boot      Resource = "boot"              // fields target, once, mode
+	Interface Resource = "network.interface" // the host's; fields ip, netmask, gateway, dhcp
+	Device    Resource = "storage.device"    // hardware that must be there: fields size, type
+	User      Resource = "bmc.user"          // fields password, role
+	AssetTag  Resource = "asset-tag"         // field ""
+	Indicator Resource = "indicator"         // field ""
+)
+
+// Setting is one field of a standing configuration.
+type Setting struct {
+	Resource Resource
+	Name     string // the interface, device or user; else empty
+	Field    string
+	Value    fleet.Value // unknown for a secret field
+	Secret   Secret      // for a secret field
+	Span     syntax.Span
+}
+
+// Path names the field to a person: "power.state", "network.eth0.ip",
+// "bmc.user.root.password", "asset-tag".
+func (s Setting) Path() string {
+	path := string(s.Resource)
+	switch s.Resource {
+	case Interface:
+		path = "network." + s.Name
+	case Device:
+		path = "storage." + s.Name
+	case User:
+		path = "bmc.user." + s.Name
+	case Power, Boot, AssetTag, Indicator:
+	}
+	if s.Field != "" {
+		path += "." + s.Field
+	}
+	return path
+}
+
+// Secret is a secret value of a script: a literal as a person typed it, or the
+// sealed form in which it travels and rests, `(sealed "…")`.
+type Secret struct {
+	Literal fleet.Secret
+	Sealed  string
+	Span    syntax.Span // of the whole value: the string, or the sealed form
+}
+
+// None reports whether there is no secret at all.
+func (s Secret) None() bool { return s.Literal.Empty() && s.Sealed == "" }
+
+// Monitor is a rule: what is watched on each node of Target, and what is done
+// on the rising edge of Condition.
+type Monitor struct {
+	Name      string // from the form, else "m1", "m2", … in the order of the source
+	Target    Target
+	Condition *Condition
+	Commands  []Command
+	Options   Options
+	Span      syntax.Span
+}
+
+// Options of a monitor; the compiler fills in the defaults.
+type Options struct {
+	Every    time.Duration // sampling period, default 10 s
+	For      time.Duration // how long the condition must hold, default 0
+	Cooldown time.Duration // rest after a firing, default 5 min
+	Severity string        // "info", "warning" (default), "critical"
+	Limit    Limit         // zero: none
+	CutOff   CutOff        // what to do while no coordinator is reached
+}
+
+// Limit is a rule's blast radius: at most Count firings in Window per rack.
+type Limit struct {
+	Count  int
+	Window time.Duration
+}
+
+// CutOff says what a rule does while its agent reaches no coordinator.
+type CutOff struct {
+	Hold   bool          // true: it does not act at all
+	RunFor time.Duration // > 0: it acts for this long, then holds
+}
+
+// Step is a one-shot form; exactly one of its parts is set.
+type Step struct {
+	Target  Target
+	Action  []Command // a sequence: the first failure stops that node
+	Show    *Show
+	Dump    *Dump
+	Refresh bool
+	Text    string // canonical text of the form, secrets redacted
+	Span    syntax.Span
+}
+
+// Show asks for elements; no Refs means the summary.
+type Show struct{ Refs []Ref }
+
+// Dump asks for the whole of what a BMC says, as "json" or "xml".
+type Dump struct{ Format string }
+
+// Verb is a command of an action.
+type Verb string
+
+// The commands of action.
+const (
+	DoPower      Verb = "power"         // Args: "on", "off", "graceful-off", "cycle", "reset", "graceful-restart", "nmi"
+	DoReboot     Verb = "reboot"        // Args: none, or the system id
+	DoBoot       Verb = "boot"          // Args: target; Once
+	DoIndicator  Verb = "set-indicator" // Args: "on", "off", "blink"
+	DoClearLog   Verb = "clear-log"
+	DoBMCReset   Verb = "bmc-reset"
+	DoLog        Verb = "log"                         // Args: message; touches no BMC
+	DoStartImage Verb = "start-new-server-with-image" // Args: node, image
+	DoWait       Verb = "wait"                        // Until, Timeout
+	DoSequence   Verb = "sequence"                    // Commands
+)
+
+// Command is one thing to do on one node.
+type Command struct {
+	Verb     Verb
+	Args     []string
+	Once     bool // of boot
+	Until    *Condition
+	Timeout  time.Duration // of wait, default 10 min
+	Commands []Command     // of sequence
+	Text     string        // canonical text, secrets redacted
+	Span     syntax.Span
+}
+
+// Ref is a checked element reference.
+type Ref struct {
+	Text    string // as written, for example "storage.volume.v0.state"
+	Element *Element
+	Param   string // the free item of the reference, for example "v0"
+	// URI and Pointer are set for the escape hatch (redfish "URI#POINTER").
+	URI, Pointer string
+}
+
+// Type is the type of an element or an expression.
+type Type uint8
+
+// The types.
+const (
+	NumberType Type = iota + 1
+	TextType
+	BoolType
+)
+
+// Reduction says how the instances of an element become one value.
+type Reduction uint8
+
+// The reductions.
+const (
+	First Reduction = iota // there is one instance, or the first speaks for all
+	Max
+	Min
+	Sum
+	Worst // of health: Critical before Warning before OK
+)
+
+// Element is a row of the registry of what can be read.
+type Element struct {
+	Name    string // "cpu.temp"; "*" stands for the free item: "storage.volume.*.state"
+	Type    Type
+	Unit    fleet.Unit
+	Reduce  Reduction
+	Sources []string // Redfish sources in order of preference, for the manual
+	Doc     string   // one line
+}
+
+// Truth is the value of a predicate.
+type Truth uint8
+
+// The three truth values. The zero Truth is Unknown.
+const (
+	Unknown Truth = iota
+	False
+	True
+)
+
+// Slot is what is known of one element on one node when a condition is
+// evaluated.
+type Slot struct {
+	Value fleet.Value   // the default reduction
+	All   []fleet.Value // every instance
+}
+
+// Condition is a checked predicate over element references.
+type Condition struct {
+	Refs []Ref  // slot i of Eval is what Refs[i] reads as
+	Text string // canonical text
+	// Test evaluates the predicate; len(slots) == len(Refs). It allocates
+	// nothing, has no state and is safe for concurrent use.
+	Test func(slots []Slot) Truth
+}
