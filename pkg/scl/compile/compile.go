@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ func Source(file string, src []byte) (*scl.Program, syntax.Diagnostics) {
 		c.form(form)
 	}
 	c.circles()
+	tree.Hide(c.strays...)
 	for i := range c.diags { // now that all secrets are known
 		c.diags[i] = tree.Illustrate(c.diags[i])
 	}
@@ -44,6 +46,8 @@ type compiler struct {
 	prog     *scl.Program
 	names    map[string]syntax.Span // of monitors, groups: "monitor m1"
 	expanded int                    // names made of ranges so far
+	strays   []*syntax.Node         // words that may be passwords without their field
+	numbered int                    // of the last monitor that got its name from its place
 }
 
 // fail reports an error at n.
@@ -94,11 +98,9 @@ func (c *compiler) unknown(code syntax.Code, n *syntax.Node, what string, known,
 	if n.Kind == syntax.Symbol {
 		name = plain(name)
 	}
-	for _, l := range later {
-		if l == name {
-			c.later(n, what)
-			return
-		}
+	if slices.Contains(later, name) {
+		c.later(n, "the "+what+" "+c.say(n))
+		return
 	}
 	if near, ok := syntax.Nearest(name, append(append([]string(nil), known...), later...)); ok {
 		c.fail(code, n, "unknown "+what+" "+c.say(n), "did you mean "+near+"?")
@@ -109,7 +111,7 @@ func (c *compiler) unknown(code syntax.Code, n *syntax.Node, what string, known,
 
 // later reports what belongs to the language and not to this version.
 func (c *compiler) later(n *syntax.Node, what string) {
-	c.fail(NotYet, n, "the "+what+" "+c.say(n)+" belongs to the language, but this version does not carry it out yet",
+	c.fail(NotYet, n, what+" belongs to the language, but this version does not carry it out yet",
 		"leave it out for now; the manual lists what this version carries out")
 }
 

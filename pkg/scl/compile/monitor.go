@@ -96,10 +96,11 @@ func (c *compiler) rule(m scl.Monitor, parts []*syntax.Node) []*syntax.Node {
 	return parts[2:]
 }
 
-// freeName is m1, m2, … by the order of the source, without the names given.
+// freeName is the name of an unnamed monitor: m1, m2, … by its place among all
+// of the script, unless a person took that name.
 func (c *compiler) freeName() string {
-	for i := len(c.prog.Monitors) + 1; ; i++ {
-		name := "m" + strconv.Itoa(i)
+	for c.numbered = max(c.numbered, len(c.prog.Monitors)) + 1; ; c.numbered++ {
+		name := "m" + strconv.Itoa(c.numbered)
 		if _, taken := c.names["monitor "+name]; !taken {
 			return name
 		}
@@ -151,7 +152,7 @@ func (c *compiler) limit(l *scl.Limit, n *syntax.Node) {
 		return
 	}
 	args := n.Args()
-	l.Count, _ = c.count(args[0])
+	l.Count, _ = c.wholeNumber(args[0])
 	for _, arg := range args[1:] {
 		switch {
 		case arg.Is("in") && len(arg.List) == 2:
@@ -168,8 +169,8 @@ func (c *compiler) limit(l *scl.Limit, n *syntax.Node) {
 	}
 }
 
-// count reads a whole number from 1 to a million.
-func (c *compiler) count(n *syntax.Node) (int, bool) {
+// wholeNumber reads one from 1 to a million.
+func (c *compiler) wholeNumber(n *syntax.Node) (int, bool) {
 	const most = 1_000_000
 	if n.Kind != syntax.Number || n.Unit != "" || n.Num < 1 || n.Num > most || n.Num != float64(int(n.Num)) {
 		c.fail(BadValue, n, "expected a count and found "+c.found(n), "write a whole number from 1 to a million")
