@@ -19,7 +19,7 @@ func defaultOptions() scl.Options {
 // monitor checks the options and triggers of a monitor. Each trigger becomes a
 // rule of its own; the monitor's options hold for all of them.
 func (c *compiler) monitor(target scl.Target, n *syntax.Node, args []*syntax.Node) {
-	options := defaultOptions()
+	options := newOptions(defaultOptions())
 	var triggers []*syntax.Node
 	for _, arg := range args {
 		switch {
@@ -27,10 +27,10 @@ func (c *compiler) monitor(target scl.Target, n *syntax.Node, args []*syntax.Nod
 		case arg.Is("condition"), arg.Is("action"), arg.Is("trigger"):
 			triggers = append(triggers, arg)
 		default:
-			c.option(&options, arg)
+			c.option(options, arg)
 		}
 	}
-	m := scl.Monitor{Target: target, Options: options, Span: n.Span}
+	m := scl.Monitor{Target: target, Options: options.Options, Span: n.Span}
 	if len(triggers) == 0 {
 		c.fail(WrongCount, n.List[0], "a monitor without a condition", "write (condition …) and (action …) into it")
 	}
@@ -51,6 +51,7 @@ func (c *compiler) trigger(m scl.Monitor, n *syntax.Node) {
 		m.Name, _ = c.text(args[0], "a trigger's name")
 		args = args[1:]
 	}
+	options := newOptions(m.Options)
 	var pair []*syntax.Node
 	for _, arg := range args {
 		switch {
@@ -58,14 +59,14 @@ func (c *compiler) trigger(m scl.Monitor, n *syntax.Node) {
 		case arg.Is("condition"), arg.Is("action"):
 			pair = append(pair, arg)
 		default:
-			c.option(&m.Options, arg)
+			c.option(options, arg)
 		}
 	}
 	if len(pair) == 0 {
 		c.fail(WrongCount, n.List[0], "a trigger without a condition", "write (condition …) and (action …) into it")
 		return
 	}
-	m.Span = n.Span
+	m.Options, m.Span = options.Options, n.Span
 	for _, extra := range c.rule(m, pair) {
 		c.fail(Misplaced, extra, "a trigger has one condition and one action", "write another (trigger …)")
 	}
@@ -114,8 +115,21 @@ func (c *compiler) conditionForm(n *syntax.Node) *scl.Condition {
 	return c.condition(n.Args())
 }
 
+// optionSet is the options of one form, each at most once.
+type optionSet struct {
+	scl.Options
+	seen map[string]bool
+}
+
+func newOptions(from scl.Options) *optionSet { return &optionSet{from, map[string]bool{}} }
+
 // option checks an option of a monitor or trigger.
-func (c *compiler) option(o *scl.Options, n *syntax.Node) {
+func (c *compiler) option(o *optionSet, n *syntax.Node) {
+	if o.seen[n.Head()] {
+		c.fail(Duplicate, n, c.say(n.List[0])+" stands here twice", "keep one of them")
+		return
+	}
+	o.seen[n.Head()] = true
 	switch n.Head() {
 	case "every":
 		c.durationOption(&o.Every, n, time.Second)

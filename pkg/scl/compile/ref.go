@@ -64,6 +64,9 @@ func laterElements() []string {
 
 // noElement reports a reference to nothing in the registry.
 func (c *compiler) noElement(n *syntax.Node) {
+	if c.full() {
+		return
+	}
 	for _, prefix := range laterElements() {
 		if strings.HasPrefix(n.Text, prefix) {
 			c.later(n, "the element "+c.say(n))

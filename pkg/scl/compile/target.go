@@ -77,7 +77,7 @@ func (c *compiler) selection(n *syntax.Node) scl.Target {
 	case "except":
 		return c.targets(scl.TargetExcept, n.Args(), n)
 	}
-	c.unknown(UnknownForm, n.List[0], "kind of target", selectors(), nil)
+	c.unknown(UnknownForm, n.List[0], "selector", selectors(), nil)
 	return scl.Target{}
 }
 

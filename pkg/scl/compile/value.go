@@ -131,7 +131,7 @@ func (c *compiler) quantity(n *syntax.Node, want fleet.Unit) (float64, bool) {
 	case !ok:
 		c.fail(WrongType, n, "expected "+dimension(want)+" and found "+c.found(n), "write a number with its unit directly behind it")
 	case !l.bare && l.unit != want:
-		c.fail(WrongUnit, n, c.say(n)+" is "+dimension(l.unit)+", and "+dimension(want)+" is wanted here", "")
+		c.fail(WrongUnit, n, c.say(n)+" is "+dimension(l.unit)+", and "+dimension(want)+" is wanted here", "write it in "+want.String()+", or without a unit")
 	default:
 		return l.num, true
 	}
@@ -140,10 +140,10 @@ func (c *compiler) quantity(n *syntax.Node, want fleet.Unit) (float64, bool) {
 
 func (c *compiler) badUnit(n *syntax.Node) {
 	if slices.Contains(unitNames(), n.Unit) {
-		c.fail(BadValue, n, c.say(n)+" is too large a number", "")
+		c.fail(BadValue, n, c.say(n)+" is too large a number", "write a smaller one")
 		return
 	}
-	help := "known are " + list(unitNames(), "and")
+	help := allOf(unitNames())
 	if near, ok := syntax.Nearest(n.Unit, unitNames()); ok {
 		help = "did you mean " + strings.TrimSuffix(n.Text, n.Unit) + near + "?"
 	}

@@ -40,7 +40,9 @@ func (h *hider) scan(i, end int, comment bool) {
 		switch n := h.commentLength(i, end, comment); {
 		case n > 0:
 			inner := hider{src: h.src, found: h.found, active: h.active, any: h.any}
-			inner.scan(i+1, i+len(strings.TrimSuffix(h.src[i:i+n], "|#")), true)
+			text := strings.TrimSuffix(h.src[i:i+n], "|#")
+			inside := strings.TrimPrefix(strings.TrimPrefix(text, ";"), "#|")
+			inner.scan(i+len(text)-len(inside), i+len(text), true)
 			h.found = inner.found
 			i += n
 		case h.src[i] == '"':

@@ -157,7 +157,7 @@ func TestManyErrorsAreCut(t *testing.T) {
 		t.Errorf("got %d diagnostics, want %d", len(diags), syntax.MaxDiagnostics)
 	}
 	for _, d := range diags {
-		if len(d.Excerpt.Line) > 300 {
+		if len(d.Excerpt.Line) > 400 {
 			t.Fatalf("an excerpt of %d bytes", len(d.Excerpt.Line))
 		}
 	}
