@@ -39,6 +39,8 @@ func chassisRoutes() []route {
 		{path: chassis + "/ThermalSubsystem/Fans", head: true, schema: schema("FanCollection"), do: gets(getFans)},
 		{path: chassis + "/ThermalSubsystem/Fans/{fan}", head: true, schema: schema("Fan"), do: gets(getFan)},
 		{path: chassis + "/ThermalSubsystem/ThermalMetrics", head: true, schema: schema("ThermalMetrics"), do: gets(getThermalMetrics)},
+		{path: chassis + "/EnvironmentMetrics", head: true, schema: schema("EnvironmentMetrics"), do: gets(getEnvironment)},
+		{path: chassis + "/Assembly", head: true, schema: schema("Assembly"), do: gets(getAssembly)},
 		{path: chassis + "/Drives", do: gets(getChassisDrives)},
 		{path: chassis + "/NetworkAdapters", do: gets(fixedCollection(chassisURI+"/NetworkAdapters",
 			"NetworkAdapterCollection", "chassis Network Adapter Collection"))},
@@ -59,6 +61,7 @@ func getChassis(b *BMC, _ *request) reply {
 		"Actions": obj{"#Chassis.Reset": obj{
 			"@Redfish.ActionInfo": chassisURI + "/ResetActionInfo", "target": chassisURI + "/Actions/Chassis.Reset",
 		}},
+		"Assembly": link(chassisURI + "/Assembly"), "EnvironmentMetrics": link(chassisURI + "/EnvironmentMetrics"),
 		"AssetTag": b.state.AssetTag, "ChassisType": "RackMount", "Drives": link(chassisURI + "/Drives"),
 		"Id": "chassis", "Links": connected, "Location": label("SIM.ND0"),
 		"Manufacturer": b.cfg.Manufacturer, "Model": b.cfg.Model, "Name": "chassis",
@@ -153,4 +156,20 @@ func getFan(b *BMC, q *request) reply {
 
 func getChassisDrives(b *BMC, _ *request) reply {
 	return collectionOf(chassisURI+"/Drives", "DriveCollection", "Drive Collection", b.driveLinks(), nil)
+}
+
+// getEnvironment shows no readings, like a stock OpenBMC: they are sensors.
+func getEnvironment(*BMC, *request) reply {
+	return ok(obj{
+		"@odata.id": chassisURI + "/EnvironmentMetrics", "@odata.type": "#EnvironmentMetrics.v1_3_0.EnvironmentMetrics",
+		"FanSpeedsPercent": []obj{}, "FanSpeedsPercent@odata.count": 0,
+		"Id": "EnvironmentMetrics", "Name": "Chassis Environment Metrics",
+	})
+}
+
+func getAssembly(*BMC, *request) reply {
+	return ok(obj{
+		"@odata.id": chassisURI + "/Assembly", "@odata.type": "#Assembly.v1_6_0.Assembly",
+		"Assemblies": []obj{}, "Assemblies@odata.count": 0, "Id": "Assembly", "Name": "Assembly Collection",
+	})
 }

@@ -6,7 +6,10 @@ import (
 	"time"
 )
 
-const managerURI = "/redfish/v1/Managers/bmc"
+const (
+	managerURI = "/redfish/v1/Managers/bmc"
+	httpsURI   = managerURI + "/NetworkProtocol/HTTPS/Certificates"
+)
 
 func managerRoutes() []route {
 	const manager = "/redfish/v1/Managers/{manager}"
@@ -22,6 +25,8 @@ func managerRoutes() []route {
 			http.MethodGet:   {login, getNetworkProtocol},
 			http.MethodPatch: {configureManager, patchNetworkProtocol},
 		}},
+		{path: manager + "/NetworkProtocol/HTTPS/Certificates", do: gets(getCertificates)},
+		{path: manager + "/NetworkProtocol/HTTPS/Certificates/{certificate}", do: gets(getCertificate)},
 		{path: manager + "/EthernetInterfaces", do: gets(getManagerNICs)},
 		{path: manager + "/EthernetInterfaces/{nic}", do: map[string]deed{
 			http.MethodGet:   {login, getManagerNIC},
@@ -98,6 +103,7 @@ func resetManager(b *BMC, q *request) reply {
 func getNetworkProtocol(b *BMC, _ *request) reply {
 	protocol := func(port any, on bool) obj { return obj{"Port": port, "ProtocolEnabled": on} }
 	https := protocol(443, true)
+	https["Certificates"] = link(httpsURI)
 	return ok(obj{
 		"@odata.id":   managerURI + "/NetworkProtocol",
 		"@odata.type": "#ManagerNetworkProtocol.v1_9_0.ManagerNetworkProtocol",
@@ -131,6 +137,29 @@ func patchNetworkProtocol(b *BMC, q *request) reply {
 	}
 	q.dirty = true
 	return noContent()
+}
+
+func getCertificates(*BMC, *request) reply {
+	return collection(httpsURI, "CertificateCollection", "HTTPS Certificates Collection", []string{"1"},
+		obj{"Description": "A Collection of HTTPS certificate instances"})
+}
+
+// getCertificate shows the certificate that is served, with a Location header
+// even on GET.
+func getCertificate(b *BMC, q *request) reply {
+	if id := q.args["certificate"]; id != "1" {
+		return notFound("Certificate", id)
+	}
+	leaf := b.cert.Leaf
+	name := obj{"CommonName": leaf.Subject.CommonName, "Country": "US", "Organization": "OpenBMC"}
+	r := ok(obj{
+		"@odata.id": httpsURI + "/1", "@odata.type": "#Certificate.v1_0_0.Certificate",
+		"CertificateString": b.state.Certificate, "Description": "HTTPS Certificate", "Id": "1",
+		"Issuer": name, "KeyUsage": []string{"KeyEncipherment"}, "Name": "HTTPS Certificate", "Subject": name,
+		"ValidNotAfter": leaf.NotAfter.Format(seconds), "ValidNotBefore": leaf.NotBefore.Format(seconds),
+	})
+	r.set("Location", httpsURI+"/1")
+	return r
 }
 
 func getDiagnostics(b *BMC, q *request) reply {

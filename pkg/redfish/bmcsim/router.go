@@ -71,11 +71,11 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.counter.begin()
 	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
 	wait(r.Context(), b.cfg.Latency)
+	body, fits := readBody(r)
 	done := false
 	if status, done = b.misbehave(w, r); done {
 		return
 	}
-	body, fits := readBody(r)
 	if !fits && hasCredentials(r.Header) {
 		cut(r)
 	}
