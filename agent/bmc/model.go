@@ -27,6 +27,7 @@ type system struct {
 	Memory       redfish.Link
 	Storage      redfish.Link
 	LogServices  redfish.Link
+	Bios         redfish.Link
 	Ethernet     redfish.Link `json:"EthernetInterfaces"`
 	CPU          struct {
 		Count  redfish.Number
@@ -94,6 +95,7 @@ type ethernet struct {
 	Name       redfish.Text
 	MAC        redfish.Text `json:"MACAddress"`
 	LinkStatus redfish.Text
+	Mbps       redfish.Number `json:"SpeedMbps"`
 	DHCP       struct {
 		Enabled *bool `json:"DHCPEnabled"`
 	} `json:"DHCPv4"`
@@ -110,12 +112,13 @@ type ipv4 struct {
 
 // member is a resource of which only the common part matters.
 type member struct {
-	ID       redfish.Text `json:"Id"`
-	Name     redfish.Text
-	Model    redfish.Text
-	Version  redfish.Text
-	Capacity redfish.Number `json:"CapacityMiB"`
-	Status   redfish.Status
+	ID         redfish.Text `json:"Id"`
+	Name       redfish.Text
+	Model      redfish.Text
+	Version    redfish.Text
+	Updateable *bool
+	Capacity   redfish.Number `json:"CapacityMiB"`
+	Status     redfish.Status
 }
 
 // lastSegment is the id that ends a URI.

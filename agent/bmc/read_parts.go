@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -19,21 +20,35 @@ const (
 // partSources are the elements told by the parts of a server.
 func partSources() map[string]source {
 	return map[string]source{
-		"cpu.count":           cpuCount,
-		"cpu.model":           cpuModel,
-		"cpu.health":          cpuHealth,
-		"memory.size":         memorySize,
-		"memory.health":       memoryHealth,
-		"storage.health":      storageHealth,
-		"storage.drive.count": driveCount,
-		"storage.drive.life":  driveLife,
-		"network.ip":          network(func(e ethernet) fleet.Value { return textOf(firstAddress(e), "address of this interface") }),
-		"network.mac":         network(func(e ethernet) fleet.Value { return textOf(e.MAC, "MAC of this interface") }),
-		"network.link":        network(func(e ethernet) fleet.Value { return linkOf(e) }),
-		"firmware.*.version":  firmwareVersion,
-		"log.critical":        logCritical,
-		"log.last":            logLast,
+		"cpu.count":              cpuCount,
+		"cpu.model":              cpuModel,
+		"cpu.health":             cpuHealth,
+		"memory.size":            memorySize,
+		"memory.health":          memoryHealth,
+		"memory.ecc-errors":      eccErrors,
+		"storage.health":         storageHealth,
+		"storage.volume.*.state": volumeState,
+		"storage.drive.count":    driveCount,
+		"storage.drive.health":   ofDrives(func(d drive) fleet.Value { return textOf(redfish.Text(d.Status.Worst()), "health of the drive") }),
+		"storage.drive.life":     ofDrives(func(d drive) fleet.Value { return measured(d.Life, fleet.Percent, "life left of the drive") }),
+		"network.ip":             network(func(e ethernet) fleet.Value { return textOf(firstAddress(e), "address of this interface") }),
+		"network.mac":            network(func(e ethernet) fleet.Value { return textOf(e.MAC, "MAC of this interface") }),
+		"network.speed":          network(func(e ethernet) fleet.Value { return measured(e.Mbps, fleet.NoUnit, "speed of this interface") }),
+		"network.link":           network(linkOf),
+		"bios.attr.*":            biosAttribute,
+		"firmware.*.version":     firmware(func(f member) fleet.Value { return textOf(f.Version, "version of this firmware") }),
+		"firmware.*.updateable":  firmware(updateable),
+		"log.critical":           logCritical,
+		"log.last":               logLast,
 	}
+}
+
+// measured is a number, or the statement that the BMC reports no such thing.
+func measured(n redfish.Number, unit fleet.Unit, what string) fleet.Value {
+	if !n.Set {
+		return fleet.NoValue("this BMC reports no " + what)
+	}
+	return fleet.Number(n.Value, unit)
 }
 
 // parts reads every member of a collection; one that fails is left out unless
@@ -155,17 +170,94 @@ func driveCount(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 	return one("drives", fleet.Number(float64(len(found)), fleet.NoUnit), uri), err
 }
 
-func driveLife(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
-	found, uri, err := v.drives(ctx)
-	s := sample{uri: uri}
-	for _, d := range found {
-		value := fleet.NoValue("this BMC reports no life left of the drives")
-		if d.Life.Set {
-			value = fleet.Number(d.Life.Value, fleet.Percent)
+func ofDrives(value func(drive) fleet.Value) source {
+	return func(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
+		found, uri, err := v.drives(ctx)
+		s := sample{uri: uri}
+		for _, d := range found {
+			s.all = append(s.all, fleet.Instance{Name: string(d.ID), Value: value(d)})
 		}
-		s.all = append(s.all, fleet.Instance{Name: string(d.ID), Value: value})
+		return s, err
 	}
-	return s, err
+}
+
+// volumeState finds the volume of that id or name in all storage.
+func volumeState(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
+	what := fmt.Sprintf("volume %q", ref.Param)
+	s, uri, err := v.system(ctx)
+	if err != nil {
+		return sample{uri: uri}, err
+	}
+	type store struct{ Volumes redfish.Link }
+	stores, err := parts[store](ctx, v, s.Storage, what)
+	if err != nil {
+		return sample{uri: s.Storage}, err
+	}
+	for _, st := range stores {
+		volumes, err := parts[member](ctx, v, st.Volumes, what)
+		if err != nil && !fault.Is(err, fault.Unsupported) {
+			return sample{uri: st.Volumes}, err
+		}
+		for _, m := range volumes {
+			if same(string(m.ID), ref.Param) || same(string(m.Name), ref.Param) {
+				return one(string(m.ID), textOf(m.Status.State, "state of the volume"), st.Volumes), nil
+			}
+		}
+	}
+	return sample{uri: s.Storage}, absent(what)
+}
+
+// eccErrors adds up what the modules corrected since the server's start.
+func eccErrors(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
+	const what = "memory errors"
+	s, uri, err := v.system(ctx)
+	if err != nil {
+		return sample{uri: uri}, err
+	}
+	type dimm struct {
+		ID      redfish.Text `json:"Id"`
+		Metrics redfish.Link
+	}
+	dimms, err := parts[dimm](ctx, v, s.Memory, what)
+	if err != nil {
+		return sample{uri: s.Memory}, err
+	}
+	found := sample{uri: s.Memory}
+	for _, d := range dimms {
+		var m struct {
+			CurrentPeriod struct{ CorrectableECCErrorCount redfish.Number }
+		}
+		if d.Metrics != "" && redfish.Get(ctx, v, d.Metrics, &m) == nil {
+			found.all = append(found.all, fleet.Instance{
+				Name: string(d.ID), Value: measured(m.CurrentPeriod.CorrectableECCErrorCount, fleet.NoUnit, what),
+			})
+		}
+	}
+	if len(found.all) == 0 {
+		return found, absent(what)
+	}
+	return found, nil
+}
+
+// biosAttribute is one of the host firmware's settings, as it is now.
+func biosAttribute(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
+	what := fmt.Sprintf("BIOS attribute %q", ref.Param)
+	s, uri, err := v.system(ctx)
+	if err != nil {
+		return sample{uri: uri}, err
+	}
+	if s.Bios == "" {
+		return sample{uri: uri}, absent(what)
+	}
+	var bios struct{ Attributes map[string]any }
+	if err := redfish.Get(ctx, v, s.Bios, &bios); err != nil {
+		return sample{uri: s.Bios}, orAbsent(err, what)
+	}
+	value, found := bios.Attributes[ref.Param]
+	if !found || value == nil {
+		return sample{uri: s.Bios}, absent(what)
+	}
+	return one(ref.Param, fleet.Text(fmt.Sprint(value)), s.Bios), nil
 }
 
 // driveLinks are the drives of all storage, or those of the chassis where the
@@ -244,42 +336,59 @@ func linkOf(e ethernet) fleet.Value {
 	return wordOf(redfish.Text(strings.TrimPrefix(string(e.LinkStatus), "Link")), "link state of this interface")
 }
 
-// firmwareVersion finds the entry of the inventory that the reference names: by
-// its id, by its id without the hash that OpenBMC appends ("bios" for
+// firmware finds the entry of the inventory that the reference names: by its
+// id, by its id without the hash that OpenBMC appends ("bios" for
 // "bios_e5f60718"), or by its name.
-func firmwareVersion(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
+func firmware(value func(member) fleet.Value) source {
+	return func(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
+		what := fmt.Sprintf("firmware %q", ref.Param)
+		members, uri, err := v.firmwareLinks(ctx)
+		if err != nil {
+			return sample{uri: uri}, orAbsent(err, what)
+		}
+		for _, m := range members {
+			id := lastSegment(m)
+			if !same(id, ref.Param) && !strings.HasPrefix(strings.ToLower(id), strings.ToLower(ref.Param)+"_") {
+				continue
+			}
+			var f member
+			err := redfish.Get(ctx, v, m, &f)
+			return one(id, value(f), m), err
+		}
+		all, err := resources[member](ctx, v, members, what)
+		for _, f := range all {
+			if same(string(f.Name), ref.Param) {
+				return one(string(f.ID), value(f), uri), nil
+			}
+		}
+		if err == nil {
+			err = absent(what)
+		}
+		return sample{uri: uri}, err
+	}
+}
+
+func (v *view) firmwareLinks(ctx context.Context) ([]redfish.Link, redfish.Link, error) {
 	p, err := v.places(ctx)
 	if err != nil {
-		return sample{}, err
+		return nil, "", err
 	}
 	var service struct{ FirmwareInventory redfish.Link }
 	if p.root.UpdateService == "" {
-		return sample{}, absent("firmware inventory")
+		return nil, "", absent("firmware inventory")
 	}
 	if err := redfish.Get(ctx, v, p.root.UpdateService, &service); err != nil {
-		return sample{uri: p.root.UpdateService}, orAbsent(err, "firmware inventory")
+		return nil, p.root.UpdateService, err
 	}
 	members, err := redfish.Members(ctx, v, service.FirmwareInventory, maxParts)
-	if err != nil {
-		return sample{uri: service.FirmwareInventory}, orAbsent(err, "firmware inventory")
+	return members, service.FirmwareInventory, err
+}
+
+func updateable(f member) fleet.Value {
+	if f.Updateable == nil {
+		return fleet.NoValue("this BMC does not report whether the firmware can be updated")
 	}
-	for _, m := range members {
-		if id := lastSegment(m); same(id, ref.Param) || strings.HasPrefix(strings.ToLower(id), strings.ToLower(ref.Param)+"_") {
-			var f member
-			err := redfish.Get(ctx, v, m, &f)
-			return one(id, textOf(f.Version, "version of "+id), m), err
-		}
-	}
-	all, err := resources[member](ctx, v, members, "firmware inventory")
-	for _, f := range all {
-		if same(string(f.Name), ref.Param) {
-			return one(string(f.ID), textOf(f.Version, "version of "+ref.Param), service.FirmwareInventory), nil
-		}
-	}
-	if err == nil {
-		err = absent(fmt.Sprintf("firmware %q", ref.Param))
-	}
-	return sample{uri: service.FirmwareInventory}, err
+	return fleet.Bool(*f.Updateable)
 }
 
 // logEntry is what is read of a LogEntry.

@@ -92,12 +92,23 @@ func bmcSources() map[string]source {
 		}
 	}
 	return map[string]source{
-		"bmc.version": of(func(m *manager) fleet.Value { return textOf(m.FirmwareVersion, "firmware version of its own") }),
-		"bmc.health":  of(func(m *manager) fleet.Value { return textOf(redfish.Text(m.Status.Worst()), "health of its own") }),
-		"bmc.state":   of(func(m *manager) fleet.Value { return wordOf(m.Status.State, "state of its own") }),
-		"bmc.uuid":    of(func(m *manager) fleet.Value { return textOf(m.UUID, "UUID of its own") }),
-		"bmc.latency": latency,
+		"bmc.version":  of(func(m *manager) fleet.Value { return textOf(m.FirmwareVersion, "firmware version of its own") }),
+		"bmc.health":   of(func(m *manager) fleet.Value { return textOf(redfish.Text(m.Status.Worst()), "health of its own") }),
+		"bmc.state":    of(func(m *manager) fleet.Value { return textOf(m.Status.State, "state of its own") }),
+		"bmc.uuid":     of(func(m *manager) fleet.Value { return textOf(m.UUID, "UUID of its own") }),
+		"bmc.latency":  latency,
+		"bmc.sessions": sessions,
 	}
+}
+
+// sessions counts who is logged in, ourselves among them.
+func sessions(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
+	p, err := v.places(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	open, err := redfish.Members(ctx, v, p.root.SessionsURI(), maxParts)
+	return one("open", fleet.Number(float64(len(open)), fleet.NoUnit), p.root.SessionsURI()), err
 }
 
 // latency is how long the BMC takes for a read, as a moving average over all

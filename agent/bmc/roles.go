@@ -73,9 +73,13 @@ const (
 func roles() map[string]role {
 	re := regexp.MustCompile
 	return map[string]role{
-		"cpu.temp":  {what: "processor temperature", kinds: []string{"Temperature"}, contexts: []string{"CPU"}, names: re(cpuWords), not: re(notTheCPU)},
-		"cpu.rate":  {what: "processor utilization", kinds: []string{"Percent", "Utilization"}, contexts: []string{"CPU"}, names: re(cpuWords), not: re(notTheCPU)},
-		"cpu.power": {what: "processor power", kinds: []string{"Power"}, contexts: []string{"CPU"}, names: re(cpuWords), not: re(notTheCPU)},
+		"cpu.temp":    {what: "processor temperature", kinds: []string{"Temperature"}, contexts: []string{"CPU"}, names: re(cpuWords), not: re(notTheCPU)},
+		"cpu.rate":    {what: "processor utilization", kinds: []string{"Percent", "Utilization"}, contexts: []string{"CPU"}, names: re(cpuWords), not: re(notTheCPU)},
+		"cpu.power":   {what: "processor power", kinds: []string{"Power"}, contexts: []string{"CPU"}, names: re(cpuWords), not: re(notTheCPU)},
+		"memory.temp": {what: "memory temperature", kinds: []string{"Temperature"}, contexts: []string{"Memory"}, names: re(`dimm|memory`), not: re(`margin`)},
+		"storage.drive.temp": {
+			what: "drive temperature", kinds: []string{"Temperature"}, contexts: []string{"StorageDevice"}, names: re(`drive|disk|nvme|ssd|hdd`), not: re(`margin|backplane`),
+		},
 		"temp.inlet": {
 			what: "inlet temperature", kinds: []string{"Temperature"}, contexts: []string{"Intake"},
 			names: re(`inlet|intake|ambient|front`), not: re(`outlet|exhaust`),
@@ -96,9 +100,11 @@ func roles() map[string]role {
 func sensorSources() map[string]source {
 	table := map[string]source{
 		"fan.speed":           fanSpeed,
+		"fan.percent":         fanSpeed,
 		"fan.health":          fanHealth,
 		"power.cap":           powerCap,
 		"power.supply.health": supplyHealth,
+		"power.redundancy":    redundancy,
 	}
 	for name, r := range roles() {
 		table[name] = func(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
@@ -246,6 +252,39 @@ func supplyHealth(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 		}
 		return supplies
 	})
+}
+
+// redundancy is the health of the groups that the supplies back each other in.
+func redundancy(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
+	all, err := v.chassisOf(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	type set struct {
+		Name   redfish.Text
+		Status redfish.Status
+	}
+	var s sample
+	for _, c := range all {
+		var doc struct {
+			Now    []set `json:"PowerSupplyRedundancy"`
+			Before []set `json:"Redundancy"`
+		}
+		for _, uri := range links([]redfish.Link{c.PowerSubsystem, c.Power}) {
+			if redfish.Get(ctx, v, uri, &doc) != nil {
+				continue
+			}
+			for _, g := range append(doc.Now, doc.Before...) {
+				s.uri = uri
+				s.all = append(s.all, fleet.Instance{Name: string(g.Name), Value: textOf(redfish.Text(g.Status.Worst()), "health of this redundancy")})
+			}
+			break
+		}
+	}
+	if len(s.all) == 0 {
+		return s, absent("redundancy of the power supplies")
+	}
+	return s, nil
 }
 
 // powerCap is the limit set on the server's consumption.
