@@ -75,6 +75,13 @@ func Main(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "help" || c.Name() == "completion" {
+			c.Short = lowerFirst(c.Short)
+		}
+	}
 	checkArgs(root)
 	err := root.ExecuteContext(ctx)
 	Report(root.ErrOrStderr(), err)

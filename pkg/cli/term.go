@@ -54,19 +54,25 @@ func (s Screen) Paint(c Colour, text string) string {
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// Asks reports whether somebody sits at cmd's input and sees its questions.
+// Asks reports whether somebody sits at cmd's input to answer questions.
 func Asks(cmd *cobra.Command) bool {
 	in, ok := cmd.InOrStdin().(*os.File)
-	return ok && term.IsTerminal(int(in.Fd())) && ScreenOf(cmd.ErrOrStderr()).Terminal
+	return ok && term.IsTerminal(int(in.Fd()))
 }
 
-// Ask puts a question on stderr and reports whether the answer begins with y.
-// No answer is no.
+// Ask puts a question to who sits at the terminal, wherever the output goes,
+// and reports whether the answer begins with y. No answer is no.
 func Ask(cmd *cobra.Command, question string) bool {
-	fmt.Fprint(cmd.ErrOrStderr(), question+" [y/N] ")
-	line, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	var in io.Reader = cmd.InOrStdin()
+	out := cmd.ErrOrStderr()
+	if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
+		defer tty.Close()
+		in, out = tty, tty
+	}
+	fmt.Fprint(out, question+" [y/N] ")
+	line, _ := bufio.NewReader(in).ReadString('\n')
 	if !strings.HasSuffix(line, "\n") {
-		fmt.Fprintln(cmd.ErrOrStderr())
+		fmt.Fprintln(out)
 	}
 	return strings.HasPrefix(strings.ToLower(strings.TrimSpace(line)), "y")
 }
