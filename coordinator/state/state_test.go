@@ -21,7 +21,10 @@ type log struct {
 	index uint64
 }
 
-func newLog(t testing.TB) *log { return &log{Machine: state.New(), t: t} }
+func newLog(tb testing.TB) *log {
+	tb.Helper()
+	return &log{Machine: state.New(), t: tb}
+}
 
 func (l *log) try(c *pb.Command) state.Outcome {
 	l.t.Helper()
