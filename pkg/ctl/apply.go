@@ -212,8 +212,7 @@ func applyOne(cmd *cobra.Command, c *client.Client, p plan, f applyFlags, talk b
 
 // sent is err of a call that sent a script: its diagnostics are printed.
 func sent(cmd *cobra.Command, err error) error {
-	var s *client.ScriptError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*client.ScriptError](err); ok {
 		printLines(cmd.ErrOrStderr(), s.Text)
 	}
 	return err

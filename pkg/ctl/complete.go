@@ -83,7 +83,7 @@ func completeShow(cmd *cobra.Command, args []string, prefix string) (completion,
 		return elements(prefix), cobra.ShellCompDirectiveNoFileComp
 	}
 	out, directive := completeNodes(cmd, args, prefix)
-	if strings.HasPrefix("all", prefix) {
+	if everything := "all"; strings.HasPrefix(everything, prefix) {
 		out = append(completion{"all\tevery node"}, out...)
 	}
 	return out, directive

@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -241,12 +242,7 @@ func risky(c scl.Command) bool {
 	case scl.DoLog, scl.DoWait, scl.DoIndicator:
 		return false
 	case scl.DoSequence:
-		for _, sub := range c.Commands {
-			if risky(sub) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(c.Commands, risky)
 	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage:
 	}
 	return true

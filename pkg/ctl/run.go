@@ -277,6 +277,6 @@ func pump[T any](ctx context.Context, seq iter.Seq2[T, error]) <-chan item[T] {
 
 // drain waits for a pump whose context has ended.
 func drain[T any](in <-chan item[T]) {
-	for range in { //nolint:revive // nobody wants the rest
+	for range in {
 	}
 }

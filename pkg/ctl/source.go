@@ -34,7 +34,7 @@ func readSource(cmd *cobra.Command, file string) (client.Source, error) {
 		if err != nil {
 			return client.Source{}, unreadable(file, err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		in, name = f, file
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxRead))
@@ -45,8 +45,7 @@ func readSource(cmd *cobra.Command, file string) (client.Source, error) {
 }
 
 func unreadable(file string, err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err
 	}
 	f := &fault.Error{Kind: fault.BadInput, Op: "read " + file, Err: err}
