@@ -179,10 +179,11 @@ type Command struct {
 
 // Ref is a checked element reference.
 type Ref struct {
-	Text    string // as written, for example "storage.volume.v0.state"
-	Element *Element
-	Param   string // the free item of the reference, for example "v0"
-	// URI and Pointer are set for the escape hatch (redfish "URI#POINTER").
+	Text    string   // as written, for example "storage.volume.v0.state"
+	Element *Element // never nil
+	Param   string   // the free item of the reference, for example "v0"
+	// URI and Pointer are set for the escape hatch (redfish "URI#POINTER"); its
+	// Element is RawElement.
 	URI, Pointer string
 }
 
@@ -214,6 +215,7 @@ type Element struct {
 	Type    Type
 	Unit    fleet.Unit
 	Reduce  Reduction
+	Values  []string // of a text that is one of few; compared without regard to case
 	Sources []string // Redfish sources in order of preference, for the manual
 	Doc     string   // one line
 }

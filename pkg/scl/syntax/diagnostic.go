@@ -65,7 +65,13 @@ type Excerpt struct {
 
 // Diagnose is an error about span, with its excerpt.
 func (t *Tree) Diagnose(code Code, span Span, text, help string) Diagnostic {
-	return Diagnostic{Code: code, Severity: Error, Span: span, Text: text, Help: help, Excerpt: t.excerpt(span)}
+	return t.Illustrate(Diagnostic{Code: code, Severity: Error, Span: span, Text: text, Help: help})
+}
+
+// Illustrate is d with its excerpt.
+func (t *Tree) Illustrate(d Diagnostic) Diagnostic {
+	d.Excerpt = t.excerpt(d.Span)
+	return d
 }
 
 // String is the diagnostic as people read it, on up to four lines:

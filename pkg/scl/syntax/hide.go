@@ -183,3 +183,27 @@ func (t *Tree) Hide(n *Node) {
 	copy(t.hidden[i+1:], t.hidden[i:])
 	t.hidden[i] = extent{n.Span.Start.Offset, n.Span.End.Offset}
 }
+
+// Range is a half-open range of offsets in a source.
+type Range struct{ Start, End int }
+
+// CommentSecrets are the secrets in the comments of a source that can be read.
+func CommentSecrets(src []byte) []Range {
+	t, _ := Read("", src)
+	var found []Range
+	var visit func(n *Node)
+	visit = func(n *Node) {
+		for _, c := range n.notes {
+			for _, h := range t.hidden {
+				if c.start <= h.start && h.end <= c.start+len(c.text) {
+					found = append(found, Range{h.start, h.end})
+				}
+			}
+		}
+		for _, sub := range n.List {
+			visit(sub)
+		}
+	}
+	visit(t.root)
+	return found
+}

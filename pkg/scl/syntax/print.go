@@ -2,6 +2,7 @@ package syntax
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -33,38 +34,61 @@ func Quote(s string) string {
 
 // Print is the canonical text of n on one line, secrets and all. To show a node
 // to a person use Tree.Show.
-func Print(n *Node) string { return printed(n, func(*Node) bool { return false }) }
+func Print(n *Node) string {
+	p := printer{hidden: func(*Node) bool { return false }, most: math.MaxInt}
+	p.print(n)
+	return p.String()
+}
 
-// Show is the canonical text of n on one line, with secrets hidden.
+// MaxShown is the most bytes of a text that Show makes.
+const MaxShown = 4 << 10
+
+// Show is the canonical text of n on one line, with secrets hidden, cut with
+// "…" if it is longer than MaxShown.
 func (t *Tree) Show(n *Node) string {
-	return printed(n, func(n *Node) bool {
+	p := printer{most: MaxShown - len("…")}
+	p.hidden = func(n *Node) bool {
 		_, hidden := t.hiddenAt(n.Span.Start.Offset)
 		return hidden
-	})
+	}
+	p.print(n)
+	text := p.String()
+	if len(text) <= MaxShown {
+		return text
+	}
+	cut := MaxShown - len("…")
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + "…"
 }
 
-func printed(n *Node, hidden func(*Node) bool) string {
-	var b strings.Builder
-	printTo(&b, n, hidden)
-	return b.String()
+// printer prints until it has more than most bytes.
+type printer struct {
+	strings.Builder
+	hidden func(*Node) bool
+	most   int
 }
 
-func printTo(b *strings.Builder, n *Node, hidden func(*Node) bool) {
+func (p *printer) print(n *Node) {
 	switch {
-	case hidden(n):
-		b.WriteString(Hidden)
-	case n.Kind == List:
-		b.WriteByte('(')
+	case p.hidden(n):
+		p.WriteString(Hidden)
+	case n.Kind == String:
+		p.WriteString(Quote(n.Text))
+	case n.Kind != List:
+		p.WriteString(n.Text)
+	default:
+		p.WriteByte('(')
 		for i, c := range n.List {
 			if i > 0 {
-				b.WriteByte(' ')
+				p.WriteByte(' ')
 			}
-			printTo(b, c, hidden)
+			if p.Len() > p.most {
+				return
+			}
+			p.print(c)
 		}
-		b.WriteByte(')')
-	case n.Kind == String:
-		b.WriteString(Quote(n.Text))
-	default:
-		b.WriteString(n.Text)
+		p.WriteByte(')')
 	}
 }
