@@ -187,7 +187,7 @@ rack-02  [##########..........] 1/2 done, 1 failed, accept…
 5/10 done, 1 failed, 20s, about 20s left
 <up 3>
 `
-	if diff := cmp.Diff(want, strings.ReplaceAll(b.String(), "\x1b[3A\x1b[J", "<up 3>\n")); diff != "" {
+	if diff := cmp.Diff(want, strings.ReplaceAll(b.String(), "\r\x1b[3A\x1b[J", "<up 3>\n")); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -201,7 +201,7 @@ func TestProgressFitsTheScreen(t *testing.T) {
 		"r04  [####################] 2/2 done, …",
 		"r05  [####################] 2/2 done, …",
 		"r01  [####################] 2/2 done, …",
-		"10/10 done, 0 failed, 1s (and 2 more r…",
+		"10/10 done, 0 failed, 1s (and 2 more)",
 	}
 	if diff := cmp.Diff(want, p.lines(start.Add(time.Second))); diff != "" {
 		t.Error(diff)

@@ -21,6 +21,8 @@ func planCommand() *cobra.Command {
 		Short:   "show what a script would change, and change nothing",
 		Example: "  chiba plan rack.scl\n  chiba plan -o json rack.scl\n  generate | chiba plan -",
 		Args:    cli.Args(1, -1),
+
+		ValidArgsFunction: completeFiles,
 	}
 	allowEmpty := cmd.Flags().Bool("allow-empty", false, "no error if a target matches no node")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -111,6 +111,7 @@ func watch(cmd *cobra.Command, c *client.Client, past bool) error {
 		case !again:
 			return lost
 		}
+		cli.Note(cmd, "%s; trying again", lost)
 	}
 }
 
