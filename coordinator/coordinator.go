@@ -196,12 +196,17 @@ func (c *Coordinator) expire(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			for _, id := range c.mach.Overdue(now.Add(-grace).UnixMilli()) {
-				o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: "deadline"}}})
-				if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it has just ended
-					c.conf.Log.Warn("ending an overdue run", obs.Run, id, obs.Err, err)
-				}
-			}
+			c.endOverdue(ctx, now.Add(-grace))
+		}
+	}
+}
+
+// endOverdue ends the runs that should have ended by then.
+func (c *Coordinator) endOverdue(ctx context.Context, then time.Time) {
+	for _, id := range c.mach.Overdue(then.UnixMilli()) {
+		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: "deadline"}}})
+		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
+			c.conf.Log.Warn("ending an overdue run", obs.Run, id, obs.Err, err)
 		}
 	}
 }
