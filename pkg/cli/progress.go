@@ -84,7 +84,7 @@ func (p *Progress) erase() string {
 	if p.drawn == 0 {
 		return ""
 	}
-	return fmt.Sprintf("\x1b[%dA\x1b[J", p.drawn)
+	return fmt.Sprintf("\r\x1b[%dA\x1b[J", p.drawn) // \r: a Ctrl-C has echoed "^C"
 }
 
 // lines are the bars that fit the screen, unfinished ones first when there
@@ -129,7 +129,7 @@ func (p *Progress) summary(now time.Time, hidden int) string {
 		s += fmt.Sprintf(", about %s left", max(left.Round(time.Second), time.Second))
 	}
 	if hidden > 0 {
-		s += fmt.Sprintf(" (and %d more racks)", hidden)
+		s += fmt.Sprintf(" (and %d more)", hidden)
 	}
 	return s
 }

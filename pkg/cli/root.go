@@ -30,7 +30,10 @@ func NewRoot() *cobra.Command {
 		Long: `chiba runs whole data centres through their BMCs.
 
 A script in SCL says what the servers shall be, what is to be watched and
-what is to be done; coordinators keep it, agents in the racks carry it out.`,
+what is to be done; coordinators keep it, agents in the racks carry it out.
+
+It exits with 0 when all went well, 1 when it failed, 2 when the command line
+is wrong, and 3 when a part failed.`,
 		Example: `  chiba dev                                 # a fleet to play with, in one process
   chiba apply docs/examples/thermal.scl     # put a script into force
   chiba show 'r01-*' cpu.temp power.watts   # read sensors now

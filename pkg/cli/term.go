@@ -63,10 +63,9 @@ func Asks(cmd *cobra.Command) bool {
 // Ask puts a question to who sits at the terminal, wherever the output goes,
 // and reports whether the answer begins with y. No answer is no.
 func Ask(cmd *cobra.Command, question string) bool {
-	var in io.Reader = cmd.InOrStdin()
-	out := cmd.ErrOrStderr()
+	in, out := cmd.InOrStdin(), cmd.ErrOrStderr()
 	if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
-		defer tty.Close()
+		defer func() { _ = tty.Close() }()
 		in, out = tty, tty
 	}
 	fmt.Fprint(out, question+" [y/N] ")

@@ -41,7 +41,8 @@ and exits with 3. Ctrl-C stops the watching, not the run.`,
   chiba apply --yes --timeout 20m power.scl
   chiba apply --dry-run -o json rack.scl
   generate | chiba apply --name nightly -`,
-		Args: cli.Args(1, -1),
+		Args:              cli.Args(1, -1),
+		ValidArgsFunction: completeFiles,
 	}
 	var f applyFlags
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "don't ask")
@@ -143,6 +144,11 @@ func consent(cmd *cobra.Command, plans []plan, yes bool) error {
 	case yes || reads:
 		return nil
 	case cli.Asks(cmd) && !fromStdin(plans):
+		if format, _ := cli.OutputOf(cmd); format.Machine() { // which keeps the plan for the end
+			for _, p := range plans {
+				p.print(cmd.ErrOrStderr())
+			}
+		}
 		if cli.Ask(cmd, question(risks)) {
 			return nil
 		}
@@ -194,8 +200,9 @@ func applyOne(cmd *cobra.Command, c *client.Client, p plan, f applyFlags, talk b
 	if a.Run.ID == "" {
 		return v, nil
 	}
-	f2 := follower{cmd: cmd, client: c, id: a.Run.ID, patience: a.CutOff, quiet: !talk}
-	o, err := f2.follow()
+	run := follower{cmd: cmd, client: c, id: a.Run.ID, patience: a.CutOff, quiet: !talk}
+	run.retry.reset()
+	o, err := run.follow()
 	if o != nil {
 		r := viewRun(o.run)
 		r.Results = mapped(o.results, viewResult)
@@ -212,8 +219,7 @@ func applyOne(cmd *cobra.Command, c *client.Client, p plan, f applyFlags, talk b
 
 // sent is err of a call that sent a script: its diagnostics are printed.
 func sent(cmd *cobra.Command, err error) error {
-	var s *client.ScriptError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*client.ScriptError](err); ok {
 		printLines(cmd.ErrOrStderr(), s.Text)
 	}
 	return err

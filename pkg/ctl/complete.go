@@ -77,13 +77,18 @@ func completeRuns(cmd *cobra.Command, args []string, prefix string) (completion,
 	})(cmd, args, prefix)
 }
 
+// completeFiles completes paths of scripts.
+func completeFiles(*cobra.Command, []string, string) (completion, cobra.ShellCompDirective) {
+	return completion{"scl"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
 // completeShow completes a target, then element references.
 func completeShow(cmd *cobra.Command, args []string, prefix string) (completion, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return elements(prefix), cobra.ShellCompDirectiveNoFileComp
 	}
 	out, directive := completeNodes(cmd, args, prefix)
-	if strings.HasPrefix("all", prefix) {
+	if everything := "all"; strings.HasPrefix(everything, prefix) {
 		out = append(completion{"all\tevery node"}, out...)
 	}
 	return out, directive

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
@@ -59,6 +60,7 @@ func TestCommands(t *testing.T) {
 			}
 			env.Setenv("TZ", "UTC")
 			env.Setenv("TERM", "xterm")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second per command otherwise
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -80,13 +82,37 @@ func exitsWith(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	err = ts.Exec(args[1], args[2:]...)
 	got := 0
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		got = exit.ExitCode()
 	} else {
 		ts.Check(err)
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// TestHelp holds every command to a line that says what it does, an example
+// that names it, and a group at the top level.
+func TestHelp(t *testing.T) {
+	root := cli.NewRoot()
+	root.AddCommand(ctl.Commands()...)
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		path := cmd.CommandPath()
+		switch {
+		case cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") || strings.ToLower(cmd.Short[:1]) != cmd.Short[:1]:
+			t.Errorf("%s: %q is no line in lower case without a period", path, cmd.Short)
+		case !strings.Contains(cmd.Example, path):
+			t.Errorf("%s has no example with its name", path)
+		case cmd.Parent() == root && !root.ContainsGroup(cmd.GroupID):
+			t.Errorf("%s is in no group of the top-level help", path)
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	for _, cmd := range root.Commands() {
+		walk(cmd)
 	}
 }

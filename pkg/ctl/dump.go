@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +34,7 @@ per node; they come in the order in which they answer.`,
 		ValidArgsFunction: completeDump,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] != "json" && args[0] != "xml" {
-				return cli.UsageError("no dump format "+quote(args[0]), "use json or xml")
+				return cli.UsageError("no dump format "+strconv.Quote(args[0]), "use json or xml")
 			}
 			words := []string{args[0], "all"}
 			if len(args) == 2 {
@@ -98,7 +100,7 @@ var jsonJoin = joiner{
 		return string(q) + ": ", ""
 	},
 	check: func(doc []byte) ([]byte, error) {
-		if !json.Valid(doc) {
+		if !json.Valid(doc) || !utf8.Valid(doc) {
 			return nil, errors.New("it does not parse")
 		}
 		return bytes.TrimSpace(doc), nil
@@ -120,7 +122,7 @@ var xmlJoin = joiner{
 func checkXML(doc []byte) ([]byte, error) {
 	d := xml.NewDecoder(bytes.NewReader(doc))
 	start, roots, depth := int64(0), 0, 0
-	for {
+	for first := true; ; first = false {
 		t, err := d.Token()
 		if errors.Is(err, io.EOF) {
 			break
@@ -135,11 +137,18 @@ func checkXML(doc []byte) ([]byte, error) {
 			}
 		case xml.EndElement:
 			depth--
+		case xml.CharData:
+			if depth == 0 && len(bytes.TrimSpace(t)) > 0 {
+				return nil, errors.New("it has text outside its root element")
+			}
 		case xml.Directive:
 			return nil, errors.New("it has a doctype")
 		case xml.ProcInst:
-			if t.Target == "xml" {
+			switch {
+			case t.Target == "xml" && first:
 				start = d.InputOffset()
+			case t.Target == "xml":
+				return nil, errors.New("it has a declaration that is not at its beginning")
 			}
 		}
 	}

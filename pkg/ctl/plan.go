@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,8 @@ func planCommand() *cobra.Command {
 		Short:   "show what a script would change, and change nothing",
 		Example: "  chiba plan rack.scl\n  chiba plan -o json rack.scl\n  generate | chiba plan -",
 		Args:    cli.Args(1, -1),
+
+		ValidArgsFunction: completeFiles,
 	}
 	allowEmpty := cmd.Flags().Bool("allow-empty", false, "no error if a target matches no node")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -241,12 +244,7 @@ func risky(c scl.Command) bool {
 	case scl.DoLog, scl.DoWait, scl.DoIndicator:
 		return false
 	case scl.DoSequence:
-		for _, sub := range c.Commands {
-			if risky(sub) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(c.Commands, risky)
 	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage:
 	}
 	return true

@@ -33,12 +33,6 @@ type rackError struct {
 // take is nil. On a terminal a live line per rack shows how far it is.
 func gather(cmd *cobra.Command, replies iter.Seq2[*client.Reply, error], take func(fleet.Result) error) (*answers, error) {
 	a := &answers{}
-	if take == nil {
-		take = func(r fleet.Result) error {
-			a.results = append(a.results, r)
-			return nil
-		}
-	}
 	bars := newRackBars(cmd)
 	defer bars.clear()
 	for r, err := range replies {
@@ -54,7 +48,9 @@ func gather(cmd *cobra.Command, replies iter.Seq2[*client.Reply, error], take fu
 		case r.Change != nil:
 			a.changes = append(a.changes, *r.Change)
 		case r.Result != nil:
-			if err := take(*r.Result); err != nil {
+			if take == nil {
+				a.results = append(a.results, *r.Result)
+			} else if err := take(*r.Result); err != nil {
 				return a, err
 			}
 		case r.Ended != nil && r.Ended.Err != nil:
@@ -99,7 +95,7 @@ func (a *answers) end(results []fleet.Result) error {
 	if first == nil && len(a.errs) > 0 {
 		first = a.errs[0].err
 	}
-	msg := fmt.Sprintf("no answer from %s", count(len(failed), "node"))
+	msg := "no answer from " + count(len(failed), "node")
 	switch {
 	case len(failed) == 0:
 		msg = "no answer from " + count(missing, "rack")

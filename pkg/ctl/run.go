@@ -25,6 +25,7 @@ type follower struct {
 	// and all others have ended, the follower does not.
 	patience []fleet.RackName
 	quiet    bool // no progress
+	retry    retries
 
 	progress *cli.Progress
 	bars     map[fleet.RackName]cli.Bar
@@ -47,15 +48,14 @@ func (f *follower) follow() (*ran, error) {
 	if !f.quiet {
 		defer f.progress.Clear()
 	}
-	retry := retries{}
 	for {
-		over, err := f.once(&retry)
+		over, err := f.once()
 		switch {
 		case over:
 			return &ran{f.run, f.results, f.waiting()}, nil
 		case f.cmd.Context().Err() != nil:
 			return nil, f.detached()
-		case !retry.again(f.cmd.Context(), err):
+		case !f.retry.again(f.cmd.Context(), err):
 			if err == nil {
 				err = fault.New(fault.Unavailable, "watch run "+string(f.id), "the coordinator stopped telling")
 			}
@@ -68,7 +68,7 @@ func (f *follower) follow() (*ran, error) {
 }
 
 // once watches until the stream ends. Each stream tells from the beginning.
-func (f *follower) once(retry *retries) (over bool, err error) {
+func (f *follower) once() (over bool, err error) {
 	f.results = nil
 	ctx, cancel := context.WithCancel(f.cmd.Context())
 	events := pump(ctx, f.client.WatchRun(ctx, f.id))
@@ -85,7 +85,7 @@ func (f *follower) once(retry *retries) (over bool, err error) {
 			if err = e.err; err != nil {
 				continue
 			}
-			retry.reset()
+			f.retry.reset()
 			f.take(e.value)
 			if !f.run.State.Ended() && f.onlyCutOff() {
 				return true, nil
@@ -229,21 +229,24 @@ func withHint(err error, hint string) error {
 	return &fault.Error{Kind: fault.KindOf(err), Hint: hint, Err: err}
 }
 
-// retries are the tries to reach a coordinator that was lost: five in a row,
-// with longer and longer pauses.
-type retries struct{ tries int }
+// retries are the tries to reach a coordinator that was lost, with longer and
+// longer pauses: a minute in all. One that never answered is not tried again.
+type retries struct {
+	left  int
+	pause time.Duration
+}
 
-func (r *retries) reset() { r.tries = 0 }
+// reset takes note that the coordinator answers.
+func (r *retries) reset() { r.left, r.pause = 8, 250*time.Millisecond }
 
 // again waits for the next try, and reports whether there is one.
 func (r *retries) again(ctx context.Context, err error) bool {
-	switch {
-	case err != nil && !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Timeout), r.tries == 5:
+	if r.left == 0 || err != nil && !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Timeout) {
 		return false
 	}
-	pause := time.NewTimer(250 * time.Millisecond << r.tries)
+	pause := time.NewTimer(r.pause)
 	defer pause.Stop()
-	r.tries++
+	r.left, r.pause = r.left-1, 2*r.pause
 	select {
 	case <-pause.C:
 		return true
@@ -277,6 +280,6 @@ func pump[T any](ctx context.Context, seq iter.Seq2[T, error]) <-chan item[T] {
 
 // drain waits for a pump whose context has ended.
 func drain[T any](in <-chan item[T]) {
-	for range in { //nolint:revive // nobody wants the rest
+	for range in {
 	}
 }

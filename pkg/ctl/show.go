@@ -10,6 +10,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 )
 
 func showCommand() *cobra.Command {
@@ -82,17 +83,12 @@ func target(arg string) string {
 	}
 	names := strings.Split(arg, ",")
 	for i, n := range names {
-		names[i] = quote(n)
+		names[i] = syntax.Quote(n)
 	}
 	if len(names) == 1 {
 		return names[0]
 	}
 	return "(" + strings.Join(names, " ") + ")"
-}
-
-// quote is s as a string of SCL.
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(s) + `"`
 }
 
 // printShow prints the readings and says who gave none.

@@ -34,7 +34,7 @@ func readSource(cmd *cobra.Command, file string) (client.Source, error) {
 		if err != nil {
 			return client.Source{}, unreadable(file, err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		in, name = f, file
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxRead))
@@ -45,8 +45,7 @@ func readSource(cmd *cobra.Command, file string) (client.Source, error) {
 }
 
 func unreadable(file string, err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err
 	}
 	f := &fault.Error{Kind: fault.BadInput, Op: "read " + file, Err: err}
@@ -147,6 +146,8 @@ func sclCheck() *cobra.Command {
 		Short:   "say what is wrong with scripts",
 		Example: "  chiba scl check rack.scl\n  chiba scl check --json rack.scl",
 		Args:    cli.Args(1, -1),
+
+		ValidArgsFunction: completeFiles,
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print the diagnostics as JSON on stdout, as -o json does")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -187,6 +188,8 @@ func sclFmt() *cobra.Command {
 		Short:   "lay scripts out in the one way of SCL",
 		Example: "  chiba scl fmt rack.scl\n  chiba scl fmt -w *.scl\n  chiba scl fmt - < rack.scl",
 		Args:    cli.Args(1, -1),
+
+		ValidArgsFunction: completeFiles,
 	}
 	write := cmd.Flags().BoolP("write", "w", false, "write the files instead of stdout, and name those that changed")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

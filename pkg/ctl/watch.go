@@ -104,15 +104,14 @@ func watch(cmd *cobra.Command, c *client.Client, past bool) error {
 			printEvent(cmd, e)
 			return nil
 		})
-		if ctx.Err() != nil {
-			return nil
-		}
-		if !retry.again(ctx, lost) {
-			if ctx.Err() != nil {
-				return nil
-			}
+		again := retry.again(ctx, lost)
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // Ctrl-C is how it ends
+		case !again:
 			return lost
 		}
+		cli.Note(cmd, "%s; trying again", lost)
 	}
 }
 
