@@ -19,7 +19,7 @@ type system struct {
 	PowerState   redfish.Text
 	LastReset    redfish.Text `json:"LastResetTime"`
 	IndicatorLED redfish.Text
-	Locating     *bool `json:"LocationIndicatorActive"`
+	Locating     redfish.Flag `json:"LocationIndicatorActive"`
 	Status       redfish.Status
 	Boot         boot
 	BootProgress struct{ LastState redfish.Text }
@@ -97,7 +97,7 @@ type ethernet struct {
 	LinkStatus redfish.Text
 	Mbps       redfish.Number `json:"SpeedMbps"`
 	DHCP       struct {
-		Enabled *bool `json:"DHCPEnabled"`
+		Enabled redfish.Flag `json:"DHCPEnabled"`
 	} `json:"DHCPv4"`
 	Addresses []ipv4 `json:"IPv4Addresses"`
 	Static    []ipv4 `json:"IPv4StaticAddresses"`
@@ -116,7 +116,7 @@ type member struct {
 	Name       redfish.Text
 	Model      redfish.Text
 	Version    redfish.Text
-	Updateable *bool
+	Updateable redfish.Flag
 	Capacity   redfish.Number `json:"CapacityMiB"`
 	Status     redfish.Status
 }

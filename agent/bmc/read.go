@@ -24,7 +24,7 @@ type source func(ctx context.Context, v *view, ref scl.Ref) (sample, error)
 // sources is the table of the elements that a BMC answers, by name.
 func sources() map[string]source {
 	table := map[string]source{}
-	for _, part := range []map[string]source{systemSources(), partSources(), sensorSources(), bmcSources()} {
+	for _, part := range []map[string]source{systemSources(), partSources(), sensorSources(), chassisSources(), bmcSources()} {
 		for name, s := range part {
 			table[name] = s
 		}

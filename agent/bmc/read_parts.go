@@ -385,10 +385,10 @@ func (v *view) firmwareLinks(ctx context.Context) ([]redfish.Link, redfish.Link,
 }
 
 func updateable(f member) fleet.Value {
-	if f.Updateable == nil {
+	if !f.Updateable.Set {
 		return fleet.NoValue("this BMC does not report whether the firmware can be updated")
 	}
-	return fleet.Bool(*f.Updateable)
+	return fleet.Bool(f.Updateable.Value)
 }
 
 // logEntry is what is read of a LogEntry.

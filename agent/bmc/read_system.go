@@ -66,14 +66,14 @@ func led(s *system) fleet.Value {
 		return fleet.Text("blink")
 	case "Off":
 		// OpenBMC keeps the deprecated property beside the newer one.
-		if s.Locating == nil || !*s.Locating {
+		if !s.Locating.Value {
 			return fleet.Text("off")
 		}
 	}
 	switch {
-	case s.Locating == nil:
+	case !s.Locating.Set:
 		return fleet.NoValue("this BMC reports no indicator light")
-	case *s.Locating:
+	case s.Locating.Value:
 		return fleet.Text("on")
 	default:
 		return fleet.Text("off")

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
-	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
@@ -98,14 +97,7 @@ func roles() map[string]role {
 
 // sensorSources are the elements made of sensors.
 func sensorSources() map[string]source {
-	table := map[string]source{
-		"fan.speed":           fanSpeed,
-		"fan.percent":         fanSpeed,
-		"fan.health":          fanHealth,
-		"power.cap":           powerCap,
-		"power.supply.health": supplyHealth,
-		"power.redundancy":    redundancy,
-	}
+	table := map[string]source{"fan.speed": fanSpeed, "fan.percent": fanSpeed}
 	for name, r := range roles() {
 		table[name] = func(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
 			found, err := v.sensorsFor(ctx, r)
@@ -169,145 +161,4 @@ func fanSpeed(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
 		fitting = found
 	}
 	return sampled(fitting, ref, r.what)
-}
-
-// chassisOf reads every chassis and calls do with each.
-func (v *view) chassisOf(ctx context.Context) ([]chassis, error) {
-	p, err := v.places(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return resources[chassis](ctx, v, p.chassis, "chassis")
-}
-
-// healths collects the health of the parts that pick finds in each chassis:
-// members of a collection, or entries of the older resource.
-func (v *view) healths(ctx context.Context, what string, collection func(chassis) (redfish.Link, error), legacy func(chassis) []sensor) (sample, error) {
-	all, err := v.chassisOf(ctx)
-	if err != nil {
-		return sample{}, err
-	}
-	var s sample
-	for _, c := range all {
-		if uri, err := collection(c); err == nil && uri != "" {
-			if found, err := parts[member](ctx, v, uri, what); err == nil {
-				got := membersOf(found, uri, healthOf)
-				s.all, s.uri = append(s.all, got.all...), uri
-				continue
-			}
-		}
-		for _, f := range legacy(c) {
-			s.all = append(s.all, fleet.Instance{Name: f.name, Value: textOf(redfish.Text(f.health), "health of "+f.name)})
-		}
-	}
-	if len(s.all) == 0 {
-		return s, absent(what)
-	}
-	return s, nil
-}
-
-func fanHealth(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
-	return v.healths(ctx, "health of the fans", func(c chassis) (redfish.Link, error) {
-		var t struct{ Fans redfish.Link }
-		if c.ThermalSubsystem == "" {
-			return "", nil
-		}
-		err := redfish.Get(ctx, v, c.ThermalSubsystem, &t)
-		return t.Fans, err
-	}, func(c chassis) (fans []sensor) {
-		if c.Thermal == "" {
-			return nil
-		}
-		for _, s := range v.legacySensors(ctx, c.Thermal) {
-			if s.kind == "Rotational" {
-				fans = append(fans, s)
-			}
-		}
-		return fans
-	})
-}
-
-func supplyHealth(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
-	return v.healths(ctx, "health of the power supplies", func(c chassis) (redfish.Link, error) {
-		var p struct{ PowerSupplies redfish.Link }
-		if c.PowerSubsystem == "" {
-			return "", nil
-		}
-		err := redfish.Get(ctx, v, c.PowerSubsystem, &p)
-		return p.PowerSupplies, err
-	}, func(c chassis) (supplies []sensor) {
-		var p struct {
-			PowerSupplies []struct {
-				Name   redfish.Text
-				Status redfish.Status
-			}
-		}
-		if c.Power == "" || redfish.Get(ctx, v, c.Power, &p) != nil {
-			return nil
-		}
-		for _, s := range p.PowerSupplies {
-			if !s.Status.Absent() {
-				supplies = append(supplies, sensor{name: string(s.Name), health: s.Status.Worst()})
-			}
-		}
-		return supplies
-	})
-}
-
-// redundancy is the health of the groups that the supplies back each other in.
-func redundancy(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
-	all, err := v.chassisOf(ctx)
-	if err != nil {
-		return sample{}, err
-	}
-	type set struct {
-		Name   redfish.Text
-		Status redfish.Status
-	}
-	var s sample
-	for _, c := range all {
-		var doc struct {
-			Now    []set `json:"PowerSupplyRedundancy"`
-			Before []set `json:"Redundancy"`
-		}
-		for _, uri := range links([]redfish.Link{c.PowerSubsystem, c.Power}) {
-			if redfish.Get(ctx, v, uri, &doc) != nil {
-				continue
-			}
-			for _, g := range append(doc.Now, doc.Before...) {
-				s.uri = uri
-				s.all = append(s.all, fleet.Instance{Name: string(g.Name), Value: textOf(redfish.Text(g.Status.Worst()), "health of this redundancy")})
-			}
-			break
-		}
-	}
-	if len(s.all) == 0 {
-		return s, absent("redundancy of the power supplies")
-	}
-	return s, nil
-}
-
-// powerCap is the limit set on the server's consumption.
-func powerCap(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
-	all, err := v.chassisOf(ctx)
-	if err != nil {
-		return sample{}, err
-	}
-	for _, c := range all {
-		var e struct {
-			Limit struct{ SetPoint redfish.Number } `json:"PowerLimitWatts"`
-		}
-		if c.EnvironmentMetrics != "" && redfish.Get(ctx, v, c.EnvironmentMetrics, &e) == nil && e.Limit.SetPoint.Set {
-			return one("limit", fleet.Number(e.Limit.SetPoint.Value, fleet.Watt), c.EnvironmentMetrics), nil
-		}
-		var p struct {
-			PowerControl []struct {
-				PowerLimit struct{ LimitInWatts redfish.Number }
-			}
-		}
-		if c.Power != "" && redfish.Get(ctx, v, c.Power, &p) == nil && len(p.PowerControl) > 0 && p.PowerControl[0].PowerLimit.LimitInWatts.Set {
-			return one("limit", fleet.Number(p.PowerControl[0].PowerLimit.LimitInWatts.Value, fleet.Watt), c.Power), nil
-		}
-	}
-	return sample{}, absent("power cap")
 }

@@ -20,6 +20,7 @@ type sensor struct {
 	value   fleet.Value
 	rpm     fleet.Value // of a fan that reads in percent
 	health  string
+	err     error // why it could not be read; the rest is what is known of it
 }
 
 // sensorResource is what is read of a Sensor.
@@ -102,6 +103,9 @@ func (v *view) samplingPlan(ctx context.Context) (*samplingPlan, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.plan != nil && l.plan != old { // somebody else was faster
+		return l.plan, nil
+	}
 	if old != nil {
 		for _, m := range fresh.members {
 			if t, known := old.traits[m]; known {
@@ -156,24 +160,30 @@ func (v *view) listSensors(ctx context.Context, plan *samplingPlan) error {
 func redfishAnswered(err error) bool { return !transportFailed(err) && !fault.Is(err, fault.Canceled) }
 
 // sensorsFor reads the sensors that may matter to a role and returns those
-// that do.
+// that do. If none of them could be read the error is the first one's.
 func (v *view) sensorsFor(ctx context.Context, r role) ([]sensor, error) {
 	plan, err := v.samplingPlan(ctx)
 	if err != nil {
 		return nil, err
 	}
+	all := v.readMembers(ctx, plan, r)
+	for _, uri := range plan.legacy {
+		all = append(all, v.legacySensors(ctx, uri)...)
+	}
 	var found []sensor
-	for _, s := range v.readMembers(ctx, plan, r) {
+	var failed error
+	known := false
+	for _, s := range all {
 		if r.fits(s) {
 			found = append(found, s)
+			known = known || s.value.Known()
+		}
+		if failed == nil {
+			failed = s.err
 		}
 	}
-	for _, uri := range plan.legacy {
-		for _, s := range v.legacySensors(ctx, uri) {
-			if r.fits(s) {
-				found = append(found, s)
-			}
-		}
+	if !known && failed != nil {
+		return nil, failed
 	}
 	return r.prefer(found), nil
 }
@@ -181,47 +191,47 @@ func (v *view) sensorsFor(ctx context.Context, r role) ([]sensor, error) {
 // readMembers reads the Sensor resources that are known to fit the role, and
 // those of which it is not known yet, once.
 func (v *view) readMembers(ctx context.Context, plan *samplingPlan, r role) []sensor {
-	if len(plan.expanded) > 0 {
-		if all, ok := v.readExpanded(ctx, plan); ok {
-			return all
-		}
+	if all, ok := v.readExpanded(ctx, plan); ok {
+		return all
 	}
+	wanted := map[redfish.Link]sensor{} // with what is known of it
+	var order []redfish.Link
 	v.lane.mu.Lock()
-	var wanted []redfish.Link
 	for _, m := range plan.members {
 		trait, known := plan.traits[m]
 		if !known {
 			trait = guess(lastSegment(m))
 		}
 		if known && r.fits(trait) || !known && (trait.kind == "" || r.kind(trait)) {
-			wanted = append(wanted, m)
+			wanted[m], order = trait, append(order, m)
 		}
 	}
 	v.lane.mu.Unlock()
 
-	var found []sensor
-	for _, s := range each(wanted, func(uri redfish.Link) *sensor {
+	return each(order, func(uri redfish.Link) sensor {
 		var res sensorResource
 		if err := redfish.Get(ctx, v, uri, &res); err != nil {
 			v.lane.forget(err)
-			return &sensor{id: lastSegment(uri), value: fleet.NoValue(err.Error()), kind: "?"}
+			s := wanted[uri]
+			s.value, s.rpm, s.err = fleet.NoValue(err.Error()), fleet.Value{}, err
+			return s
 		}
 		s := res.sensor()
 		v.lane.mu.Lock()
 		plan.traits[uri] = s
 		v.lane.mu.Unlock()
-		return &s
-	}) {
-		found = append(found, *s)
-	}
-	return found
+		return s
+	})
 }
 
 // readExpanded reads whole collections, one request each. A BMC that announces
 // the query and then fails at it is asked member by member from then on.
 func (v *view) readExpanded(ctx context.Context, plan *samplingPlan) ([]sensor, bool) {
+	v.lane.mu.Lock()
+	queries := plan.expanded
+	v.lane.mu.Unlock()
 	var found []sensor
-	for _, uri := range plan.expanded {
+	for _, uri := range queries {
 		raw, err := redfish.Entries(ctx, v, uri, maxSensors)
 		for _, r := range raw {
 			var res sensorResource
@@ -230,13 +240,16 @@ func (v *view) readExpanded(ctx context.Context, plan *samplingPlan) ([]sensor, 
 			}
 		}
 		if err != nil || len(found) == 0 {
+			if err != nil && transportFailed(err) {
+				return []sensor{{err: err}}, true // it says nothing about the query
+			}
 			v.lane.mu.Lock()
 			plan.expanded = nil
 			v.lane.mu.Unlock()
 			return nil, false
 		}
 	}
-	return found, true
+	return found, len(queries) > 0
 }
 
 // guess tells a sensor's kind by an id in the style of OpenBMC,
@@ -251,7 +264,7 @@ func guess(id string) sensor {
 }
 
 // legacySensors reads a Thermal or a Power resource (deprecated since 2020, the
-// only ones of many BMCs in the field). Nothing if it can't be read.
+// only ones of many BMCs in the field).
 func (v *view) legacySensors(ctx context.Context, uri redfish.Link) []sensor {
 	type reading struct {
 		ID      redfish.Text `json:"MemberId"`
@@ -265,8 +278,8 @@ func (v *view) legacySensors(ctx context.Context, uri redfish.Link) []sensor {
 		Status  redfish.Status
 	}
 	var doc struct{ Temperatures, Fans, PowerControl []reading }
-	if redfish.Get(ctx, v, uri, &doc) != nil {
-		return nil
+	if err := redfish.Get(ctx, v, uri, &doc); err != nil {
+		return []sensor{{err: err}}
 	}
 	var found []sensor
 	add := func(r reading, kind string, n redfish.Number, unit string) {

@@ -46,11 +46,11 @@ func (e *ethernet) compare(s scl.Setting) fleet.Change {
 	case "gateway":
 		return compared(string(a.Gateway), sameAddress(string(a.Gateway), want))
 	case "dhcp":
-		if e.DHCP.Enabled == nil {
+		if !e.DHCP.Enabled.Set {
 			return unsupported("not supported by this BMC: it does not show whether the host's interface uses DHCP")
 		}
 		want, _ := s.Value.Bool()
-		return compared(fleet.Bool(*e.DHCP.Enabled).String(), *e.DHCP.Enabled == want)
+		return compared(fleet.Bool(e.DHCP.Enabled.Value).String(), e.DHCP.Enabled.Value == want)
 	default:
 		return unsupported("the agent can't configure " + s.Path())
 	}

@@ -250,11 +250,11 @@ func (v *view) setIndicator(ctx context.Context, word string) error {
 	switch {
 	case leds[word] == "":
 		return fault.New(fault.BadInput, "set the indicator", fmt.Sprintf("%q is not on, off or blink", word))
-	case s.Locating != nil && word != "blink":
+	case s.Locating.Set && word != "blink":
 		return patchSystem(ctx, v, map[string]any{"LocationIndicatorActive": word == "on"})
 	case s.IndicatorLED != "":
 		return patchSystem(ctx, v, map[string]any{"IndicatorLED": leds[word]})
-	case s.Locating != nil:
+	case s.Locating.Set:
 		return fault.New(fault.Unsupported, "set the indicator", "the light of this server is on or off, it can't blink")
 	default:
 		return fault.New(fault.Unsupported, "set the indicator", "this BMC shows no indicator light")

@@ -35,7 +35,6 @@ type account struct {
 	uri      redfish.Link
 	UserName redfish.Text
 	RoleID   redfish.Text `json:"RoleId"`
-	Enabled  *bool
 }
 
 // accountService is what is read of the AccountService.

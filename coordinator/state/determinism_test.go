@@ -3,6 +3,7 @@ package state_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -180,7 +181,7 @@ func TestExactlyOnceOverABadNetwork(t *testing.T) {
 				first := acked + r.Uint64N(5)
 				var records []*pb.Record
 				for seq := first; seq <= total && len(records) < 1+r.IntN(9); seq++ {
-					records = append(records, result("R1", fmt.Sprint(seq)))
+					records = append(records, result("R1", strconv.FormatUint(seq, 10)))
 				}
 				if len(records) > 0 {
 					flying = append(flying, batch("a1", "r1", first, records...))
@@ -203,7 +204,7 @@ func TestExactlyOnceOverABadNetwork(t *testing.T) {
 			t.Fatalf("seed %d: %d results, want %d", seed, len(results), total)
 		}
 		for i, res := range results {
-			if res.GetNode() != fmt.Sprint(i+1) {
+			if res.GetNode() != strconv.Itoa(i+1) {
 				t.Fatalf("seed %d: result %d is of %s", seed, i, res.GetNode())
 			}
 		}

@@ -32,7 +32,7 @@ const (
 	MaxOpenRuns     = 1_000     // not ended
 	MaxEndedRuns    = 1_000     // the oldest goes first
 	MaxResults      = 100_000   // of one run; later ones only count
-	MaxRunBytes     = 64 << 20  // of one run's results; later ones lose what they read
+	MaxRunBytes     = 32 << 20  // of one run's results; later ones lose what they read
 	MaxResultBytes  = 512 << 20 // of all runs; the oldest ended runs go first, then as above
 	MaxFirings      = 10_000    // the oldest goes first
 	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first

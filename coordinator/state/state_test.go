@@ -21,7 +21,10 @@ type log struct {
 	index uint64
 }
 
-func newLog(t testing.TB) *log { return &log{Machine: state.New(), t: t} }
+func newLog(tb testing.TB) *log {
+	tb.Helper()
+	return &log{Machine: state.New(), t: tb}
+}
 
 func (l *log) try(c *pb.Command) state.Outcome {
 	l.t.Helper()
@@ -163,6 +166,7 @@ func TestTheLifeOfAScriptAndItsRun(t *testing.T) {
 	d := l.Desired("r1")
 	equal(t, "desired of r1", []int{len(d.GetScripts()), len(d.GetRuns())}, []int{1, 1})
 	equal(t, "source goes along", string(d.GetScripts()[0].GetSource()), "(config)")
+	equal(t, "no rack sees another's part", len(d.GetRuns()[0].GetRacks()), 1)
 
 	o = l.must(batch("a1", "r1", 1, accepted("R1"), result("R1", "n1"), done("R1", 2, 0)))
 	equal(t, "events", kinds(o.Events), "run R1 running, run R1 running")

@@ -2,6 +2,7 @@ package state
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -57,6 +58,9 @@ func (m *Machine) Runs() []*pb.Run {
 	}
 	return list
 }
+
+// NoResults asks Run for the run alone.
+const NoResults = math.MaxInt
 
 // Run is the run of that id, and its results from number from on: what was
 // recorded first is number 0.
@@ -116,23 +120,23 @@ func (m *Machine) Firings(most int) []*pb.Firing {
 
 // Desired is what a rack shall have: every standing script, because which nodes
 // a script concerns is the agent's to say, and the runs that the rack has not
-// done.
+// done, with this rack's part only. The lists are the caller's own.
 func (m *Machine) Desired(rack string) *pb.Desired {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	d := &pb.Desired{Revision: m.revision, Scripts: sorted(m.scripts)}
 	for _, r := range m.runs {
-		if r.msg.GetEndedUnixMs() == 0 && openFor(r.msg, rack) {
-			d.Runs = append(d.Runs, r.msg)
+		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
+			return p.GetRack() == rack && (p.GetState() == Waiting || p.GetState() == Accepted)
+		})
+		if i < 0 || r.msg.GetEndedUnixMs() != 0 {
+			continue
 		}
+		mine := shallow(r.msg)
+		mine.Racks = []*pb.RackRun{r.msg.GetRacks()[i]}
+		d.Runs = append(d.Runs, mine)
 	}
 	return d
-}
-
-func openFor(r *pb.Run, rack string) bool {
-	return slices.ContainsFunc(r.GetRacks(), func(p *pb.RackRun) bool {
-		return p.GetRack() == rack && (p.GetState() == Waiting || p.GetState() == Accepted)
-	})
 }
 
 // sorted are the values of a map in the order of its keys.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -67,8 +68,7 @@ func said(op string, ce *connect.Error) error {
 		kind = string(kindOfCode(ce.Code()))
 	}
 	err := wire.FromFault(kind, ce.Message(), ce.Meta().Get(hintHeader))
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
 		f.Op = op
 	}
 	return err
@@ -102,10 +102,40 @@ func (c *Client) unreached(op string, err error) error {
 		return fail(fault.Timeout, "no answer from the coordinator at "+where, "is it reachable from here? "+look)
 	case connect.CodeOf(err) == connect.CodeResourceExhausted:
 		return fail(fault.TooLarge, "the answer is too large", "ask for fewer nodes")
-	case errors.Is(err, io.ErrUnexpectedEOF), connect.CodeOf(err) == connect.CodeUnavailable:
+	case broken(err):
+		if refusal := c.refusal(); refusal != nil {
+			return c.unreached(op, refusal)
+		}
 		return fail(fault.Unavailable, "lost the coordinator at "+where+": "+cause(err), "is it running? "+look)
 	}
 	return &fault.Error{Kind: kindOfCode(connect.CodeOf(err)), Op: op, Err: err}
+}
+
+// broken reports whether the connection was lost. Connect takes a reset for a
+// call that was canceled.
+func broken(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		connect.CodeOf(err) == connect.CodeUnavailable
+}
+
+// refusal asks a coordinator that broke a connection whether it refuses our
+// certificate. In TLS 1.3 it says so only after we have begun to send, and what
+// we send can wipe out its answer; so this time we send nothing.
+func (c *Client) refusal() error {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	d := tls.Dialer{Config: c.transport.TLSClientConfig}
+	conn, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(c.context.Address, "https://"))
+	if err != nil {
+		return nil // what broke the connection is the better answer
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetReadDeadline(time.Now().Add(dialTimeout / 10))
+	_, err = conn.Read(make([]byte, 1))
+	if netErr, ok := errors.AsType[*net.OpError](err); ok && netErr.Op == "remote error" {
+		return err
+	}
+	return nil
 }
 
 // wayError says in our words what a cause, kept for errors.Is, means.

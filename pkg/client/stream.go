@@ -42,9 +42,9 @@ func (c *Client) Watch(ctx context.Context, past bool) iter.Seq2[*Event, error] 
 // stream reads a server's stream to its end.
 func stream[Q, A any](ctx context.Context, c *Client, op string, f func(context.Context, *connect.Request[Q]) (*connect.ServerStreamForClient[A], error), q *Q) iter.Seq2[*A, error] {
 	return func(yield func(*A, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
+		ours, cancel := context.WithCancel(ctx)
 		defer cancel()
-		s, err := f(ctx, connect.NewRequest(q))
+		s, err := f(ours, connect.NewRequest(q))
 		if err != nil {
 			yield(nil, c.fromRPC(op, err))
 			return

@@ -56,8 +56,8 @@ func Uncertain(err error) bool {
 	return errors.As(err, &u)
 }
 
-// maxWait bounds what a Retry-After can make a read wait.
-const maxWait = 5 * time.Second
+// maxWait bounds a Retry-After; a read waits for one only within its deadline.
+const maxWait = time.Hour
 
 // call is one request with its session, its deadline and, for a read, one
 // repetition.
@@ -214,7 +214,7 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	wait := time.Second
 	if seconds, err := strconv.Atoi(text); err == nil {
-		wait = time.Duration(min(max(seconds, 0), 3600)) * time.Second
+		wait = time.Duration(min(max(seconds, 0), int(maxWait/time.Second))) * time.Second
 	} else if date, err := http.ParseTime(text); err == nil {
 		wait = date.Sub(now)
 	}

@@ -90,6 +90,17 @@ func (n *Number) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// Flag is a truth value as BMCs send them: also as a string ("true"), or null.
+type Flag struct{ Value, Set bool }
+
+// UnmarshalJSON never fails: what is no truth value is not set.
+func (f *Flag) UnmarshalJSON(b []byte) error {
+	if v, err := strconv.ParseBool(strings.Trim(string(b), `"`)); err == nil {
+		*f = Flag{Value: v, Set: true}
+	}
+	return nil
+}
+
 // Link is a reference to another resource.
 type Link string
 

@@ -14,8 +14,8 @@ const (
 	TargetName              // Name is one node's name, ranges already expanded
 	TargetGlob              // Name is a glob over node names
 	TargetGroup             // Name is a group
-	TargetRack              // Name is a rack
-	TargetSite              // Name is a site
+	TargetRack              // Name is a rack, or a glob over racks
+	TargetSite              // Name is a site, or a glob over sites
 	TargetWhere             // Where holds
 	TargetAnd               // all of Of
 	TargetOr                // any of Of

@@ -72,8 +72,9 @@ type NIC struct {
 
 // BMC is one simulated BMC. All its methods are safe for concurrent use.
 type BMC struct {
-	cfg    Config
-	routes []route
+	cfg     Config
+	routes  []route
+	sensors []sensor
 
 	// mu makes requests strictly sequential, as bmcweb's single thread does.
 	mu    sync.Mutex
@@ -89,7 +90,7 @@ type BMC struct {
 // certificate, same accounts, same live sessions.
 func New(cfg Config) (*BMC, error) {
 	cfg = cfg.withDefaults()
-	b := &BMC{cfg: cfg, routes: routes(cfg), start: cfg.Now()}
+	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: cfg.sensors(), start: cfg.Now()}
 	b.counter.now, b.counter.idle = cfg.Now, sync.NewCond(&b.counter.mu)
 	st, err := loadState(cfg.StateFile)
 	if err != nil {

@@ -90,8 +90,8 @@ func (b *BMC) misbehave(w http.ResponseWriter, r *http.Request) (status int, don
 	f := b.CurrentFault()
 	switch f.Kind {
 	case Hang:
-		<-r.Context().Done()
-		cut(r)
+		<-r.Context().Done() // the client gave up, or the simulator ends
+		panic(http.ErrAbortHandler)
 	case Slow:
 		wait(r.Context(), orDefault(f.Delay, 2*time.Second))
 	case Garbage:

@@ -1,6 +1,7 @@
 package bmcsim_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -99,4 +100,8 @@ func (c *caller) want(a answer, status int) answer {
 		c.t.Fatalf("status %d, want %d: %s", a.status, status, a.text)
 	}
 	return a
+}
+
+func encodeBasic(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }

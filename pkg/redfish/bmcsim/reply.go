@@ -52,6 +52,7 @@ type reply struct {
 	bare    bool // without Allow, OData-Version and Link, as on Managers/bmc
 	noOData bool // without OData-Version
 	tagless []string
+	encoded []byte // body as it is sent, once it is known
 }
 
 func ok(body obj) reply { return reply{status: http.StatusOK, body: body} }
@@ -75,17 +76,28 @@ func (r *reply) etag() string {
 	if r.status != http.StatusOK || r.body == nil {
 		return ""
 	}
-	body := r.body
-	if o, isObj := body.(obj); isObj && len(r.tagless) > 0 {
+	text := r.text()
+	if o, isObj := r.body.(obj); isObj && len(r.tagless) > 0 {
 		o = maps.Clone(o)
 		for _, key := range r.tagless {
 			delete(o, key)
 		}
-		body = o
+		text = encode(o)
 	}
 	h := fnv.New64a()
-	_, _ = h.Write(encode(body))
+	_, _ = h.Write(text)
 	return fmt.Sprintf("\"%X\"", h.Sum64())
+}
+
+// text is the body as it is sent. The body must not change afterwards.
+func (r *reply) text() []byte {
+	switch {
+	case r.body == nil:
+		return []byte(r.raw)
+	case r.encoded == nil:
+		r.encoded = encode(r.body)
+	}
+	return r.encoded
 }
 
 // encode is v as bmcweb prints it: two spaces, no final newline.
@@ -102,9 +114,9 @@ func encode(v any) []byte {
 
 // write sends the reply and returns its status.
 func (r *reply) write(w http.ResponseWriter, method string) int {
-	text, contentType := []byte(r.raw), r.rawType
+	text, contentType := r.text(), r.rawType
 	if r.body != nil {
-		text, contentType = encode(r.body), jsonType
+		contentType = jsonType
 	}
 	h := w.Header()
 	if r.status != http.StatusUnauthorized || r.get(plain) == "" {

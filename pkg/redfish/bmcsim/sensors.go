@@ -27,13 +27,13 @@ type sensor struct {
 type limits struct{ lower, upper float64 }
 
 // sensors are all sensors of the hardware, in the order of their ids.
-func (b *BMC) sensors() []sensor {
+func (c Config) sensors() []sensor {
 	list := []sensor{
 		temperature("inlet", "temp.inlet", 40, 45, climate.inlet),
 		temperature("exhaust", "temp.exhaust", 60, 70, climate.exhaust),
 		wattage("total_power", "power.watts", climate.total),
 	}
-	for i := range b.cfg.CPUs {
+	for i := range c.CPUs {
 		cpu := "cpu" + strconv.Itoa(i)
 		list = append(list,
 			temperature(cpu, "cpu.temp", 90, 100, func(c climate) float64 { return c.cpuTemp(i) }),
@@ -43,7 +43,7 @@ func (b *BMC) sensors() []sensor {
 				value: func(c climate) float64 { return c.load(i) },
 			})
 	}
-	for i := range b.cfg.Fans {
+	for i := range c.Fans {
 		fan := "fan" + strconv.Itoa(i)
 		none := math.NaN()
 		list = append(list, sensor{
@@ -93,7 +93,7 @@ func (s sensor) health(v float64, on bool) string {
 
 func getSensors(b *BMC, _ *request) reply {
 	var ids []string
-	for _, s := range b.sensors() {
+	for _, s := range b.sensors {
 		ids = append(ids, s.id)
 	}
 	return collection(sensorsURI, "SensorCollection", "Sensors", ids, obj{"Description": "Collection of Sensors for this Chassis"})
@@ -101,7 +101,7 @@ func getSensors(b *BMC, _ *request) reply {
 
 func getSensor(b *BMC, q *request) reply {
 	id := q.args["sensor"]
-	list := b.sensors()
+	list := b.sensors
 	i := slices.IndexFunc(list, func(s sensor) bool { return s.id == id })
 	if i < 0 {
 		return notFound(id, "Sensor") // bmcweb swaps the two here
@@ -129,7 +129,7 @@ func getSensor(b *BMC, q *request) reply {
 
 func getThermalMetrics(b *BMC, q *request) reply {
 	readings := []obj{}
-	for _, s := range b.sensors() {
+	for _, s := range b.sensors {
 		if s.temperature {
 			readings = append(readings, obj{"DataSourceUri": sensorsURI + "/" + s.id, "Reading": b.read(s, q.now)})
 		}

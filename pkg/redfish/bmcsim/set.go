@@ -78,7 +78,7 @@ func (b *BMC) Get(ref string) ([]fleet.Reading, error) {
 // Refs are the elements that Set and Get know.
 func (b *BMC) Refs() []string {
 	names := slices.Collect(maps.Keys(b.settings()))
-	for _, s := range b.sensors() {
+	for _, s := range b.sensors {
 		if !slices.Contains(names, s.ref) {
 			names = append(names, s.ref)
 		}
@@ -99,7 +99,7 @@ func canonical(ref string) string {
 }
 
 func (b *BMC) sensorsOf(ref string) (list []sensor) {
-	for _, s := range b.sensors() {
+	for _, s := range b.sensors {
 		if s.ref == ref || s.id == ref {
 			list = append(list, s)
 		}
@@ -180,7 +180,7 @@ func Example(ref string) string {
 
 func (b *BMC) readings(now time.Time) []fleet.Reading {
 	byRef := map[string]*fleet.Reading{}
-	for _, s := range b.sensors() {
+	for _, s := range b.sensors {
 		r := byRef[s.ref]
 		if r == nil {
 			r = &fleet.Reading{Ref: s.ref, At: now}

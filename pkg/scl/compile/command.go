@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -93,9 +94,7 @@ func (c *compiler) startImage(cmd *scl.Command, n *syntax.Node) {
 	if len(cmd.Args) != 2 {
 		return
 	}
-	if t := leaf(cmd.Args[0]); t.Kind == scl.TargetGlob || cmd.Args[0] == "all" {
-		c.fail(BadName, n.Args()[0], "one server can be started from an image at a time", "write the name of one node")
-	} else if names, err := expand(cmd.Args[0], maxNames); err != nil || len(names) > 1 {
+	if node := cmd.Args[0]; node == "all" || strings.ContainsAny(node, "*?[]") {
 		c.fail(BadName, n.Args()[0], "one server can be started from an image at a time", "write the name of one node")
 	}
 }

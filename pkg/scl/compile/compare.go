@@ -70,7 +70,7 @@ func (e *checker) asNumber(x, other expr) expr {
 
 func (e *checker) numeric(op string, x expr) bool {
 	if x.num == nil {
-		e.fail(WrongType, x.node, e.say(x.node)+" is "+x.kind()+", and "+op+" takes numbers", "")
+		e.fail(WrongType, x.node, e.say(x.node)+" is "+x.kind()+", and "+op+" takes numbers", "write a number, or an element that is one, such as cpu.temp")
 		return false
 	}
 	return true
@@ -252,7 +252,7 @@ func (e *checker) matches(n *syntax.Node) (expr, bool) {
 		return expr{}, false
 	}
 	if x.text == nil {
-		e.fail(WrongType, x.node, e.say(x.node)+" is "+x.kind()+", and matches takes a text", "")
+		e.fail(WrongType, x.node, e.say(x.node)+" is "+x.kind()+", and matches takes a text", "write an element that is a text, such as system.model")
 		return expr{}, false
 	}
 	if len(pattern) > longest {

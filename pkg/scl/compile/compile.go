@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -21,9 +22,13 @@ func Source(file string, src []byte) (*scl.Program, syntax.Diagnostics) {
 	}
 	c := &compiler{tree: tree, diags: diags, prog: &scl.Program{File: file}, names: map[string]syntax.Span{}}
 	for _, form := range tree.Forms {
+		if c.full() {
+			break
+		}
 		c.form(form)
 	}
 	c.circles()
+	tree.Hide(c.strays...)
 	for i := range c.diags { // now that all secrets are known
 		c.diags[i] = tree.Illustrate(c.diags[i])
 	}
@@ -41,9 +46,12 @@ func Source(file string, src []byte) (*scl.Program, syntax.Diagnostics) {
 type compiler struct {
 	tree     *syntax.Tree
 	diags    syntax.Diagnostics
+	errors   int
 	prog     *scl.Program
 	names    map[string]syntax.Span // of monitors, groups: "monitor m1"
 	expanded int                    // names made of ranges so far
+	strays   []*syntax.Node         // words that may be passwords without their field
+	numbered int                    // of the last monitor that got its name from its place
 }
 
 // fail reports an error at n.
@@ -62,6 +70,9 @@ func (c *compiler) warn(code syntax.Code, n *syntax.Node, text, help string) {
 // report keeps what fits: an error always displaces a warning, so that no
 // number of warnings hides that a script is wrong.
 func (c *compiler) report(d syntax.Diagnostic) {
+	if d.Severity == syntax.Error {
+		c.errors++
+	}
 	if len(c.diags) < syntax.MaxDiagnostics {
 		c.diags = append(c.diags, d)
 		return
@@ -76,6 +87,10 @@ func (c *compiler) report(d syntax.Diagnostic) {
 	}
 }
 
+// full reports whether no more errors fit, so that it is idle to look for
+// their reasons.
+func (c *compiler) full() bool { return c.errors > syntax.MaxDiagnostics }
+
 // say is n as a message names it: short, and without secrets.
 func (c *compiler) say(n *syntax.Node) string {
 	const longest = 40
@@ -87,34 +102,44 @@ func (c *compiler) say(n *syntax.Node) string {
 }
 
 // unknown reports a name that is none of known, with the one that was most
-// likely meant. later are names of the language that this version does not
-// carry out.
+// likely meant. what is like "form" or "field of power". later are names of the
+// language that this version does not carry out.
 func (c *compiler) unknown(code syntax.Code, n *syntax.Node, what string, known, later []string) {
+	if c.full() {
+		return
+	}
 	name := n.Text
 	if n.Kind == syntax.Symbol {
 		name = plain(name)
 	}
-	for _, l := range later {
-		if l == name {
-			c.later(n, what)
-			return
-		}
-	}
-	if near, ok := syntax.Nearest(name, append(append([]string(nil), known...), later...)); ok {
-		c.fail(code, n, "unknown "+what+" "+c.say(n), "did you mean "+near+"?")
+	kind, of, _ := strings.Cut(what, " ")
+	called := strings.TrimSpace(kind + " " + c.say(n) + " " + of)
+	if slices.Contains(later, name) {
+		c.later(n, "the "+called)
 		return
 	}
-	c.fail(code, n, "unknown "+what+" "+c.say(n), "known are "+list(known, "and"))
+	if near, ok := syntax.Nearest(name, append(append([]string(nil), known...), later...)); ok {
+		c.fail(code, n, "unknown "+called, "did you mean "+near+"?")
+		return
+	}
+	c.fail(code, n, "unknown "+called, allOf(known))
 }
 
 // later reports what belongs to the language and not to this version.
 func (c *compiler) later(n *syntax.Node, what string) {
-	c.fail(NotYet, n, "the "+what+" "+c.say(n)+" belongs to the language, but this version does not carry it out yet",
+	c.fail(NotYet, n, what+" belongs to the language, but this version does not carry it out yet",
 		"leave it out for now; the manual lists what this version carries out")
 }
 
 // plain is a name of a form or field with "-" for "_", which are equal there.
 func plain(name string) string { return strings.ReplaceAll(name, "_", "-") }
+
+func allOf(known []string) string {
+	if len(known) == 1 {
+		return "known is " + known[0]
+	}
+	return "known are " + list(known, "and")
+}
 
 // list is "a, b and c".
 func list(words []string, and string) string {
@@ -166,6 +191,8 @@ func (c *compiler) found(n *syntax.Node) string {
 	switch {
 	case n.Kind == syntax.List && len(n.List) == 0:
 		return "an empty list"
+	case n.Head() != "":
+		return "the list " + c.say(n)
 	case n.Kind == syntax.List:
 		return "a list without a name in front"
 	}

@@ -32,6 +32,7 @@ type expr struct {
 	text    text
 	pred    pred
 	test    *test // of a comparison that is a plain test
+	tests   anyOf // of an or of plain tests
 }
 
 func operators() []string {
@@ -56,7 +57,7 @@ type checker struct {
 // condition checks predicates that shall all hold. It is never nil.
 func (c *compiler) condition(preds []*syntax.Node) *scl.Condition {
 	e := &checker{compiler: c, index: map[string]int{}}
-	holds := and(e.preds(preds))
+	of := e.preds(preds)
 	texts := make([]string, len(preds))
 	for i, n := range preds {
 		texts[i] = c.tree.Show(n)
@@ -65,7 +66,12 @@ func (c *compiler) condition(preds []*syntax.Node) *scl.Condition {
 	if len(preds) > 1 {
 		cond.Text = "(and " + cond.Text + ")"
 	}
+	holds := and(of)
 	cond.Test = func(slots []scl.Slot) scl.Truth { return holds(slots, -1) }
+	if len(of) == 1 && of[0].tests != nil { // saves a call
+		tests := of[0].tests
+		cond.Test = func(slots []scl.Slot) scl.Truth { return tests.try(slots, -1) }
+	}
 	return cond
 }
 
@@ -185,8 +191,8 @@ func (e *checker) reference(n *syntax.Node) (expr, bool) {
 
 // value is the instance at of slot i, or its reduced value.
 func value(s []scl.Slot, i, at int) *fleet.Value {
-	if at < 0 || at >= len(s[i].All) {
-		return &s[i].Value
+	if slot := &s[i]; at < 0 || at >= len(slot.All) {
+		return &slot.Value
 	}
 	return &s[i].All[at]
 }
@@ -200,11 +206,13 @@ func (e *checker) operation(n *syntax.Node) (expr, bool) {
 		if !e.args(n, 1, -1, "("+n.Head()+" (> cpu.temp 90) (> cpu.rate 80))") {
 			return expr{}, false
 		}
-		join := and
-		if n.Is("or") {
-			join = or
+		of := e.preds(n.Args())
+		if n.Is("and") {
+			return condition(n, and(of)), true
 		}
-		return condition(n, join(e.preds(n.Args()))), true
+		x := condition(n, or(of))
+		x.tests = plainTests(of)
+		return x, true
 	case "not":
 		if !e.args(n, 1, 1, "(not (> cpu.temp 90))") {
 			return expr{}, false
@@ -241,17 +249,6 @@ func and(of []expr) pred {
 	if len(of) == 1 {
 		return of[0].pred
 	}
-	if tests := plainTests(of); tests != nil {
-		return func(s []scl.Slot, at int) scl.Truth {
-			all := scl.True
-			for i := range tests {
-				if all = scl.And(all, tests[i].try(s, at)); all == scl.False {
-					break
-				}
-			}
-			return all
-		}
-	}
 	return func(s []scl.Slot, at int) scl.Truth {
 		all := scl.True
 		for i := range of {
@@ -269,15 +266,7 @@ func or(of []expr) pred {
 		return of[0].pred
 	}
 	if tests := plainTests(of); tests != nil {
-		return func(s []scl.Slot, at int) scl.Truth {
-			one := scl.False
-			for i := range tests {
-				if one = scl.Or(one, tests[i].try(s, at)); one == scl.True {
-					break
-				}
-			}
-			return one
-		}
+		return tests.try
 	}
 	return func(s []scl.Slot, at int) scl.Truth {
 		one := scl.False
@@ -291,7 +280,7 @@ func or(of []expr) pred {
 }
 
 // test is the comparison of a reference with a number, which is what nearly all
-// rules are made of. As data, and not a closure, and and or try it without a
+// rules are made of. As data, and not as a closure, an or tries it without a
 // call.
 type test struct {
 	slot   int
@@ -306,9 +295,26 @@ func (t *test) try(s []scl.Slot, at int) scl.Truth {
 	return known(ok, n > t.limit || t.orSame && n == t.limit)
 }
 
+// anyOf is an or of plain tests.
+type anyOf []test
+
+func (tests anyOf) try(s []scl.Slot, at int) scl.Truth {
+	result := scl.False
+	for i := range tests {
+		t := &tests[i]
+		switch n, ok := value(s, t.slot, at).Number(); {
+		case !ok:
+			result = scl.Unknown
+		case n*t.sign > t.limit || t.orSame && n*t.sign == t.limit:
+			return scl.True
+		}
+	}
+	return result
+}
+
 // plainTests are the tests that of consists of, nil if there is more to it.
-func plainTests(of []expr) []test {
-	tests := make([]test, len(of))
+func plainTests(of []expr) anyOf {
+	tests := make(anyOf, len(of))
 	for i, x := range of {
 		if x.test == nil {
 			return nil

@@ -129,7 +129,7 @@ func (s *settings) inside(n *syntax.Node, kind scl.Resource, name string, later 
 		return
 	}
 	if first := n.Args()[0]; kind == scl.Interface && first.Kind == syntax.String {
-		s.later(n.List[0], "form with a system's id of the resource")
+		s.later(first, "a network with a system's id")
 		return
 	}
 	for _, sub := range n.Args() {
@@ -168,7 +168,9 @@ func (s *settings) fields(r resource, n *syntax.Node) {
 	}
 	for _, f := range args {
 		if r.kind == scl.User && f.Kind != syntax.List {
-			s.tree.Hide(f) // a password that lacks its field
+			s.strays = append(s.strays, f)
+			s.fail(WrongType, f, "expected a field and found a "+f.Kind.String(), "write it like (password …)")
+			continue
 		}
 		if s.headed(f, "a field", "("+r.fields[0].name+" …)") {
 			s.field(r, name, f)
@@ -218,7 +220,7 @@ func (c *compiler) secret(n *syntax.Node) (scl.Secret, bool) {
 			"it is sealed when the script is applied and shown nowhere; keep this file as private as the password")
 		return scl.Secret{Literal: fleet.NewSecret(n.Text), Span: n.Span}, true
 	case n.Is("secret"):
-		c.later(n.List[0], "reference to a kept password,")
+		c.later(n, "a reference to a kept password")
 		return scl.Secret{}, false
 	case n.Is("sealed") && len(n.List) == 2 && n.List[1].Kind == syntax.String && n.List[1].Text != "":
 		return scl.Secret{Sealed: n.List[1].Text, Span: n.Span}, true

@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"slices"
+
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 )
@@ -59,7 +61,9 @@ func (c *compiler) server(n *syntax.Node) {
 		case sub.Head() == "action":
 			c.action(target, sub, sub.Args())
 		case sub.Head() == "create":
-			c.later(sub.List[0], "form")
+			c.later(sub.List[0], "create")
+		case slices.Contains(forms(), sub.Head()) || slices.Contains(laterForms(), sub.Head()):
+			c.fail(Misplaced, sub.List[0], c.say(sub.List[0])+" does not stand inside a server", "move it out of the server")
 		default:
 			bare.List = append(bare.List, sub)
 		}

@@ -19,7 +19,7 @@ func defaultOptions() scl.Options {
 // monitor checks the options and triggers of a monitor. Each trigger becomes a
 // rule of its own; the monitor's options hold for all of them.
 func (c *compiler) monitor(target scl.Target, n *syntax.Node, args []*syntax.Node) {
-	options := defaultOptions()
+	options := newOptions(defaultOptions())
 	var triggers []*syntax.Node
 	for _, arg := range args {
 		switch {
@@ -27,10 +27,10 @@ func (c *compiler) monitor(target scl.Target, n *syntax.Node, args []*syntax.Nod
 		case arg.Is("condition"), arg.Is("action"), arg.Is("trigger"):
 			triggers = append(triggers, arg)
 		default:
-			c.option(&options, arg)
+			c.option(options, arg)
 		}
 	}
-	m := scl.Monitor{Target: target, Options: options, Span: n.Span}
+	m := scl.Monitor{Target: target, Options: options.Options, Span: n.Span}
 	if len(triggers) == 0 {
 		c.fail(WrongCount, n.List[0], "a monitor without a condition", "write (condition …) and (action …) into it")
 	}
@@ -51,6 +51,7 @@ func (c *compiler) trigger(m scl.Monitor, n *syntax.Node) {
 		m.Name, _ = c.text(args[0], "a trigger's name")
 		args = args[1:]
 	}
+	options := newOptions(m.Options)
 	var pair []*syntax.Node
 	for _, arg := range args {
 		switch {
@@ -58,14 +59,14 @@ func (c *compiler) trigger(m scl.Monitor, n *syntax.Node) {
 		case arg.Is("condition"), arg.Is("action"):
 			pair = append(pair, arg)
 		default:
-			c.option(&m.Options, arg)
+			c.option(options, arg)
 		}
 	}
 	if len(pair) == 0 {
 		c.fail(WrongCount, n.List[0], "a trigger without a condition", "write (condition …) and (action …) into it")
 		return
 	}
-	m.Span = n.Span
+	m.Options, m.Span = options.Options, n.Span
 	for _, extra := range c.rule(m, pair) {
 		c.fail(Misplaced, extra, "a trigger has one condition and one action", "write another (trigger …)")
 	}
@@ -96,10 +97,11 @@ func (c *compiler) rule(m scl.Monitor, parts []*syntax.Node) []*syntax.Node {
 	return parts[2:]
 }
 
-// freeName is m1, m2, … by the order of the source, without the names given.
+// freeName is the name of an unnamed monitor: m1, m2, … by its place among all
+// of the script, unless a person took that name.
 func (c *compiler) freeName() string {
-	for i := len(c.prog.Monitors) + 1; ; i++ {
-		name := "m" + strconv.Itoa(i)
+	for c.numbered = max(c.numbered, len(c.prog.Monitors)) + 1; ; c.numbered++ {
+		name := "m" + strconv.Itoa(c.numbered)
 		if _, taken := c.names["monitor "+name]; !taken {
 			return name
 		}
@@ -113,8 +115,21 @@ func (c *compiler) conditionForm(n *syntax.Node) *scl.Condition {
 	return c.condition(n.Args())
 }
 
+// optionSet is the options of one form, each at most once.
+type optionSet struct {
+	scl.Options
+	seen map[string]bool
+}
+
+func newOptions(from scl.Options) *optionSet { return &optionSet{from, map[string]bool{}} }
+
 // option checks an option of a monitor or trigger.
-func (c *compiler) option(o *scl.Options, n *syntax.Node) {
+func (c *compiler) option(o *optionSet, n *syntax.Node) {
+	if o.seen[n.Head()] {
+		c.fail(Duplicate, n, c.say(n.List[0])+" stands here twice", "keep one of them")
+		return
+	}
+	o.seen[n.Head()] = true
 	switch n.Head() {
 	case "every":
 		c.durationOption(&o.Every, n, time.Second)
@@ -151,7 +166,7 @@ func (c *compiler) limit(l *scl.Limit, n *syntax.Node) {
 		return
 	}
 	args := n.Args()
-	l.Count, _ = c.count(args[0])
+	l.Count, _ = c.wholeNumber(args[0])
 	for _, arg := range args[1:] {
 		switch {
 		case arg.Is("in") && len(arg.List) == 2:
@@ -168,8 +183,8 @@ func (c *compiler) limit(l *scl.Limit, n *syntax.Node) {
 	}
 }
 
-// count reads a whole number from 1 to a million.
-func (c *compiler) count(n *syntax.Node) (int, bool) {
+// wholeNumber reads one from 1 to a million.
+func (c *compiler) wholeNumber(n *syntax.Node) (int, bool) {
 	const most = 1_000_000
 	if n.Kind != syntax.Number || n.Unit != "" || n.Num < 1 || n.Num > most || n.Num != float64(int(n.Num)) {
 		c.fail(BadValue, n, "expected a count and found "+c.found(n), "write a whole number from 1 to a million")

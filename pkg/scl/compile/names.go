@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -12,9 +13,9 @@ type Known struct {
 	Nodes, Racks, Sites, Groups []string
 }
 
-// Names reports every name, glob, group, rack and site in the targets of p, and
-// every node that one of its commands names, that means nothing in known. src
-// is what p was compiled from; groups that p makes itself are known.
+// Names reports every name, glob, group, rack and site in the targets of p that
+// means nothing in known. src is what p was compiled from; groups that p makes
+// itself are known.
 func Names(src []byte, p *scl.Program, known Known) syntax.Diagnostics {
 	n := newNames(src, p, known)
 	for _, g := range p.Groups {
@@ -96,15 +97,13 @@ func (n *names) target(t scl.Target) {
 }
 
 func (n *names) exists(t scl.Target) bool {
-	if t.Kind != scl.TargetGlob {
-		return n.sets[t.Kind][t.Name]
+	if n.sets[t.Kind][t.Name] {
+		return true
 	}
-	for _, name := range n.known.Nodes {
-		if scl.Glob(t.Name, name) {
-			return true
-		}
+	if t.Kind == scl.TargetName || t.Kind == scl.TargetGroup {
+		return false
 	}
-	return false
+	return slices.ContainsFunc(n.list(t.Kind), func(name string) bool { return scl.Glob(t.Name, name) })
 }
 
 func (n *names) diags() syntax.Diagnostics {

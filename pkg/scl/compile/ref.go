@@ -35,8 +35,9 @@ func (c *compiler) redfish(n *syntax.Node) (scl.Ref, bool) {
 	if !ok {
 		return scl.Ref{}, false
 	}
+	const longest = 1000
 	uri, pointer, pointed := strings.Cut(text, "#")
-	if !pointed || !redfishPath(uri) || !strings.HasPrefix(pointer, "/") {
+	if len(text) > longest || !pointed || !redfishPath(uri) || !strings.HasPrefix(pointer, "/") {
 		c.fail(BadValue, n.Args()[0], "this is no Redfish resource with a pointer into it", "write it like "+usage)
 		return scl.Ref{}, false
 	}
@@ -63,9 +64,12 @@ func laterElements() []string {
 
 // noElement reports a reference to nothing in the registry.
 func (c *compiler) noElement(n *syntax.Node) {
+	if c.full() {
+		return
+	}
 	for _, prefix := range laterElements() {
 		if strings.HasPrefix(n.Text, prefix) {
-			c.later(n, "element")
+			c.later(n, "the element "+c.say(n))
 			return
 		}
 	}

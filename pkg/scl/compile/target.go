@@ -56,7 +56,7 @@ func (c *compiler) selection(n *syntax.Node) scl.Target {
 		c.fail(WrongType, n, "expected a target and found the symbol "+c.say(n), "names stand in double quotes")
 		return scl.Target{}
 	case n.Kind == syntax.String:
-		return c.named(n)
+		return c.named(n, scl.TargetName)
 	case n.Kind == syntax.List && len(n.List) > 0 && n.List[0].Kind != syntax.Symbol:
 		return c.targets(scl.TargetOr, n.List, n)
 	case !c.headed(n, "a target", `"r07-u01", "r07-u[01-40]", "r07-*", (group "web") or "all"`):
@@ -77,7 +77,7 @@ func (c *compiler) selection(n *syntax.Node) scl.Target {
 	case "except":
 		return c.targets(scl.TargetExcept, n.Args(), n)
 	}
-	c.unknown(UnknownForm, n.List[0], "kind of target", selectors(), nil)
+	c.unknown(UnknownForm, n.List[0], "selector", selectors(), nil)
 	return scl.Target{}
 }
 
@@ -99,23 +99,23 @@ func (c *compiler) place(n *syntax.Node, head string) scl.Target {
 	if !c.args(n, 1, 1, "("+head+` "name")`) {
 		return scl.Target{}
 	}
-	name, ok := c.text(n.Args()[0], "a name")
-	if !ok {
+	name := n.Args()[0]
+	if _, ok := c.text(name, "a name"); !ok {
 		return scl.Target{}
 	}
 	switch head {
 	case "group":
-		return scl.Target{Kind: scl.TargetGroup, Name: name}
+		return c.named(name, scl.TargetGroup)
 	case "rack":
-		return scl.Target{Kind: scl.TargetRack, Name: name}
+		return c.named(name, scl.TargetRack)
 	default:
-		return scl.Target{Kind: scl.TargetSite, Name: name}
+		return c.named(name, scl.TargetSite)
 	}
 }
 
-// named is a name, a glob or a name with ranges.
-func (c *compiler) named(n *syntax.Node) scl.Target {
-	if n.Text == "all" {
+// named is a name, a glob or a name with ranges, of nodes or of what kind says.
+func (c *compiler) named(n *syntax.Node, kind scl.TargetKind) scl.Target {
+	if n.Text == "all" && kind == scl.TargetName {
 		return scl.Target{Kind: scl.TargetAll}
 	}
 	names, err := expand(n.Text, maxNames-c.expanded)
@@ -124,23 +124,23 @@ func (c *compiler) named(n *syntax.Node) scl.Target {
 		return scl.Target{}
 	}
 	if len(names) == 1 {
-		return leaf(names[0])
+		return leaf(kind, names[0])
 	}
 	c.expanded += len(names)
 	t := scl.Target{Kind: scl.TargetOr, Of: make([]scl.Target, len(names))}
 	for i, name := range names {
-		t.Of[i] = leaf(name)
+		t.Of[i] = leaf(kind, name)
 		t.Of[i].Text = syntax.Quote(name)
 		t.Of[i].Span = n.Span
 	}
 	return t
 }
 
-func leaf(name string) scl.Target {
-	if strings.ContainsAny(name, "*?") {
-		return scl.Target{Kind: scl.TargetGlob, Name: name}
+func leaf(kind scl.TargetKind, name string) scl.Target {
+	if kind == scl.TargetName && strings.ContainsAny(name, "*?") {
+		kind = scl.TargetGlob
 	}
-	return scl.Target{Kind: scl.TargetName, Name: name}
+	return scl.Target{Kind: kind, Name: name}
 }
 
 // nameError is what is wrong with a name.

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -97,8 +98,8 @@ type literal struct {
 	bare bool // it was written without a unit
 }
 
-// number reads a number, or a string that holds one: quoted is true for that.
-// ok is false if n is neither; a number with a unit that is none is reported.
+// number reads a number, or a string that holds one. ok is false if n is
+// neither, and if its unit is none or too large for it.
 func (c *compiler) number(n *syntax.Node) (l literal, ok bool) {
 	num, suffix := n.Num, n.Unit
 	switch n.Kind {
@@ -114,7 +115,7 @@ func (c *compiler) number(n *syntax.Node) (l literal, ok bool) {
 		return literal{num: num, bare: true}, true
 	}
 	for _, u := range units() {
-		if u.name == suffix {
+		if u.name == suffix && finite(num*u.factor) {
 			return literal{num: num * u.factor, unit: u.base}, true
 		}
 	}
@@ -130,7 +131,7 @@ func (c *compiler) quantity(n *syntax.Node, want fleet.Unit) (float64, bool) {
 	case !ok:
 		c.fail(WrongType, n, "expected "+dimension(want)+" and found "+c.found(n), "write a number with its unit directly behind it")
 	case !l.bare && l.unit != want:
-		c.fail(WrongUnit, n, c.say(n)+" is "+dimension(l.unit)+", and "+dimension(want)+" is wanted here", "")
+		c.fail(WrongUnit, n, c.say(n)+" is "+dimension(l.unit)+", and "+dimension(want)+" is wanted here", "write it in "+want.String()+", or without a unit")
 	default:
 		return l.num, true
 	}
@@ -138,7 +139,11 @@ func (c *compiler) quantity(n *syntax.Node, want fleet.Unit) (float64, bool) {
 }
 
 func (c *compiler) badUnit(n *syntax.Node) {
-	help := "known are " + list(unitNames(), "and")
+	if slices.Contains(unitNames(), n.Unit) {
+		c.fail(BadValue, n, c.say(n)+" is too large a number", "write a smaller one")
+		return
+	}
+	help := allOf(unitNames())
 	if near, ok := syntax.Nearest(n.Unit, unitNames()); ok {
 		help = "did you mean " + strings.TrimSuffix(n.Text, n.Unit) + near + "?"
 	}

@@ -161,7 +161,7 @@ func plainJSON(v any) ([]byte, error) {
 // after it, in bytes.
 const (
 	excerptBefore = 160
-	excerptAfter  = 80
+	excerptAfter  = 160
 )
 
 // excerpt cuts out the line on which span begins.
@@ -240,7 +240,7 @@ func (t *Tree) lineEnd(at int) (to int, cut bool) {
 	if i := strings.IndexByte(t.src[at:most], '\n'); i >= 0 {
 		return len(strings.TrimSuffix(t.src[:at+i], "\r")), false
 	}
-	if most == len(t.src) {
+	if most == len(t.src) || t.src[most] == '\n' {
 		return most, false
 	}
 	for most > at && !utf8.RuneStart(t.src[most]) {

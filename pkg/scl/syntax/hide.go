@@ -15,8 +15,8 @@ type extent struct{ start, end int }
 // that follows the symbol password up to the end of its list. It has a small
 // lexer of its own that never fails, so that nothing shows either in a source
 // that can't be read: words next to "password" are hidden too (a forgotten
-// quote), symbols that are nearly "password" count as it (a mistyped name), and
-// comments are searched like the rest. Hiding too much only costs clarity.
+// quote), symbols that are nearly "password" or a piece of it count as it (a
+// mistyped name), and comments are searched like the rest. Hiding too much only costs clarity.
 func hide(src string) []extent {
 	h := hider{src: src}
 	h.scan(0, len(src), false)
@@ -40,7 +40,9 @@ func (h *hider) scan(i, end int, comment bool) {
 		switch n := h.commentLength(i, end, comment); {
 		case n > 0:
 			inner := hider{src: h.src, found: h.found, active: h.active, any: h.any}
-			inner.scan(i+1, i+n, true)
+			text := strings.TrimSuffix(h.src[i:i+n], "|#")
+			inside := strings.TrimPrefix(strings.TrimPrefix(text, ";"), "#|")
+			inner.scan(i+len(text)-len(inside), i+len(text), true)
 			h.found = inner.found
 			i += n
 		case h.src[i] == '"':
@@ -145,10 +147,11 @@ func sensitive(symbol string) bool {
 	}
 	symbol = strings.ReplaceAll(strings.ToLower(symbol), "_", "-")
 	switch symbol {
-	case name, "passwd", "pass", "pwd", "passphrase":
+	case "passwd", "pwd", "passphrase":
 		return true
 	}
-	return strings.HasSuffix(symbol, "-"+name) ||
+	piece := len(symbol) > near && (strings.HasPrefix(name, symbol) || strings.HasSuffix(name, symbol))
+	return piece || strings.HasSuffix(symbol, "-"+name) ||
 		len(symbol) >= len(name)-near && len(symbol) <= len(name)+near && distance(symbol, name) <= near
 }
 
@@ -172,16 +175,22 @@ func (t *Tree) hiddenAt(at int) (extent, bool) {
 	return extent{}, false
 }
 
-// Hide makes n a secret of the tree, whatever stands before it. It must not be
-// called once the tree is shared.
-func (t *Tree) Hide(n *Node) {
-	i := sort.Search(len(t.hidden), func(i int) bool { return t.hidden[i].end > n.Span.Start.Offset })
-	if i < len(t.hidden) && t.hidden[i].start < n.Span.End.Offset {
-		return
+// Hide makes the nodes secrets of the tree, whatever stands before them. It must
+// not be called once the tree is shared.
+func (t *Tree) Hide(nodes ...*Node) {
+	all := t.hidden
+	for _, n := range nodes {
+		all = append(all, extent{n.Span.Start.Offset, n.Span.End.Offset})
 	}
-	t.hidden = append(t.hidden, extent{})
-	copy(t.hidden[i+1:], t.hidden[i:])
-	t.hidden[i] = extent{n.Span.Start.Offset, n.Span.End.Offset}
+	sort.Slice(all, func(i, j int) bool { return all[i].start < all[j].start })
+	t.hidden = nil
+	for _, e := range all {
+		if last := len(t.hidden) - 1; last >= 0 && e.start < t.hidden[last].end {
+			t.hidden[last].end = max(t.hidden[last].end, e.end)
+			continue
+		}
+		t.hidden = append(t.hidden, e)
+	}
 }
 
 // Range is a half-open range of offsets in a source.
@@ -194,10 +203,14 @@ func CommentSecrets(src []byte) []Range {
 	var visit func(n *Node)
 	visit = func(n *Node) {
 		for _, c := range n.notes {
-			for _, h := range t.hidden {
-				if c.start <= h.start && h.end <= c.start+len(c.text) {
-					found = append(found, Range{h.start, h.end})
+			end := c.start + len(c.text)
+			for at := c.start; at < end; at++ {
+				h, hidden := t.hiddenAt(at)
+				if !hidden {
+					continue
 				}
+				found = append(found, Range{h.start, h.end})
+				at = h.end
 			}
 		}
 		for _, sub := range n.List {

@@ -41,7 +41,7 @@ func Print(n *Node) string {
 }
 
 // MaxShown is the most bytes of a text that Show makes.
-const MaxShown = 4 << 10
+const MaxShown = 1 << 10
 
 // Show is the canonical text of n on one line, with secrets hidden, cut with
 // "…" if it is longer than MaxShown.
@@ -75,7 +75,11 @@ func (p *printer) print(n *Node) {
 	case p.hidden(n):
 		p.WriteString(Hidden)
 	case n.Kind == String:
-		p.WriteString(Quote(n.Text))
+		text := n.Text
+		if len(text)-utf8.UTFMax > p.most {
+			text = text[:p.most+utf8.UTFMax] // Show cuts further
+		}
+		p.WriteString(Quote(text))
 	case n.Kind != List:
 		p.WriteString(n.Text)
 	default:

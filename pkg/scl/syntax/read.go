@@ -78,7 +78,8 @@ type reader struct {
 	tree   *Tree
 	diags  Diagnostics
 	unread *token // a token to read again
-	depth  int
+	depth  int    // of lists and "#;"
+	open   int    // lists
 	forms  int
 	atoms  int
 	margin Pos  // the first list that begins in column 1 inside another list
@@ -195,7 +196,9 @@ func (r *reader) list(open token) *Node {
 		return nil
 	}
 	defer r.leave()
-	if r.depth > 1 && open.span.Start.Col == 1 && r.margin.Line == 0 {
+	r.open++
+	defer func() { r.open-- }()
+	if r.open > 1 && open.span.Start.Col == 1 && r.margin.Line == 0 {
 		r.margin = open.span.Start
 	}
 	n := &Node{Kind: List, Span: open.span, blank: open.newlines > 1}
@@ -206,7 +209,7 @@ func (r *reader) list(open token) *Node {
 		r.unclosed(open)
 	case matching(open.text) != closing.text:
 		r.report(WrongBracket, closing.span, "this "+closing.text+" closes the "+open.text+" of line "+strconv.Itoa(open.span.Start.Line), "write "+matching(open.text))
-	case r.depth == 1:
+	case r.open == 1:
 		r.margin = Pos{}
 	}
 	return n
@@ -214,7 +217,7 @@ func (r *reader) list(open token) *Node {
 
 // unclosed reports the outermost list that is still open at the end, once.
 func (r *reader) unclosed(open token) {
-	if r.depth > 1 || r.done {
+	if r.open > 1 || r.done {
 		return
 	}
 	help := "add a " + matching(open.text)

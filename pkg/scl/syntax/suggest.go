@@ -10,7 +10,7 @@ func Nearest(word string, names []string) (string, bool) {
 		return "", false
 	}
 	low := strings.ToLower(word)
-	best, least := "", 1+max(1, len(word)/3)
+	best, least := "", 1+(len(word)+2)/4 // of one or two letters only the case may differ
 	for _, name := range names {
 		if d := len(name) - len(word); d >= least || -d >= least {
 			continue

@@ -1,0 +1,62 @@
+package syntax_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
+)
+
+// TestSecretsStayHidden breaks a script that holds a password in every way that
+// takes away, adds or changes one byte, or cuts it off, and looks for any piece
+// of the password in what people would see.
+func TestSecretsStayHidden(t *testing.T) {
+	const canary = "CanaryXYZZY"
+	src := "(server \"a\"\n (bmc (user \"root\" (password \"" + canary + "\") (role \"Operator\"))\n  (user \"b\" (role \"Operator\"))))\n"
+	for i := range len(src) {
+		for _, broken := range []string{
+			src[:i],
+			src[:i] + src[i+1:],
+			src[:i] + "\"" + src[i:],
+			src[:i] + "(" + src[i:],
+			src[:i] + ")" + src[i:],
+			src[:i] + " " + src[i:],
+			src[:i] + "x" + src[i:],
+			src[:i] + "@" + src[i:],
+			src[:i] + ";" + src[i:],
+			src[:i] + "\n" + src[i:],
+			src[:i] + "#|" + src[i:],
+			src[:i] + "#;" + src[i:],
+			src[:i] + "\xff" + src[i:],
+			src[:i] + "\\q" + src[i:],
+		} {
+			tree, diags := syntax.Read("x", []byte(broken))
+			seen := diags.String() + string(diags.JSON())
+			for _, n := range tree.Forms {
+				seen += tree.Show(n)
+			}
+			if strings.Contains(seen, "anary") || strings.Contains(seen, "XYZ") {
+				t.Errorf("%q shows the password:\n%s", broken, seen)
+			}
+		}
+	}
+}
+
+func TestHiddenOnlyWhereNeeded(t *testing.T) {
+	const src = "(log \"enter password\") ; a password for (this) \"x\" @\n(show \"a\" cpu.temp) @\n"
+	_, diags := syntax.Read("x", []byte(src))
+	if len(diags) != 1 || diags[0].Excerpt.Line != `(show "a" cpu.temp) @` {
+		t.Errorf("got\n%s", diags)
+	}
+}
+
+func TestCommentSecrets(t *testing.T) {
+	const src = "(a ; (password \"one\")\n (password \"two\") #;(password \"three\") #| password \"four\" |#)"
+	var got []string
+	for _, r := range syntax.CommentSecrets([]byte(src)) {
+		got = append(got, src[r.Start:r.End])
+	}
+	if strings.Join(got, " ") != `"one" "three" "four"` {
+		t.Errorf("got %v", got)
+	}
+}
