@@ -5,7 +5,6 @@ package fault
 import (
 	"context"
 	"errors"
-	"net/http"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
@@ -108,31 +107,3 @@ func HintOf(err error) string {
 
 // Is reports whether err is of kind k.
 func Is(err error, k Kind) bool { return err != nil && KindOf(err) == k }
-
-// HTTPStatus is the status code that tells a kind to an HTTP client.
-func (k Kind) HTTPStatus() int {
-	switch k {
-	case BadInput:
-		return http.StatusBadRequest
-	case NotFound:
-		return http.StatusNotFound
-	case Conflict:
-		return http.StatusConflict
-	case Denied, Untrusted:
-		return http.StatusForbidden
-	case Unsupported:
-		return http.StatusNotImplemented
-	case Unavailable:
-		return http.StatusServiceUnavailable
-	case Timeout:
-		return http.StatusGatewayTimeout
-	case TooLarge:
-		return http.StatusRequestEntityTooLarge
-	case Garbage:
-		return http.StatusBadGateway
-	case Canceled:
-		return 499
-	case Internal:
-	}
-	return http.StatusInternalServerError
-}

@@ -1,0 +1,50 @@
+# Two targets do everything a newcomer needs: `make dev` and `make check`.
+# Both need Go and nothing else.
+
+GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 30s
+PKGS     ?= ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help dev build check format vet lint generate generated test fuzz bench clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: build ## build Chiba, start a simulated rack, play the main job once, stay up
+	bin/chiba dev --demo
+
+build: ## build bin/chiba
+	CGO_ENABLED=0 go build -trimpath -o bin/chiba .
+
+check: format vet lint generated test fuzz ## all that CI runs: format, vet, lint, generated code, tests, fuzzing
+
+format: ## is every file formatted?
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
+
+vet: ## go vet
+	go vet $(PKGS)
+
+lint: ## golangci-lint, at a pinned version; its first build takes some minutes
+	$(GOLANGCI) run $(PKGS)
+
+generate: ## write the generated code anew
+	go run ./pkg/wire/gen pkg/wire/proto pkg/wire
+
+generated: ## is the committed generated code what the generators write?
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	go run ./pkg/wire/gen pkg/wire/proto "$$dir" && \
+	diff -r "$$dir/pb" pkg/wire/pb || { echo "run: make generate"; exit 1; }
+
+test: ## all tests, with the race detector, in random order
+	go test -race -shuffle=on -timeout 10m $(PKGS)
+
+fuzz: ## fuzz what parses hostile input, FUZZTIME each
+	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
+	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
+
+bench: ## benchmarks beside the code
+	go test -run '^$$' -bench . -benchmem $(PKGS)
+
+clean: ## remove what make built
+	rm -rf bin

@@ -1,0 +1,166 @@
+package bmc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stmcginnis/gofish/schemas"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+)
+
+// reset asks for the first of the reset types that the system allows, and
+// returns which that was.
+func (v *view) reset(ctx context.Context, s *system, types []schemas.ResetType) (schemas.ResetType, error) {
+	return v.resetBy(ctx, s.Actions.Reset, types)
+}
+
+func (v *view) resetBy(ctx context.Context, action redfish.Action, types []schemas.ResetType) (schemas.ResetType, error) {
+	if action.Target == "" {
+		return "", fault.New(fault.Unsupported, "reset", "this BMC offers no reset action")
+	}
+	allowed, err := v.resetTypes(ctx, action)
+	if err != nil {
+		return "", err
+	}
+	for _, t := range types {
+		// A BMC that tells no list gets the first choice and judges itself.
+		if len(allowed) == 0 || slices.Contains(allowed, string(t)) {
+			return t, v.lane.post(ctx, v.prio, action.Target, map[string]any{"ResetType": t})
+		}
+	}
+	return "", fault.New(fault.Unsupported, "reset", fmt.Sprintf("this BMC offers no %s, only %s", types[0], strings.Join(allowed, ", ")))
+}
+
+// resetTypes are the values that the action allows, asked for once.
+func (v *view) resetTypes(ctx context.Context, action redfish.Action) ([]string, error) {
+	l := v.lane
+	l.mu.Lock()
+	allowed, known := l.allowed[action.Target]
+	l.mu.Unlock()
+	if known {
+		return allowed, nil
+	}
+	allowed, err := action.ResetTypes(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.allowed[action.Target] = allowed
+	return allowed, nil
+}
+
+// powerPlan is what a power command means.
+type powerPlan struct {
+	types   []schemas.ResetType
+	goal    schemas.PowerState // "" : none to read back
+	needsOn bool               // a restart of what is off is a conflict
+	restart bool
+}
+
+// powerPlans are the commands of (power …) and (reboot). Reboot asks the
+// operating system where the BMC can; (power reset) does not ask.
+func powerPlans() map[string]powerPlan {
+	on, off := schemas.OnPowerState, schemas.OffPowerState
+	return map[string]powerPlan{
+		"on":               {types: []schemas.ResetType{schemas.OnResetType, schemas.ForceOnResetType}, goal: on},
+		"off":              {types: []schemas.ResetType{schemas.ForceOffResetType}, goal: off},
+		"graceful-off":     {types: []schemas.ResetType{schemas.GracefulShutdownResetType}, goal: off},
+		"cycle":            {types: []schemas.ResetType{schemas.PowerCycleResetType, schemas.ForceRestartResetType}, goal: on, needsOn: true, restart: true},
+		"reset":            {types: []schemas.ResetType{schemas.ForceRestartResetType, schemas.PowerCycleResetType}, goal: on, needsOn: true, restart: true},
+		"graceful-restart": {types: []schemas.ResetType{schemas.GracefulRestartResetType}, goal: on, needsOn: true, restart: true},
+		"nmi":              {types: []schemas.ResetType{schemas.NmiResetType}, needsOn: true},
+		"reboot": {
+			types: []schemas.ResetType{schemas.GracefulRestartResetType, schemas.ForceRestartResetType, schemas.PowerCycleResetType},
+			goal:  on, needsOn: true, restart: true,
+		},
+	}
+}
+
+// power carries out one power command and waits until it is read back.
+func (v *view) power(ctx context.Context, word string) outcome {
+	p, known := powerPlans()[word]
+	if !known {
+		return failed(fault.New(fault.BadInput, "power", fmt.Sprintf("there is no power command %q", word)))
+	}
+	s, err := v.recentSystem(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	o := outcome{before: kebab(string(s.PowerState))}
+	switch {
+	case p.needsOn && s.PowerState == "Off":
+		return o.with(fault.New(fault.Conflict, "power "+word, "the server is off").WithHint("switch it on: (power on)"))
+	case !p.restart && p.goal != "" && string(s.PowerState) == string(p.goal):
+		o.status, o.after = fleet.Unchanged, o.before
+		return o
+	}
+	used, err := v.reset(ctx, s, p.types)
+	v.lane.stale()
+	if err != nil && !redfish.Uncertain(err) {
+		return o.with(err)
+	}
+	if p.goal == "" {
+		o.status = fleet.Attempted
+		return o.orUnknown(err)
+	}
+	o = v.lane.await(ctx, s, p, o).orUnknown(err)
+	if used != p.types[0] && o.status.OK() {
+		o.after += " (by " + string(used) + ": this BMC offers no " + string(p.types[0]) + ")"
+	}
+	return o
+}
+
+// stale drops what was read of the system before it was changed.
+func (l *Lane) stale() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recent = recentSystem{}
+}
+
+// await looks at the server until it has reached the goal of the plan or the
+// lane's time to settle is over. A restart counts as seen when the server was
+// not on in between, or when its last reset time has changed.
+func (l *Lane) await(ctx context.Context, was *system, p powerPlan, o outcome) outcome {
+	deadline := l.cfg.Now().Add(l.cfg.Settle)
+	moved := false
+	var last error
+	for {
+		now, _, err := l.view(Action).system(ctx)
+		if err == nil {
+			o.after = kebab(string(now.PowerState))
+			moved = moved || now.PowerState != was.PowerState || now.LastReset != was.LastReset ||
+				now.BootProgress.LastState != was.BootProgress.LastState
+			if string(now.PowerState) == string(p.goal) && (moved || !p.restart) {
+				o.status = fleet.Confirmed
+				return o
+			}
+		}
+		last = err
+		if !l.cfg.Now().Before(deadline) || !l.pause(ctx) {
+			break
+		}
+	}
+	return o.unreached(p, last, l.cfg.Settle)
+}
+
+// unreached judges a command that the BMC accepted and that is not seen done.
+func (o outcome) unreached(p powerPlan, last error, within time.Duration) outcome {
+	switch {
+	case last != nil:
+		o.status, o.err = fleet.Unknown, last
+	case p.restart && o.after == kebab(string(p.goal)):
+		o.status, o.note = fleet.Attempted, "the BMC accepted it and shows no sign of the restart"
+	default:
+		o.status = fleet.Unknown
+		o.err = fault.New(fault.Timeout, "wait for the server", fmt.Sprintf("it is %s after %s, not %s", o.after, within, kebab(string(p.goal)))).
+			WithHint("an operating system that does not answer needs (power off) or (power reset)")
+	}
+	return o
+}

@@ -1,0 +1,50 @@
+package bmc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+)
+
+// Summary is what the mesh keeps of a server. Name, State and what the BMC told
+// are filled in; rack, site and labels are the agent's to add. With an error
+// the state and its reason are still valid.
+func (l *Lane) Summary(ctx context.Context) (fleet.Node, error) {
+	n := fleet.Node{Name: l.cfg.Node, Address: l.cfg.BMC.Address}
+	v := l.view(Inventory)
+	s, _, err := v.system(ctx)
+	if err == nil {
+		n.Vendor, n.Model, n.Serial = string(s.Manufacturer), string(s.Model), string(s.SerialNumber)
+		n.Power, n.Health = kebab(string(s.PowerState)), s.Status.Worst()
+		n.BMC, n.Seen = identity(s, l.cfg.BMC.Pin), l.cfg.Now()
+	}
+	if n.State, n.Reason = l.State(); n.State == fleet.Ready && err != nil {
+		n.State, n.Reason = fleet.Unreachable, err.Error()
+	}
+	return n, err
+}
+
+// identity hashes what tells one BMC from all others: the system's UUID and
+// serial, which outlive a new certificate, or its key where it has neither. The
+// ServiceRoot's UUID does not count: OpenBMC makes a new one at each reset to
+// defaults.
+func identity(s *system, pin string) string {
+	uuid := strings.ToLower(string(s.UUID))
+	evidence := strings.Join([]string{uuid, string(s.SerialNumber)}, "\x00")
+	if strings.Trim(uuid, "0-") == "" && s.SerialNumber == "" {
+		evidence = pin
+	}
+	sum := sha256.Sum256([]byte("chiba-bmc\x00" + evidence))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Dump reads everything that the BMC shows, by its links, within bounds.
+func (l *Lane) Dump(ctx context.Context) (*redfish.Tree, error) {
+	creds, _ := l.client.LoggedIn()
+	tree, err := redfish.Crawl(ctx, l.view(Person), redfish.CrawlLimits{}, creds.Password)
+	return tree, l.named(err)
+}

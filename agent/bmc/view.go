@@ -1,0 +1,57 @@
+package bmc
+
+import (
+	"context"
+	"sync"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+)
+
+// view reads through a lane and reads each resource at most once: it is what
+// one operation sees of a BMC. Several goroutines may share it.
+type view struct {
+	lane *Lane
+	prio Priority
+
+	mu   sync.Mutex
+	memo map[string]*fetched
+}
+
+type fetched struct {
+	done chan struct{}
+	body []byte
+	err  error
+}
+
+func (l *Lane) view(prio Priority) *view {
+	return &view{lane: l, prio: prio, memo: map[string]*fetched{}}
+}
+
+// Fetch implements redfish.Getter.
+func (v *view) Fetch(ctx context.Context, uri string) ([]byte, error) {
+	v.mu.Lock()
+	f, known := v.memo[uri]
+	if !known {
+		f = &fetched{done: make(chan struct{})}
+		v.memo[uri] = f
+	}
+	v.mu.Unlock()
+	if !known {
+		f.body, f.err = v.lane.fetch(ctx, v.prio, uri)
+		close(f.done)
+	}
+	<-f.done // whoever reads it has the same context and so the same deadline
+	return f.body, f.err
+}
+
+// each calls do for every link at the same time; the lane's gate bounds how
+// many reads run. The results keep the order of the links.
+func each[T any](links []redfish.Link, do func(redfish.Link) T) []T {
+	out := make([]T, len(links))
+	var all sync.WaitGroup
+	for i, link := range links {
+		all.Go(func() { out[i] = do(link) })
+	}
+	all.Wait()
+	return out
+}

@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/trust"
+)
+
+// ConfigFile is the configuration in a state directory.
+const ConfigFile = "agent.yaml"
+
+// FactoryOpenBMC is the login that a BMC with OpenBMC leaves the factory with.
+const FactoryOpenBMC = "openbmc"
+
+// Config is what an agent is told before it reaches anybody.
+type Config struct {
+	Name  fleet.AgentName `yaml:"name"` // as in its certificate
+	Rack  fleet.RackName  `yaml:"rack"`
+	Site  fleet.SiteName  `yaml:"site"`
+	State string          `yaml:"state"` // directory for the spool and the keys
+
+	Coordinators []string `yaml:"coordinators"` // host:port, tried in turn
+
+	// Our credentials in PEM; by default cert.pem, key.pem and ca.pem in State.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
+
+	// Interfaces of the BMC network to browse; by default every multicast
+	// interface. NoMDNS browses none: then each node needs an address.
+	Interfaces []string `yaml:"interfaces"`
+	NoMDNS     bool     `yaml:"no_mdns"`
+
+	Login Login   `yaml:"login"` // for nodes that name none
+	Nodes []Entry `yaml:"nodes"` // the catalogue
+
+	Log *slog.Logger `yaml:"-"` // nil: slog.Default
+}
+
+// Login is how to log in on a BMC until a script sets another password.
+type Login struct {
+	User         string `yaml:"user"`
+	PasswordFile string `yaml:"password_file"`
+	Factory      string `yaml:"factory"` // "openbmc" instead of the other two
+}
+
+// Entry is one node of the catalogue. Its BMC is known by its key and by nothing
+// else; an address only tells where to look.
+type Entry struct {
+	Name    fleet.NodeName    `yaml:"name"`
+	Pin     string            `yaml:"pin"` // "sha256/…" of the BMC's public key
+	Address string            `yaml:"address"`
+	Serial  string            `yaml:"serial"`
+	Labels  map[string]string `yaml:"labels"`
+	Login   `yaml:",inline"`
+}
+
+// ReadConfig reads a configuration. Unknown and repeated fields are errors, which
+// show the line. Relative paths are relative to the file's directory.
+func ReadConfig(path string) (Config, error) {
+	const op = "read configuration"
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fault.Wrap(fault.BadInput, op, err)
+	}
+	var c Config
+	err = yaml.NewDecoder(bytes.NewReader(raw), yaml.Strict()).Decode(&c)
+	if err != nil && !errors.Is(err, io.EOF) { // an empty file lacks fields, as check says
+		return Config{}, fault.New(fault.BadInput, op, path+": "+strings.TrimSpace(yaml.FormatError(err, false, true)))
+	}
+	dir := filepath.Dir(path)
+	if c.State == "" {
+		c.State = dir
+	}
+	c.relativeTo(dir)
+	if err := c.check(); err != nil {
+		return Config{}, fault.New(fault.BadInput, op, path+": "+err.Error())
+	}
+	return c, nil
+}
+
+func (c *Config) relativeTo(dir string) {
+	paths := []*string{&c.State, &c.Cert, &c.Key, &c.CA, &c.Login.PasswordFile}
+	for i := range c.Nodes {
+		paths = append(paths, &c.Nodes[i].PasswordFile)
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+// credentials are read anew for each session, so that renewed ones are used.
+func (c *Config) credentials() (trust.Credentials, error) {
+	or := func(path, name string) string {
+		if path == "" {
+			return filepath.Join(c.State, name)
+		}
+		return path
+	}
+	return trust.LoadFiles(or(c.Cert, trust.CertFile), or(c.Key, trust.KeyFile), or(c.CA, trust.CAFile))
+}
+
+// check says the first thing that is wrong, as the person wrote it.
+func (c *Config) check() error {
+	for field, name := range map[string]string{"name": string(c.Name), "rack": string(c.Rack)} {
+		if !trust.ValidName(name) {
+			return fmt.Errorf("%s: %q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", field, name)
+		}
+	}
+	if c.Site != "" && !trust.ValidName(string(c.Site)) {
+		return fmt.Errorf("site: %q is no name", c.Site)
+	}
+	if c.State == "" {
+		return errors.New("state: a directory is needed")
+	}
+	if len(c.Coordinators) == 0 {
+		return errors.New("coordinators: at least one host:port is needed")
+	}
+	for _, addr := range c.Coordinators {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("coordinators: %w", err)
+		}
+	}
+	if err := c.Login.check(); err != nil {
+		return fmt.Errorf("login: %w", err)
+	}
+	return c.checkNodes()
+}
+
+func (c *Config) checkNodes() error {
+	names, pins := map[string]bool{}, map[string]fleet.NodeName{}
+	for i, n := range c.Nodes {
+		if !trust.ValidName(string(n.Name)) {
+			return fmt.Errorf("nodes[%d]: %q is no name", i, n.Name)
+		}
+		if names[string(n.Name)] {
+			return fmt.Errorf("nodes: %s is there twice", n.Name)
+		}
+		if !strings.HasPrefix(n.Pin, "sha256/") {
+			return fmt.Errorf("nodes: %s: pin: %q does not begin with sha256/", n.Name, n.Pin)
+		}
+		if other, taken := pins[n.Pin]; taken {
+			return fmt.Errorf("nodes: %s and %s have one pin", other, n.Name)
+		}
+		if err := n.check(); err != nil {
+			return fmt.Errorf("nodes: %s: %w", n.Name, err)
+		}
+		if n.Login == (Login{}) && c.Login == (Login{}) {
+			return fmt.Errorf("nodes: %s: no login, and no common one", n.Name)
+		}
+		names[string(n.Name)], pins[n.Pin] = true, n.Name
+	}
+	return nil
+}
+
+func (l Login) check() error {
+	switch {
+	case l == (Login{}):
+		return nil
+	case l.Factory != "" && l.Factory != FactoryOpenBMC:
+		return fmt.Errorf("factory: %q is not known; there is %s", l.Factory, FactoryOpenBMC)
+	case l.Factory != "" && (l.User != "" || l.PasswordFile != ""):
+		return errors.New("factory stands alone, without user and password_file")
+	case l.Factory == "" && (l.User == "" || l.PasswordFile == ""):
+		return errors.New("user and password_file are needed together")
+	}
+	return nil
+}
+
+// read is the user and the password. The file is read at each login, so that it
+// can be changed without a restart; the white space at its end does not count.
+func (l Login) read() (user string, password fleet.Secret, err error) {
+	if l.Factory == FactoryOpenBMC {
+		return "root", fleet.NewSecret("0penBmc"), nil
+	}
+	raw, err := os.ReadFile(l.PasswordFile)
+	if err != nil {
+		return "", fleet.Secret{}, fault.Wrap(fault.BadInput, "read password file", err)
+	}
+	return l.User, fleet.NewSecret(strings.TrimRight(string(raw), " \t\r\n")), nil
+}
+
+// loginOf is how to log in on a node's BMC.
+func (c *Config) loginOf(e Entry) Login {
+	if e.Login != (Login{}) {
+		return e.Login
+	}
+	return c.Login
+}
+
+// addresses are the ones that the catalogue tells, each with a port.
+func (c *Config) addresses() []string {
+	var all []string
+	for _, n := range c.Nodes {
+		if n.Address != "" {
+			all = append(all, withPort(n.Address))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func withPort(addr string) string {
+	if _, _, err := net.SplitHostPort(addr); err == nil {
+		return addr
+	}
+	return net.JoinHostPort(strings.Trim(addr, "[]"), "443")
+}

@@ -1,0 +1,214 @@
+// Package core is the rule engine of an agent: which sensors to sample when,
+// and which rules fire. It decides and does nothing: it has no clock, network,
+// disk or goroutine. What happens comes in through [Engine.Step] together with
+// the time at which it happened; what is to be done comes back.
+//
+// # What a rule does
+//
+// A rule is watched on each of its nodes apart. It starts armed. Once its
+// condition has been true for as long as (for …) says, it fires: that is the
+// edge. It re-arms when its condition has been false once. An unknown condition
+// neither fires nor re-arms, and it interrupts (for …): what could not be seen
+// does not count as held.
+//
+// Three things can hold an edge back: the cooldown since the rule last fired on
+// that node, the limit of firings per rack, and (when-cut-off …) while no
+// coordinator is reached. A held edge is reported once per reason and stays
+// pending: it fires when nothing holds it any longer, if the condition is still
+// true then, and is forgotten when the condition becomes false.
+package core
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+)
+
+// Rule is a standing monitor and the nodes of this rack it watches.
+type Rule struct {
+	Script  fleet.ScriptName
+	Monitor *scl.Monitor
+	Nodes   []fleet.NodeName
+}
+
+// Key names a rule on one node.
+type Key struct {
+	Script fleet.ScriptName
+	Rule   string
+	Node   fleet.NodeName
+}
+
+// State is what must outlive a restart, so that a rule neither fires twice nor
+// forgets that it has fired.
+type State struct {
+	Key
+	Condition string      // canonical text; another condition is another rule
+	Armed     bool        // the next edge fires
+	Since     time.Time   // the condition has been true since; zero: it is not
+	Held      string      // why the pending edge was held, as already reported
+	Fired     []time.Time // oldest first; no more than cooldown and limit need
+}
+
+// Input is one thing that happened: [Rules], [Link], [Sample] or [Tick].
+type Input interface {
+	happen(e *Engine, now time.Time, out *Output)
+}
+
+// Rules replaces the rules in force.
+type Rules []Rule
+
+// Link says whether a coordinator is reached, and since when it is so.
+type Link struct {
+	Connected bool
+	Since     time.Time
+}
+
+// Sample answers a [Read]: Readings[i] is what Refs[i] reads as. Every Read
+// must be answered, a failed one with unknown values; until then the node is
+// not sampled again.
+type Sample struct {
+	Node     fleet.NodeName
+	Refs     []scl.Ref
+	Readings []fleet.Reading
+}
+
+// Tick is nothing but the passing of time.
+type Tick struct{}
+
+// Read asks for a sample of one node, in one go.
+type Read struct {
+	Node fleet.NodeName
+	Refs []scl.Ref
+}
+
+// Fire is an edge. With Firing.Held set nothing is to be done, else Commands
+// are to be executed on the node.
+type Fire struct {
+	Firing   fleet.Firing
+	Commands []scl.Command
+}
+
+// Output is what is to be done after a step.
+type Output struct {
+	Read    []Read
+	Fire    []Fire
+	Changed []State   // to be kept, before anything of Fire is done
+	Gone    []Key     // states to be forgotten
+	Next    time.Time // when to step again at the latest; zero: not by itself
+}
+
+// Engine holds the rules of one rack. It is not safe for concurrent use.
+type Engine struct {
+	rules  []*rule
+	nodes  []*node // by name
+	states map[Key]*State
+	link   Link
+}
+
+// New is an engine with no rules that remembers states. It counts as cut off
+// until a [Link] says otherwise.
+func New(states []State) *Engine {
+	e := &Engine{states: make(map[Key]*State, len(states))}
+	for _, s := range states {
+		s.Fired = slices.Clone(s.Fired)
+		e.states[s.Key] = &s
+	}
+	return e
+}
+
+// Step takes one input at the time now and says what is to be done. Time does
+// not have to be monotonic: a clock that is set back delays nothing for longer
+// than the period or the cooldown in question.
+func (e *Engine) Step(now time.Time, in Input) Output {
+	var out Output
+	in.happen(e, now, &out)
+	for _, n := range e.nodes {
+		if read, ok := n.read(now); ok {
+			out.Read = append(out.Read, read)
+		}
+		if due := n.next(); !due.IsZero() && (out.Next.IsZero() || due.Before(out.Next)) {
+			out.Next = due
+		}
+	}
+	return out
+}
+
+// States is everything that must outlive a restart, in a stable order.
+func (e *Engine) States() []State {
+	all := make([]State, 0, len(e.states))
+	for _, s := range e.states {
+		all = append(all, *s)
+	}
+	slices.SortFunc(all, func(a, b State) int { return a.compare(b.Key) })
+	return all
+}
+
+func (k Key) compare(o Key) int {
+	return cmp.Or(cmp.Compare(k.Script, o.Script), cmp.Compare(k.Rule, o.Rule), cmp.Compare(k.Node, o.Node))
+}
+
+func (Tick) happen(*Engine, time.Time, *Output) {}
+
+func (l Link) happen(e *Engine, _ time.Time, _ *Output) { e.link = l }
+
+func (s Sample) happen(e *Engine, now time.Time, out *Output) {
+	i, ok := slices.BinarySearchFunc(e.nodes, s.Node, (*node).compare)
+	if !ok {
+		return // it left while the read was under way
+	}
+	for _, w := range e.nodes[i].take(s) {
+		w.evaluate(e, now, out)
+	}
+}
+
+func (rs Rules) happen(e *Engine, now time.Time, out *Output) {
+	old := e.nodes
+	e.rules, e.nodes = nil, nil
+	for _, r := range rs {
+		e.add(&rule{script: r.Script, Monitor: r.Monitor}, r.Nodes)
+	}
+	for _, n := range e.nodes {
+		i, known := slices.BinarySearchFunc(old, n.name, (*node).compare)
+		if known {
+			n.inherit(old[i])
+		}
+		n.schedule(now)
+	}
+	e.forget(out)
+}
+
+// add watches r on nodes.
+func (e *Engine) add(r *rule, nodes []fleet.NodeName) {
+	e.rules = append(e.rules, r)
+	for _, name := range nodes {
+		i, ok := slices.BinarySearchFunc(e.nodes, name, (*node).compare)
+		if !ok {
+			e.nodes = slices.Insert(e.nodes, i, &node{name: name})
+		}
+		e.nodes[i].watch(r)
+	}
+}
+
+// forget drops the states of rules that are gone or have another condition. A
+// node that a rule does not select at the moment keeps its state: it may come
+// back, and its cooldown goes on.
+func (e *Engine) forget(out *Output) {
+	type name struct {
+		script fleet.ScriptName
+		rule   string
+	}
+	conditions := make(map[name]string, len(e.rules))
+	for _, r := range e.rules {
+		conditions[name{r.script, r.Name}] = r.Condition.Text
+	}
+	for k, s := range e.states {
+		if text, ok := conditions[name{k.Script, k.Rule}]; !ok || text != s.Condition {
+			delete(e.states, k)
+			out.Gone = append(out.Gone, k)
+		}
+	}
+	slices.SortFunc(out.Gone, Key.compare)
+}

@@ -1,0 +1,174 @@
+package core
+
+import (
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+)
+
+const (
+	// soon bounds the wait for the first sample of a node.
+	soon = time.Second
+	// defaultEvery stands in for a period that nobody set.
+	defaultEvery = 10 * time.Second
+)
+
+// node is the sampling plan of one node: each element once, however many rules
+// watch it, at the shortest period any of them asks for.
+type node struct {
+	name    fleet.NodeName
+	probes  []*probe // by key
+	watches []*watch // in the order of the rules
+	busy    bool     // a read is under way
+}
+
+// probe is one element that is sampled.
+type probe struct {
+	key   string
+	ref   scl.Ref
+	every time.Duration
+	due   time.Time
+	last  fleet.Reading
+	seen  bool // last holds something
+}
+
+// watch is a rule on a node.
+type watch struct {
+	*rule
+	node   fleet.NodeName
+	probes []*probe // slot i of the condition reads probes[i]
+	slots  []scl.Slot
+}
+
+func (n *node) compare(name fleet.NodeName) int { return strings.Compare(string(n.name), string(name)) }
+
+func (p *probe) compare(key string) int { return strings.Compare(p.key, key) }
+
+// keyOf is the same for two references that read the same thing.
+func keyOf(r scl.Ref) string {
+	if r.URI != "" {
+		return "redfish " + r.URI + "#" + r.Pointer
+	}
+	return r.Element.Name + " " + r.Param
+}
+
+func (n *node) watch(r *rule) {
+	w := &watch{rule: r, node: n.name, slots: make([]scl.Slot, len(r.Condition.Refs))}
+	for _, ref := range r.Condition.Refs {
+		w.probes = append(w.probes, n.probe(ref, r.every()))
+	}
+	n.watches = append(n.watches, w)
+}
+
+func (n *node) probe(ref scl.Ref, every time.Duration) *probe {
+	key := keyOf(ref)
+	i, ok := slices.BinarySearchFunc(n.probes, key, (*probe).compare)
+	if !ok {
+		n.probes = slices.Insert(n.probes, i, &probe{key: key, ref: ref, every: every})
+	}
+	p := n.probes[i]
+	p.every = min(p.every, every)
+	return p
+}
+
+// inherit goes on where the plan before a change of rules was.
+func (n *node) inherit(old *node) {
+	n.busy = old.busy
+	for _, p := range n.probes {
+		if i, ok := slices.BinarySearchFunc(old.probes, p.key, (*probe).compare); ok {
+			was := old.probes[i]
+			p.due, p.last, p.seen = was.due, was.last, was.seen
+		}
+	}
+}
+
+// schedule says when each element is due. What is new is due within a second,
+// at a moment that depends on the node's name, so that a rack of BMCs is not
+// asked in one burst; what gets a shorter period does not wait out the old one.
+func (n *node) schedule(now time.Time) {
+	first := now.Add(n.offset())
+	for _, p := range n.probes {
+		if p.due.IsZero() || p.due.After(now.Add(p.every)) {
+			p.due = first
+		}
+	}
+}
+
+func (n *node) offset() time.Duration {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(n.name))
+	return time.Duration(h.Sum64() % uint64(soon))
+}
+
+// read is the sample to take now, if one is due. It takes along what would be
+// due soon after, so that elements with different periods fall into step and
+// cost one read.
+func (n *node) read(now time.Time) (Read, bool) {
+	if n.busy || len(n.probes) == 0 {
+		return Read{}, false
+	}
+	shortest, due := n.probes[0].every, false
+	for _, p := range n.probes {
+		shortest = min(shortest, p.every)
+		p.due = earlier(p.due, now.Add(p.every)) // the clock was set back
+		due = due || !p.due.After(now)
+	}
+	if !due {
+		return Read{}, false
+	}
+	read := Read{Node: n.name}
+	for _, p := range n.probes {
+		if !p.due.After(now.Add(shortest / 2)) {
+			p.due = now.Add(p.every)
+			read.Refs = append(read.Refs, p.ref)
+		}
+	}
+	n.busy = true
+	return read, true
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// next is when the node is due again; zero while a read is under way.
+func (n *node) next() time.Time {
+	var next time.Time
+	if n.busy {
+		return next
+	}
+	for _, p := range n.probes {
+		if next.IsZero() || p.due.Before(next) {
+			next = p.due
+		}
+	}
+	return next
+}
+
+// take keeps the values of s and returns the rules they concern.
+func (n *node) take(s Sample) []*watch {
+	n.busy = false
+	fresh := make(map[*probe]bool, len(s.Refs))
+	for i, ref := range s.Refs {
+		at, ok := slices.BinarySearchFunc(n.probes, keyOf(ref), (*probe).compare)
+		if !ok {
+			continue // no rule watches it any longer
+		}
+		p := n.probes[at]
+		p.last, p.seen = fleet.Reading{Node: n.name, Ref: ref.Text, Value: fleet.NoValue("not read")}, true
+		if i < len(s.Readings) {
+			p.last = s.Readings[i]
+		}
+		fresh[p] = true
+	}
+	return slices.DeleteFunc(slices.Clone(n.watches), func(w *watch) bool {
+		return !slices.ContainsFunc(w.probes, func(p *probe) bool { return fresh[p] })
+	})
+}

@@ -1,0 +1,23 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+)
+
+// lane is the way to one BMC; a *bmc.Lane is one, and its documentation is the
+// contract.
+type lane interface {
+	Read(ctx context.Context, prio bmc.Priority, refs []scl.Ref) ([]fleet.Reading, error)
+	Plan(ctx context.Context, settings []scl.Setting) []fleet.Change
+	Apply(ctx context.Context, settings []scl.Setting) []fleet.Result
+	Do(ctx context.Context, cmd scl.Command) fleet.Result
+	Dump(ctx context.Context) (*redfish.Tree, error)
+	Summary(ctx context.Context) (fleet.Node, error)
+	State() (fleet.NodeState, string)
+	Close(ctx context.Context) error
+}

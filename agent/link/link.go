@@ -1,0 +1,206 @@
+// Package link keeps an agent in touch with the coordinators: it dials them in
+// turn, tells what the agent has, pulls what the rack shall be, replays the spool
+// in order and lets the coordinators ask questions. It decides nothing about the
+// rack; whatever it hands over, the agent must make durable before it returns.
+//
+// The agent counts as connected when a coordinator has answered its Hello with a
+// Welcome, and no longer when the session has ended or a ping stayed unanswered.
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// Version is the version of the protocol that this package speaks.
+const Version = 1
+
+const (
+	firstDelay  = 500 * time.Millisecond
+	maxDelay    = 30 * time.Second
+	dialTimeout = 10 * time.Second
+	// welcomeTimeout bounds the wait for the Welcome: a coordinator answers it
+	// from what it has applied, without asking anybody.
+	welcomeTimeout = 10 * time.Second
+	pingEvery      = 15 * time.Second
+	maxProgress    = 64
+)
+
+// Agent is what the link serves. Its methods are called from several goroutines.
+type Agent interface {
+	// Have is the desired state the agent holds: its revision, and the digest
+	// of each standing script.
+	Have() (revision uint64, scripts map[string]string)
+	// Desired takes the desired state of the rack. When it returns nil it is
+	// durable.
+	Desired(ctx context.Context, d *pb.Desired) error
+	// Query answers q by calling send, until ctx ends. The link adds the last
+	// event, Done, from the returned one.
+	Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent) error) *pb.QueryEvent_Done
+	// Linked is told whenever a coordinator is reached or lost.
+	Linked(connected bool, since time.Time)
+}
+
+// Outbox is where the records for the coordinators wait; a *spool.Spool is one.
+type Outbox interface {
+	Cursor() (spool.Cursor, error)
+	Batch(from uint64, size int) (*pb.RecordBatch, error)
+	Ack(epoch, next uint64) error
+	Restart() error
+	Wait(ctx context.Context) error
+}
+
+// Config says who the agent is and whom it dials.
+type Config struct {
+	Agent   fleet.AgentName
+	Rack    fleet.RackName
+	Site    fleet.SiteName
+	Build   string
+	SealKey []byte // the public key that secrets for the agent are sealed to
+
+	Coordinators []string // host:port, tried in turn
+	// TLS is asked before each dial, so that a renewed certificate is used
+	// without a restart.
+	TLS func() (*tls.Config, error)
+	Log *slog.Logger
+
+	PingEvery time.Duration // default 15 s
+}
+
+// Link is an agent's connection to the coordinators. It is safe for concurrent
+// use.
+type Link struct {
+	cfg    Config
+	agent  Agent
+	outbox Outbox
+
+	mu        sync.Mutex
+	connected bool
+	since     time.Time
+
+	progress chan *pb.Progress
+	behind   int // consecutive coordinators that had forgotten records
+}
+
+// New is a link that is not connected yet.
+func New(cfg Config, agent Agent, outbox Outbox) (*Link, error) {
+	if len(cfg.Coordinators) == 0 {
+		return nil, fault.New(fault.BadInput, "reach coordinators", "no address is configured")
+	}
+	if cfg.PingEvery <= 0 {
+		cfg.PingEvery = pingEvery
+	}
+	return &Link{
+		cfg: cfg, agent: agent, outbox: outbox, since: time.Now(),
+		progress: make(chan *pb.Progress, maxProgress),
+	}, nil
+}
+
+// Connected reports whether a coordinator is reached, and since when it is so.
+func (l *Link) Connected() (connected bool, since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.connected, l.since
+}
+
+// Progress tells the coordinator how far a run is. It never waits: what can't be
+// sent now is dropped.
+func (l *Link) Progress(p *pb.Progress) {
+	select {
+	case l.progress <- p:
+	default:
+	}
+}
+
+// Run connects, and connects again, until ctx ends.
+func (l *Link) Run(ctx context.Context) error {
+	failures, said := 0, ""
+	for turn := rand.IntN(len(l.cfg.Coordinators)); ctx.Err() == nil; turn++ { //nolint:gosec // spreads load
+		addr := l.cfg.Coordinators[turn%len(l.cfg.Coordinators)]
+		welcomed, err := l.session(ctx, addr)
+		if ctx.Err() != nil {
+			break
+		}
+		failures++
+		if welcomed {
+			failures, said = 0, ""
+		}
+		if text := err.Error(); text != said { // the same failure every 30 s tells nothing new
+			l.cfg.Log.Warn("no link to the coordinators", obs.Addr, addr, obs.Err, err, obs.Kind, fault.KindOf(err))
+			said = text
+		}
+		wait(ctx, backoff(max(0, failures-1)/len(l.cfg.Coordinators), rand.Float64())) //nolint:gosec // jitter
+	}
+	return ctx.Err()
+}
+
+// backoff is how long to wait after so many rounds without success: a random part
+// of a span that doubles, so that ten thousand agents do not come back at once.
+func backoff(rounds int, part float64) time.Duration {
+	span := maxDelay
+	if rounds < 6 {
+		span = min(firstDelay<<rounds, maxDelay)
+	}
+	return time.Duration(part * float64(span))
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// session is one connection from dial to end. It tells whether the coordinator
+// has welcomed us.
+func (l *Link) session(ctx context.Context, addr string) (welcomed bool, err error) {
+	conf, err := l.cfg.TLS()
+	if err != nil {
+		return false, err
+	}
+	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
+	conn, err := mesh.Dial(dialing, addr, conf)
+	cancel()
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close("agent leaves")
+	s := &session{Link: l, conn: conn}
+	if err := s.greet(ctx); err != nil {
+		return false, because(conn, err)
+	}
+	l.linked(true)
+	defer l.linked(false)
+	l.cfg.Log.Info("linked to a coordinator", obs.Addr, addr, obs.Peer, s.coordinator)
+	return true, s.run(ctx)
+}
+
+func (l *Link) linked(connected bool) {
+	l.mu.Lock()
+	l.connected, l.since = connected, time.Now()
+	since := l.since
+	l.mu.Unlock()
+	l.agent.Linked(connected, since)
+}
+
+// because is err, or why the session has ended if it has: the streams only see
+// that it did.
+func because(conn mesh.Session, err error) error {
+	if cause := conn.Err(); cause != nil {
+		return fault.Wrap(fault.KindOf(err), "session ended", cause)
+	}
+	return err
+}

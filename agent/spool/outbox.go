@@ -1,0 +1,132 @@
+package spool
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+const (
+	keyEpoch = "epoch"
+	keyFirst = "first"
+	keyNext  = "next"
+)
+
+// Cursor says where the outbox stands.
+type Cursor struct {
+	Epoch uint64
+	First uint64 // the first record that is not acknowledged
+	Next  uint64 // the seq of the record to be appended next
+}
+
+// Append adds a record to the outbox. It sets the record's seq and time.
+func (t *Tx) Append(at time.Time, r *pb.Record) {
+	r.Seq, r.AtUnixMs = t.number(keyNext), at.UnixMilli()
+	t.PutMessage(outbox, place(t.number(keyEpoch), r.GetSeq()), r)
+	t.setNumber(keyNext, r.GetSeq()+1)
+	t.appended = true
+}
+
+// Cursor is where the outbox stands in this transaction.
+func (t *Tx) Cursor() Cursor {
+	return Cursor{Epoch: t.number(keyEpoch), First: t.number(keyFirst), Next: t.number(keyNext)}
+}
+
+// Cursor is where the outbox stands.
+func (s *Spool) Cursor() (c Cursor, err error) {
+	err = s.View(func(t *Tx) error {
+		c = t.Cursor()
+		return nil
+	})
+	return c, err
+}
+
+// Batch is the records from the seq from on, in order: as many as fit into size
+// bytes, and one if the first is larger.
+func (s *Spool) Batch(from uint64, size int) (*pb.RecordBatch, error) {
+	b := &pb.RecordBatch{}
+	err := s.View(func(t *Tx) error {
+		b.SpoolEpoch = t.number(keyEpoch)
+		for seq := from; ; seq++ {
+			raw := t.Get(outbox, place(b.GetSpoolEpoch(), seq))
+			if size -= len(raw) + 8; raw == nil || size < 0 && len(b.Records) > 0 {
+				return nil
+			}
+			r := &pb.Record{}
+			if err := proto.Unmarshal(raw, r); err != nil {
+				return fault.Wrap(fault.Garbage, "read spool", err)
+			}
+			b.Records = append(b.Records, r)
+		}
+	})
+	return b, err
+}
+
+// Ack forgets the records of epoch below next: they are recorded. An ack of an
+// earlier epoch is ignored.
+func (s *Spool) Ack(epoch, next uint64) error {
+	return s.Update(func(t *Tx) error {
+		c := t.Cursor()
+		switch {
+		case epoch != c.Epoch || next <= c.First:
+			return nil
+		case next > c.Next:
+			return fault.New(fault.Garbage, "acknowledge records", fmt.Sprintf("record %d is acknowledged, the next to come is %d", next-1, c.Next))
+		}
+		for seq := c.First; seq < next; seq++ {
+			t.Delete(outbox, place(epoch, seq))
+		}
+		t.setNumber(keyFirst, next)
+		return nil
+	})
+}
+
+// Restart begins a new epoch. It is for a spool whose file turned out to be an
+// old copy: a coordinator has records of this epoch that the file never had.
+// What is not acknowledged moves along; a record that was already recorded under
+// the old epoch is then recorded twice, which is better than not at all.
+func (s *Spool) Restart() error {
+	err := s.Update(func(t *Tx) error {
+		c := t.Cursor()
+		epoch, seq := newEpoch(c.Epoch), uint64(0)
+		for old := c.First; old < c.Next; old++ {
+			r := &pb.Record{}
+			if err := proto.Unmarshal(t.Get(outbox, place(c.Epoch, old)), r); err != nil {
+				return fault.Wrap(fault.Garbage, "read spool", err)
+			}
+			t.Delete(outbox, place(c.Epoch, old))
+			seq++
+			r.Seq = seq
+			t.PutMessage(outbox, place(epoch, seq), r)
+		}
+		t.setNumber(keyEpoch, epoch)
+		t.setNumber(keyFirst, 1)
+		t.setNumber(keyNext, seq+1)
+		return nil
+	})
+	s.poke()
+	return err
+}
+
+// place is the key of a record: big-endian, so that the keys are in order.
+func place(epoch, seq uint64) string {
+	b := binary.BigEndian.AppendUint64(nil, epoch)
+	return string(binary.BigEndian.AppendUint64(b, seq))
+}
+
+func (t *Tx) number(key string) uint64 {
+	b := t.Get(meta, key)
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
+func (t *Tx) setNumber(key string, n uint64) {
+	t.Put(meta, key, binary.BigEndian.AppendUint64(nil, n))
+}

@@ -1,0 +1,188 @@
+// Package spool is an agent's memory on disk: what it has to report, what it has
+// been asked to do, and how far it got. It is one bbolt file, so that the outcome
+// of an action, the note that it is done and the record for the coordinator
+// become durable together or not at all.
+//
+// Records for the coordinators wait in the outbox under (epoch, seq) until they
+// are acknowledged; none is ever dropped for want of space. Everything else lives
+// in tables of key and value, see [Table].
+//
+// A Spool is safe for concurrent use. Commits are grouped: callers that wait for
+// the disk at the same time share one sync.
+package spool
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// DefaultMaxSize is how large a spool is meant to become: 1 GiB.
+const DefaultMaxSize = 1 << 30
+
+const (
+	// acceptBelow is the share of the size, in percent, up to which new work
+	// is accepted. What is left is for the results of the work in hand.
+	acceptBelow = 85
+	// worthCompacting is the size from which a file that is mostly free is
+	// written anew when it is opened.
+	worthCompacting = 16 << 20
+	lockWait        = time.Second
+)
+
+// Options of a spool.
+type Options struct {
+	MaxSize int64 // in bytes; 0 means DefaultMaxSize
+}
+
+// Spool is an open spool file.
+type Spool struct {
+	db   *bolt.DB
+	max  int64
+	wake chan struct{} // holds a token if records were appended
+
+	turn  chan struct{} // held by the one who commits
+	queue queue
+}
+
+// Open opens the spool at path, and makes it on first use (0600). A file that
+// another process has open is an error.
+func Open(path string, opt Options) (*Spool, error) {
+	const op = "open spool"
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	db, err := openFile(path)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	if opt.MaxSize <= 0 {
+		opt.MaxSize = DefaultMaxSize
+	}
+	s := &Spool{db: db, max: opt.MaxSize, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	if err := db.Update(prepare); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
+	}
+	s.poke() // whatever an earlier process left in the outbox
+	return s, nil
+}
+
+func openFile(path string) (*bolt.DB, error) {
+	opt := &bolt.Options{Timeout: lockWait, NoFreelistSync: true, FreelistType: bolt.FreelistMapType}
+	db, err := bolt.Open(path, 0o600, opt)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("%s is in use by another process", path)
+	}
+	if err != nil || !mostlyFree(db) {
+		return db, err
+	}
+	if err := compact(db, path+".compact"); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := errors.Join(db.Close(), os.Rename(path+".compact", path), syncDir(filepath.Dir(path))); err != nil {
+		return nil, err
+	}
+	return bolt.Open(path, 0o600, opt)
+}
+
+func mostlyFree(db *bolt.DB) bool {
+	used, size := usage(db)
+	return size > worthCompacting && used < size/2
+}
+
+func compact(db *bolt.DB, path string) error {
+	_ = os.Remove(path) // what a crash left of an earlier attempt
+	to, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, NoFreelistSync: true})
+	if err != nil {
+		return err
+	}
+	return errors.Join(bolt.Compact(to, db, 1<<20), to.Sync(), to.Close())
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// prepare makes the buckets, and the epoch of a new file.
+func prepare(tx *bolt.Tx) error {
+	for _, t := range tables() {
+		if _, err := tx.CreateBucketIfNotExists([]byte(t)); err != nil {
+			return err
+		}
+	}
+	t := &Tx{tx: tx}
+	if t.number(keyEpoch) != 0 {
+		return nil
+	}
+	t.setNumber(keyEpoch, newEpoch(0))
+	t.setNumber(keyFirst, 1)
+	t.setNumber(keyNext, 1)
+	return t.err
+}
+
+// newEpoch is a number that no other file has had and that grows from file to
+// file: milliseconds of the clock and 20 random bits, above the one before.
+func newEpoch(before uint64) uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, see its documentation
+	fresh := uint64(time.Now().UnixMilli())<<20 | binary.BigEndian.Uint64(b[:])>>44
+	return max(fresh, before+1)
+}
+
+// Close waits for a commit under way and closes the file.
+func (s *Spool) Close() error { return s.db.Close() }
+
+// Full reports whether new work is to be refused, and says why.
+func (s *Spool) Full() error {
+	used, _ := usage(s.db)
+	if used*100 < s.max*acceptBelow {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "accept work", fmt.Sprintf("the agent's spool is %d %% full", used*100/s.max)).
+		WithHint("its records leave when a coordinator is reached: check the link of the agent")
+}
+
+// usage is how many bytes of a file hold something, and its size.
+func usage(db *bolt.DB) (used, size int64) {
+	err := db.View(func(tx *bolt.Tx) error {
+		size = tx.Size()
+		return nil
+	})
+	if err != nil {
+		return 0, 0 // closed
+	}
+	stats := db.Stats()
+	return size - int64(stats.FreePageN+stats.PendingPageN)*int64(db.Info().PageSize), size
+}
+
+// Wait returns when records have been appended since it last returned, or ctx
+// has ended. It is for one waiter.
+func (s *Spool) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.wake:
+		return nil
+	}
+}
+
+func (s *Spool) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,236 @@
+package spool
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"iter"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// Table is a set of keys and values.
+type Table string
+
+// The tables.
+const (
+	Scripts  Table = "scripts"  // standing scripts: name -> pb.Script, secrets sealed
+	Runs     Table = "runs"     // accepted and not finished: id -> pb.Run
+	Done     Table = "done"     // steps with a result: run, node, step -> nothing
+	Choices  Table = "choices"  // which units of a run concern which node: id -> JSON
+	Finished Table = "finished" // runs that are over: id -> when
+	Intents  Table = "intents"  // actions begun and not ended: see agent's journal
+	Rules    Table = "rules"    // states of rules: script, rule, node -> core.State as JSON
+	Nodes    Table = "nodes"    // the summary last reported: name -> pb.Node
+	Sessions Table = "sessions" // BMC sessions that are ours: node, URI -> nothing
+	Secrets  Table = "secrets"  // sealed to the agent's own key: node, what -> text
+	Digests  Table = "digests"  // of what a BMC does not tell: node, path -> digest
+	Pins     Table = "pins"     // keys of BMCs: node -> pin
+	Notes    Table = "notes"    // single facts: revision, when the link was cut
+
+	outbox Table = "outbox" // epoch, seq -> pb.Record
+	meta   Table = "meta"
+)
+
+func tables() []Table {
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Pins, Notes, outbox, meta}
+}
+
+// Key joins parts so that no two lists of parts have the same key, and the key
+// of a list begins with the key of each of its beginnings.
+func Key(parts ...string) string {
+	var b []byte
+	for _, p := range parts {
+		b = binary.AppendUvarint(b, uint64(len(p)))
+		b = append(b, p...)
+	}
+	return string(b)
+}
+
+// Split is the inverse of Key; nil if key is none.
+func Split(key string) []string {
+	var parts []string
+	for b := []byte(key); len(b) > 0; {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || uint64(len(b)-size) < n {
+			return nil
+		}
+		parts = append(parts, string(b[size:size+int(n)]))
+		b = b[size+int(n):]
+	}
+	return parts
+}
+
+// Tx is a transaction. Its writing methods remember the first error, which then
+// ends the transaction.
+type Tx struct {
+	tx       *bolt.Tx
+	appended bool
+	err      error
+}
+
+func (t *Tx) keep(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+func (t *Tx) bucket(table Table) *bolt.Bucket { return t.tx.Bucket([]byte(table)) }
+
+// Get is the value of key, nil if there is none. It is valid until the
+// transaction ends.
+func (t *Tx) Get(table Table, key string) []byte { return t.bucket(table).Get([]byte(key)) }
+
+// Has reports whether key has a value.
+func (t *Tx) Has(table Table, key string) bool { return t.Get(table, key) != nil }
+
+// Put sets the value of key.
+func (t *Tx) Put(table Table, key string, value []byte) {
+	if value == nil {
+		value = []byte{}
+	}
+	t.keep(t.bucket(table).Put([]byte(key), value))
+}
+
+// Delete removes key, if it is there.
+func (t *Tx) Delete(table Table, key string) { t.keep(t.bucket(table).Delete([]byte(key))) }
+
+// DeleteAll removes every key that begins with prefix.
+func (t *Tx) DeleteAll(table Table, prefix string) {
+	var keys []string
+	for key := range t.All(table, prefix) {
+		keys = append(keys, key)
+	}
+	for _, key := range keys {
+		t.Delete(table, key)
+	}
+}
+
+// All is every key that begins with prefix, in order, with its value, which is
+// valid until the transaction ends. The table must not be changed meanwhile.
+func (t *Tx) All(table Table, prefix string) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		c := t.bucket(table).Cursor()
+		for k, v := c.Seek([]byte(prefix)); k != nil && len(k) >= len(prefix) && string(k[:len(prefix)]) == prefix; k, v = c.Next() {
+			if !yield(string(k), v) {
+				return
+			}
+		}
+	}
+}
+
+// PutMessage sets the value of key to m.
+func (t *Tx) PutMessage(table Table, key string, m proto.Message) {
+	b, err := proto.Marshal(m)
+	t.keep(err)
+	t.Put(table, key, b)
+}
+
+// PutJSON sets the value of key to v as JSON.
+func (t *Tx) PutJSON(table Table, key string, v any) {
+	b, err := json.Marshal(v)
+	t.keep(err)
+	t.Put(table, key, b)
+}
+
+// PutTime sets the value of key to a time, in milliseconds.
+func (t *Tx) PutTime(table Table, key string, at time.Time) {
+	t.Put(table, key, binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli())))
+}
+
+// Time is the value of key as a time; zero if there is none.
+func (t *Tx) Time(table Table, key string) time.Time {
+	b := t.Get(table, key)
+	if len(b) != 8 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(b)))
+}
+
+// Update runs fn in a transaction and returns when it is durable. It shares the
+// transaction, and the sync, with other callers; each sees what those before it
+// wrote. If fn returns an error nothing of it is kept. fn may be run more than
+// once and must have no effect but on its transaction.
+func (s *Spool) Update(fn func(*Tx) error) error {
+	c := &call{fn: fn, done: make(chan error, 1)}
+	s.queue.add(c)
+	select {
+	case err := <-c.done:
+		return err
+	case s.turn <- struct{}{}:
+	}
+	s.commit(s.queue.take())
+	<-s.turn
+	return <-c.done
+}
+
+// View runs fn in a transaction that can only read.
+func (s *Spool) View(fn func(*Tx) error) error {
+	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx}) })
+}
+
+type call struct {
+	fn   func(*Tx) error
+	done chan error
+}
+
+type queue struct {
+	mu    sync.Mutex
+	calls []*call
+}
+
+func (q *queue) add(c *call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.calls = append(q.calls, c)
+}
+
+func (q *queue) take() []*call {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	calls := q.calls
+	q.calls = nil
+	return calls
+}
+
+// commit runs calls in one transaction. A call that fails is answered and left
+// out, and the others are run again without it.
+func (s *Spool) commit(calls []*call) {
+	for len(calls) > 0 {
+		failed, appended := -1, false
+		err := s.db.Update(func(tx *bolt.Tx) error {
+			for i, c := range calls {
+				t := &Tx{tx: tx}
+				if err := t.run(c.fn); err != nil {
+					failed = i
+					return err
+				}
+				appended = appended || t.appended
+			}
+			return nil
+		})
+		if failed >= 0 {
+			calls[failed].done <- err
+			calls = append(calls[:failed:failed], calls[failed+1:]...)
+			continue
+		}
+		if appended && err == nil {
+			s.poke()
+		}
+		for _, c := range calls {
+			c.done <- fault.Wrap(fault.Unavailable, "write spool", err)
+		}
+		return
+	}
+}
+
+func (t *Tx) run(fn func(*Tx) error) error {
+	if err := fn(t); err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Unavailable, "write spool", t.err)
+}

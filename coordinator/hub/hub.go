@@ -1,0 +1,248 @@
+// Package hub holds the agents' sessions: it lets them in, records what they
+// report, tells them when there is something to pull, and asks them questions.
+// What it knows of who is connected is in memory alone; an agent that comes back
+// tells it again.
+//
+// Each session has its own goroutines and its own deadlines. An agent that sends
+// garbage, floods, or does not read loses its session and harms no other.
+package hub
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// Version is the version of the protocol that this package speaks.
+const Version = 1
+
+const (
+	// maxSessions is how many connections are served at once, greeted or not:
+	// 100 KiB each.
+	maxSessions = 12_000
+	// maxQueries is how many questions are under way at once, over all agents.
+	maxQueries = 512
+)
+
+// Listener accepts sessions; a *mesh.Listener is one.
+type Listener interface {
+	Accept(ctx context.Context) (mesh.Session, error)
+}
+
+// Log commits commands; a *raftnode.Node is one.
+type Log interface {
+	Propose(ctx context.Context, c *pb.Command) (state.Outcome, error)
+}
+
+// Watchers are told what happens; a *feed.Feed is one.
+type Watchers interface {
+	Publish(events ...*pb.Event)
+	Touch(runs ...string)
+}
+
+// Config is what a Hub needs.
+type Config struct {
+	Name     string // of this coordinator, for agents' logs
+	Machine  *state.Machine
+	Commands Log
+	Watchers Watchers
+	Log      *slog.Logger
+	// Idle is how long a session may be silent; agents ping every 15 s. Default
+	// 60 s.
+	Idle time.Duration
+}
+
+// Hub holds the agents' sessions. All methods are safe for concurrent use.
+type Hub struct {
+	conf    Config
+	queries chan struct{} // slots
+
+	mu       sync.Mutex
+	racks    map[string]*session                    // greeted, by rack
+	progress map[string]map[string]*pb.RackProgress // of runs that have not ended
+	left     map[string]*pb.AgentStatus             // how an agent was last, by name
+}
+
+// New is a hub without sessions.
+func New(c Config) *Hub {
+	if c.Idle <= 0 {
+		c.Idle = time.Minute
+	}
+	return &Hub{
+		conf: c, queries: make(chan struct{}, maxQueries),
+		racks: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
+	}
+}
+
+// Run serves the sessions that l accepts until ctx ends or l fails, and waits
+// until they have ended.
+func (h *Hub) Run(ctx context.Context, l Listener) error {
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	slots := make(chan struct{}, maxSessions)
+	for {
+		conn, err := l.Accept(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case slots <- struct{}{}:
+			sessions.Go(func() {
+				defer func() { <-slots }()
+				h.serve(ctx, conn)
+			})
+		default:
+			conn.Close("too many sessions")
+		}
+	}
+}
+
+// serve is one connection from its first stream to its end.
+func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
+	s := &session{hub: h, conn: conn, hints: make(chan struct{}, 1), since: time.Now()}
+	log := h.conf.Log.With(obs.Addr, conn.Remote())
+	err := s.greet(ctx)
+	if err != nil {
+		s.refuse(err)
+		log.Warn("agent refused", obs.Agent, s.agent, obs.Err, err, obs.Kind, fault.KindOf(err))
+		return
+	}
+	log = log.With(obs.Agent, s.agent, obs.Rack, s.rack)
+	log.Info("agent connected")
+	err = s.run(ctx)
+	h.leave(s)
+	log.Info("agent disconnected", obs.Reason, err)
+}
+
+// enter makes s the session of its rack. An agent that connects again has given
+// up its earlier session, whether or not we have noticed yet.
+func (h *Hub) enter(s *session) {
+	h.mu.Lock()
+	old := h.racks[s.rack]
+	h.racks[s.rack] = s
+	h.mu.Unlock()
+	if old != nil {
+		old.conn.Close("replaced by a newer connection of the same agent")
+	}
+	h.publish(s.status(true))
+}
+
+// leave forgets s, unless a newer session has taken its place.
+func (h *Hub) leave(s *session) {
+	last := s.status(false)
+	h.mu.Lock()
+	current := h.racks[s.rack] == s
+	if current {
+		delete(h.racks, s.rack)
+		h.left[s.agent] = last
+	}
+	h.mu.Unlock()
+	if current {
+		h.publish(last)
+	}
+}
+
+func (h *Hub) publish(a *pb.AgentStatus) {
+	h.conf.Watchers.Publish(&pb.Event{AtUnixMs: time.Now().UnixMilli(), Body: &pb.Event_Agent{Agent: a}})
+}
+
+func (h *Hub) session(rack string) *session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.racks[rack]
+}
+
+// Connected reports whether the rack's agent is connected.
+func (h *Hub) Connected(rack string) bool { return h.session(rack) != nil }
+
+// Agents are all agents that were ever greeted, by name, connected or not.
+func (h *Hub) Agents() []*pb.AgentStatus {
+	known := h.conf.Machine.Agents()
+	list := make([]*pb.AgentStatus, 0, len(known))
+	for _, a := range known {
+		list = append(list, h.status(a))
+	}
+	return list
+}
+
+func (h *Hub) status(a *pb.AgentInfo) *pb.AgentStatus {
+	if s := h.session(a.GetRack()); s != nil {
+		return s.status(true)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if last := h.left[a.GetName()]; last != nil {
+		return last
+	}
+	return &pb.AgentStatus{Name: a.GetName(), Rack: a.GetRack(), Site: a.GetSite(), Build: a.GetBuild()}
+}
+
+// Applied is told of every command that was applied. It hints the racks whose
+// desired state has changed, and forgets the progress of runs that have ended.
+// It never waits.
+func (h *Hub) Applied(o state.Outcome) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, rack := range o.Racks {
+		if s := h.racks[rack]; s != nil {
+			s.hint()
+		}
+	}
+	for _, e := range o.Events {
+		if r := e.GetRun(); r.GetEndedUnixMs() != 0 {
+			delete(h.progress, r.GetId())
+		}
+	}
+}
+
+// Progress is what the racks last said of a run under way, by rack.
+func (h *Hub) Progress(run string) []*pb.RackProgress {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list := make([]*pb.RackProgress, 0, len(h.progress[run]))
+	for _, p := range h.progress[run] {
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b *pb.RackProgress) int { return strings.Compare(a.GetRack(), b.GetRack()) })
+	return list
+}
+
+// progressed keeps what a rack says of a run that it has to do.
+func (h *Hub) progressed(rack string, p *pb.Progress) {
+	if h.keepProgress(rack, p) {
+		h.conf.Watchers.Touch(p.GetRun())
+	}
+}
+
+func (h *Hub) keepProgress(rack string, p *pb.Progress) bool {
+	h.mu.Lock() // also while it asks the machine, or the run could end in between
+	defer h.mu.Unlock()
+	r, _, ok := h.conf.Machine.Run(p.GetRun(), state.NoResults)
+	concerned := slices.ContainsFunc(r.GetRacks(), func(part *pb.RackRun) bool { return part.GetRack() == rack })
+	if !ok || !concerned || r.GetEndedUnixMs() != 0 {
+		return false
+	}
+	if h.progress[r.GetId()] == nil {
+		h.progress[r.GetId()] = map[string]*pb.RackProgress{}
+	}
+	h.progress[r.GetId()][rack] = &pb.RackProgress{Rack: rack, Nodes: p.GetNodes(), Done: p.GetDone(), Failed: p.GetFailed()}
+	return true
+}
+
+func refusal(err error) *pb.FromCoordinator {
+	kind, text, hint := wire.ToFault(err)
+	return &pb.FromCoordinator{Body: &pb.FromCoordinator_Refusal{Refusal: &pb.Refusal{Kind: kind, Error: text, Hint: hint}}}
+}

@@ -1,0 +1,414 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/seal"
+)
+
+const (
+	// greetTimeout bounds everything up to the Welcome, and the first message
+	// of every stream.
+	greetTimeout = 10 * time.Second
+	// farewell is how long a last message may take to arrive and be heeded.
+	farewell = time.Second
+	// maxControl is the largest message of a control stream: a Pull that lists
+	// ten thousand scripts.
+	maxControl = 4 << 20
+	// maxBatch is the largest batch: one record may hold a dump of 1 MiB and
+	// what was read with it.
+	maxBatch = 4 << 20
+	// maxSources is how much of scripts goes into one Desired; the frame takes
+	// 16 MiB.
+	maxSources = 12 << 20
+)
+
+// session is one agent's connection.
+type session struct {
+	hub     *Hub
+	conn    mesh.Session
+	control *mesh.Channel
+	hints   chan struct{} // one waits at most
+	since   time.Time
+
+	agent, rack, site, build string // from the Hello
+
+	revision atomic.Uint64 // of the desired state the agent has, or was sent
+	results  sync.Mutex    // held by the one results stream
+}
+
+// greet reads the Hello, checks it, registers the agent and welcomes it.
+func (s *session) greet(parent context.Context) error {
+	ctx, cancel := context.WithTimeout(parent, greetTimeout)
+	defer cancel()
+	// Closing the connection is what ends a Receive.
+	defer context.AfterFunc(parent, func() { s.conn.Close("coordinator stops") })()
+	hello, err := s.hello(ctx)
+	if err != nil {
+		return err
+	}
+	next, err := s.register(ctx, hello)
+	if err != nil {
+		return err
+	}
+	s.revision.Store(hello.GetRevision())
+	s.hub.enter(s)
+	err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: &pb.Welcome{
+		Version: Version, NextWanted: next, Revision: s.hub.conf.Machine.Counts().Revision,
+		TimeUnixMs: time.Now().UnixMilli(), Coordinator: s.hub.conf.Name,
+	}}})
+	if err != nil {
+		s.hub.leave(s)
+	}
+	return err
+}
+
+// hello reads the first message of the first stream.
+func (s *session) hello(ctx context.Context) (*pb.Hello, error) {
+	const op = "greet agent"
+	stream, err := s.conn.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.control = mesh.NewChannel(stream, maxControl)
+	if err = s.control.SetReceiveDeadline(time.Now().Add(greetTimeout)); err != nil {
+		return nil, err
+	}
+	var open pb.StreamOpen
+	if err = s.control.Receive(&open); err != nil {
+		return nil, err
+	}
+	if open.GetKind() != pb.StreamOpen_CONTROL {
+		return nil, fault.New(fault.Garbage, op, fmt.Sprintf("its first stream is %v, not the control stream", open.GetKind()))
+	}
+	var first pb.FromAgent
+	if err = s.control.Receive(&first); err != nil {
+		return nil, err
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return nil, fault.New(fault.Garbage, op, "it does not begin with a hello")
+	}
+	return hello, s.check(hello)
+}
+
+// check compares what the agent says with what its certificate proves.
+func (s *session) check(hello *pb.Hello) error {
+	const op = "greet agent"
+	id, err := trust.IdentityOf(s.conn.Peer())
+	if err != nil {
+		return err
+	}
+	switch {
+	case id.Role != trust.Agent:
+		return fault.New(fault.Denied, op, fmt.Sprintf("the certificate is of %s, not of an agent", id))
+	case id.Name != hello.GetAgent():
+		return fault.New(fault.Denied, op, fmt.Sprintf("it says it is %q, its certificate is of %s", hello.GetAgent(), id)).
+			WithHint("give the agent the name that its certificate has")
+	}
+	s.agent = id.Name
+	switch {
+	case hello.GetVersion() != Version:
+		return fault.New(fault.Unsupported, op, fmt.Sprintf("it speaks version %d, this coordinator speaks %d", hello.GetVersion(), Version)).
+			WithHint("run the same build of chiba on agents and coordinators")
+	case !trust.ValidName(hello.GetRack()):
+		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the name of a rack", hello.GetRack())).
+			WithHint("use 1 to 63 letters, digits, '-', '_' or '.'")
+	case hello.GetSite() != "" && !trust.ValidName(hello.GetSite()):
+		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the name of a site", hello.GetSite())).
+			WithHint("use 1 to 63 letters, digits, '-', '_' or '.'")
+	}
+	s.rack, s.site, s.build = hello.GetRack(), hello.GetSite(), hello.GetBuild()
+	return checkKey(hello.GetSealKey())
+}
+
+// checkKey seals something to the key: one that can't be used would otherwise
+// keep every script with a secret from everybody.
+func checkKey(key []byte) error {
+	if len(key) == 0 {
+		return nil
+	}
+	_, err := seal.Seal([]seal.PublicKey{key}, fleet.NewSecret("probe"))
+	return fault.Wrap(fault.BadInput, "greet agent: check its sealing key", err)
+}
+
+// register commits what is new about the agent, and tells the next record that
+// is wanted of its spool.
+func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, err error) {
+	said := &pb.AgentInfo{
+		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), Build: s.build,
+		SpoolEpoch: hello.GetSpoolEpoch(), NextSeq: hello.GetFirstUnacked(),
+	}
+	known, ok := s.hub.conf.Machine.Agent(s.agent)
+	if ok && known.GetSpoolEpoch() > said.GetSpoolEpoch() {
+		// An old copy of its disk. It begins a new epoch when it is asked for
+		// records that it has not written yet.
+		s.hub.conf.Log.Warn("agent has an old spool", obs.Agent, s.agent, obs.Epoch, said.GetSpoolEpoch())
+		return math.MaxUint64, nil
+	}
+	if ok && same(known, said) {
+		return known.GetNextSeq(), nil
+	}
+	o, err := s.hub.conf.Commands.Propose(ctx, &pb.Command{Body: &pb.Command_PutAgent{PutAgent: &pb.PutAgent{Agent: said}}})
+	return o.NextWanted, errors.Join(err, o.Err)
+}
+
+// same reports whether there is nothing new in what the agent says.
+func same(known, said *pb.AgentInfo) bool {
+	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
+		string(known.GetSealKey()) == string(said.GetSealKey()) &&
+		known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
+}
+
+// refuse tells the agent why and ends the session.
+func (s *session) refuse(err error) {
+	if s.control != nil && s.conn.Err() == nil && s.control.Send(refusal(err)) == nil {
+		// Closing at once would overtake the message: the agent closes when it
+		// has read it.
+		timer := time.NewTimer(farewell)
+		defer timer.Stop()
+		select {
+		case <-s.conn.Done():
+		case <-timer.C:
+		}
+	}
+	s.conn.Close("refused: " + string(fault.KindOf(err)))
+}
+
+// run works until one part of the session fails or the session ends. The error
+// says why.
+func (s *session) run(parent context.Context) error {
+	group, ctx := errgroup.WithContext(parent)
+	// Closing the connection is what ends every Receive and Send.
+	defer context.AfterFunc(ctx, func() { s.part(parent.Err() != nil) })()
+	begin := func(part func(context.Context) error) {
+		group.Go(func() error {
+			err := part(ctx)
+			if ctx.Err() == nil && theirFault(err) {
+				s.refuse(err)
+			}
+			return err
+		})
+	}
+	begin(s.listen)
+	begin(s.nudge)
+	begin(func(ctx context.Context) error { return s.accept(ctx, begin) })
+	err := group.Wait()
+	s.conn.Close("session over")
+	if cause := s.conn.Err(); err == nil || fault.Is(err, fault.Unavailable) && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// theirFault reports whether the agent should be told before the session ends.
+func theirFault(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Garbage, fault.TooLarge, fault.Conflict, fault.Denied, fault.NotFound, fault.BadInput, fault.Unsupported:
+		return true
+	default:
+		return false
+	}
+}
+
+// part ends the connection. An agent is told to go elsewhere if this process
+// ends, and has a moment to do so.
+func (s *session) part(stopping bool) {
+	defer s.conn.Close("session over")
+	if !stopping {
+		return
+	}
+	timer := time.AfterFunc(farewell, func() { s.conn.Close("the coordinator stops") })
+	defer timer.Stop()
+	if s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Drain{Drain: &pb.Drain{Reason: "the coordinator stops"}}}) == nil {
+		<-s.conn.Done()
+	}
+}
+
+// listen takes what comes on the control stream.
+func (s *session) listen(context.Context) error {
+	for {
+		if err := s.control.SetReceiveDeadline(time.Now().Add(s.hub.conf.Idle)); err != nil {
+			return err
+		}
+		var m pb.FromAgent
+		if err := s.control.Receive(&m); err != nil {
+			return err
+		}
+		var err error
+		switch b := m.GetBody().(type) {
+		case *pb.FromAgent_Ping:
+			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
+		case *pb.FromAgent_Pull:
+			err = s.desired(b.Pull.GetHave())
+		case *pb.FromAgent_Progress:
+			s.hub.progressed(s.rack, b.Progress)
+		case *pb.FromAgent_Hello:
+			err = fault.New(fault.Garbage, "listen to agent", "a second hello")
+		default: // something that a later version says
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// desired sends the desired state of the rack. What does not fit into one
+// message goes without its source: the agent still lacks it and pulls again.
+func (s *session) desired(have map[string]string) error {
+	d := s.hub.conf.Machine.Desired(s.rack)
+	room := maxSources
+	for i, r := range d.GetRuns() {
+		if room -= len(r.GetSource()); room < 0 {
+			d.Runs = d.GetRuns()[:i] // the later ones when these are done
+			break
+		}
+	}
+	for i, sc := range d.GetScripts() {
+		if have[sc.GetName()] != sc.GetDigest() {
+			if room -= len(sc.GetSource()); room >= 0 {
+				continue
+			}
+		}
+		d.Scripts[i] = &pb.Script{
+			Name: sc.GetName(), File: sc.GetFile(), Digest: sc.GetDigest(), Revision: sc.GetRevision(),
+			AppliedUnixMs: sc.GetAppliedUnixMs(), AppliedBy: sc.GetAppliedBy(),
+		}
+	}
+	if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Desired{Desired: d}}); err != nil {
+		return err
+	}
+	s.revision.Store(d.GetRevision())
+	return nil
+}
+
+// hint wakes the agent, soon; hints that come together are one.
+func (s *session) hint() {
+	select {
+	case s.hints <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) nudge(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.conn.Done():
+			return s.conn.Err()
+		case <-s.hints:
+		}
+		revision := s.hub.conf.Machine.Counts().Revision
+		if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Hint{Hint: &pb.Hint{Revision: revision}}}); err != nil {
+			return err
+		}
+	}
+}
+
+// accept takes the streams that the agent opens after the first: the one with
+// its results. Each is a part of the session; its stream limit bounds them.
+func (s *session) accept(ctx context.Context, begin func(part func(context.Context) error)) error {
+	for {
+		stream, err := s.conn.Accept(ctx)
+		if err != nil {
+			return err
+		}
+		begin(func(ctx context.Context) error { return s.stream(ctx, stream) })
+	}
+}
+
+func (s *session) stream(ctx context.Context, stream mesh.Stream) error {
+	const op = "accept stream"
+	defer func() { _ = stream.Close() }()
+	ch := mesh.NewChannel(stream, maxBatch)
+	if err := ch.SetReceiveDeadline(time.Now().Add(greetTimeout)); err != nil {
+		return err
+	}
+	var open pb.StreamOpen
+	if err := ch.Receive(&open); err != nil {
+		return err
+	}
+	if open.GetKind() != pb.StreamOpen_RESULTS {
+		return fault.New(fault.Garbage, op, fmt.Sprintf("the agent opens a stream of kind %v", open.GetKind()))
+	}
+	if !s.results.TryLock() {
+		return fault.New(fault.Garbage, op, "a second results stream")
+	}
+	defer s.results.Unlock()
+	if err := ch.SetReceiveDeadline(time.Time{}); err != nil { // the control stream tells whether the agent lives
+		return err
+	}
+	err := s.record(ctx, ch)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// record commits batch after batch and acknowledges each when it was applied.
+// While it waits for the log it reads nothing, and flow control holds the agent
+// back.
+func (s *session) record(ctx context.Context, ch *mesh.Channel) error {
+	for {
+		var batch pb.RecordBatch
+		if err := ch.Receive(&batch); err != nil {
+			return err
+		}
+		if err := readable(&batch); err != nil {
+			return err
+		}
+		o, err := s.hub.conf.Commands.Propose(ctx, &pb.Command{Body: &pb.Command_RecordResults{RecordResults: &pb.RecordResults{
+			Agent: s.agent, Rack: s.rack, SpoolEpoch: batch.GetSpoolEpoch(), Records: batch.GetRecords(),
+		}}})
+		if err = errors.Join(err, o.Err); err != nil {
+			return err
+		}
+		for _, d := range o.Dropped {
+			s.hub.conf.Log.Warn("record dropped", obs.Agent, s.agent, obs.Seq, d.Seq, obs.Reason, d.Reason)
+		}
+		ack := &pb.Ack{SpoolEpoch: batch.GetSpoolEpoch(), NextWanted: o.NextWanted}
+		if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Ack{Ack: ack}}); err != nil {
+			return err
+		}
+	}
+}
+
+// readable keeps out of the log what would stop the machine: a record of a type
+// that a later version knows.
+func readable(b *pb.RecordBatch) error {
+	for _, r := range b.GetRecords() {
+		if r.GetBody() == nil {
+			return fault.New(fault.Garbage, "record results", fmt.Sprintf("record %d is of a type that this coordinator does not know", r.GetSeq())).
+				WithHint("run the same build of chiba on agents and coordinators")
+		}
+	}
+	return nil
+}
+
+// status is the session for people.
+func (s *session) status(connected bool) *pb.AgentStatus {
+	since := s.since
+	if !connected {
+		since = time.Now()
+	}
+	return &pb.AgentStatus{
+		Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
+		SinceUnixMs: since.UnixMilli(), Remote: s.conn.Remote(), Revision: s.revision.Load(),
+	}
+}

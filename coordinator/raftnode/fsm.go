@@ -1,0 +1,122 @@
+package raftnode
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// fsm puts a state.Machine behind Raft's interface.
+type fsm struct {
+	machine *state.Machine
+	applied func(state.Outcome)
+	failed  chan error // the first command that can't be applied
+
+	mu     sync.Mutex
+	broken error
+}
+
+// response is what Raft carries back to Propose.
+type response struct {
+	outcome state.Outcome
+	err     error
+}
+
+func newFSM(m *state.Machine, applied func(state.Outcome)) *fsm {
+	return &fsm{machine: m, applied: applied, failed: make(chan error, 1)}
+}
+
+// Apply implements raft.FSM.
+func (f *fsm) Apply(l *raft.Log) any { return f.apply(l) }
+
+// ApplyBatch implements raft.BatchingFSM.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	out := make([]any, len(logs))
+	for i, l := range logs {
+		if l.Type == raft.LogCommand {
+			out[i] = f.apply(l)
+		}
+	}
+	return out
+}
+
+func (f *fsm) apply(l *raft.Log) response {
+	if err := f.stopped(); err != nil {
+		return response{err: err}
+	}
+	var c pb.Command
+	if err := proto.Unmarshal(l.Data, &c); err != nil {
+		return response{err: f.stop(fault.Wrap(fault.Garbage, fmt.Sprintf("decode command %d", l.Index), err))}
+	}
+	o, err := f.machine.Apply(l.Index, &c)
+	if err != nil {
+		return response{err: f.stop(err)}
+	}
+	f.applied(o)
+	return response{outcome: o}
+}
+
+// stop keeps the first error and tells Run.
+func (f *fsm) stop(err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken == nil {
+		f.broken = err
+		f.failed <- err
+	}
+	return f.broken
+}
+
+func (f *fsm) stopped() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.broken
+}
+
+// Snapshot implements raft.FSM. A machine that has stopped has no snapshot: it
+// would claim to hold commands that were not applied.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if err := f.stopped(); err != nil {
+		return nil, err
+	}
+	return snapshot{f.machine.Snapshot()}, nil
+}
+
+// Restore implements raft.FSM.
+func (f *fsm) Restore(from io.ReadCloser) error {
+	defer from.Close()
+	data, err := io.ReadAll(from)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, "read snapshot", err)
+	}
+	var s pb.Snapshot
+	if err := proto.Unmarshal(data, &s); err != nil {
+		return fault.Wrap(fault.Garbage, "decode snapshot", err)
+	}
+	return f.machine.Restore(&s)
+}
+
+type snapshot struct{ s *pb.Snapshot }
+
+// Persist implements raft.FSMSnapshot. Commands are applied meanwhile.
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	data, err := proto.Marshal(s.s)
+	if err == nil {
+		_, err = sink.Write(data)
+	}
+	if err != nil {
+		_ = sink.Cancel() // the first error is the one to tell
+		return fault.Wrap(fault.Unavailable, "write snapshot", err)
+	}
+	return sink.Close()
+}
+
+// Release implements raft.FSMSnapshot.
+func (snapshot) Release() {}

@@ -1,0 +1,274 @@
+package state_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// randomLog is a log of commands, good and bad ones, among few names so that
+// they meet.
+func randomLog(r *rand.Rand, n int) []*pb.Command {
+	name := func(prefix string, of int) string { return fmt.Sprint(prefix, r.IntN(of)) }
+	record := func() *pb.Record {
+		run := name("R", 12)
+		switch r.IntN(7) {
+		case 0:
+			return result(run, name("n", 6))
+		case 1:
+			return done(run, r.Int32N(3), r.Int32N(2))
+		case 2:
+			return firing(name("m", 3))
+		case 3:
+			return gone(name("n", 6))
+		case 4:
+			return accepted(run)
+		default:
+			rec := node(name("n", 6), name("b", 4))
+			rec.GetNode().Labels = map[string]string{name("k", 5): "v", name("k", 5): "w"}
+			return rec
+		}
+	}
+	log := make([]*pb.Command, n)
+	for i := range log {
+		rack := name("r", 4)
+		switch r.IntN(9) {
+		case 0:
+			log[i] = putAgent("a"+rack, name("r", 4))
+		case 1:
+			log[i] = apply(script(name("s", 4), name("x", 9)), runOf("x", rack))
+		case 2:
+			log[i] = apply(nil, runOf("x", name("r", 4)))
+		case 3:
+			log[i] = removeScript(name("s", 4))
+		case 4:
+			log[i] = cancel(name("R", 12))
+		default:
+			records := []*pb.Record{record(), record(), record()}
+			log[i] = batch("a"+rack, rack, 1+r.Uint64N(20), records...)
+		}
+		log[i].Version = state.Version
+		log[i].AtUnixMs = int64(i+1) * 50_000
+	}
+	return log
+}
+
+// A machine that was snapshotted, encoded, decoded and restored in the middle is
+// the same as one that was not.
+func TestTwoMachinesAgree(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		log := randomLog(r, 300)
+		one, two := state.New(), state.New()
+		for i, c := range log {
+			o1, err1 := one.Apply(uint64(i+1), c)
+			o2, err2 := two.Apply(uint64(i+1), proto.CloneOf(c))
+			if err1 != nil || err2 != nil {
+				t.Fatal(err1, err2)
+			}
+			if fmt.Sprint(o1.Err) != fmt.Sprint(o2.Err) || o1.NextWanted != o2.NextWanted || kinds(o1.Events) != kinds(o2.Events) {
+				t.Fatalf("seed %d, command %d: outcomes differ:\n%v\n%v", seed, i, o1, o2)
+			}
+			if r.IntN(20) == 0 {
+				two = again(t, two)
+			}
+		}
+		if h1, h2 := hash(t, one), hash(t, two); h1 != h2 {
+			t.Fatalf("seed %d: %s and %s", seed, h1, h2)
+		}
+	}
+}
+
+func again(t *testing.T, m *state.Machine) *state.Machine {
+	t.Helper()
+	b, err := proto.Marshal(m.Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s pb.Snapshot
+	if err := proto.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	restored := state.New()
+	if err := restored.Restore(&s); err != nil {
+		t.Fatal(err)
+	}
+	return restored
+}
+
+func hash(t *testing.T, m *state.Machine) string {
+	t.Helper()
+	h, err := m.Hash()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestTheHashSeesEveryChange(t *testing.T) {
+	l := newLog(t)
+	seen := map[string]bool{hash(t, l.Machine): true}
+	for _, c := range []*pb.Command{
+		putAgent("a1", "r1"),
+		apply(script("s", "x"), nil),
+		apply(nil, runOf("x", "r1")),
+		batch("a1", "r1", 1, node("n1", "b")),
+		batch("a1", "r1", 2, result("R1", "n1")),
+		batch("a1", "r1", 3, firing("m")),
+		batch("a1", "r1", 4, done("R1", 1, 0)),
+		removeScript("s"),
+	} {
+		l.must(c)
+		h := hash(t, l.Machine)
+		if seen[h] {
+			t.Errorf("command %d did not change the hash", l.index)
+		}
+		seen[h] = true
+	}
+}
+
+func TestASnapshotIsNotChangedByLaterCommands(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	l.must(apply(nil, runOf("x", "r1")))
+	l.must(batch("a1", "r1", 1, result("R1", "n1"), firing("m")))
+	s := l.Snapshot()
+	before := proto.CloneOf(s)
+	l.must(batch("a1", "r1", 3, result("R1", "n2"), firing("m2"), done("R1", 2, 0)))
+	equal(t, "snapshot", s, before)
+}
+
+func TestABadSnapshotChangesNothing(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	before := hash(t, l.Machine)
+	for _, s := range []*pb.Snapshot{
+		{Version: 2},
+		{Version: 1, Results: []*pb.RunResults{{Run: "R1"}}},
+	} {
+		if err := l.Restore(s); err == nil {
+			t.Errorf("restored %v", s)
+		}
+	}
+	if hash(t, l.Machine) != before {
+		t.Error("the state has changed")
+	}
+}
+
+// The network between an agent and the coordinators loses, doubles and reorders
+// batches; every result is recorded once all the same, in order.
+func TestExactlyOnceOverABadNetwork(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		l := newLog(t)
+		l.must(putAgent("a1", "r1"))
+		l.must(apply(nil, runOf("x", "r1")))
+		const total = 200
+		acked := uint64(1)
+		var flying []*pb.Command
+		for step := 0; acked <= total; step++ {
+			if step > 100_000 {
+				t.Fatalf("seed %d: no end at record %d", seed, acked)
+			}
+			if len(flying) < 8 { // the agent sends from somewhere at or after what it knows is acked
+				first := acked + r.Uint64N(5)
+				var records []*pb.Record
+				for seq := first; seq <= total && len(records) < 1+r.IntN(9); seq++ {
+					records = append(records, result("R1", strconv.FormatUint(seq, 10)))
+				}
+				if len(records) > 0 {
+					flying = append(flying, batch("a1", "r1", first, records...))
+				}
+				continue
+			}
+			i := r.IntN(len(flying))
+			if r.IntN(5) > 0 {
+				o := l.try(proto.CloneOf(flying[i]))
+				if r.IntN(3) > 0 {
+					acked = max(acked, o.NextWanted)
+				}
+			}
+			if r.IntN(3) > 0 {
+				flying = append(flying[:i], flying[i+1:]...)
+			}
+		}
+		_, results, _ := l.Run("R1", 0)
+		if len(results) != total {
+			t.Fatalf("seed %d: %d results, want %d", seed, len(results), total)
+		}
+		for i, res := range results {
+			if res.GetNode() != strconv.Itoa(i+1) {
+				t.Fatalf("seed %d: result %d is of %s", seed, i, res.GetNode())
+			}
+		}
+	}
+}
+
+// Readers and encoders of snapshots run beside Apply; the race detector judges.
+func TestReadersBesideApply(t *testing.T) {
+	m := state.New()
+	log := randomLog(rand.New(rand.NewPCG(5, 5)), 2000)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, list := range []any{m.Scripts(), m.Runs(), m.Nodes(), m.Agents(), m.Firings(100), m.Desired("r1"), m.Counts()} {
+					_ = list
+				}
+				m.Run("R1", 0)
+				m.Overdue(1)
+				if _, err := m.Hash(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i, c := range log {
+		if _, err := m.Apply(uint64(i+1), c); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	readers.Wait()
+}
+
+// Whatever bytes decode to a command can be applied, snapshotted and restored.
+func FuzzApply(f *testing.F) {
+	for _, c := range randomLog(rand.New(rand.NewPCG(9, 9)), 40) {
+		b, err := proto.Marshal(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c pb.Command
+		if proto.Unmarshal(b, &c) != nil {
+			return
+		}
+		l := newLog(t)
+		l.must(putAgent("ar1", "r1"))
+		l.must(apply(script("s1", "x"), runOf("x", "r1")))
+		before := hash(t, l.Machine)
+		o, err := l.Apply(l.index+1, &c)
+		if (err != nil || o.Err != nil) && hash(t, l.Machine) != before {
+			t.Error("it was refused, and the state has changed")
+		}
+		if hash(t, again(t, l.Machine)) != hash(t, l.Machine) {
+			t.Error("restored, it is another state")
+		}
+	})
+}

@@ -1,0 +1,253 @@
+// Package state is what the coordinators agree on: scripts, runs and their
+// results, nodes, agents and firings. It is pure: a Machine is a function of
+// the commands that were applied to it, in their order, and of nothing else.
+//
+// Messages that a Machine has taken in or given out are shared, and nobody
+// changes them any more: a change replaces the message. So reads, snapshots and
+// watchers need no deep copies. The lists it gives out are the caller's own.
+package state
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// Version is the version of the commands and snapshots that this package reads.
+const Version = 1
+
+// What one cluster keeps. The limits are part of command version 1: two
+// coordinators with different ones would disagree.
+const (
+	MaxSource       = 4 << 20   // bytes of a script
+	MaxScripts      = 10_000    // standing
+	MaxOpenRuns     = 1_000     // not ended
+	MaxEndedRuns    = 1_000     // the oldest goes first
+	MaxResults      = 100_000   // of one run; later ones only count
+	MaxRunBytes     = 32 << 20  // of one run's results; later ones lose what they read
+	MaxResultBytes  = 512 << 20 // of all runs; the oldest ended runs go first, then as above
+	MaxFirings      = 10_000    // the oldest goes first
+	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first
+	MaxNodesPerRack = 4_096
+	maxName         = 253      // bytes of a name, as in DNS
+	maxNode         = 16 << 10 // bytes of a node's summary
+	maxFiring       = 64 << 10 // bytes of a firing; a bigger one loses what it read and did
+)
+
+// Machine is the replicated state. The zero value is not ready: use New. All
+// methods are safe for concurrent use.
+type Machine struct {
+	mu     sync.RWMutex
+	broken error  // the command that stopped it
+	index  uint64 // of the last command; 0 after New and Restore
+
+	revision uint64 // of the desired state: scripts, runs to do
+	nextRun  uint64
+	events   uint64 // how many there were
+
+	agents  map[string]*pb.AgentInfo
+	scripts map[string]*pb.Script
+	nodes   map[string]*pb.Node
+	perRack map[string]int // nodes
+
+	runs     []*run // by number
+	runBytes int    // of all results
+
+	firings     []*pb.Firing // oldest first
+	firingBytes int
+}
+
+// run is a run with what came of it. Only results grows in place.
+type run struct {
+	msg     *pb.Run
+	results []*pb.Result
+	bytes   int
+}
+
+// New is the empty state.
+func New() *Machine {
+	return &Machine{
+		agents:  map[string]*pb.AgentInfo{},
+		scripts: map[string]*pb.Script{},
+		nodes:   map[string]*pb.Node{},
+		perRack: map[string]int{},
+		nextRun: 1,
+	}
+}
+
+// Outcome is what one command did.
+type Outcome struct {
+	// Err says why the command was refused, with a fault.Kind; the state is then
+	// as before.
+	Err error
+
+	Run      *pb.Run    // started or canceled
+	Script   *pb.Script // as kept
+	Revision uint64     // of the desired state, after the command
+
+	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
+	Dropped    []Dropped // records that count as recorded but were not kept
+
+	Racks  []string    // whose desired state changed, sorted
+	Runs   []string    // ids of the runs that changed or have new results, in order
+	Events []*pb.Event // for watchers
+}
+
+// Dropped is a record that made no sense here, and why.
+type Dropped struct {
+	Seq    uint64
+	Reason string
+}
+
+// Apply applies the command with the log index. An error means that this
+// version can't know what the command does: the state is then unchanged, every
+// later Apply returns the same error, and the process must stop, because
+// skipping a command would make it disagree with the others.
+func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken == nil {
+		m.broken = m.readable(index, c)
+	}
+	if m.broken != nil {
+		return Outcome{}, m.broken
+	}
+	m.index = index
+	o := m.dispatch(c)
+	o.Revision = m.revision
+	m.events += uint64(len(o.Events))
+	for _, e := range o.Events {
+		e.AtUnixMs = c.GetAtUnixMs()
+	}
+	return o, nil
+}
+
+// readable says whether this version can apply c.
+func (m *Machine) readable(index uint64, c *pb.Command) error {
+	switch {
+	case index <= m.index:
+		return fmt.Errorf("apply command %d: it comes after command %d", index, m.index)
+	case c.GetVersion() != Version:
+		return unreadable(index, fmt.Sprintf("its version is %d, this coordinator reads %d", c.GetVersion(), Version))
+	case c.GetBody() == nil:
+		return unreadable(index, "its type is not known to this version")
+	}
+	for _, r := range c.GetRecordResults().GetRecords() {
+		if r.GetBody() == nil {
+			return unreadable(index, fmt.Sprintf("the type of record %d is not known to this version", r.GetSeq()))
+		}
+	}
+	return nil
+}
+
+func unreadable(index uint64, why string) error {
+	e := fault.New(fault.Unsupported, fmt.Sprintf("apply command %d", index), why)
+	return e.WithHint("start the chiba version that the other coordinators run; nothing was lost")
+}
+
+func (m *Machine) dispatch(c *pb.Command) Outcome {
+	at := c.GetAtUnixMs()
+	switch b := c.GetBody().(type) {
+	case *pb.Command_PutScript:
+		return m.applyScript(at, b.PutScript.GetScript(), nil)
+	case *pb.Command_StartRun:
+		return m.applyScript(at, nil, b.StartRun.GetRun())
+	case *pb.Command_ApplyScript:
+		return m.applyScript(at, b.ApplyScript.GetScript(), b.ApplyScript.GetRun())
+	case *pb.Command_RemoveScript:
+		return m.removeScript(b.RemoveScript.GetName())
+	case *pb.Command_CancelRun:
+		return m.cancelRun(at, b.CancelRun)
+	case *pb.Command_RecordResults:
+		return m.record(at, b.RecordResults)
+	case *pb.Command_PutAgent:
+		return m.putAgent(b.PutAgent.GetAgent())
+	default: // readable has seen to it
+		return refused(fault.Internal, "apply command", "it has no body")
+	}
+}
+
+func refused(k fault.Kind, op, why string) Outcome {
+	return Outcome{Err: fault.New(k, op, why)}
+}
+
+// putAgent keeps what an agent says of itself. A rack belongs to the agent that
+// came first: who may take another's rack may read its secrets.
+func (m *Machine) putAgent(a *pb.AgentInfo) Outcome {
+	const op = "register agent"
+	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack())); err != nil {
+		return refused(fault.BadInput, op, err.Error())
+	}
+	known := m.agents[a.GetName()]
+	if known != nil && known.GetRack() != a.GetRack() {
+		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("agent %s serves rack %s, not %s", a.GetName(), known.GetRack(), a.GetRack())).
+			WithHint("enrol the machine under a new agent name")}
+	}
+	for _, other := range m.agents {
+		if other.GetRack() == a.GetRack() && other.GetName() != a.GetName() {
+			return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other.GetName())).
+				WithHint("give the new machine the identity of the old agent, or its rack another name")}
+		}
+	}
+	fresh := shallow(a)
+	if known != nil {
+		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)
+	}
+	m.agents[a.GetName()] = fresh
+	return Outcome{NextWanted: fresh.GetNextSeq()}
+}
+
+// cursor is where the spool goes on. A newer epoch starts where it says. In the
+// known epoch an agent that has had more acknowledged than we know has thrown
+// that away: going back for it would wait for ever.
+func cursor(known, said *pb.AgentInfo) (epoch, next uint64) {
+	switch {
+	case said.GetSpoolEpoch() > known.GetSpoolEpoch():
+		return said.GetSpoolEpoch(), said.GetNextSeq()
+	case said.GetSpoolEpoch() == known.GetSpoolEpoch():
+		return known.GetSpoolEpoch(), max(known.GetNextSeq(), said.GetNextSeq())
+	default:
+		return known.GetSpoolEpoch(), known.GetNextSeq()
+	}
+}
+
+func nameOK(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("the %s has no name", what)
+	}
+	if len(name) > maxName {
+		return fmt.Errorf("the name of the %s is longer than %d bytes", what, maxName)
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("the name of the %s has a character that can't be printed: %q", what, name)
+	}
+	return nil
+}
+
+// racks are the racks of all agents, sorted.
+func (m *Machine) racks() []string {
+	racks := make([]string, 0, len(m.agents))
+	for _, a := range m.agents {
+		racks = append(racks, a.GetRack())
+	}
+	slices.Sort(racks)
+	return slices.Compact(racks)
+}
+
+// shallow is a copy of a message that shares what its fields point to.
+func shallow[M proto.Message](m M) M {
+	from := m.ProtoReflect()
+	to := from.New()
+	for fd, v := range from.Range {
+		to.Set(fd, v)
+	}
+	return to.Interface().(M)
+}

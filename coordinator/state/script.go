@@ -1,0 +1,279 @@
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// The states of a run.
+const (
+	Running      = "running"
+	Done         = "done"
+	PartlyFailed = "partly failed"
+	Failed       = "failed"
+	Canceled     = "canceled"
+)
+
+// The states of a rack's part of a run; Done and Canceled besides.
+const (
+	Waiting  = "waiting"  // the rack may not know of it yet
+	Accepted = "accepted" // the rack has it on disk
+)
+
+// Digest is the digest of a script's source, as Script.digest holds it.
+func Digest(source []byte) string {
+	sum := sha256.Sum256(source)
+	return hex.EncodeToString(sum[:])
+}
+
+// applyScript keeps s, if there is one, and starts r, if there is one.
+func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
+	if s == nil && r == nil {
+		return refused(fault.BadInput, "apply script", "there is neither a script nor a run")
+	}
+	if err := m.scriptOK(s); err != nil {
+		return Outcome{Err: err}
+	}
+	if err := m.runOK(r); err != nil {
+		return Outcome{Err: err}
+	}
+	m.revision++
+	var o Outcome
+	if s != nil {
+		o.Script = m.keep(at, s)
+		o.Racks = m.racks()
+		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_Script{Script: withoutSource(o.Script)}})
+	}
+	if r != nil {
+		o.Run = m.start(at, r)
+		for _, rack := range o.Run.GetRacks() {
+			o.Racks = append(o.Racks, rack.GetRack())
+		}
+		o.ran(o.Run)
+	}
+	slices.Sort(o.Racks)
+	o.Racks = slices.Compact(o.Racks)
+	return o
+}
+
+func (m *Machine) scriptOK(s *pb.Script) error {
+	if s == nil {
+		return nil
+	}
+	const op = "keep script"
+	if err := nameOK("script", s.GetName()); err != nil {
+		return fault.Wrap(fault.BadInput, op, err)
+	}
+	if _, known := m.scripts[s.GetName()]; !known && len(m.scripts) >= MaxScripts {
+		return fault.New(fault.TooLarge, op, fmt.Sprintf("there are %d standing scripts already", MaxScripts)).
+			WithHint("remove some: chiba delete script NAME")
+	}
+	return sourceOK(op, s.GetSource(), s.GetDigest())
+}
+
+func sourceOK(op string, source []byte, digest string) error {
+	if len(source) > MaxSource {
+		return fault.New(fault.TooLarge, op, fmt.Sprintf("its source has more than %d MiB", MaxSource>>20)).
+			WithHint("split it into several scripts")
+	}
+	if digest != Digest(source) {
+		return fault.New(fault.BadInput, op, "its digest is not that of its source")
+	}
+	return nil
+}
+
+func (m *Machine) runOK(r *pb.Run) error {
+	if r == nil {
+		return nil
+	}
+	const op = "start run"
+	open := len(m.runs) - m.ended()
+	if open >= MaxOpenRuns {
+		return fault.New(fault.Conflict, op, fmt.Sprintf("%d runs have not ended yet", open)).
+			WithHint("wait, or cancel some: chiba cancel run ID")
+	}
+	seen := map[string]bool{}
+	for _, rack := range r.GetRacks() {
+		if err := nameOK("rack", rack.GetRack()); err != nil {
+			return fault.Wrap(fault.BadInput, op, err)
+		}
+		if seen[rack.GetRack()] {
+			return fault.New(fault.BadInput, op, fmt.Sprintf("rack %s is there twice", rack.GetRack()))
+		}
+		seen[rack.GetRack()] = true
+	}
+	return sourceOK(op, r.GetSource(), r.GetDigest())
+}
+
+func (m *Machine) keep(at int64, s *pb.Script) *pb.Script {
+	kept := shallow(s)
+	kept.Revision, kept.AppliedUnixMs = m.revision, at
+	m.scripts[kept.GetName()] = kept
+	return kept
+}
+
+func (m *Machine) start(at int64, r *pb.Run) *pb.Run {
+	started := shallow(r)
+	started.Id = fmt.Sprintf("R%d", m.nextRun)
+	m.nextRun++
+	started.StartedUnixMs, started.EndedUnixMs = at, 0
+	started.State = Running
+	started.Racks = nil
+	for _, rack := range r.GetRacks() {
+		started.Racks = append(started.Racks, &pb.RackRun{Rack: rack.GetRack(), State: Waiting, Nodes: rack.GetNodes()})
+	}
+	slices.SortFunc(started.Racks, func(a, b *pb.RackRun) int { return strings.Compare(a.GetRack(), b.GetRack()) })
+	conclude(at, started)
+	m.runs = append(m.runs, &run{msg: started})
+	m.retain()
+	return started
+}
+
+func (m *Machine) removeScript(name string) Outcome {
+	if _, ok := m.scripts[name]; !ok {
+		return Outcome{Err: noScript(name)}
+	}
+	delete(m.scripts, name)
+	m.revision++
+	return Outcome{
+		Racks:  m.racks(),
+		Events: []*pb.Event{{Body: &pb.Event_RemovedScript{RemovedScript: name}}},
+	}
+}
+
+func noScript(name string) error {
+	return fault.New(fault.NotFound, "remove script", fmt.Sprintf("no script named %q stands", name)).
+		WithHint("see which do: chiba get scripts")
+}
+
+// cancelRun ends a run. Applied at or after the run's deadline it is not a
+// cancel but the end of waiting: the racks that have not answered have failed.
+func (m *Machine) cancelRun(at int64, c *pb.CancelRun) Outcome {
+	const op = "cancel run"
+	r := m.findRun(c.GetId())
+	if r == nil {
+		return Outcome{Err: fault.New(fault.NotFound, op, fmt.Sprintf("there is no run %q", c.GetId())).
+			WithHint("see which there are: chiba get runs")}
+	}
+	if r.msg.GetEndedUnixMs() != 0 {
+		return refused(fault.Conflict, op, fmt.Sprintf("run %s is %s already", c.GetId(), r.msg.GetState()))
+	}
+	m.revision++
+	overdue := r.msg.GetDeadlineUnixMs() != 0 && at >= r.msg.GetDeadlineUnixMs()
+	r.msg = stopped(at, r.msg, overdue)
+	m.retain()
+	o := Outcome{Run: r.msg}
+	for _, rack := range r.msg.GetRacks() {
+		o.Racks = append(o.Racks, rack.GetRack())
+	}
+	o.ran(r.msg)
+	return o
+}
+
+// stopped is r with every open rack canceled.
+func stopped(at int64, r *pb.Run, overdue bool) *pb.Run {
+	s := shallow(r)
+	s.Racks = slices.Clone(r.GetRacks())
+	for i, rack := range s.Racks {
+		if rack.GetState() == Done {
+			continue
+		}
+		s.Racks[i] = shallow(rack)
+		s.Racks[i].State = Canceled
+		if overdue {
+			s.Racks[i].Error = "it had not answered by the deadline"
+		}
+	}
+	if overdue {
+		conclude(at, s)
+	} else {
+		s.State, s.EndedUnixMs = Canceled, at
+	}
+	return s
+}
+
+// conclude sets the state of a run from that of its racks, if all have ended.
+// It may do so again when a rack that was given up reports after all.
+func conclude(at int64, r *pb.Run) {
+	var ok, bad bool
+	for _, rack := range r.GetRacks() {
+		if rack.GetState() == Waiting || rack.GetState() == Accepted {
+			return
+		}
+		ok = ok || rack.GetOk() > 0
+		bad = bad || rack.GetFailed() > 0 || rack.GetError() != ""
+	}
+	switch {
+	case !bad:
+		r.State = Done
+	case ok:
+		r.State = PartlyFailed
+	default:
+		r.State = Failed
+	}
+	if r.GetEndedUnixMs() == 0 {
+		r.EndedUnixMs = at
+	}
+}
+
+// retain lets go of the oldest ended runs, as many as the limits ask for.
+func (m *Machine) retain() {
+	ended := m.ended()
+	m.runs = slices.DeleteFunc(m.runs, func(r *run) bool {
+		if r.msg.GetEndedUnixMs() == 0 || (ended <= MaxEndedRuns && m.runBytes <= MaxResultBytes) {
+			return false
+		}
+		ended--
+		m.runBytes -= r.bytes
+		return true
+	})
+}
+
+func (m *Machine) ended() int {
+	n := 0
+	for _, r := range m.runs {
+		if r.msg.GetEndedUnixMs() != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *Machine) findRun(id string) *run {
+	for _, r := range slices.Backward(m.runs) {
+		if r.msg.GetId() == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// ran notes that the run has changed.
+func (o *Outcome) ran(r *pb.Run) {
+	o.touch(r.GetId())
+	o.Events = append(o.Events, &pb.Event{Body: &pb.Event_Run{Run: runWithoutSource(r)}})
+}
+
+func (o *Outcome) touch(id string) {
+	if !slices.Contains(o.Runs, id) {
+		o.Runs = append(o.Runs, id)
+	}
+}
+
+func withoutSource(s *pb.Script) *pb.Script {
+	c := shallow(s)
+	c.Source = nil
+	return c
+}
+
+func runWithoutSource(r *pb.Run) *pb.Run {
+	c := shallow(r)
+	c.Source = nil
+	return c
+}

@@ -1,0 +1,103 @@
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// Snapshot is the whole state in a stable order. It is cheap, because it shares
+// the messages; encoding it may take its time while commands are applied.
+func (m *Machine) Snapshot() *pb.Snapshot {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s := &pb.Snapshot{
+		Version:   Version,
+		Revision:  m.revision,
+		NextRun:   m.nextRun,
+		NextEvent: m.events,
+		Agents:    sorted(m.agents),
+		Scripts:   sorted(m.scripts),
+		Nodes:     sorted(m.nodes),
+		Firings:   append([]*pb.Firing(nil), m.firings...),
+	}
+	for _, r := range m.runs {
+		s.Runs = append(s.Runs, r.msg)
+		if len(r.results) > 0 {
+			s.Results = append(s.Results, &pb.RunResults{Run: r.msg.GetId(), Results: slices.Clip(r.results)})
+		}
+	}
+	return s
+}
+
+// Restore replaces the whole state by that of s. After an error the state is as
+// before.
+func (m *Machine) Restore(s *pb.Snapshot) error {
+	if s.GetVersion() != Version {
+		return fault.New(fault.Unsupported, "restore snapshot",
+			fmt.Sprintf("its version is %d, this coordinator reads %d", s.GetVersion(), Version)).
+			WithHint("start the chiba version that wrote it")
+	}
+	n := New()
+	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
+	for _, a := range s.GetAgents() {
+		n.agents[a.GetName()] = a
+	}
+	for _, sc := range s.GetScripts() {
+		n.scripts[sc.GetName()] = sc
+	}
+	for _, node := range s.GetNodes() {
+		n.nodes[node.GetName()] = node
+		n.perRack[node.GetRack()]++
+	}
+	n.firings = s.GetFirings()
+	for _, f := range n.firings {
+		n.firingBytes += proto.Size(f)
+	}
+	if err := n.restoreRuns(s); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broken, m.index = nil, 0
+	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
+	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.runs, m.runBytes = n.runs, n.runBytes
+	m.firings, m.firingBytes = n.firings, n.firingBytes
+	return nil
+}
+
+func (m *Machine) restoreRuns(s *pb.Snapshot) error {
+	for _, r := range s.GetRuns() {
+		m.runs = append(m.runs, &run{msg: r})
+	}
+	for _, rr := range s.GetResults() {
+		r := m.findRun(rr.GetRun())
+		if r == nil {
+			return fault.New(fault.Garbage, "restore snapshot", fmt.Sprintf("it has results of run %q, but not the run", rr.GetRun()))
+		}
+		r.results = rr.GetResults()
+		for _, res := range r.results {
+			r.bytes += proto.Size(res)
+		}
+		m.runBytes += r.bytes
+	}
+	return nil
+}
+
+// Hash is a digest of the whole state: two machines of one version that have
+// applied the same commands have the same. It costs an encoding of the state.
+func (m *Machine) Hash() (string, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m.Snapshot())
+	if err != nil {
+		return "", fmt.Errorf("hash the state: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}

@@ -1,0 +1,149 @@
+package state
+
+import (
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// Counts are the sizes of the state.
+type Counts struct {
+	Revision uint64 // of the desired state
+	Agents   int
+	Nodes    int
+}
+
+// Counts tells the sizes of the state.
+func (m *Machine) Counts() Counts {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return Counts{Revision: m.revision, Agents: len(m.agents), Nodes: len(m.nodes)}
+}
+
+// Scripts are the standing scripts by name, their sources left out.
+func (m *Machine) Scripts() []*pb.Script {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	list := sorted(m.scripts)
+	for i, s := range list {
+		list[i] = withoutSource(s)
+	}
+	return list
+}
+
+// Script is the standing script of that name.
+func (m *Machine) Script(name string) (*pb.Script, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s, ok := m.scripts[name]
+	return s, ok
+}
+
+// Sources are the standing scripts by name, with their sources.
+func (m *Machine) Sources() []*pb.Script {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return sorted(m.scripts)
+}
+
+// Runs are the runs that are kept, newest first, their sources left out.
+func (m *Machine) Runs() []*pb.Run {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	list := make([]*pb.Run, 0, len(m.runs))
+	for _, r := range slices.Backward(m.runs) {
+		list = append(list, runWithoutSource(r.msg))
+	}
+	return list
+}
+
+// NoResults asks Run for the run alone.
+const NoResults = math.MaxInt
+
+// Run is the run of that id, and its results from number from on: what was
+// recorded first is number 0.
+func (m *Machine) Run(id string, from int) (r *pb.Run, results []*pb.Result, ok bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	found := m.findRun(id)
+	if found == nil {
+		return nil, nil, false
+	}
+	from = min(max(from, 0), len(found.results))
+	return found.msg, slices.Clone(found.results[from:]), true
+}
+
+// Overdue are the ids of the runs that have not ended although their deadline
+// is before now (milliseconds since 1970).
+func (m *Machine) Overdue(now int64) []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var ids []string
+	for _, r := range m.runs {
+		if d := r.msg.GetDeadlineUnixMs(); r.msg.GetEndedUnixMs() == 0 && d != 0 && d < now {
+			ids = append(ids, r.msg.GetId())
+		}
+	}
+	return ids
+}
+
+// Nodes are the known nodes by name.
+func (m *Machine) Nodes() []*pb.Node {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return sorted(m.nodes)
+}
+
+// Agents are the known agents by name.
+func (m *Machine) Agents() []*pb.AgentInfo {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return sorted(m.agents)
+}
+
+// Agent is the agent of that name.
+func (m *Machine) Agent(name string) (*pb.AgentInfo, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	a, ok := m.agents[name]
+	return a, ok
+}
+
+// Firings are the last firings, at most most of them, oldest first.
+func (m *Machine) Firings(most int) []*pb.Firing {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Clone(m.firings[max(0, len(m.firings)-most):])
+}
+
+// Desired is what a rack shall have: every standing script, because which nodes
+// a script concerns is the agent's to say, and the runs that the rack has not
+// done, with this rack's part only. The lists are the caller's own.
+func (m *Machine) Desired(rack string) *pb.Desired {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	d := &pb.Desired{Revision: m.revision, Scripts: sorted(m.scripts)}
+	for _, r := range m.runs {
+		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
+			return p.GetRack() == rack && (p.GetState() == Waiting || p.GetState() == Accepted)
+		})
+		if i < 0 || r.msg.GetEndedUnixMs() != 0 {
+			continue
+		}
+		mine := shallow(r.msg)
+		mine.Racks = []*pb.RackRun{r.msg.GetRacks()[i]}
+		d.Runs = append(d.Runs, mine)
+	}
+	return d
+}
+
+// sorted are the values of a map in the order of its keys.
+func sorted[V any](m map[string]V) []V {
+	list := make([]V, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, m[k])
+	}
+	return list
+}

@@ -1,0 +1,121 @@
+package e2e_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// kill -9 of the agent, the coordinator or both at any moment: after a restart
+// the standing rules are in force, every result is there once, and no BMC holds
+// a session that nobody owns.
+func TestKill9AtAnyMoment(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	w := newWorld(t)
+	w.start("dev", "--only", "sim").wait("ready")
+	coordinator := w.start("dev", "--only", "coordinator")
+	coordinator.wait("ready")
+	agent := w.start("dev", "--only", "agent")
+	agent.wait("ready")
+	w.must("apply", thermal)
+
+	const rounds = 6
+	for round := range rounds {
+		path := w.file("tag.scl", fmt.Sprintf(`(config "all" (asset-tag "round %d"))`, round))
+		apply := w.start("apply", path, "--yes")
+		<-time.After(time.Duration(random.IntN(150)) * time.Millisecond)
+		if round%3 != 0 {
+			coordinator.kill()
+		}
+		if round%3 != 1 {
+			agent.kill()
+		}
+		if round%3 != 0 {
+			coordinator = w.start("dev", "--only", "coordinator")
+			coordinator.wait("ready")
+		}
+		if round%3 != 1 {
+			agent = w.start("dev", "--only", "agent")
+			agent.wait("ready")
+		}
+		apply.kill()
+		// Whether that apply was committed before the crash is open; this one
+		// settles what the rack shall be.
+		if got := w.run("apply", path, "--yes"); got.code != 0 {
+			t.Fatalf("round %d: exit %d\n%s%s", round, got.code, got.stdout, got.stderr)
+		}
+	}
+
+	var runs []run
+	w.decode(&runs, "get", "runs")
+	for _, r := range runs {
+		var whole run
+		w.decode(&whole, "get", "run", r.ID)
+		if whole.State != "done" {
+			t.Errorf("%s is %s", r.ID, whole.State)
+		}
+		seen := map[string]int{}
+		for _, did := range whole.Results {
+			seen[did.Node+" "+did.Step+" "+did.Path]++
+		}
+		for what, times := range seen {
+			if times != 1 {
+				t.Errorf("%s: %q is recorded %d times", r.ID, what, times)
+			}
+		}
+	}
+
+	// The rule is still in force, and acts once.
+	watch := w.start("watch")
+	w.must("sim", "set", "ai-node-0", "cpu.temp", "95")
+	watch.wait("start-new-server-with-image")
+	var firings []firing
+	w.decode(&firings, "get", "firings")
+	if len(firings) != 1 {
+		t.Errorf("the rule fired %d times: %+v", len(firings), firings)
+	}
+
+	// One session per BMC, the living agent's; none once it has stopped.
+	if code := agent.interrupt(); code != 0 {
+		t.Errorf("the agent's Ctrl-C: exit %d", code)
+	}
+	var all []stats
+	w.decode(&all, "sim", "stats")
+	for _, s := range all {
+		if s.Sessions != 0 {
+			t.Errorf("%s still holds %d sessions", s.Node, s.Sessions)
+		}
+	}
+}
+
+// What happened while the coordinator was away is reported, once, when it is
+// back.
+func TestARuleFiresWhileCutOff(t *testing.T) {
+	w := newWorld(t)
+	w.start("dev", "--only", "sim").wait("ready")
+	coordinator := w.start("dev", "--only", "coordinator")
+	coordinator.wait("ready")
+	agent := w.start("dev", "--only", "agent")
+	agent.wait("ready")
+	w.must("apply", thermal)
+	coordinator.kill()
+
+	// A restart while cut off: the rule comes from the agent's own disk.
+	agent.kill()
+	agent = w.start("dev", "--only", "agent")
+	agent.wait("ready")
+	w.must("sim", "set", "ai-node-0", "cpu.temp", "95")
+	agent.wait("rule fired")
+
+	w.start("dev", "--only", "coordinator").wait("ready")
+	w.start("watch", "--past").wait("ai-node-0")
+	var firings []firing
+	w.decode(&firings, "get", "firings")
+	if len(firings) != 1 || !firings[0].CutOff || len(firings[0].Results) == 0 {
+		t.Errorf("firings after the heal: %+v", firings)
+	}
+}

@@ -1,0 +1,250 @@
+package client
+
+import (
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// Source is a script to send.
+type Source struct {
+	File       string // for the diagnostics
+	Text       []byte // UTF-8 SCL, at most 4 MiB
+	AllowEmpty bool   // a target may match no node
+}
+
+// Script is a script that stays in force.
+type Script struct {
+	Name     fleet.ScriptName
+	File     string
+	Source   []byte // only from Client.Script; secrets are sealed in it
+	Digest   string // hex SHA-256 of Source
+	Revision uint64 // of the fleet's desired state since this script
+	Applied  time.Time
+	By       string
+}
+
+// RunState says how far a run is.
+type RunState string
+
+// The states of a run.
+const (
+	Running      RunState = "running"
+	Done         RunState = "done"
+	PartlyFailed RunState = "partly failed"
+	Failed       RunState = "failed"
+	Canceled     RunState = "canceled"
+)
+
+// Ended reports whether the run is over.
+func (s RunState) Ended() bool { return s != Running && s != "" }
+
+// Run is one execution of a script.
+type Run struct {
+	ID       fleet.RunID
+	Script   fleet.ScriptName
+	File     string
+	Source   []byte // not in lists
+	Started  time.Time
+	Deadline time.Time
+	Ended    time.Time // zero while it runs
+	By       string
+	State    RunState
+	Racks    []RackRun
+}
+
+// RackRun is the part of a run that one rack does.
+type RackRun struct {
+	Rack   fleet.RackName
+	State  string // "waiting", "accepted", "done", "canceled"
+	Nodes  int    // how many the run concerns there
+	OK     int    // without a failed step
+	Failed int
+	Error  string // why the rack as a whole did not do it
+}
+
+// Agent is what a coordinator knows of one agent.
+type Agent struct {
+	Name      fleet.AgentName
+	Rack      fleet.RackName
+	Site      fleet.SiteName
+	Build     string
+	Connected bool
+	Since     time.Time // when it connected, or was last seen
+	Remote    string    // host:port
+	Revision  uint64    // of the desired state it has
+}
+
+// Status is how a coordinator is.
+type Status struct {
+	Coordinator string
+	Build       string
+	RaftState   string
+	Commit      uint64
+	Applied     uint64
+	Revision    uint64
+	Agents      int
+	Connected   int
+	Nodes       int
+}
+
+// Reply is one event of a Plan or a Show; one of its pointers is set.
+type Reply struct {
+	Rack    fleet.RackName
+	Racks   *Racks // first: who is asked
+	Started *Started
+	Change  *fleet.Change
+	Result  *fleet.Result
+	Ended   *Ended
+}
+
+// Racks says who is asked and who can't be.
+type Racks struct{ Asked, CutOff []fleet.RackName }
+
+// Started says that a rack answers for so many nodes.
+type Started struct{ Nodes int }
+
+// Ended says that a rack has answered.
+type Ended struct {
+	Nodes  int
+	Failed int
+	Err    error // why the rack as a whole gave no answer
+}
+
+// RunEvent is news of a run; one of its pointers is set.
+type RunEvent struct {
+	Run      *Run // first, and whenever its state changes
+	Result   *fleet.Result
+	Progress *Progress
+}
+
+// Progress is how far one rack is with a run.
+type Progress struct {
+	Rack                fleet.RackName
+	Nodes, Done, Failed int
+}
+
+// Event is something that happened in the fleet; one of its parts is set.
+type Event struct {
+	At            time.Time
+	Firing        *fleet.Firing
+	Node          *fleet.Node
+	Run           *Run
+	Script        *Script // Source left out
+	RemovedScript fleet.ScriptName
+	Agent         *Agent
+}
+
+func toScript(m *pb.Script) *Script {
+	return &Script{
+		Name: fleet.ScriptName(m.GetName()), File: m.GetFile(), Source: m.GetSource(),
+		Digest: m.GetDigest(), Revision: m.GetRevision(),
+		Applied: wire.FromTime(m.GetAppliedUnixMs()), By: m.GetAppliedBy(),
+	}
+}
+
+func toRun(m *pb.Run) *Run {
+	return &Run{
+		ID: fleet.RunID(m.GetId()), Script: fleet.ScriptName(m.GetScript()),
+		File: m.GetFile(), Source: m.GetSource(),
+		Started: wire.FromTime(m.GetStartedUnixMs()), Deadline: wire.FromTime(m.GetDeadlineUnixMs()),
+		Ended: wire.FromTime(m.GetEndedUnixMs()), By: m.GetStartedBy(),
+		State: RunState(m.GetState()), Racks: list(m.GetRacks(), toRackRun),
+	}
+}
+
+func toRackRun(m *pb.RackRun) RackRun {
+	return RackRun{
+		Rack: fleet.RackName(m.GetRack()), State: m.GetState(), Nodes: int(m.GetNodes()),
+		OK: int(m.GetOk()), Failed: int(m.GetFailed()), Error: m.GetError(),
+	}
+}
+
+func toAgent(m *pb.AgentStatus) *Agent {
+	return &Agent{
+		Name: fleet.AgentName(m.GetName()), Rack: fleet.RackName(m.GetRack()), Site: fleet.SiteName(m.GetSite()),
+		Build: m.GetBuild(), Connected: m.GetConnected(), Since: wire.FromTime(m.GetSinceUnixMs()),
+		Remote: m.GetRemote(), Revision: m.GetRevision(),
+	}
+}
+
+// toReply is nil for a body of a later version.
+func toReply(m *pb.QueryReply) *Reply {
+	r := &Reply{Rack: fleet.RackName(m.GetRack())}
+	switch b := m.GetBody().(type) {
+	case *pb.QueryReply_Racks_:
+		r.Racks = &Racks{Asked: list(b.Racks.GetAsked(), rackName), CutOff: list(b.Racks.GetCutOff(), rackName)}
+	case *pb.QueryReply_Started_:
+		r.Started = &Started{Nodes: int(b.Started.GetNodes())}
+	case *pb.QueryReply_Change:
+		c := wire.FromChange(b.Change)
+		r.Change = &c
+	case *pb.QueryReply_Result:
+		res := wire.FromResult(b.Result)
+		r.Result = &res
+	case *pb.QueryReply_Ended_:
+		e := b.Ended
+		r.Ended = &Ended{
+			Nodes: int(e.GetNodes()), Failed: int(e.GetFailed()),
+			Err: wire.FromFault(e.GetKind(), e.GetError(), e.GetHint()),
+		}
+	default:
+		return nil
+	}
+	return r
+}
+
+// toRunEvent is nil for a body of a later version.
+func toRunEvent(m *pb.RunEvent) *RunEvent {
+	switch b := m.GetBody().(type) {
+	case *pb.RunEvent_Run:
+		return &RunEvent{Run: toRun(b.Run)}
+	case *pb.RunEvent_Result:
+		r := wire.FromResult(b.Result)
+		return &RunEvent{Result: &r}
+	case *pb.RunEvent_Progress:
+		p := b.Progress
+		return &RunEvent{Progress: &Progress{
+			Rack: fleet.RackName(p.GetRack()), Nodes: int(p.GetNodes()), Done: int(p.GetDone()), Failed: int(p.GetFailed()),
+		}}
+	}
+	return nil
+}
+
+// toEvent is nil for a body of a later version.
+func toEvent(m *pb.Event) *Event {
+	e := &Event{At: wire.FromTime(m.GetAtUnixMs())}
+	switch b := m.GetBody().(type) {
+	case *pb.Event_Firing:
+		f := wire.FromFiring(b.Firing)
+		e.Firing = &f
+	case *pb.Event_Node:
+		n := wire.FromNode(b.Node)
+		e.Node = &n
+	case *pb.Event_Run:
+		e.Run = toRun(b.Run)
+	case *pb.Event_Script:
+		e.Script = toScript(b.Script)
+	case *pb.Event_RemovedScript:
+		e.RemovedScript = fleet.ScriptName(b.RemovedScript)
+	case *pb.Event_Agent:
+		e.Agent = toAgent(b.Agent)
+	default:
+		return nil
+	}
+	return e
+}
+
+func rackName(s string) fleet.RackName { return fleet.RackName(s) }
+
+func list[M, T any](in []M, to func(M) T) []T {
+	out := make([]T, len(in))
+	for i, m := range in {
+		out[i] = to(m)
+	}
+	return out
+}
+
+func pointed[M, T any](to func(M) *T) func(M) T { return func(m M) T { return *to(m) } }

@@ -1,0 +1,304 @@
+package ctl
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/pkg/client"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+func getCommand() *cobra.Command {
+	cmd := cli.Parent(&cobra.Command{
+		Use:     "get",
+		GroupID: cli.GroupSee,
+		Short:   "list what the fleet knows: nodes, agents, scripts, runs, firings",
+		Example: "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
+	})
+	cmd.AddCommand(getNodes(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings())
+	return cmd
+}
+
+func getNodes() *cobra.Command {
+	return &cobra.Command{
+		Use:               "nodes [NAME…]",
+		Short:             "list the nodes: all, or those that match",
+		Example:           "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide",
+		Aliases:           []string{"node"},
+		ValidArgsFunction: completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(c *client.Client) error {
+				nodes, err := c.Nodes(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if nodes, err = matching(nodes, args); err != nil {
+					return err
+				}
+				return listNodes(nodes).Print(cmd)
+			})
+		},
+	}
+}
+
+// matching are the nodes that one of the globs matches, or all if there is no
+// glob. A glob that matches none is an error: it is most likely a typo.
+func matching(nodes []fleet.Node, globs []string) ([]fleet.Node, error) {
+	slices.SortFunc(nodes, func(a, b fleet.Node) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	if len(globs) == 0 {
+		return nodes, nil
+	}
+	var out []fleet.Node
+	used := make([]bool, len(globs))
+	for _, n := range nodes {
+		match := false
+		for i, g := range globs {
+			ok, err := path.Match(g, string(n.Name))
+			if err != nil {
+				return nil, cli.UsageError("bad pattern "+strconv.Quote(g), "* stands for any text, ? for one character")
+			}
+			used[i] = used[i] || ok
+			match = match || ok
+		}
+		if match {
+			out = append(out, n)
+		}
+	}
+	if i := slices.Index(used, false); i >= 0 {
+		return nil, fault.New(fault.NotFound, "", "no node matches "+globs[i]).WithHint("see them all: chiba get nodes")
+	}
+	return out, nil
+}
+
+func listNodes(nodes []fleet.Node) cli.List {
+	l := cli.List{Data: mapped(nodes, viewNode), Names: []string{}}
+	l.Table.Columns = cli.Columns("NAME", "RACK", "POWER", "HEALTH", "STATE", "MODEL",
+		"+VENDOR", "+SERIAL", "+SITE", "+ADDRESS", "+FOUND", "+SEEN", "+BMC", "+REASON")
+	for _, n := range nodes {
+		l.Names = append(l.Names, string(n.Name))
+		l.Table.Add(string(n.Name), string(n.Rack), n.Power, healthCell(n.Health), stateCell(n), n.Model,
+			n.Vendor, n.Serial, string(n.Site), n.Address, n.Found, ago(n.Seen), n.BMC, n.Reason)
+	}
+	return l
+}
+
+func healthCell(h string) cli.Cell {
+	switch h {
+	case "OK":
+		return cli.Cell{Text: h, Colour: cli.Good}
+	case "Warning":
+		return cli.Cell{Text: h, Colour: cli.Warn}
+	case "Critical":
+		return cli.Cell{Text: h, Colour: cli.Bad}
+	}
+	return cli.Cell{Text: h}
+}
+
+func stateCell(n fleet.Node) cli.Cell {
+	if n.State == fleet.Ready {
+		return cli.Cell{Text: string(n.State), Colour: cli.Good}
+	}
+	return cli.Cell{Text: string(n.State), Colour: cli.Bad}
+}
+
+func getAgents() *cobra.Command {
+	return &cobra.Command{
+		Use:     "agents",
+		Short:   "list the agents and whether they are connected",
+		Example: "  chiba get agents -o wide",
+		Aliases: []string{"agent"},
+		Args:    cli.Args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(c *client.Client) error {
+				agents, err := c.Agents(cmd.Context())
+				if err != nil {
+					return err
+				}
+				l := cli.List{Data: mapped(agents, viewAgent), Names: []string{}}
+				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "LINK", "SINCE", "REVISION", "+REMOTE", "+BUILD")
+				for _, a := range agents {
+					l.Names = append(l.Names, string(a.Name))
+					link := cli.Cell{Text: "cut off", Colour: cli.Bad}
+					if a.Connected {
+						link = cli.Cell{Text: "connected", Colour: cli.Good}
+					}
+					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), link, ago(a.Since), a.Revision, a.Remote, a.Build)
+				}
+				return l.Print(cmd)
+			})
+		},
+	}
+}
+
+func getScripts() *cobra.Command {
+	return &cobra.Command{
+		Use:     "scripts",
+		Short:   "list the scripts in force",
+		Example: "  chiba get scripts",
+		Args:    cli.Args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(c *client.Client) error {
+				scripts, err := c.Scripts(cmd.Context())
+				if err != nil {
+					return err
+				}
+				l := cli.List{Data: mapped(scripts, viewScript), Names: []string{}}
+				l.Table.Columns = cli.Columns("NAME", "REVISION", "APPLIED", "BY", "FILE", "+DIGEST")
+				for _, s := range scripts {
+					l.Names = append(l.Names, string(s.Name))
+					l.Table.Add(string(s.Name), s.Revision, ago(s.Applied), s.By, s.File, s.Digest)
+				}
+				return l.Print(cmd)
+			})
+		},
+	}
+}
+
+func getScript() *cobra.Command {
+	return &cobra.Command{
+		Use:               "script NAME",
+		Short:             "print the source of a script in force, secrets sealed",
+		Example:           "  chiba get script thermal",
+		Args:              cli.Args(1, 1),
+		ValidArgsFunction: completeScripts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(c *client.Client) error {
+				s, err := c.Script(cmd.Context(), fleet.ScriptName(args[0]))
+				if err != nil {
+					return err
+				}
+				format, err := cli.OutputOf(cmd)
+				switch {
+				case err != nil:
+					return err
+				case format.Machine():
+					return cli.Encode(cmd.OutOrStdout(), format, viewScript(*s))
+				}
+				writeText(cmd, s.Source)
+				return nil
+			})
+		},
+	}
+}
+
+func getRuns() *cobra.Command {
+	return &cobra.Command{
+		Use:     "runs",
+		Short:   "list the runs, newest first",
+		Example: "  chiba get runs",
+		Args:    cli.Args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(c *client.Client) error {
+				runs, err := c.Runs(cmd.Context())
+				if err != nil {
+					return err
+				}
+				l := cli.List{Data: mapped(runs, viewRun), Names: []string{}}
+				l.Table.Columns = cli.Columns("ID", "SCRIPT", "STATE", "NODES", "FAILED", "STARTED", "TOOK", "BY", "+DEADLINE")
+				for _, r := range runs {
+					l.Names = append(l.Names, string(r.ID))
+					nodes, failed := totals(r)
+					l.Table.Add(string(r.ID), string(r.Script), runCell(r.State), nodes, failed,
+						ago(r.Started), took(r), r.By, clock(r.Deadline))
+				}
+				return l.Print(cmd)
+			})
+		},
+	}
+}
+
+func getRun() *cobra.Command {
+	return &cobra.Command{
+		Use:               "run ID",
+		Short:             "show a run: how far it is and what became of every step",
+		Example:           "  chiba get run R7\n  chiba get run R7 -o json",
+		Args:              cli.Args(1, 1),
+		ValidArgsFunction: completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(c *client.Client) error {
+				r, results, err := c.Run(cmd.Context(), fleet.RunID(args[0]))
+				if err != nil {
+					return err
+				}
+				format, err := cli.OutputOf(cmd)
+				switch {
+				case err != nil:
+					return err
+				case format.Machine():
+					v := viewRun(*r)
+					v.Results = mapped(results, viewResult)
+					return cli.Encode(cmd.OutOrStdout(), format, v)
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(describeRun(*r)))
+				printRacks(cmd, *r)
+				fmt.Fprintln(cmd.OutOrStdout())
+				printResults(cmd, results)
+				return nil
+			})
+		},
+	}
+}
+
+func getFirings() *cobra.Command {
+	return &cobra.Command{
+		Use:     "firings",
+		Short:   "list the latest firings of rules and what they did",
+		Example: "  chiba get firings\n  chiba get firings -o json",
+		Args:    cli.Args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(c *client.Client) error {
+				firings, err := c.Firings(cmd.Context())
+				if err != nil {
+					return err
+				}
+				l := cli.List{Data: mapped(firings, viewFiring)}
+				l.Table.Columns = cli.Columns("AT", "NODE", "RULE", "VALUES", "DID", "+CONDITION")
+				for _, f := range firings {
+					l.Table.Add(stamp(f.At), string(f.Node), string(f.Script)+"/"+f.Rule, values(f.Readings), did(f), f.Condition)
+				}
+				return l.Print(cmd)
+			})
+		},
+	}
+}
+
+// ago is how long ago t was, in its largest unit: "12s", "5m", "3h", "2d".
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	d := max(time.Since(t), 0)
+	switch {
+	case d < time.Minute:
+		return strconv.Itoa(int(d.Seconds())) + "s"
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + "m"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + "h"
+	}
+	return strconv.Itoa(int(d.Hours()/24)) + "d"
+}
+
+// clock is the local time of day.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.TimeOnly)
+}
+
+// stamp is the local date and time.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.DateTime)
+}

@@ -1,0 +1,183 @@
+package mesh
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+const (
+	// An agent's keepalive holds NAT bindings open; both ends sending them
+	// would double the cost for nothing.
+	keepAlive = 15 * time.Second
+	idle      = 45 * time.Second
+	handshake = 5 * time.Second
+
+	// quic-go's defaults would let one peer pin 15 MB of receive buffers.
+	streamWindow     = 64 << 10
+	maxStreamWindow  = 1 << 20
+	maxSessionWindow = 2 << 20
+	maxStreams       = 64
+)
+
+func config() *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           handshake,
+		MaxIdleTimeout:                 idle,
+		InitialStreamReceiveWindow:     streamWindow,
+		MaxStreamReceiveWindow:         maxStreamWindow,
+		InitialConnectionReceiveWindow: streamWindow,
+		MaxConnectionReceiveWindow:     maxSessionWindow,
+		MaxIncomingStreams:             maxStreams,
+		MaxIncomingUniStreams:          -1,
+	}
+}
+
+// Dial opens a session to a coordinator at addr (host:port, UDP). The TLS
+// configuration must verify the server and hold our certificate. A nil error
+// does not mean that the server has accepted that certificate: in TLS 1.3 the
+// refusal arrives later, so a caller counts as connected only when it has read
+// the server's first message.
+func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	quicConf := config()
+	quicConf.KeepAlivePeriod = keepAlive
+	conn, err := quic.DialAddr(ctx, addr, withALPN(conf), quicConf)
+	if err != nil {
+		return nil, fault.Wrap(kindOf(err), "connect to "+addr, err)
+	}
+	return newSession(conn), nil
+}
+
+func withALPN(conf *tls.Config) *tls.Config {
+	conf = conf.Clone()
+	conf.NextProtos = []string{ALPN}
+	conf.MinVersion = tls.VersionTLS13
+	return conf
+}
+
+// Listener accepts sessions on one UDP socket.
+type Listener struct {
+	transport *quic.Transport
+	listener  *quic.Listener
+}
+
+// Listen accepts sessions at addr (host:port, UDP). The TLS configuration must
+// require and verify client certificates. resetKey lets a restarted process end
+// stale connections at once; it is a secret of the process's, nil for none.
+func Listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
+	udp, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return nil, fault.Wrap(fault.BadInput, "listen for agents at "+addr, err)
+	}
+	socket, err := net.ListenUDP("udp", udp)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, "listen for agents at "+addr, err)
+	}
+	transport := &quic.Transport{Conn: socket}
+	if resetKey != nil {
+		key := quic.StatelessResetKey(*resetKey)
+		transport.StatelessResetKey = &key
+	}
+	listener, err := transport.Listen(withALPN(conf), config())
+	if err != nil {
+		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen for agents at "+addr, err), transport.Close(), socket.Close())
+	}
+	return &Listener{transport: transport, listener: listener}, nil
+}
+
+// Addr is the address that agents dial.
+func (l *Listener) Addr() string { return l.listener.Addr().String() }
+
+// Accept waits for the next session whose TLS handshake is complete.
+func (l *Listener) Accept(ctx context.Context) (Session, error) {
+	conn, err := l.listener.Accept(ctx)
+	if err != nil {
+		return nil, fault.Wrap(kindOf(err), "accept a session", err)
+	}
+	return newSession(conn), nil
+}
+
+// Close ends the listener and every session it has accepted.
+func (l *Listener) Close() error {
+	return errors.Join(l.listener.Close(), l.transport.Close(), l.transport.Conn.Close())
+}
+
+// session is a quic connection.
+type session struct {
+	conn   *quic.Conn
+	expiry *time.Timer
+}
+
+func newSession(conn *quic.Conn) *session {
+	s := &session{conn: conn}
+	// Nobody re-checks a certificate on a live connection: its end ends it.
+	s.expiry = time.AfterFunc(time.Until(s.Peer().NotAfter), func() { s.Close("certificate expired") })
+	context.AfterFunc(conn.Context(), func() { s.expiry.Stop() })
+	return s
+}
+
+func (s *session) Open(ctx context.Context) (Stream, error) {
+	st, err := s.conn.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, fault.Wrap(kindOf(err), "open stream", err)
+	}
+	return stream{st}, nil
+}
+
+func (s *session) Accept(ctx context.Context) (Stream, error) {
+	st, err := s.conn.AcceptStream(ctx)
+	if err != nil {
+		return nil, fault.Wrap(kindOf(err), "accept stream", err)
+	}
+	return stream{st}, nil
+}
+
+func (s *session) Close(reason string) { _ = s.conn.CloseWithError(0, reason) }
+
+func (s *session) Done() <-chan struct{} { return s.conn.Context().Done() }
+
+func (s *session) Err() error {
+	if s.conn.Context().Err() == nil {
+		return nil
+	}
+	return context.Cause(s.conn.Context())
+}
+
+// Peer is the leaf: both sides always require a certificate, so there is one.
+func (s *session) Peer() *x509.Certificate {
+	return s.conn.ConnectionState().TLS.PeerCertificates[0]
+}
+
+func (s *session) Remote() string { return s.conn.RemoteAddr().String() }
+
+// stream closes both directions: quic's own Close ends only the sending one,
+// and an unread direction would hold its place in the stream limit.
+type stream struct{ *quic.Stream }
+
+func (s stream) Close() error {
+	s.CancelRead(0)
+	return s.Stream.Close()
+}
+
+// kindOf tells a refusal by TLS from a network that does not answer.
+func kindOf(err error) fault.Kind {
+	var transport *quic.TransportError
+	var application *quic.ApplicationError
+	switch {
+	case errors.As(err, &transport) && transport.ErrorCode.IsCryptoError():
+		return fault.Untrusted
+	case errors.As(err, &application):
+		return fault.Unavailable
+	case errors.Is(err, context.Canceled):
+		return fault.Canceled
+	default:
+		return fault.Unavailable
+	}
+}

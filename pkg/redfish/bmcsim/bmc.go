@@ -1,0 +1,180 @@
+// Package bmcsim is a BMC as OpenBMC's web server shows it: one server behind
+// real HTTPS, with sessions, accounts, power, sensors and logs that move.
+//
+// It answers as bmcweb does down to status codes, headers and error bodies,
+// oddities included, because a client that only ever met a clean service
+// breaks on the first real one. What it does not do yet is absent (404), never
+// pretended: mutual TLS, certificates, events, firmware update.
+//
+// Everything that changes with time (power transitions, sensors, lockout,
+// session expiry) is a function of the clock that is passed in; there is no
+// background goroutine. Only Serve starts any, and it waits for them.
+package bmcsim
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"hash/fnv"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+// DefaultPassword is the password of root on a fresh OpenBMC image.
+const DefaultPassword = "0penBmc"
+
+// Config is the hardware of a BMC and of the server it manages, and how the
+// simulator behaves. What a client can change lives in State instead. The zero
+// Config is a two-socket server that is switched off.
+type Config struct {
+	Hostname     string // also in the certificate; default "testhost"
+	Manufacturer string // default "Chiba Simulated Systems"
+	Model        string // default "SIM-1U-2S"
+	Serial       string // default derived from Hostname
+
+	Password          fleet.Secret // of root at first start; default DefaultPassword
+	MinPasswordLength int          // default 8, as OpenBMC's
+
+	CPUs   int     // default 2
+	DIMMs  int     // of 32 GiB each; default 4
+	Fans   int     // default 4
+	Drives []Drive // default none
+	// HostNIC is the host's network interface eth0. OpenBMC shows none (nil).
+	HostNIC *NIC
+
+	PowerOn    bool          // at first start
+	Transition time.Duration // how long powering on or off takes; default 2 s
+	Latency    time.Duration // added to every request
+	FailDelay  time.Duration // added to a failed login; real ones take 2 s
+
+	StateFile string           // where State is kept; empty: in memory
+	Seed      uint64           // of the sensors; default derived from Serial
+	Now       func() time.Time // default time.Now
+	Rand      io.Reader        // of keys, tokens and identities; default crypto/rand
+}
+
+// Drive is a disk of the server.
+type Drive struct {
+	ID    string // "sda"
+	Bytes int64
+	Media string // "SSD" or "HDD"
+	Model string
+}
+
+// NIC is a network interface of the host with one IPv4 address.
+type NIC struct {
+	Address, Netmask, Gateway string
+	DHCP                      bool
+}
+
+// BMC is one simulated BMC. All its methods are safe for concurrent use.
+type BMC struct {
+	cfg     Config
+	routes  []route
+	sensors []sensor
+
+	// mu makes requests strictly sequential, as bmcweb's single thread does.
+	mu    sync.Mutex
+	state *State
+	cert  *tls.Certificate
+	start time.Time
+
+	faults  faultBox
+	counter counter
+}
+
+// New builds a BMC, or continues the one that Config.StateFile holds: same
+// certificate, same accounts, same live sessions.
+func New(cfg Config) (*BMC, error) {
+	cfg = cfg.withDefaults()
+	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: cfg.sensors(), start: cfg.Now()}
+	b.counter.now, b.counter.idle = cfg.Now, sync.NewCond(&b.counter.mu)
+	st, err := loadState(cfg.StateFile)
+	if err != nil {
+		return nil, err
+	}
+	if st == nil {
+		if st, err = freshState(cfg); err != nil {
+			return nil, err
+		}
+	}
+	b.state = st
+	if b.cert, err = st.keyPair(); err != nil {
+		return nil, fault.Wrap(fault.BadInput, "read the certificate in "+cfg.StateFile, err)
+	}
+	return b, st.save(cfg.StateFile)
+}
+
+func (c Config) withDefaults() Config {
+	orText(&c.Hostname, "testhost")
+	orText(&c.Manufacturer, "Chiba Simulated Systems")
+	orText(&c.Model, "SIM-1U-2S")
+	orText(&c.Serial, "SIM"+hex8(c.Hostname))
+	if c.Password.Empty() {
+		c.Password = fleet.NewSecret(DefaultPassword)
+	}
+	orInt(&c.MinPasswordLength, 8)
+	orInt(&c.CPUs, 2)
+	orInt(&c.DIMMs, 4)
+	orInt(&c.Fans, 4)
+	if c.Transition == 0 {
+		c.Transition = 2 * time.Second
+	}
+	if c.Seed == 0 {
+		c.Seed = hash64(c.Serial)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	return c
+}
+
+// Serial is the serial number of the server.
+func (b *BMC) Serial() string { return b.cfg.Serial }
+
+// Hostname is the name the BMC has now; a client can change it.
+func (b *BMC) Hostname() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state.Hostname
+}
+
+// Pin is "sha256/" and the base64 SHA-256 of the certificate's public key. It
+// changes when the host name does, because OpenBMC then makes a new key.
+func (b *BMC) Pin() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return PinOf(b.cert.Leaf)
+}
+
+// ForgetSessions ends every session, as a BMC does that lost its flash.
+func (b *BMC) ForgetSessions() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state.Sessions = nil
+	return b.state.save(b.cfg.StateFile)
+}
+
+func orText(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+func orInt(n *int, value int) {
+	if *n == 0 {
+		*n = value
+	}
+}
+
+func hash64(s string) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, s)
+	return h.Sum64()
+}

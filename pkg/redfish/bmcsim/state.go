@@ -1,0 +1,170 @@
+package bmcsim
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// State is what a BMC keeps in its flash and what its server is doing. It
+// holds no password, only salted hashes; like on a real OpenBMC, session
+// tokens and the TLS key are in clear text, so its file is for its owner only.
+type State struct {
+	Hostname    string
+	ServiceUUID string
+	SystemUUID  string
+	ManagerUUID string
+	Certificate string // PEM
+	Key         string // PEM
+
+	Accounts         map[string]*account
+	Sessions         []*session
+	SessionTimeout   int // seconds
+	LockoutThreshold int
+	LockoutDuration  int // seconds, 0: until unlocked
+	Auth             authMethods
+
+	AssetTag  string
+	Indicator bool
+	Restore   string // PowerRestorePolicy
+	Health    string // of the system
+	Boot      bootOverride
+	LastReset time.Time
+	Power     []phase // the first is the present, later ones are to come
+	Pins      map[string]float64
+
+	HostNIC NIC
+	BMCNIC  NIC
+	NTP     ntp
+	Clock   time.Duration // how far the BMC's clock is off
+	Service string        // ServiceIdentification
+	Log     []logEntry
+}
+
+type authMethods struct{ BasicAuth, Cookie, SessionToken, TLS, XToken bool }
+
+type bootOverride struct{ Target, Enabled, Mode string }
+
+type ntp struct {
+	Enabled bool
+	Servers []string
+}
+
+// freshState is a BMC that leaves the factory.
+func freshState(cfg Config) (*State, error) {
+	hash, err := hashPassword(cfg.Password, cfg.Rand)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{
+		Hostname:       cfg.Hostname,
+		Accounts:       map[string]*account{"root": {Hash: hash, Role: administrator, Enabled: true}},
+		SessionTimeout: 1800,
+		Auth:           authMethods{BasicAuth: true, Cookie: true, SessionToken: true, TLS: true, XToken: true},
+		Restore:        "AlwaysOff",
+		Health:         "OK",
+		Boot:           bootOverride{Target: "None", Enabled: "Disabled", Mode: "UEFI"},
+		LastReset:      cfg.Now(),
+		Power:          []phase{steady(cfg.PowerOn, cfg.Now())},
+		Pins:           map[string]float64{},
+		BMCNIC:         NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
+		NTP:            ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
+	}
+	if cfg.HostNIC != nil {
+		s.HostNIC = *cfg.HostNIC
+	}
+	for _, id := range []*string{&s.ServiceUUID, &s.SystemUUID, &s.ManagerUUID} {
+		if *id, err = newUUID(cfg.Rand); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.renewCertificate(cfg)
+}
+
+// renewCertificate makes a new key and a certificate for the host name.
+func (s *State) renewCertificate(cfg Config) error {
+	cert, key, err := selfSigned(s.Hostname, cfg.Now(), cfg.Rand)
+	s.Certificate, s.Key = string(cert), string(key)
+	return err
+}
+
+func (s *State) keyPair() (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair([]byte(s.Certificate), []byte(s.Key))
+	return &pair, err
+}
+
+// loadState is nil without an error if there is no such file yet.
+func loadState(path string) (*State, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, "read the simulator's state", err)
+	}
+	s := &State{}
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, fault.New(fault.BadInput, "read the simulator's state", fmt.Sprintf("%s: %v", path, err)).
+			WithHint("remove the file to start with a fresh BMC")
+	}
+	if len(s.Power) == 0 || s.Accounts == nil {
+		return nil, fault.New(fault.BadInput, "read the simulator's state", path+": not a BMC's state").
+			WithHint("remove the file to start with a fresh BMC")
+	}
+	if s.Pins == nil {
+		s.Pins = map[string]float64{}
+	}
+	return s, nil
+}
+
+// save replaces the file at path in one step. An empty path is no file.
+func (s *State) save(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return fault.Wrap(fault.Internal, "encode the simulator's state", err)
+	}
+	return fault.Wrap(fault.Internal, "save the simulator's state", replaceFile(path, text))
+}
+
+// replaceFile writes beside path and renames, so that a reader or a crash
+// sees the old content or the new one. CreateTemp makes the file 0600.
+func replaceFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".state-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+func newUUID(random io.Reader) (string, error) {
+	var u [16]byte
+	if _, err := io.ReadFull(random, u[:]); err != nil {
+		return "", fmt.Errorf("make a UUID: %w", err)
+	}
+	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:]), nil
+}
+
+func hex8(s string) string { return fmt.Sprintf("%08X", uint32(hash64(s))) }

@@ -1,0 +1,175 @@
+package bmcsim
+
+import (
+	"net/http"
+	"slices"
+	"time"
+)
+
+const systemURI = "/redfish/v1/Systems/system"
+
+func systemRoutes() []route {
+	return []route{
+		{path: "/redfish/v1/Systems", head: true, schema: "ComputerSystemCollection", do: gets(
+			fixedCollection("/redfish/v1/Systems", "ComputerSystemCollection", "Computer System Collection", "system"))},
+		{path: "/redfish/v1/Systems/{system}", head: true, schema: "ComputerSystem/ComputerSystem", linkPatch: true, do: map[string]deed{
+			http.MethodGet:   {login, getSystem},
+			http.MethodPatch: {configureComponents, patchSystem},
+		}},
+		{
+			path: "/redfish/v1/Systems/{system}/ResetActionInfo", head: true, schema: "ActionInfo/ActionInfo",
+			do: gets(actionInfo(systemURI, resetTypes()...)),
+		},
+		{path: "/redfish/v1/Systems/{system}/Actions/ComputerSystem.Reset", do: posts(configureComponents, resetSystem)},
+		{path: "/redfish/v1/Systems/{system}/Bios", do: gets(getBios)},
+	}
+}
+
+func getSystem(b *BMC, _ *request) reply {
+	s, p := b.state, b.power()
+	o := obj{
+		"@odata.id": systemURI, "@odata.type": "#ComputerSystem.v1_22_0.ComputerSystem",
+		"Actions": obj{"#ComputerSystem.Reset": obj{
+			"@Redfish.ActionInfo": systemURI + "/ResetActionInfo",
+			"target":              systemURI + "/Actions/ComputerSystem.Reset",
+		}},
+		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": biosVersion,
+		"Boot":             s.Boot.body(),
+		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, microseconds)},
+		"Description":      "Computer System",
+		"FabricAdapters":   link(systemURI + "/FabricAdapters"),
+		"GraphicalConsole": graphicalConsole(),
+		"HostWatchdogTimer": obj{
+			"FunctionEnabled": false, "Status": obj{"State": "Enabled"}, "TimeoutAction": "ResetSystem",
+		},
+		"Id": "system", "Name": "system", "SystemType": "Physical",
+		"LastResetTime":           b.stamp(s.LastReset, seconds),
+		"Links":                   obj{"Chassis": []obj{link(chassisURI)}, "ManagedBy": []obj{link(managerURI)}},
+		"LocationIndicatorActive": s.Indicator,
+		"LogServices":             link(systemURI + "/LogServices"),
+		"Manufacturer":            b.cfg.Manufacturer, "Model": b.cfg.Model, "SerialNumber": b.cfg.Serial,
+		"Memory":        link(systemURI + "/Memory"),
+		"MemorySummary": obj{"TotalSystemMemoryGiB": real(b.cfg.DIMMs * dimmGiB)},
+		"PCIeDevices":   []obj{}, "PCIeDevices@odata.count": 0,
+		"PartNumber": "SIM-1U-0001", "UUID": s.SystemUUID,
+		"PowerRestorePolicy": s.Restore, "PowerState": p.Power,
+		"ProcessorSummary": obj{"CoreCount": b.cfg.CPUs * cpuCores, "Count": b.cfg.CPUs},
+		"Processors":       link(systemURI + "/Processors"),
+		"SerialConsole": obj{
+			"IPMI": obj{"ServiceEnabled": false}, "MaxConcurrentSessions": 15,
+			"SSH": obj{"HotKeySequenceDisplay": "Press ~. to exit console", "Port": 2200, "ServiceEnabled": true},
+		},
+		"Status":  obj{"Health": s.Health, "State": p.Status},
+		"Storage": link(systemURI + "/Storage"),
+	}
+	if b.cfg.HostNIC != nil {
+		o["EthernetInterfaces"] = link(systemURI + "/EthernetInterfaces")
+	}
+	return ok(o)
+}
+
+func graphicalConsole() obj {
+	return obj{"ConnectTypesSupported": []string{"KVMIP"}, "MaxConcurrentSessions": 4, "ServiceEnabled": true}
+}
+
+func bootTargets() []string {
+	return []string{"None", "Pxe", "Hdd", "Cd", "Diags", "BiosSetup", "Usb"}
+}
+
+func (o bootOverride) body() obj {
+	return obj{
+		"AutomaticRetryAttempts": 3, "AutomaticRetryConfig": "RetryAttempts",
+		"AutomaticRetryConfig@Redfish.AllowableValues":     []string{"Disabled", "RetryAttempts"},
+		"BootSourceOverrideEnabled":                        o.Enabled,
+		"BootSourceOverrideMode":                           o.Mode,
+		"BootSourceOverrideMode@Redfish.AllowableValues":   []string{"Legacy", "UEFI"},
+		"BootSourceOverrideTarget":                         o.Target,
+		"BootSourceOverrideTarget@Redfish.AllowableValues": bootTargets(),
+		"RemainingAutomaticRetryAttempts":                  3,
+		"StopBootOnFault":                                  "Never",
+		"TrustedModuleRequiredToBoot":                      "Disabled",
+	}
+}
+
+// choice is a text property with a list of acceptable values.
+type choice struct {
+	path   string
+	allow  []string
+	inText string // how the error names the property, if not by its path
+	to     *string
+}
+
+func patchSystem(b *BMC, q *request) reply {
+	v, r, valid := q.patch(field{path: "AssetTag"}, field{path: "LocationIndicatorActive", kind: boolKind},
+		field{path: "PowerRestorePolicy"}, field{path: "Boot/BootSourceOverrideTarget"},
+		field{path: "Boot/BootSourceOverrideEnabled"}, field{path: "Boot/BootSourceOverrideMode"})
+	if !valid {
+		return r
+	}
+	boot, restore := b.state.Boot, b.state.Restore
+	for _, c := range []choice{
+		// bmcweb misspells the target's name in the error, and so do we.
+		{"Boot/BootSourceOverrideTarget", bootTargets(), "BootSourceTargetOverride", &boot.Target},
+		{"Boot/BootSourceOverrideEnabled", []string{"Disabled", "Once", "Continuous"}, "BootSourceOverrideEnabled", &boot.Enabled},
+		{"Boot/BootSourceOverrideMode", []string{"Legacy", "UEFI"}, "BootSourceOverrideMode", &boot.Mode},
+		{"PowerRestorePolicy", []string{"AlwaysOn", "AlwaysOff", "LastState"}, "PowerRestorePolicy", &restore},
+	} {
+		value, given := v.text(c.path)
+		if given && !slices.Contains(c.allow, value) {
+			return badRequest("PropertyValueNotInList", quoted(value), c.inText)
+		}
+		if given {
+			*c.to = value
+		}
+	}
+	b.state.Boot, b.state.Restore = boot, restore
+	if tag, given := v.text("AssetTag"); given {
+		b.state.AssetTag = tag
+	}
+	if on, given := v.bool("LocationIndicatorActive"); given {
+		b.state.Indicator = on
+	}
+	q.dirty = true
+	return noContent()
+}
+
+func resetSystem(b *BMC, q *request) reply {
+	v, r, valid := q.action(field{path: "ResetType", need: true})
+	if !valid {
+		return r
+	}
+	kind, _ := v.text("ResetType")
+	if !slices.Contains(resetTypes(), kind) {
+		return badRequest("ActionParameterUnknown", "Reset", kind)
+	}
+	if kind == "Nmi" {
+		return success()
+	}
+	b.resetPower(q.now, kind)
+	q.dirty = true
+	return noContent()
+}
+
+func (b *BMC) resetPower(now time.Time, kind string) {
+	b.state.Power = reset(now, b.state.Power, kind, b.cfg.Transition)
+	b.settle(now)
+}
+
+func getBios(*BMC, *request) reply {
+	image := link(firmwareURI + "/" + biosID)
+	return ok(obj{
+		"@odata.id": systemURI + "/Bios", "@odata.type": "#Bios.v1_1_0.Bios",
+		"Description": "BIOS Configuration Service", "Id": "BIOS", "Name": "BIOS Configuration",
+		"Links": obj{"ActiveSoftwareImage": image, "SoftwareImages": []obj{image}, "SoftwareImages@odata.count": 1},
+	})
+}
+
+const (
+	seconds      = "2006-01-02T15:04:05-07:00"
+	microseconds = "2006-01-02T15:04:05.000000-07:00"
+)
+
+// stamp is a moment by the BMC's own clock.
+func (b *BMC) stamp(t time.Time, layout string) string {
+	return t.Add(b.state.Clock).UTC().Format(layout)
+}

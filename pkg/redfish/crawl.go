@@ -1,0 +1,167 @@
+package redfish
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+// CrawlLimits bound a crawl. Zero fields mean the default.
+type CrawlLimits struct {
+	Count int   // resources, default 2,000
+	Bytes int64 // of all of them, default 16 MiB
+	Width int   // reads asked for at once, default 8; whoever paces them decides
+}
+
+// Resource is one resource of a Tree.
+type Resource struct {
+	URI  string
+	Body json.RawMessage // nil if it could not be read
+	Err  string          // why
+}
+
+// Tree is what a BMC shows, in the order in which it was found.
+type Tree struct {
+	Resources []Resource
+	Cut       string // why it is not whole, "" if it is
+	hide      func(string) string
+}
+
+// Crawl reads every resource that links lead to from the service root, breadth
+// first, schemas and registries last. A resource that can't be read is noted
+// and harms no other. The secrets, and what stands in members named like one,
+// appear nowhere in the tree's encodings.
+func Crawl(ctx context.Context, g Getter, limits CrawlLimits, secrets ...fleet.Secret) (*Tree, error) {
+	if limits.Count <= 0 {
+		limits.Count = 2000
+	}
+	if limits.Bytes <= 0 {
+		limits.Bytes = 16 << 20
+	}
+	if limits.Width <= 0 {
+		limits.Width = 8
+	}
+	c := &crawl{limits: limits, seen: map[string]bool{}, tree: &Tree{hide: Hider(secrets...)}}
+	c.find(rootURI)
+	for ctx.Err() == nil && c.tree.Cut == "" {
+		batch := c.next()
+		if len(batch) == 0 {
+			return c.tree, nil
+		}
+		c.take(fetchAll(ctx, g, batch))
+	}
+	if c.tree.Cut == "" {
+		c.tree.Cut = "the time was over"
+	}
+	if len(c.tree.Resources) == 0 {
+		return nil, fault.Wrap(fault.KindOf(ctx.Err()), "crawl", ctx.Err())
+	}
+	return c.tree, nil
+}
+
+type crawl struct {
+	limits CrawlLimits
+	seen   map[string]bool // without a slash at the end
+	queue  []string
+	late   []string // schemas and registries
+	bytes  int64
+	tree   *Tree
+}
+
+func (c *crawl) find(uri string) {
+	key := strings.TrimRight(uri, "/")
+	if key == "" || c.seen[key] || len(c.seen) > 4*c.limits.Count {
+		return
+	}
+	c.seen[key] = true
+	if documents(key) {
+		c.late = append(c.late, uri)
+		return
+	}
+	c.queue = append(c.queue, uri)
+}
+
+// documents reports whether a URI leads to a description of the data rather
+// than to the data.
+func documents(uri string) bool {
+	lower := strings.ToLower(uri)
+	return strings.Contains(lower, "/jsonschemas") || strings.Contains(lower, "/registries") || strings.Contains(lower, "/schemas")
+}
+
+func (c *crawl) next() []string {
+	from := &c.queue
+	if len(*from) == 0 {
+		from = &c.late
+	}
+	n := min(len(*from), c.limits.Width)
+	batch := (*from)[:n:n]
+	*from = (*from)[n:]
+	return batch
+}
+
+func (c *crawl) take(read []Resource) {
+	for _, r := range read {
+		if len(c.tree.Resources) >= c.limits.Count {
+			c.tree.Cut = "it has more resources than are read at once"
+			return
+		}
+		if c.bytes += int64(len(r.Body)); c.bytes > c.limits.Bytes {
+			c.tree.Cut = "it has more bytes than are read at once"
+			return
+		}
+		c.tree.Resources = append(c.tree.Resources, r)
+		var doc any
+		if json.Unmarshal(r.Body, &doc) == nil {
+			c.follow(doc)
+		}
+	}
+}
+
+// follow finds every link in a document.
+func (c *crawl) follow(node any) {
+	switch x := node.(type) {
+	case []any:
+		for _, item := range x {
+			c.follow(item)
+		}
+	case map[string]any:
+		for _, key := range sortedKeys(x) {
+			text, isText := x[key].(string)
+			switch {
+			case isText && (key == "@odata.id" || key == "@Redfish.ActionInfo" || strings.HasSuffix(key, "@odata.nextLink")):
+				c.find(onBMC(text))
+			case !isText:
+				c.follow(x[key])
+			}
+		}
+	}
+}
+
+// onBMC is the path of a link within the service, "" for any other.
+func onBMC(link string) string {
+	path, _, _ := strings.Cut(link, "#")
+	if !strings.HasPrefix(path, "/redfish/") || strings.ContainsAny(path, " \t\r\n") {
+		return ""
+	}
+	return path
+}
+
+func fetchAll(ctx context.Context, g Getter, uris []string) []Resource {
+	out := make([]Resource, len(uris))
+	var all sync.WaitGroup
+	for i, uri := range uris {
+		all.Go(func() {
+			body, err := g.Fetch(ctx, uri)
+			out[i] = Resource{URI: uri, Body: body}
+			if err != nil {
+				out[i] = Resource{URI: uri, Err: err.Error()}
+			}
+		})
+	}
+	all.Wait()
+	return out
+}

@@ -1,0 +1,222 @@
+package redfish
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+// Reply is a BMC's answer of class 2xx.
+type Reply struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Location is the path of what a POST created or of the task it began, "" if
+// the BMC names none. A host in it is left out: we ask no other.
+func (r *Reply) Location() string { return pathOf(r.Header.Get("Location")) }
+
+// request is one thing to ask of the BMC.
+type request struct {
+	method  string
+	uri     string
+	body    []byte
+	token   string
+	secrets []fleet.Secret // what no error may repeat
+	noRetry bool
+}
+
+func (r request) op() string {
+	verb := map[string]string{http.MethodGet: "read", http.MethodPatch: "change", http.MethodPost: "post to", http.MethodDelete: "delete"}[r.method]
+	return verb + " " + r.uri
+}
+
+// uncertain marks a failure after which nobody can tell whether the BMC acted.
+type uncertain struct{ error }
+
+func (u uncertain) Unwrap() error { return u.error }
+
+// Uncertain reports whether err left open if the BMC did what was asked: the
+// request went out and no answer came back.
+func Uncertain(err error) bool {
+	var u uncertain
+	return errors.As(err, &u)
+}
+
+// maxWait bounds a Retry-After; a read waits for one only within its deadline.
+const maxWait = time.Hour
+
+// call is one request with its session, its deadline and, for a read, one
+// repetition.
+func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
+	limit := c.cfg.Limits.Write
+	if req.method == http.MethodGet {
+		limit = c.cfg.Limits.Read
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+
+	reply, err := c.authed(ctx, req)
+	if err != nil && req.method == http.MethodGet && !req.noRetry {
+		if wait, again := worthRepeating(err); again && pause(ctx, wait) {
+			reply, err = c.authed(ctx, req)
+		}
+	}
+	return reply, err
+}
+
+// worthRepeating says after how long a failed read may be asked once more.
+func worthRepeating(err error) (time.Duration, bool) {
+	var status *StatusError
+	switch {
+	case errors.As(err, &status):
+		return status.RetryAfter, status.Status == http.StatusServiceUnavailable || status.Status == http.StatusTooManyRequests
+	default:
+		return 0, Uncertain(err) && fault.Is(err, fault.Unavailable)
+	}
+}
+
+// pause waits d unless ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d {
+		return false // the wait alone would use up the deadline
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// authed sends req with the session's token, logging in if there is none and
+// once more if the BMC no longer knows it. A 401 means that nothing was done,
+// so that a write too may go out again.
+func (c *Client) authed(ctx context.Context, req request) (*Reply, error) {
+	for again := false; ; again = true {
+		s, err := c.ensure(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.token = s.token
+		reply, err := c.exchange(ctx, req)
+		if err != nil || reply.Status != http.StatusUnauthorized || again {
+			return c.judge(req, reply, err)
+		}
+		c.drop(s)
+	}
+}
+
+// judge makes an error of an answer that is not a success.
+func (c *Client) judge(req request, reply *Reply, err error) (*Reply, error) {
+	if err != nil {
+		return nil, err
+	}
+	if reply.Status >= 200 && reply.Status < 300 {
+		return reply, nil
+	}
+	return nil, statusError(req, reply, c.hide(req), c.cfg.Now())
+}
+
+// exchange is one round trip. Any status is an answer; an error means that
+// there was none, or none within limits.
+func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
+	if !strings.HasPrefix(req.uri, "/") || strings.HasPrefix(req.uri, "//") {
+		return nil, fault.New(fault.Garbage, req.op(), "not a path on this BMC")
+	}
+	var sent atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	r, err := http.NewRequestWithContext(traced, req.method, c.base+req.uri, bytes.NewReader(req.body))
+	if err != nil {
+		return nil, fault.New(fault.Garbage, req.op(), "not a path on this BMC")
+	}
+	if len(req.body) == 0 {
+		r.Body, r.GetBody = http.NoBody, nil
+	} else {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("OData-Version", "4.0")
+	if req.token != "" {
+		r.Header.Set("X-Auth-Token", req.token)
+	}
+	reply, err := c.receive(r)
+	if err != nil {
+		err = classify(ctx, req.op(), err)
+		if sent.Load() {
+			err = uncertain{err}
+		}
+		return nil, err
+	}
+	return reply, nil
+}
+
+// receive sends r and reads the whole answer within the limits.
+func (c *Client) receive(r *http.Request) (*Reply, error) {
+	res, err := c.http.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	c.h2.Store(res.ProtoMajor == 2)
+	if enc := res.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return nil, fault.New(fault.Garbage, "", fmt.Sprintf("the answer is compressed (%s) though it was not asked for", short(enc)))
+	}
+	limit := c.cfg.Limits.Body
+	if res.ContentLength > limit {
+		return nil, tooLarge(limit)
+	}
+	var buf bytes.Buffer
+	if res.ContentLength > 0 {
+		buf.Grow(int(res.ContentLength) + bytes.MinRead)
+	}
+	n, err := buf.ReadFrom(io.LimitReader(res.Body, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if n > limit {
+		return nil, tooLarge(limit)
+	}
+	return &Reply{Status: res.StatusCode, Header: res.Header, Body: buf.Bytes()}, nil
+}
+
+func tooLarge(limit int64) error {
+	return fault.New(fault.TooLarge, "", fmt.Sprintf("the answer is larger than %d bytes", limit))
+}
+
+// encode is json.Marshal; a nil body is the empty object that actions take.
+func encode(body any) ([]byte, error) {
+	if body == nil {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(body)
+}
+
+// retryAfter reads the header of that name: seconds or a date. A BMC whose
+// clock stands at 1970 sends dates of the past; the answer is between one
+// second and maxWait.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	wait := time.Second
+	if seconds, err := strconv.Atoi(text); err == nil {
+		wait = time.Duration(min(max(seconds, 0), int(maxWait/time.Second))) * time.Second
+	} else if date, err := http.ParseTime(text); err == nil {
+		wait = date.Sub(now)
+	}
+	return min(max(wait, time.Second), maxWait)
+}

@@ -1,0 +1,177 @@
+package redfish
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// Getter reads one resource as JSON. A Client is one; so is whoever paces it.
+type Getter interface {
+	Fetch(ctx context.Context, uri string) ([]byte, error)
+}
+
+// rootURI is the one path that every service has (DSP0266).
+const rootURI = "/redfish/v1/"
+
+// Root is the part of the ServiceRoot by which the rest is found.
+type Root struct {
+	UUID           Text `json:"UUID"`
+	Product        Text `json:"Product"`
+	Vendor         Text `json:"Vendor"`
+	Systems        Link `json:"Systems"`
+	Chassis        Link `json:"Chassis"`
+	Managers       Link `json:"Managers"`
+	AccountService Link `json:"AccountService"`
+	UpdateService  Link `json:"UpdateService"`
+	Links          struct {
+		Sessions Link `json:"Sessions"`
+	} `json:"Links"`
+	Features struct {
+		Expand struct {
+			ExpandAll bool `json:"ExpandAll"`
+			NoLinks   bool `json:"NoLinks"`
+		} `json:"ExpandQuery"`
+	} `json:"ProtocolFeaturesSupported"`
+}
+
+// SessionsURI is the collection of sessions.
+func (r *Root) SessionsURI() Link {
+	if r.Links.Sessions != "" {
+		return r.Links.Sessions
+	}
+	return "/redfish/v1/SessionService/Sessions"
+}
+
+// Expand is the query that makes a collection come with its members, "" where
+// the BMC announces none. OpenBMC as built by default has none.
+func (r *Root) Expand() string {
+	switch {
+	case r.Features.Expand.NoLinks:
+		return "?$expand=.($levels=1)"
+	case r.Features.Expand.ExpandAll:
+		return "?$expand=*($levels=1)"
+	default:
+		return ""
+	}
+}
+
+// Root reads the ServiceRoot, which needs no login, once.
+func (c *Client) Root(ctx context.Context) (*Root, error) {
+	c.mu.Lock()
+	known := c.root
+	c.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	body, err := rawGetter{c, &session{}}.Fetch(ctx, rootURI)
+	if err != nil {
+		return nil, err
+	}
+	root := &Root{}
+	if err := Decode(body, root); err != nil {
+		return nil, err
+	}
+	if root.Systems == "" {
+		return nil, fault.New(fault.Garbage, "read "+rootURI, "this is no Redfish service root: it links to no systems")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.root = root
+	return root, nil
+}
+
+// Get reads the resource at uri into out, which tolerates wrong types.
+func Get(ctx context.Context, g Getter, uri Link, out any) error {
+	body, err := g.Fetch(ctx, string(uri))
+	if err != nil {
+		return err
+	}
+	return Decode(body, out)
+}
+
+// maxPages bounds the pages of one collection.
+const maxPages = 64
+
+// Members are the links of a collection in the BMC's order, over all pages, at
+// most limit.
+func Members(ctx context.Context, g Getter, collection Link, limit int) ([]Link, error) {
+	raw, err := Entries(ctx, g, collection, limit)
+	var links []Link
+	for _, r := range raw {
+		var l Link
+		if json.Unmarshal(r, &l) == nil && l != "" {
+			links = append(links, l)
+		}
+	}
+	return links, err
+}
+
+// Entries are the members of a collection as the BMC sends them, whole where it
+// inlines them (the entries of a log), over all pages, at most limit.
+func Entries(ctx context.Context, g Getter, collection Link, limit int) ([]json.RawMessage, error) {
+	var all []json.RawMessage
+	seen := map[Link]bool{}
+	for uri := collection; uri != "" && !seen[uri] && len(seen) < maxPages && len(all) < limit; {
+		seen[uri] = true
+		var page struct {
+			Members []json.RawMessage `json:"Members"`
+			Next    nextLink          `json:"Members@odata.nextLink"`
+		}
+		if err := Get(ctx, g, uri, &page); err != nil {
+			return all, err
+		}
+		all = append(all, page.Members...)
+		uri = Link(page.Next)
+	}
+	return all[:min(len(all), limit)], nil
+}
+
+// nextLink is the path of the next page; some BMCs send a whole URL, some an
+// object. What is not a path is "": there is no next page.
+type nextLink string
+
+// UnmarshalJSON never fails.
+func (n *nextLink) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) == nil {
+		*n = nextLink(pathOf(text))
+		return nil
+	}
+	var l Link
+	_ = l.UnmarshalJSON(b)
+	*n = nextLink(l)
+	return nil
+}
+
+// Action is an entry of a resource's Actions.
+type Action struct {
+	Target  string   `json:"target"`
+	Info    Text     `json:"@Redfish.ActionInfo"`
+	Allowed []string `json:"ResetType@Redfish.AllowableValues"`
+}
+
+// ResetTypes are the values that a reset action allows: those it lists, else
+// those of its ActionInfo, nil if the BMC tells neither.
+func (a Action) ResetTypes(ctx context.Context, g Getter) ([]string, error) {
+	if len(a.Allowed) > 0 || a.Info == "" {
+		return a.Allowed, nil
+	}
+	var info struct {
+		Parameters []struct {
+			Name    Text     `json:"Name"`
+			Allowed []string `json:"AllowableValues"`
+		} `json:"Parameters"`
+	}
+	if err := Get(ctx, g, Link(a.Info), &info); err != nil {
+		return nil, err
+	}
+	for _, p := range info.Parameters {
+		if strings.EqualFold(string(p.Name), "ResetType") {
+			return p.Allowed, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,374 @@
+package redfish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+// session is one login on the BMC. It is immutable.
+type session struct {
+	token string
+	uri   string // "" if the BMC did not name it
+	creds Credentials
+}
+
+// refusal remembers that the BMC did not accept some credentials.
+type refusal struct {
+	until time.Time
+	rest  time.Duration
+	err   error
+}
+
+// A refused password is not tried again soon: each try blocks bmcweb for about
+// two seconds, and three lock the account where a lockout is set.
+const (
+	firstRest = 5 * time.Minute
+	longRest  = time.Hour
+	maxReaped = 100 // sessions looked at when orphans are searched
+)
+
+// recall learns from the store whether an earlier life left a session open.
+func (c *Client) recall() error {
+	c.reap = true // without a store nobody knows
+	if c.cfg.Sessions == nil {
+		return nil
+	}
+	uri, open, err := c.cfg.Sessions.Load(c.cfg.BMC)
+	if err != nil {
+		return fmt.Errorf("recall the session on BMC %s: %w", c.cfg.BMC, err)
+	}
+	c.orphan, c.reap = uri, open
+	return nil
+}
+
+func (c *Client) current() *session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session
+}
+
+// drop forgets a session that the BMC no longer knows.
+func (c *Client) drop(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == s {
+		c.session = nil
+	}
+}
+
+// ensure returns the open session or logs in; calls at the same time share one
+// login.
+func (c *Client) ensure(ctx context.Context) (*session, error) {
+	if s := c.current(); s != nil {
+		return s, nil
+	}
+	if err := c.lock(ctx, "log in"); err != nil {
+		return nil, err
+	}
+	defer c.unlock()
+	if s := c.current(); s != nil {
+		return s, nil
+	}
+	return c.logIn(ctx)
+}
+
+func (c *Client) lock(ctx context.Context, op string) error {
+	select {
+	case c.login <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return classify(ctx, op, ctx.Err())
+	}
+}
+
+func (c *Client) unlock() { <-c.login }
+
+// logIn tries each candidate once. The caller holds login.
+func (c *Client) logIn(ctx context.Context) (*session, error) {
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return nil, fault.New(fault.Canceled, "log in", "the connection to this BMC was closed")
+	}
+	candidates, err := c.cfg.Logins.Candidates(c.cfg.BMC)
+	if err != nil {
+		return nil, fmt.Errorf("get the login of BMC %s: %w", c.cfg.BMC, err)
+	}
+	err = fault.New(fault.Denied, "log in", "no login is known for this BMC").
+		WithHint("give the BMC's user and password to the agent")
+	for _, creds := range candidates {
+		var s *session
+		if s, err = c.tryLogin(ctx, creds); err == nil {
+			if len(candidates) > 1 {
+				err = c.cfg.Logins.Prove(c.cfg.BMC, creds)
+			}
+			return s, err
+		}
+		if !fault.Is(err, fault.Denied) {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+// LogIn opens a session with creds in place of the present one, which a change
+// of the password has ended, and proves by it that the BMC accepts them. A
+// refusal of an earlier time does not count.
+func (c *Client) LogIn(ctx context.Context, creds Credentials) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Write)
+	defer cancel()
+	if err := c.lock(ctx, "log in"); err != nil {
+		return err
+	}
+	defer c.unlock()
+	c.mu.Lock()
+	c.session = nil
+	delete(c.refused, creds)
+	c.mu.Unlock()
+	_, err := c.tryLogin(ctx, creds)
+	return err
+}
+
+// Try proves creds of any user by a session that is deleted at once. Our own
+// session stays.
+func (c *Client) Try(ctx context.Context, creds Credentials) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Write)
+	defer cancel()
+	if err := c.lock(ctx, "log in"); err != nil {
+		return err
+	}
+	defer c.unlock()
+	s, err := c.openSession(ctx, creds)
+	if err == nil {
+		err = c.endSession(ctx, s)
+	}
+	return err
+}
+
+// Credentials are those that the BMC accepts from us: the open session's, or
+// those of a login made now.
+func (c *Client) Credentials(ctx context.Context) (Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
+	defer cancel()
+	s, err := c.ensure(ctx)
+	if err != nil {
+		return Credentials{}, err
+	}
+	return s.creds, nil
+}
+
+// LoggedIn is what the open session was opened with; false if there is none.
+func (c *Client) LoggedIn() (Credentials, bool) {
+	if s := c.current(); s != nil {
+		return s.creds, true
+	}
+	return Credentials{}, false
+}
+
+// tryLogin opens our session with creds unless they were refused lately. The
+// caller holds login.
+func (c *Client) tryLogin(ctx context.Context, creds Credentials) (*session, error) {
+	now := c.cfg.Now()
+	c.mu.Lock()
+	old, refused := c.refused[creds]
+	c.mu.Unlock()
+	if refused && now.Before(old.until) {
+		return nil, old.err
+	}
+	if err := c.remember(c.orphan); err != nil {
+		return nil, err
+	}
+	s, err := c.openSession(ctx, creds)
+	if err == nil {
+		return s, c.adopt(ctx, s)
+	}
+	if Uncertain(err) {
+		c.reap = true // the BMC may have opened it all the same
+	}
+	if fault.Is(err, fault.Denied) {
+		rest := min(max(2*old.rest, firstRest), longRest)
+		err = fault.New(fault.Denied, "log in", fmt.Sprintf("the BMC refuses user %q with the password known for it", creds.User)).
+			WithHint(fmt.Sprintf("give the agent the right password; it tries the old one again in %s at the earliest, lest the account is locked", rest))
+		c.mu.Lock()
+		c.refused[creds] = refusal{until: now.Add(rest), rest: rest, err: err}
+		c.mu.Unlock()
+	}
+	return nil, err
+}
+
+// adopt makes s the session in use: it is remembered before it is used, then
+// what an earlier life left open is deleted.
+func (c *Client) adopt(ctx context.Context, s *session) error {
+	if err := c.remember(s.uri); err != nil {
+		_ = c.endSession(ctx, s) // the store's failure is the one to tell
+		return err
+	}
+	c.mu.Lock()
+	c.session = s
+	delete(c.refused, s.creds)
+	c.mu.Unlock()
+	if c.reap && c.reapOrphans(ctx, s) {
+		c.reap, c.orphan = false, ""
+	}
+	return nil
+}
+
+func (c *Client) remember(uri string) error {
+	if c.cfg.Sessions == nil {
+		return nil
+	}
+	if err := c.cfg.Sessions.Save(c.cfg.BMC, uri); err != nil {
+		return fmt.Errorf("remember the session on BMC %s: %w", c.cfg.BMC, err)
+	}
+	return nil
+}
+
+// openSession is the POST that makes a session (DSP0266, session login). A BMC
+// that does not know the Context property is asked again without it.
+func (c *Client) openSession(ctx context.Context, creds Credentials) (*session, error) {
+	root, err := c.Root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req := request{method: http.MethodPost, uri: string(root.SessionsURI()), secrets: []fleet.Secret{creds.Password}}
+	body := map[string]string{"UserName": creds.User, "Password": creds.Password.Reveal()}
+	if c.cfg.Context != "" && !c.noContext {
+		body["Context"] = c.cfg.Context
+	}
+	for {
+		if req.body, err = encode(body); err != nil {
+			return nil, fmt.Errorf("encode the login: %w", err)
+		}
+		reply, err := c.exchange(ctx, req)
+		reply, err = c.judge(req, reply, err)
+		if err == nil {
+			return newSession(reply, string(root.SessionsURI()), creds)
+		}
+		var status *StatusError
+		_, withContext := body["Context"]
+		if !errors.As(err, &status) || status.Status != http.StatusBadRequest || !withContext {
+			return nil, err
+		}
+		delete(body, "Context")
+		c.noContext = true
+	}
+}
+
+func newSession(reply *Reply, collection string, creds Credentials) (*session, error) {
+	s := &session{token: reply.Header.Get("X-Auth-Token"), creds: creds}
+	if s.token == "" {
+		return nil, fault.New(fault.Garbage, "log in", "the BMC accepted the login and sent no token")
+	}
+	var doc struct {
+		ID Text `json:"@odata.id"`
+	}
+	_ = Decode(reply.Body, &doc) // the header names it too
+	for _, uri := range []string{reply.Location(), pathOf(string(doc.ID))} {
+		// Anything else than a member of the sessions is nothing of ours to delete.
+		if strings.HasPrefix(uri, strings.TrimSuffix(collection, "/")+"/") {
+			s.uri = uri
+			break
+		}
+	}
+	return s, nil
+}
+
+func (c *Client) endSession(ctx context.Context, s *session) error {
+	if s.uri == "" {
+		return nil // it ends by the BMC's timeout
+	}
+	req := request{method: http.MethodDelete, uri: s.uri, token: s.token}
+	reply, err := c.exchange(ctx, req)
+	if err == nil && (reply.Status == http.StatusNotFound || reply.Status == http.StatusUnauthorized) {
+		return nil // it is gone already
+	}
+	_, err = c.judge(req, reply, err)
+	return err
+}
+
+// reapOrphans deletes what an earlier life left open: the session it
+// remembered and every one with our Context. It reports whether it is done.
+func (c *Client) reapOrphans(ctx context.Context, s *session) bool {
+	orphans := map[string]bool{}
+	if c.orphan != "" {
+		orphans[c.orphan] = true
+	}
+	all, err := Members(ctx, rawGetter{c, s}, c.rootSessions(), maxReaped)
+	done := err == nil
+	for _, uri := range all {
+		var found struct{ Context Text }
+		body, err := rawGetter{c, s}.Fetch(ctx, string(uri))
+		if err == nil && Decode(body, &found) == nil && c.cfg.Context != "" && string(found.Context) == c.cfg.Context {
+			orphans[string(uri)] = true
+		}
+	}
+	delete(orphans, s.uri)
+	for uri := range orphans {
+		if err := c.endSession(ctx, &session{token: s.token, uri: uri}); err != nil {
+			done = false
+		}
+	}
+	return done
+}
+
+func (c *Client) rootSessions() Link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.root.SessionsURI()
+}
+
+// rawGetter reads with a session that is just being opened.
+type rawGetter struct {
+	c *Client
+	s *session
+}
+
+func (g rawGetter) Fetch(ctx context.Context, uri string) ([]byte, error) {
+	req := request{method: http.MethodGet, uri: uri, token: g.s.token}
+	reply, err := g.c.exchange(ctx, req)
+	if reply, err = g.c.judge(req, reply, err); err != nil {
+		return nil, err
+	}
+	if err := checkJSON(reply.Body, g.c.cfg.Limits.Depth); err != nil {
+		return nil, fault.Wrap(kindOfJSON(err), req.op(), err)
+	}
+	return reply.Body, nil
+}
+
+// Close deletes the session and closes the connection. Give it a context that
+// is alive: the one of the process usually has ended by then. A session that
+// could not be deleted stays remembered for the next start.
+func (c *Client) Close(ctx context.Context) error {
+	defer c.http.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
+	defer cancel()
+	if err := c.lock(ctx, "log out"); err != nil {
+		return err
+	}
+	defer c.unlock()
+	c.mu.Lock()
+	s := c.session
+	c.session, c.closed = nil, true
+	c.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	if err := c.endSession(ctx, s); err != nil {
+		return fmt.Errorf("log out: %w", err)
+	}
+	if c.cfg.Sessions == nil || c.reap {
+		return nil
+	}
+	if err := c.cfg.Sessions.Forget(c.cfg.BMC); err != nil {
+		return fmt.Errorf("forget the session on BMC %s: %w", c.cfg.BMC, err)
+	}
+	return nil
+}

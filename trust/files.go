@@ -1,0 +1,40 @@
+package trust
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// The files in which a process finds its credentials, in a directory of its own.
+const (
+	CertFile = "cert.pem" // our chain, leaf first
+	KeyFile  = "key.pem"  // our private key, mode 0600
+	CAFile   = "ca.pem"   // the roots we believe
+)
+
+// Load reads the credentials in dir.
+func Load(dir string) (Credentials, error) {
+	return LoadFiles(filepath.Join(dir, CertFile), filepath.Join(dir, KeyFile), filepath.Join(dir, CAFile))
+}
+
+// LoadFiles reads credentials from three PEM files.
+func LoadFiles(cert, key, roots string) (Credentials, error) {
+	const op = "load credentials"
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return Credentials{}, fault.Wrap(fault.BadInput, op, err)
+	}
+	pem, err := os.ReadFile(roots)
+	if err != nil {
+		return Credentials{}, fault.Wrap(fault.BadInput, op, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return Credentials{}, fault.New(fault.BadInput, op, roots+" holds no certificate in PEM form")
+	}
+	return Credentials{Certificate: pair, Roots: pool}, nil
+}

@@ -1,0 +1,147 @@
+// Package seal hides a secret so that only the agents it is meant for can read
+// it: HPKE (RFC 9180, base mode, DHKEM X25519, HKDF-SHA256, AES-256-GCM) to each
+// agent's public key. The sealed text is what travels and rests: in a script's
+// `(sealed "…")`, in the Raft log, in snapshots, on disks.
+package seal
+
+import (
+	"crypto/ecdh"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+const (
+	prefix = "chiba1."
+	info   = "chiba secret v1"
+	idSize = 8 // bytes of the key's hash that say whose envelope it is
+)
+
+// PublicKey is where an agent's secrets are sealed to: 32 bytes of X25519.
+type PublicKey []byte
+
+// Key opens what was sealed to its public half. It is safe for concurrent use.
+type Key struct {
+	private hpke.PrivateKey
+	public  PublicKey
+}
+
+// OpenKey reads the key in the file path, and makes it on first use (0600).
+func OpenKey(path string) (*Key, error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeKey(path)
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, "read sealing key", err)
+	}
+	private, err := ecdh.X25519().NewPrivateKey(raw)
+	if err != nil {
+		return nil, fault.Wrap(fault.BadInput, "read sealing key "+path, err)
+	}
+	return newKey(private)
+}
+
+func makeKey(path string) (*Key, error) {
+	const op = "make sealing key"
+	private, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, op, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	if err := os.WriteFile(path+".new", private.Bytes(), 0o600); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	return newKey(private)
+}
+
+func newKey(private *ecdh.PrivateKey) (*Key, error) {
+	key, err := hpke.NewDHKEMPrivateKey(private)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, "use sealing key", err)
+	}
+	return &Key{private: key, public: private.PublicKey().Bytes()}, nil
+}
+
+// Public is what others seal to.
+func (k *Key) Public() PublicKey { return k.public }
+
+// Seal hides plain for every recipient. The text has one envelope each, so its
+// length grows with their number; it tells how long the secret is (its length
+// plus a constant) and nothing else.
+func Seal(recipients []PublicKey, plain fleet.Secret) (string, error) {
+	const op = "seal secret"
+	if len(recipients) == 0 {
+		return "", fault.New(fault.Conflict, op, "no agent is known that could read it").
+			WithHint("wait until the rack's agent has connected: chiba get agents")
+	}
+	envelopes := make([]string, 0, len(recipients))
+	for _, recipient := range recipients {
+		envelope, err := sealOne(recipient, plain)
+		if err != nil {
+			return "", fault.Wrap(fault.Internal, op, err)
+		}
+		envelopes = append(envelopes, base64.RawURLEncoding.EncodeToString(envelope))
+	}
+	return prefix + strings.Join(envelopes, "."), nil
+}
+
+func sealOne(recipient PublicKey, plain fleet.Secret) ([]byte, error) {
+	point, err := ecdh.X25519().NewPublicKey(recipient)
+	if err != nil {
+		return nil, err
+	}
+	public, err := hpke.NewDHKEMPublicKey(point)
+	if err != nil {
+		return nil, err
+	}
+	box, err := hpke.Seal(public, hpke.HKDFSHA256(), hpke.AES256GCM(), []byte(info), []byte(plain.Reveal()))
+	if err != nil {
+		return nil, err
+	}
+	return append(keyID(recipient), box...), nil
+}
+
+func keyID(public PublicKey) []byte {
+	sum := sha256.Sum256(public)
+	return sum[:idSize:idSize]
+}
+
+// Open finds the envelope for k in a sealed text and opens it.
+func (k *Key) Open(sealed string) (fleet.Secret, error) {
+	const op = "open sealed secret"
+	rest, ok := strings.CutPrefix(sealed, prefix)
+	if !ok {
+		return fleet.Secret{}, fault.New(fault.BadInput, op, "it is not in the sealed form")
+	}
+	for text := range strings.SplitSeq(rest, ".") {
+		envelope, err := base64.RawURLEncoding.DecodeString(text)
+		if err != nil || len(envelope) < idSize {
+			return fleet.Secret{}, fault.New(fault.BadInput, op, "it is damaged")
+		}
+		if string(envelope[:idSize]) != string(keyID(k.public)) {
+			continue
+		}
+		plain, err := hpke.Open(k.private, hpke.HKDFSHA256(), hpke.AES256GCM(), []byte(info), envelope[idSize:])
+		if err != nil {
+			return fleet.Secret{}, fault.Wrap(fault.BadInput, op, err)
+		}
+		return fleet.NewSecret(string(plain)), nil
+	}
+	return fleet.Secret{}, fault.New(fault.Denied, op, "it was not sealed for this agent").
+		WithHint("apply the script again: it is then sealed for every agent that is known now")
+}

@@ -1,0 +1,97 @@
+package seal_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/trust/seal"
+)
+
+const canary = "canary-5f1c"
+
+func key(t *testing.T, path string) *seal.Key {
+	t.Helper()
+	k, err := seal.OpenKey(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSealedForTwoAgents(t *testing.T) {
+	dir := t.TempDir()
+	one, two := key(t, filepath.Join(dir, "one")), key(t, filepath.Join(dir, "two"))
+	other := key(t, filepath.Join(dir, "other"))
+	text, err := seal.Seal([]seal.PublicKey{one.Public(), two.Public()}, fleet.NewSecret(canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(text, canary) {
+		t.Fatal("the sealed text shows the secret")
+	}
+	for _, k := range []*seal.Key{one, two} {
+		plain, openErr := k.Open(text)
+		if openErr != nil || plain.Reveal() != canary {
+			t.Errorf("a recipient can't read it: %v", openErr)
+		}
+	}
+	if _, err := other.Open(text); !fault.Is(err, fault.Denied) || fault.HintOf(err) == "" {
+		t.Errorf("another agent: %v, want denied with a hint", err)
+	}
+}
+
+func TestKeySurvivesRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent", "seal.key")
+	text, err := seal.Seal([]seal.PublicKey{key(t, path).Public()}, fleet.NewSecret(canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := key(t, path).Open(text)
+	if err != nil || plain.Reveal() != canary {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
+func TestDamagedTextIsAnError(t *testing.T) {
+	k := key(t, filepath.Join(t.TempDir(), "k"))
+	text, err := seal.Seal([]seal.PublicKey{k.Public()}, fleet.NewSecret(canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := text[:len(text)-3] + "AAA"
+	for _, damaged := range []string{"", canary, "chiba1.", "chiba1.%%%", text[:len(text)/2], flipped} {
+		if _, openErr := k.Open(damaged); openErr == nil {
+			t.Errorf("%q opened", damaged)
+		} else if strings.Contains(openErr.Error(), canary) {
+			t.Errorf("the error shows the secret: %v", openErr)
+		}
+	}
+}
+
+func TestNobodyToSealFor(t *testing.T) {
+	if _, err := seal.Seal(nil, fleet.NewSecret(canary)); !fault.Is(err, fault.Conflict) {
+		t.Errorf("got %v, want conflict", err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	k, err := seal.OpenKey(filepath.Join(f.TempDir(), "k"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	text, err := seal.Seal([]seal.PublicKey{k.Public()}, fleet.NewSecret(canary))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add("chiba1.AAAA.AAAA")
+	f.Fuzz(func(t *testing.T, sealed string) {
+		plain, openErr := k.Open(sealed)
+		if openErr == nil && plain.Reveal() != canary {
+			t.Errorf("%q opened to something nobody sealed", sealed)
+		}
+	})
+}
