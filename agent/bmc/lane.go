@@ -169,22 +169,22 @@ func (l *Lane) fetch(ctx context.Context, prio Priority, uri string) (body []byt
 }
 
 // write is one paced write; there is never more than one.
-func (l *Lane) write(ctx context.Context, prio Priority, do func() (*redfish.Reply, error)) (reply *redfish.Reply, err error) {
-	err = l.paced(ctx, prio, l.writes, func() error {
-		reply, err = do()
-		return err
-	})
-	return reply, err
+func (l *Lane) write(ctx context.Context, prio Priority, do func() error) error {
+	return l.paced(ctx, prio, l.writes, do)
 }
 
 func (l *Lane) patch(ctx context.Context, prio Priority, uri redfish.Link, body any) error {
-	_, err := l.write(ctx, prio, func() (*redfish.Reply, error) { return l.client.Patch(ctx, string(uri), body) })
-	return err
+	return l.write(ctx, prio, func() error {
+		_, err := l.client.Patch(ctx, string(uri), body)
+		return err
+	})
 }
 
 func (l *Lane) post(ctx context.Context, prio Priority, uri string, body any) error {
-	_, err := l.write(ctx, prio, func() (*redfish.Reply, error) { return l.client.Post(ctx, uri, body) })
-	return err
+	return l.write(ctx, prio, func() error {
+		_, err := l.client.Post(ctx, uri, body)
+		return err
+	})
 }
 
 // paced runs do when it is its turn and the breaker lets it.

@@ -3,6 +3,7 @@ package bmc
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -25,9 +26,7 @@ type source func(ctx context.Context, v *view, ref scl.Ref) (sample, error)
 func sources() map[string]source {
 	table := map[string]source{}
 	for _, part := range []map[string]source{systemSources(), partSources(), sensorSources(), chassisSources(), bmcSources()} {
-		for name, s := range part {
-			table[name] = s
-		}
+		maps.Copy(table, part)
 	}
 	return table
 }

@@ -352,7 +352,7 @@ func firmware(value func(member) fleet.Value) source {
 				continue
 			}
 			var f member
-			err := redfish.Get(ctx, v, m, &f)
+			err = redfish.Get(ctx, v, m, &f)
 			return one(id, value(f), m), err
 		}
 		all, err := resources[member](ctx, v, members, what)
@@ -377,7 +377,7 @@ func (v *view) firmwareLinks(ctx context.Context) ([]redfish.Link, redfish.Link,
 	if p.root.UpdateService == "" {
 		return nil, "", absent("firmware inventory")
 	}
-	if err := redfish.Get(ctx, v, p.root.UpdateService, &service); err != nil {
+	if err = redfish.Get(ctx, v, p.root.UpdateService, &service); err != nil {
 		return nil, p.root.UpdateService, err
 	}
 	members, err := redfish.Members(ctx, v, service.FirmwareInventory, maxParts)

@@ -89,7 +89,7 @@ func (v *view) power(ctx context.Context, word string) outcome {
 	if !known {
 		return failed(fault.New(fault.BadInput, "power", fmt.Sprintf("there is no power command %q", word)))
 	}
-	s, _, err := v.recentSystem(ctx)
+	s, err := v.recentSystem(ctx)
 	if err != nil {
 		return failed(err)
 	}
@@ -101,7 +101,7 @@ func (v *view) power(ctx context.Context, word string) outcome {
 		o.status, o.after = fleet.Unchanged, o.before
 		return o
 	}
-	_, err = v.reset(ctx, s, p.types)
+	used, err := v.reset(ctx, s, p.types)
 	v.lane.stale()
 	if err != nil && !redfish.Uncertain(err) {
 		return o.with(err)
@@ -110,7 +110,11 @@ func (v *view) power(ctx context.Context, word string) outcome {
 		o.status = fleet.Attempted
 		return o.orUnknown(err)
 	}
-	return v.lane.await(ctx, s, p, o).orUnknown(err)
+	o = v.lane.await(ctx, s, p, o).orUnknown(err)
+	if used != p.types[0] && o.status.OK() {
+		o.after += " (by " + string(used) + ": this BMC offers no " + string(p.types[0]) + ")"
+	}
+	return o
 }
 
 // stale drops what was read of the system before it was changed.

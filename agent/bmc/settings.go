@@ -165,18 +165,15 @@ func (a attempted) Error() string { return a.note }
 // confirm reads back what was written, until it is so or its time is over.
 func (l *Lane) confirm(ctx context.Context, t thing, settings []scl.Setting, err error) []verdict {
 	out := make([]verdict, len(settings))
-	var proof proven
-	var blind attempted
-	var doubt unproven
-	switch {
-	case asError(err, &doubt):
-		return fill(out, verdict{status: fleet.Unknown, err: err})
-	case err == nil, redfish.Uncertain(err): // look what became of it
-	case asError(err, &proof):
+	switch e := err.(type) { //nolint:errorlint // a thing returns these as they are
+	case unproven:
+		return fill(out, verdict{status: fleet.Unknown, err: e})
+	case proven:
 		return fill(out, verdict{status: fleet.Confirmed})
-	case asError(err, &blind):
-		return fill(out, verdict{status: fleet.Attempted, note: blind.note})
-	default:
+	case attempted:
+		return fill(out, verdict{status: fleet.Attempted, note: e.note})
+	}
+	if err != nil && !redfish.Uncertain(err) { // else look what became of it
 		return fill(out, verdict{status: statusOf(err), err: err})
 	}
 	deadline := l.cfg.Now().Add(t.settles(l))

@@ -276,7 +276,7 @@ func proposeError(op string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return fault.Wrap(fault.Canceled, op, err)
 	default: // not leading, shutting down, disk
-		return &fault.Error{Kind: fault.Unavailable, Op: op, Err: err, Hint: "try again; chiba status tells whether the coordinator leads"}
+		return &fault.Error{Kind: fault.Unavailable, Op: op, Err: err, Hint: "try again in a moment; the coordinator's log says more"}
 	}
 }
 

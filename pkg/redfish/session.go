@@ -153,6 +153,18 @@ func (c *Client) Try(ctx context.Context, creds Credentials) error {
 	return err
 }
 
+// Credentials are those that the BMC accepts from us: the open session's, or
+// those of a login made now.
+func (c *Client) Credentials(ctx context.Context) (Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
+	defer cancel()
+	s, err := c.ensure(ctx)
+	if err != nil {
+		return Credentials{}, err
+	}
+	return s.creds, nil
+}
+
 // LoggedIn is what the open session was opened with; false if there is none.
 func (c *Client) LoggedIn() (Credentials, bool) {
 	if s := c.current(); s != nil {
