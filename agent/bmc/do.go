@@ -156,12 +156,12 @@ func (v *view) indicator(ctx context.Context, word string) outcome {
 // clearLog empties the event log. What is read back may hold new entries, so
 // that only their number tells.
 func (v *view) clearLog(ctx context.Context) outcome {
-	service, uri, err := v.logService(ctx)
+	service, err := v.logService(ctx)
 	if err != nil {
 		return failed(err)
 	}
 	if service.Actions.Clear.Target == "" {
-		return failed(fault.New(fault.Unsupported, "clear the log", "this BMC can't clear the log "+lastSegment(uri)))
+		return failed(fault.New(fault.Unsupported, "clear the log", "this BMC can't clear the log "+lastSegment(service.uri)))
 	}
 	before, _, err := v.eventLog(ctx)
 	if err != nil {

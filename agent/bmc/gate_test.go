@@ -13,7 +13,7 @@ import (
 
 func TestGateLetsTheMoreUrgentGoFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
+		g := newGate()
 		if err := g.enter(t.Context(), Inventory); err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +37,7 @@ func TestGateLetsTheMoreUrgentGoFirst(t *testing.T) {
 
 func TestGateIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
+		g := newGate()
 		ctx, cancel := context.WithCancel(t.Context())
 		if err := g.enter(ctx, Person); err != nil {
 			t.Fatal(err)
@@ -67,7 +67,7 @@ func TestGateIsBounded(t *testing.T) {
 }
 
 func TestGateWidens(t *testing.T) {
-	g := newGate(1)
+	g := newGate()
 	g.widen(3)
 	g.widen(1) // never narrower
 	for range 3 {

@@ -102,6 +102,7 @@ type Lane struct {
 	mu      sync.Mutex
 	where   *places
 	plan    *samplingPlan
+	log     *logService
 	allowed map[string][]string // reset types by the action's target
 	recent  recentSystem
 	latency time.Duration
@@ -121,8 +122,8 @@ func New(cfg Config) (*Lane, error) {
 	return &Lane{
 		cfg:     cfg,
 		client:  client,
-		reads:   newGate(1), // widened once the BMC is seen to speak HTTP/2
-		writes:  newGate(1),
+		reads:   newGate(), // widened once the BMC is seen to speak HTTP/2
+		writes:  newGate(),
 		brk:     newBreaker(cfg.Rest, cfg.Now, cfg.Jitter),
 		allowed: map[string][]string{},
 	}, nil

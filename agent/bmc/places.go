@@ -155,7 +155,7 @@ func (l *Lane) forget(err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.where, l.plan, l.recent = nil, nil, recentSystem{}
+	l.where, l.plan, l.log, l.recent = nil, nil, nil, recentSystem{}
 }
 
 // manager reads the BMC itself.

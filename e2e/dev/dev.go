@@ -14,9 +14,8 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/agent"
 	"github.com/chiba-mesh/chiba/coordinator"
@@ -48,13 +47,12 @@ type Options struct {
 	Ready func(ctx context.Context) error
 }
 
-// fleet is a running dev fleet.
+// running is a running dev fleet.
 type running struct {
 	layout
 	opts  Options
 	rack  rack
 	mesh  string
-	tasks *errgroup.Group
 	began time.Time
 }
 
@@ -156,23 +154,22 @@ func launch(name string, run func(context.Context) error, failed chan<- error) p
 // serve says that the fleet is ready and waits for its end.
 func (f *running) serve(ctx context.Context, failed <-chan error) error {
 	f.say("ready in %s", time.Since(f.began).Round(10*time.Millisecond))
-	tour := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	toured := make(chan error, 1)
+	var tour sync.WaitGroup
 	if f.opts.Ready != nil {
-		ctx, cancel := context.WithCancel(ctx)
-		defer func() { cancel(); <-tour }()
-		go func() { defer close(tour); tour <- f.opts.Ready(ctx) }()
-	} else {
-		close(tour)
+		tour.Go(func() { toured <- f.opts.Ready(ctx) })
 	}
+	defer tour.Wait()
+	defer cancel()
 	for {
 		select {
 		case err := <-failed:
 			return err
-		case err := <-tour:
+		case err := <-toured:
 			if err != nil && ctx.Err() == nil {
 				return err
 			}
-			tour = nil
 		case <-ctx.Done():
 			return nil
 		}

@@ -165,6 +165,16 @@ func (c *Client) Credentials(ctx context.Context) (Credentials, error) {
 	return s.creds, nil
 }
 
+// Secrets are the open session's token and password, so that they can be taken
+// out of what is shown.
+func (c *Client) Secrets() []fleet.Secret {
+	s := c.current()
+	if s == nil {
+		return nil
+	}
+	return []fleet.Secret{fleet.NewSecret(s.token), s.creds.Password}
+}
+
 // LoggedIn is what the open session was opened with; false if there is none.
 func (c *Client) LoggedIn() (Credentials, bool) {
 	if s := c.current(); s != nil {
