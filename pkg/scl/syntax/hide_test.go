@@ -40,6 +40,17 @@ func TestSecretsStayHidden(t *testing.T) {
 	}
 }
 
+func TestUnquotedSecretsStayHidden(t *testing.T) {
+	for _, src := range []string{
+		`(user "root" (password p4ssw0rd))`, `(user "root" (password pass p4ss w0rd))`, `(password sealed p4ss)`, `(password p4:s'{s},x@)`,
+	} {
+		tree, diags := syntax.Read("x", []byte(src+" @"))
+		if text := diags.String() + tree.Show(tree.Forms[0]); strings.Contains(text, "p4") || strings.Contains(text, "w0") {
+			t.Errorf("%s shows the password:\n%s", src, text)
+		}
+	}
+}
+
 func TestHiddenOnlyWhereNeeded(t *testing.T) {
 	const src = "(log \"enter password\") ; a password for (this) \"x\" @\n(show \"a\" cpu.temp) @\n"
 	_, diags := syntax.Read("x", []byte(src))
