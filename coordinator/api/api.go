@@ -58,6 +58,8 @@ type Config struct {
 	Commands Commands
 	Agents   Agents
 	Feed     *feed.Feed
+	// Patience is how long one message to a slow reader may take; default 30 s.
+	Patience time.Duration
 	// Raft tells the state of the log, for the Status call.
 	Raft func() (state string, commit, applied uint64)
 	Log  *slog.Logger
@@ -72,6 +74,9 @@ type Server struct {
 
 // New is a server that is not listening yet.
 func New(c Config) *Server {
+	if c.Patience <= 0 {
+		c.Patience = writeTimeout
+	}
 	return &Server{conf: c, streams: make(chan struct{}, maxStreams)}
 }
 
@@ -118,7 +123,7 @@ func (s *Server) handler() http.Handler {
 		connect.WithInterceptors(faults{}),
 		connect.WithRecover(s.recovered),
 	))
-	return identified(mux)
+	return s.identified(mux)
 }
 
 // recovered makes an error of a panic: a bug that one call has found must not
@@ -135,14 +140,15 @@ func stopped() error {
 
 // caller is who calls, and the means to bound how long writing to them takes.
 type caller struct {
-	name   string
-	writer *http.ResponseController
+	name     string
+	writer   *http.ResponseController
+	patience time.Duration
 }
 
 type callerKey struct{}
 
 // identified lets operators in and notes who they are.
-func identified(next http.Handler) http.Handler {
+func (s *Server) identified(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 			http.Error(w, "a client certificate is needed", http.StatusUnauthorized)
@@ -153,7 +159,7 @@ func identified(next http.Handler) http.Handler {
 			http.Error(w, "the certificate is not an operator's", http.StatusForbidden)
 			return
 		}
-		c := &caller{name: id.Name, writer: http.NewResponseController(w)}
+		c := &caller{name: id.Name, writer: http.NewResponseController(w), patience: s.conf.Patience}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
 }
@@ -163,14 +169,17 @@ func callerOf(ctx context.Context) *caller {
 	return c
 }
 
-// send writes one message of a stream, within 30 s.
+// send writes one message of a stream, within the patience we have. The deadline
+// is lifted again: HTTP/2 would reset a stream that is merely idle.
 func send[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) error {
-	if c := callerOf(ctx); c != nil {
-		if err := c.writer.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return fault.Wrap(fault.Internal, "send", err)
-		}
+	c := callerOf(ctx)
+	if err := c.writer.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
+		return fault.Wrap(fault.Internal, "send", err)
 	}
-	return stream.Send(m)
+	if err := stream.Send(m); err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Internal, "send", c.writer.SetWriteDeadline(time.Time{}))
 }
 
 // streaming takes a slot for a stream.

@@ -206,3 +206,37 @@ func TestAWatcherThatDoesNotRead(t *testing.T) {
 	}
 	_ = stream.Close()
 }
+
+func TestAnIdleWatchLives(t *testing.T) {
+	w := newWorldWith(t, 50*time.Millisecond)
+	f := w.watch(false)
+	w.apply("one", powerOn)
+	f.expect("script one", "run R1")
+	<-time.After(300 * time.Millisecond) // several times what a message may take
+	w.apply("two", powerOn)
+	f.expect("script two", "run R2")
+}
+
+// Nobody may hold a handler for ever by not reading.
+func TestTheServersPatienceEnds(t *testing.T) {
+	w := newWorldWith(t, 200*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := w.fleet.Watch(ctx, connect.NewRequest(&pb.WatchRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := &pb.Event{Body: &pb.Event_Firing{Firing: &pb.Firing{Condition: strings.Repeat("x", 1<<20)}}}
+	for range 200 {
+		w.feed.Publish(event)
+	}
+	<-time.After(time.Second) // the windows are full, the handler waits, then gives up
+	n := 0
+	for stream.Receive() {
+		n++
+	}
+	if stream.Err() == nil || n >= 200 {
+		t.Errorf("after %d events: %v", n, stream.Err())
+	}
+	_ = stream.Close()
+}

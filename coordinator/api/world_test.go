@@ -45,6 +45,8 @@ type world struct {
 	stop    func()
 	seqs    map[string]uint64
 	keys    map[string]*seal.Key
+
+	patience time.Duration // of the server
 }
 
 // agents are fake agents.
@@ -96,8 +98,14 @@ func (a *agents) set(f func()) {
 // off.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldWith(t, 0)
+}
+
+func newWorldWith(t *testing.T, patience time.Duration) *world {
+	t.Helper()
 	w := &world{
-		t: t, dir: t.TempDir(), machine: state.New(), feed: feed.New(), seqs: map[string]uint64{}, keys: map[string]*seal.Key{},
+		patience: patience,
+		t:        t, dir: t.TempDir(), machine: state.New(), feed: feed.New(), seqs: map[string]uint64{}, keys: map[string]*seal.Key{},
 		agents: &agents{connected: map[string]bool{"r1": true}, asked: map[string]*pb.Query{}},
 	}
 	w.agents.answer = func(context.Context, string, *pb.Query, func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error) {
@@ -132,7 +140,7 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	server := api.New(api.Config{
-		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Feed: w.feed, Log: log,
+		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Feed: w.feed, Log: log, Patience: w.patience,
 		Raft: func() (name string, commit, applied uint64) { return "Leader", 7, 7 },
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
