@@ -164,13 +164,23 @@ func build() string {
 // seconds after Run has begun.
 func (a *Agent) Ready() <-chan struct{} { return a.first.done }
 
+// looked waits until the agent is ready.
+func (a *Agent) looked(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.first.done:
+		return nil
+	}
+}
+
 // Run works until ctx ends or a part of the agent fails, then deletes the sessions
 // on the BMCs, within five seconds, and closes the spool.
-func (a *Agent) Run(ctx context.Context) error {
-	defer a.Close()
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.Close()) }()
 	defer a.leave(ctx)
 	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.nodes))
-	if err := errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
+	if err = errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -241,7 +251,7 @@ func (a *Agent) ruleStates() (states []core.State, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
 		for _, raw := range tx.All(spool.Rules, "") {
 			var s core.State
-			if err := json.Unmarshal(raw, &s); err != nil {
+			if err = json.Unmarshal(raw, &s); err != nil {
 				return fault.Wrap(fault.Garbage, "read rule states", err)
 			}
 			states = append(states, s)
