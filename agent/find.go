@@ -113,7 +113,7 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 	}
 	for _, c := range candidates {
 		if a.strangers.add(c.Pin) {
-			a.log.Warn("a BMC that is not in the catalogue", obs.BMC, c.Pin, obs.Addr, c.Addresses[0], obs.Reason, strings.Join(c.Names, " "))
+			a.log.Info("a BMC that is not in the catalogue", obs.BMC, c.Pin, obs.Addr, c.Addresses[0], obs.Reason, strings.Join(c.Names, " "))
 		}
 	}
 }

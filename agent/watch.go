@@ -80,7 +80,7 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 		w.doing.Go(func() { w.sample(ctx, r) })
 	}
 	for _, f := range out.Fire {
-		w.log.Info("a rule fires", obs.Script, string(f.Firing.Script), obs.Rule, f.Firing.Rule, obs.Node, string(f.Firing.Node), obs.Reason, f.Firing.Held)
+		w.log.Warn("rule fired", obs.Script, string(f.Firing.Script), obs.Rule, f.Firing.Rule, obs.Node, string(f.Firing.Node), obs.Reason, f.Firing.Held)
 		if f.Firing.Held == "" {
 			w.doing.Go(func() { w.fire(ctx, f) })
 		}

@@ -226,7 +226,7 @@ func TestSummary(t *testing.T) {
 	if err != nil || first.Serial != "SN7" || first.Power != "on" || first.Health != "OK" || first.State != fleet.Ready || len(first.BMC) != 32 {
 		t.Errorf("%+v, %v", first, err)
 	}
-	if err := l.Close(t.Context()); err != nil {
+	if err = l.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.Stats().Sessions; n != 0 || s.open {

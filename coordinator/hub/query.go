@@ -33,7 +33,7 @@ func (h *Hub) Query(ctx context.Context, rack string, q *pb.Query, each func(*pb
 	case h.queries <- struct{}{}:
 		defer func() { <-h.queries }()
 	case <-ctx.Done():
-		return nil, fault.New(fault.Unavailable, op, "too many questions are under way").WithHint("try again in a moment")
+		return nil, fault.Wrap(fault.KindOf(ctx.Err()), op, ended(ctx.Err()))
 	}
 	s := h.session(rack)
 	if s == nil {

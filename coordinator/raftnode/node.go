@@ -276,7 +276,7 @@ func proposeError(op string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return fault.Wrap(fault.Canceled, op, err)
 	default: // not leading, shutting down, disk
-		return &fault.Error{Kind: fault.Unavailable, Op: op, Err: err, Hint: "try again; chiba status tells whether the coordinator leads"}
+		return &fault.Error{Kind: fault.Unavailable, Op: op, Err: err, Hint: "try again in a moment; the coordinator's log says more"}
 	}
 }
 
@@ -305,10 +305,22 @@ func (n *Node) Snapshot() error {
 func (n *Node) Close() error {
 	n.once.Do(func() {
 		close(n.shut)
-		for range inFlight { // Raft forgets what it has queued when it is shut down
-			n.slots <- struct{}{}
-		}
+		n.settle()
 		n.err = errors.Join(n.raft.Shutdown().Error(), n.wal.Close(), n.lock.Close())
 	})
 	return n.err
+}
+
+// settle waits until Raft has answered every proposal: it forgets what it has
+// queued when it is shut down. A disk that hangs does not hold the process.
+func (n *Node) settle() {
+	enough := time.NewTimer(proposeTimeout)
+	defer enough.Stop()
+	for range inFlight {
+		select {
+		case n.slots <- struct{}{}:
+		case <-enough.C:
+			return
+		}
+	}
 }

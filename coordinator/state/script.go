@@ -72,7 +72,7 @@ func (m *Machine) scriptOK(s *pb.Script) error {
 	}
 	if _, known := m.scripts[s.GetName()]; !known && len(m.scripts) >= MaxScripts {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("there are %d standing scripts already", MaxScripts)).
-			WithHint("remove some: chiba script rm NAME")
+			WithHint("remove some: chiba delete script NAME")
 	}
 	return sourceOK(op, s.GetSource(), s.GetDigest())
 }
@@ -96,7 +96,7 @@ func (m *Machine) runOK(r *pb.Run) error {
 	open := len(m.runs) - m.ended()
 	if open >= MaxOpenRuns {
 		return fault.New(fault.Conflict, op, fmt.Sprintf("%d runs have not ended yet", open)).
-			WithHint("wait, or cancel some: chiba run cancel ID")
+			WithHint("wait, or cancel some: chiba cancel run ID")
 	}
 	seen := map[string]bool{}
 	for _, rack := range r.GetRacks() {
@@ -149,7 +149,7 @@ func (m *Machine) removeScript(name string) Outcome {
 
 func noScript(name string) error {
 	return fault.New(fault.NotFound, "remove script", fmt.Sprintf("no script named %q stands", name)).
-		WithHint("see which do: chiba script ls")
+		WithHint("see which do: chiba get scripts")
 }
 
 // cancelRun ends a run. Applied at or after the run's deadline it is not a
@@ -159,7 +159,7 @@ func (m *Machine) cancelRun(at int64, c *pb.CancelRun) Outcome {
 	r := m.findRun(c.GetId())
 	if r == nil {
 		return Outcome{Err: fault.New(fault.NotFound, op, fmt.Sprintf("there is no run %q", c.GetId())).
-			WithHint("see which there are: chiba run ls")}
+			WithHint("see which there are: chiba get runs")}
 	}
 	if r.msg.GetEndedUnixMs() != 0 {
 		return refused(fault.Conflict, op, fmt.Sprintf("run %s is %s already", c.GetId(), r.msg.GetState()))

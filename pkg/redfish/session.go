@@ -153,6 +153,28 @@ func (c *Client) Try(ctx context.Context, creds Credentials) error {
 	return err
 }
 
+// Credentials are those that the BMC accepts from us: the open session's, or
+// those of a login made now.
+func (c *Client) Credentials(ctx context.Context) (Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
+	defer cancel()
+	s, err := c.ensure(ctx)
+	if err != nil {
+		return Credentials{}, err
+	}
+	return s.creds, nil
+}
+
+// Secrets are the open session's token and password, so that they can be taken
+// out of what is shown.
+func (c *Client) Secrets() []fleet.Secret {
+	s := c.current()
+	if s == nil {
+		return nil
+	}
+	return []fleet.Secret{fleet.NewSecret(s.token), s.creds.Password}
+}
+
 // LoggedIn is what the open session was opened with; false if there is none.
 func (c *Client) LoggedIn() (Credentials, bool) {
 	if s := c.current(); s != nil {

@@ -24,7 +24,7 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 		TLSConfig:         b.tlsConfig(),
 		ReadHeaderTimeout: 15 * time.Second,
 		IdleTimeout:       10 * time.Minute,
-		MaxHeaderBytes:    8 << 10,
+		MaxHeaderBytes:    4 << 10, // net/http adds 4 KiB of its own: 8 in all
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),

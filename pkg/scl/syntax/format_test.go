@@ -11,6 +11,7 @@ import (
 
 func TestFormat(t *testing.T) {
 	sources(t, "format", func(t *testing.T, file string, src []byte) {
+		t.Helper()
 		out, diags := syntax.Format(filepath.Base(file), src)
 		if len(diags) > 0 {
 			t.Fatal(diags)

@@ -1,0 +1,268 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/scl/compile"
+	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust/seal"
+)
+
+// NotReading is the code of a form that writes, in a script that may only read.
+const NotReading syntax.Code = "SCL0401"
+
+// script is a checked script and what it means in this fleet.
+type script struct {
+	file     string
+	program  *scl.Program
+	warnings syntax.Diagnostics
+	racks    []string // that have a node it concerns, sorted
+	sealed   []byte   // its source, in which no secret can be read
+}
+
+// request is what a caller sent.
+type request struct {
+	file       string
+	source     []byte
+	allowEmpty bool
+	readOnly   bool
+}
+
+// check makes a script of r, or tells what is wrong with it. From here on the
+// source as it was sent goes nowhere: only the sealed one does.
+func (s *Server) check(r request) (*script, *pb.Diagnostics, error) {
+	if err := r.named(); err != nil {
+		return nil, nil, err
+	}
+	program, diags := compile.Source(r.file, r.source)
+	if diags.Errors() > 0 {
+		return nil, diagnostics(diags), nil
+	}
+	nodes := s.nodes()
+	groups := s.groups.standing(s.conf.Machine)
+	if !r.allowEmpty {
+		diags = append(diags, compile.Names(r.source, program, s.known(nodes, groups))...)
+	}
+	if r.readOnly {
+		diags = append(diags, writing(r, program)...)
+	}
+	if diags.Errors() > 0 {
+		return nil, diagnostics(diags), nil
+	}
+	sc := &script{file: r.file, program: program, warnings: diags, racks: racksOf(program, nodes, groups)}
+	var err error
+	sc.sealed, err = s.seal(r, sc)
+	return sc, nil, err
+}
+
+// named sees to it that the file has a name that can be kept and shown.
+func (r *request) named() error {
+	const longest = 1024
+	if r.file == "" {
+		r.file = "script"
+	}
+	if len(r.file) > longest || strings.ContainsFunc(r.file, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return fault.New(fault.BadInput, "read the script", "the name of its file is too long or can't be printed").WithHint("rename the file")
+	}
+	return nil
+}
+
+func diagnostics(ds syntax.Diagnostics) *pb.Diagnostics {
+	return &pb.Diagnostics{Text: ds.String(), Json: ds.JSON(), Errors: int32(ds.Errors())}
+}
+
+func (s *Server) nodes() []fleet.Node {
+	known := s.conf.Machine.Nodes()
+	nodes := make([]fleet.Node, len(known))
+	for i, n := range known {
+		nodes[i] = wire.FromNode(n)
+	}
+	return nodes
+}
+
+// known are the names that a script may use.
+func (s *Server) known(nodes []fleet.Node, groups map[string]scl.Target) compile.Known {
+	var k compile.Known
+	for _, n := range nodes {
+		k.Nodes = append(k.Nodes, string(n.Name))
+	}
+	for _, a := range s.conf.Machine.Agents() {
+		k.Racks = append(k.Racks, a.GetRack())
+		k.Sites = append(k.Sites, a.GetSite())
+	}
+	for name := range groups {
+		k.Groups = append(k.Groups, name)
+	}
+	for _, list := range []*[]string{&k.Racks, &k.Sites, &k.Groups} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return k
+}
+
+// writing reports the forms of a program that are more than reading.
+func writing(r request, p *scl.Program) syntax.Diagnostics {
+	tree, _ := syntax.Read(r.file, r.source)
+	var diags syntax.Diagnostics
+	refuse := func(at syntax.Span) {
+		diags = append(diags, tree.Diagnose(NotReading, at, "this form does more than reading", "use it with: chiba apply"))
+	}
+	for _, g := range p.Groups {
+		refuse(g.Span)
+	}
+	for _, c := range p.Configs {
+		refuse(c.Span)
+	}
+	for _, m := range p.Monitors {
+		refuse(m.Span)
+	}
+	for _, step := range p.Steps {
+		if len(step.Action) > 0 {
+			refuse(step.Span)
+		}
+	}
+	return diags[:min(len(diags), syntax.MaxDiagnostics)]
+}
+
+// targets are all targets of a program but those of its groups, which concern a
+// node only where they are used.
+func targets(p *scl.Program) []scl.Target {
+	var all []scl.Target
+	for _, c := range p.Configs {
+		all = append(all, c.Target)
+	}
+	for _, m := range p.Monitors {
+		all = append(all, m.Target)
+	}
+	for _, s := range p.Steps {
+		all = append(all, s.Target)
+	}
+	return all
+}
+
+// racksOf are the racks that have a node the program may concern. What a where
+// reads is known on the rack alone, so a node that it may select counts.
+func racksOf(p *scl.Program, nodes []fleet.Node, groups map[string]scl.Target) []string {
+	own := map[string]scl.Target{}
+	for _, g := range p.Groups {
+		own[g.Name] = g.Members
+	}
+	group := func(name string) (scl.Target, bool) {
+		if t, ok := own[name]; ok {
+			return t, true
+		}
+		t, ok := groups[name]
+		return t, ok
+	}
+	found := map[string]bool{}
+	var racks []string
+	all := targets(p)
+	for _, n := range nodes {
+		rack := string(n.Rack)
+		if found[rack] || !concerns(all, scl.Subject{Node: n, Group: group}) {
+			continue
+		}
+		found[rack] = true
+		racks = append(racks, rack)
+	}
+	slices.Sort(racks)
+	return racks
+}
+
+func concerns(targets []scl.Target, s scl.Subject) bool {
+	return slices.ContainsFunc(targets, func(t scl.Target) bool { return t.Match(s) != scl.False })
+}
+
+// seal makes the source in which every secret can be read by the agents of the
+// script's racks alone.
+func (s *Server) seal(r request, sc *script) ([]byte, error) {
+	const op = "seal the script's secrets"
+	sealed, err := compile.Rewrite(r.source, sc.program, func(secret scl.Secret) (string, error) {
+		keys, err := s.keys(sc.racks)
+		if err != nil {
+			return "", err
+		}
+		return seal.Seal(keys, secret.Literal)
+	})
+	if err != nil {
+		return nil, err
+	}
+	again, diags := compile.Source(r.file, sealed)
+	if diags.Errors() > 0 || literal(again) {
+		// Nothing of it is told: it could be the secret.
+		return nil, fault.New(fault.Internal, op, "it could not be made sure that none is left")
+	}
+	return sealed, nil
+}
+
+// literal reports whether a program still holds a secret that can be read.
+func literal(p *scl.Program) bool {
+	for _, c := range p.Configs {
+		for _, s := range c.Settings {
+			if !s.Secret.Literal.Empty() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keys are the sealing keys of the racks' agents.
+func (s *Server) keys(racks []string) ([]seal.PublicKey, error) {
+	var keys []seal.PublicKey
+	var missing []error
+	for _, a := range s.conf.Machine.Agents() {
+		if _, concerned := slices.BinarySearch(racks, a.GetRack()); !concerned {
+			continue
+		}
+		if len(a.GetSealKey()) == 0 {
+			missing = append(missing, fmt.Errorf("the agent of rack %s has no sealing key", a.GetRack()))
+			continue
+		}
+		keys = append(keys, a.GetSealKey())
+	}
+	if len(missing) > 0 {
+		return nil, fault.Wrap(fault.Conflict, "seal", errors.Join(missing...))
+	}
+	return keys, nil
+}
+
+// groups remembers the groups of standing scripts, so that a script is compiled
+// for them once.
+type groups struct {
+	mu    sync.Mutex
+	known map[string][]scl.Group // by the script's digest
+}
+
+// standing are the groups of all standing scripts, by name. Where two scripts
+// make the same one, the later in the order of names counts.
+func (g *groups) standing(m *state.Machine) map[string]scl.Target {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	fresh, all := map[string][]scl.Group{}, map[string]scl.Target{}
+	for _, sc := range m.Sources() {
+		found, ok := g.known[sc.GetDigest()]
+		if !ok {
+			if program, _ := compile.Source(sc.GetFile(), sc.GetSource()); program != nil {
+				found = program.Groups
+			}
+		}
+		fresh[sc.GetDigest()] = found
+		for _, group := range found {
+			all[group.Name] = group.Members
+		}
+	}
+	g.known = fresh
+	return all
+}

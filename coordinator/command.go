@@ -1,0 +1,80 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/trust"
+)
+
+// Command is `chiba coordinator`.
+func Command() *cobra.Command {
+	var c Config
+	var certs string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:     "coordinator --state DIR",
+		GroupID: cli.GroupRun,
+		Short:   "run a coordinator",
+		Long: `Run a coordinator: it keeps the scripts, lets the racks' agents in, hands them
+their work, records what came of it, and serves the API.
+
+Its certificate says who it is. The directory of --certs holds cert.pem, key.pem
+and ca.pem; that of --state holds the log, and belongs to one coordinator for
+good. It ends with SIGINT or SIGTERM.`,
+		Example: `  chiba coordinator --state /var/lib/chiba --certs /etc/chiba`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c.Dir == "" {
+				return cli.UsageError("a state directory is needed", "add --state DIR")
+			}
+			if certs == "" {
+				certs = c.Dir
+			}
+			var err error
+			if c.Credentials, err = trust.Load(certs); err != nil {
+				return err
+			}
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
+			}
+			c.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			c.Build = build()
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return run(ctx, cmd, c)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&c.Dir, "state", "", "`directory` of the log")
+	flags.StringVar(&certs, "certs", "", "`directory` of cert.pem, key.pem and ca.pem (default that of --state)")
+	flags.StringVar(&c.MeshAddr, "mesh-addr", ":7443", "`address` for agents (QUIC, UDP)")
+	flags.StringVar(&c.APIAddr, "api-addr", ":7443", "`address` for people and programs (HTTPS, TCP)")
+	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
+	return cmd
+}
+
+func run(ctx context.Context, cmd *cobra.Command, conf Config) error {
+	c, err := New(conf)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "agents: %s\napi: https://%s\n", c.MeshAddr(), c.APIAddr())
+	return c.Run(ctx)
+}
+
+// build is the version that the binary was built from.
+func build() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
+}

@@ -1,0 +1,232 @@
+// Package coordinator composes the process that decides: the replicated state
+// behind Raft, the hub that holds the agents' sessions, and the API. None of its
+// children imports it.
+package coordinator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chiba-mesh/chiba/coordinator/api"
+	"github.com/chiba-mesh/chiba/coordinator/feed"
+	"github.com/chiba-mesh/chiba/coordinator/hub"
+	"github.com/chiba-mesh/chiba/coordinator/raftnode"
+	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust"
+)
+
+const (
+	// overdueEvery is how often runs are compared with their deadlines.
+	overdueEvery = time.Second
+	// grace is how long after a run's deadline a rack may still report: the
+	// agents keep the same deadline, and their last results are on the way.
+	grace = 15 * time.Second
+)
+
+// Config is what a Coordinator needs.
+type Config struct {
+	Name        string // default: that of the certificate, which it must be
+	Dir         string // of the log; readable for its owner alone
+	MeshAddr    string // host:port (UDP) for agents; port 0 takes a free one
+	APIAddr     string // host:port (TCP) for people and programs; likewise
+	Credentials trust.Credentials
+	Build       string
+	Log         *slog.Logger
+}
+
+// Coordinator is one coordinator. All methods are safe for concurrent use.
+type Coordinator struct {
+	conf  Config
+	node  *raftnode.Node
+	hub   *hub.Hub
+	api   *api.Server
+	mesh  *mesh.Listener
+	web   net.Listener
+	mach  *state.Machine
+	feed  *feed.Feed
+	ready chan struct{}
+	close func() error
+}
+
+// New opens the log and the two sockets. Call Run, or Close.
+func New(c Config) (*Coordinator, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	co := &Coordinator{conf: c, mach: state.New(), feed: feed.New(), ready: make(chan struct{})}
+	co.close = sync.OnceValue(co.shut)
+	co.hub = hub.New(hub.Config{Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log})
+	co.api = api.New(api.Config{
+		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed,
+		Raft: co.status, Log: c.Log,
+	})
+	if err := co.open(); err != nil {
+		return nil, errors.Join(err, co.Close())
+	}
+	return co, nil
+}
+
+func (c *Config) check() error {
+	const op = "start the coordinator"
+	if c.Log == nil || c.Dir == "" || c.Credentials.Certificate.Leaf == nil {
+		return fault.New(fault.Internal, op, "directory, credentials and log are needed")
+	}
+	id, err := trust.IdentityOf(c.Credentials.Certificate.Leaf)
+	if err != nil {
+		return err
+	}
+	if c.Name == "" {
+		c.Name = id.Name
+	}
+	if id != (trust.Identity{Role: trust.Coordinator, Name: c.Name}) {
+		return fault.New(fault.BadInput, op, "its certificate is of "+id.String()+", not of coordinator "+c.Name).
+			WithHint("give it a certificate of that role and name")
+	}
+	return nil
+}
+
+func (c *Coordinator) open() error {
+	key, err := resetKey(filepath.Join(c.conf.Dir, "reset.key"))
+	if err != nil {
+		return err
+	}
+	c.node, err = raftnode.Open(raftnode.Config{
+		Dir: filepath.Join(c.conf.Dir, "raft"), Name: c.conf.Name, Machine: c.mach, Applied: c.applied, Log: c.conf.Log,
+	})
+	if err != nil {
+		return err
+	}
+	c.mesh, err = mesh.Listen(c.conf.MeshAddr, c.conf.Credentials.Server(trust.Agent), key)
+	if err != nil {
+		return err
+	}
+	c.web, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", c.conf.APIAddr)
+	return fault.Wrap(fault.Unavailable, "listen for the API at "+c.conf.APIAddr, err)
+}
+
+// resetKey is kept, so that a restarted process ends the connections of the one
+// before at once.
+func resetKey(path string) (*[32]byte, error) {
+	const op = "keep the reset key"
+	var key [32]byte
+	data, err := os.ReadFile(path)
+	if err == nil && len(data) == len(key) {
+		copy(key[:], data)
+		return &key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	_, _ = rand.Read(key[:]) // never fails, see its documentation
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	return &key, fault.Wrap(fault.Unavailable, op, os.WriteFile(path, key[:], 0o600))
+}
+
+// applied runs between two commands: none of the three waits.
+func (c *Coordinator) applied(o state.Outcome) {
+	c.hub.Applied(o)
+	c.feed.Publish(o.Events...)
+	c.feed.Touch(o.Runs...)
+}
+
+// commands proposes to the log, which is opened after those who use it.
+type commands struct{ c *Coordinator }
+
+func (p commands) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error) {
+	return p.c.node.Propose(ctx, c)
+}
+
+func (c *Coordinator) status() (name string, commit, applied uint64) {
+	s := c.node.Status()
+	return s.State, s.Commit, s.Applied
+}
+
+// MeshAddr is where agents dial.
+func (c *Coordinator) MeshAddr() string { return c.mesh.Addr() }
+
+// APIAddr is where people call.
+func (c *Coordinator) APIAddr() string { return c.web.Addr().String() }
+
+// Ready is closed when agents and people are served.
+func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
+
+// Run serves until ctx ends, and closes everything. An error means that the
+// process can't go on.
+func (c *Coordinator) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.node.Run(ctx) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.node.Ready():
+		}
+		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
+		group.Go(func() error { return c.api.Run(ctx, c.web, c.conf.Credentials.Server(trust.Operator)) })
+		group.Go(func() error { return c.expire(ctx) })
+		close(c.ready)
+		c.conf.Log.Info("coordinator ready", "mesh", c.MeshAddr(), "api", c.APIAddr())
+		return nil
+	})
+	return errors.Join(group.Wait(), c.Close())
+}
+
+// expire ends the runs whose racks have not answered by the deadline.
+func (c *Coordinator) expire(ctx context.Context) error {
+	ticker := time.NewTicker(overdueEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			c.endOverdue(ctx, now.Add(-grace))
+		}
+	}
+}
+
+// endOverdue ends the runs that should have ended by then.
+func (c *Coordinator) endOverdue(ctx context.Context, then time.Time) {
+	for _, id := range c.mach.Overdue(then.UnixMilli()) {
+		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: "deadline"}}})
+		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
+			c.conf.Log.Warn("ending an overdue run", obs.Run, id, obs.Err, err)
+		}
+	}
+}
+
+// Close closes what New has opened. Run does so itself; Close may be called
+// again.
+func (c *Coordinator) Close() error { return c.close() }
+
+func (c *Coordinator) shut() error {
+	var errs []error
+	if c.web != nil {
+		if err := c.web.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if c.mesh != nil {
+		errs = append(errs, c.mesh.Close())
+	}
+	if c.node != nil {
+		errs = append(errs, c.node.Close())
+	}
+	return errors.Join(errs...)
+}
