@@ -29,8 +29,9 @@ import (
 const (
 	spoolFile = "spool.db"
 	sealFile  = "seal.key"
-	// readyAfter is the longest wait for BMCs that do not answer.
+	// readyAfter is the longest wait for BMCs and coordinators that do not answer.
 	readyAfter = 2 * time.Second
+	lookAtAcks = 10 * time.Millisecond
 )
 
 // Agent is the process of a rack. Its methods are safe for concurrent use.
@@ -56,6 +57,7 @@ type Agent struct {
 
 	strangers seenOnce // of find's goroutine
 	first     firstPass
+	ready     chan struct{}
 
 	// What reaches the world outside; tests put fakes in its place.
 	now         func() time.Time
@@ -113,6 +115,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		links:     make(chan core.Link, 1),
 		targets:   make(chan struct{}, 1),
 		strangers: make(seenOnce),
+		ready:     make(chan struct{}),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	a.runs.init()
@@ -160,23 +163,54 @@ func build() string {
 	return "unknown"
 }
 
-// Ready is closed when every node of the catalogue has been reached once, or two
-// seconds after Run has begun.
-func (a *Agent) Ready() <-chan struct{} { return a.first.done }
+// Ready is closed when every node of the catalogue has been looked at once and a
+// coordinator knows what was found, or two seconds after Run has begun.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// getReady closes Ready when it is time.
+func (a *Agent) getReady(ctx context.Context) error {
+	defer close(a.ready)
+	waiting, cancel := context.WithTimeout(ctx, readyAfter)
+	defer cancel()
+	tick := time.NewTicker(lookAtAcks)
+	defer tick.Stop()
+	for told := false; !told; {
+		select {
+		case <-waiting.Done():
+			a.first.giveUp()
+			return nil
+		case <-tick.C:
+		}
+		c, err := a.spool.Cursor()
+		if err != nil {
+			return err
+		}
+		told = a.first.over() && c.First == c.Next
+	}
+	return nil
+}
+
+// looked waits until every node has been looked at, or that took too long.
+func (a *Agent) looked(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.first.done:
+		return nil
+	}
+}
 
 // Run works until ctx ends or a part of the agent fails, then deletes the sessions
 // on the BMCs, within five seconds, and closes the spool.
-func (a *Agent) Run(ctx context.Context) error {
-	defer a.Close()
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.Close()) }()
 	defer a.leave(ctx)
 	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.nodes))
-	if err := errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
+	if err = errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	overdue := time.AfterFunc(readyAfter, a.first.giveUp)
-	defer overdue.Stop()
-	for _, part := range []func(context.Context) error{a.find, a.watch, a.work, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {
@@ -234,6 +268,15 @@ func (f *firstPass) reached(n *node) {
 	}
 }
 
+func (f *firstPass) over() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (f *firstPass) giveUp() { f.once.Do(func() { close(f.done) }) }
 
 // ruleStates are the states of the rules as they were kept.
@@ -241,7 +284,7 @@ func (a *Agent) ruleStates() (states []core.State, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
 		for _, raw := range tx.All(spool.Rules, "") {
 			var s core.State
-			if err := json.Unmarshal(raw, &s); err != nil {
+			if err = json.Unmarshal(raw, &s); err != nil {
 				return fault.Wrap(fault.Garbage, "read rule states", err)
 			}
 			states = append(states, s)

@@ -116,6 +116,7 @@ func (a *Agent) await(ctx context.Context, n *node, c scl.Command) fleet.Result 
 	defer cancel()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	begun := a.now()
 	var r fleet.Result
 	for {
 		r.Attempts++
@@ -129,7 +130,7 @@ func (a *Agent) await(ctx context.Context, n *node, c scl.Command) fleet.Result 
 		}
 		select {
 		case <-ctx.Done():
-			return failed(r, fault.New(fault.Timeout, "wait", fmt.Sprintf("%s was not true within %s", c.Until.Text, patience)))
+			return failed(r, fault.New(fault.Timeout, "wait", fmt.Sprintf("%s was not true within %s", c.Until.Text, a.now().Sub(begun).Truncate(time.Second))))
 		case <-tick.C:
 		}
 	}

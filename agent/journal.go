@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -77,7 +78,7 @@ func (a *Agent) leftover(r *run, n *node, u unit) (left *fleet.Result, err error
 			return nil
 		}
 		msg := &pb.Result{}
-		if err := proto.Unmarshal(raw, msg); err != nil {
+		if err = proto.Unmarshal(raw, msg); err != nil {
 			return fault.Wrap(fault.Garbage, "read journal", err)
 		}
 		result := wire.FromResult(msg)
@@ -162,7 +163,7 @@ func (a *Agent) finish(r *run, why error) error {
 // intendFiring notes a firing as it is before its next command: what is done so
 // far, and that command as unknown.
 func (a *Agent) intendFiring(key string, f fleet.Firing, next scl.Command) error {
-	f.Results = append(f.Results[:len(f.Results):len(f.Results)], unknownResult(f.Node, next.Text))
+	f.Results = append(slices.Clip(f.Results), unknownResult(f.Node, next.Text))
 	return a.spool.Update(func(tx *spool.Tx) error {
 		tx.PutMessage(spool.Intents, key, wire.ToFiring(f))
 		return nil

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -52,7 +53,7 @@ func (a *Agent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent
 		return refused(fault.New(fault.BadInput, "read script", diags.String()))
 	}
 	x := &query{Agent: a, units: unitsOf(program), plan: q.GetPlan(), send: send, failed: make(map[fleet.NodeName]bool)}
-	if err := x.allowed(program); err != nil {
+	if err := errors.Join(x.allowed(program), x.looked(ctx)); err != nil {
 		return refused(err)
 	}
 	chosen := x.chosen(ctx, program)

@@ -130,10 +130,14 @@ func unitsOf(p *scl.Program) []unit {
 	return units
 }
 
-// work does the runs that the spool holds, until ctx ends.
+// work does the runs that the spool holds, until ctx ends. It waits for the first
+// look at the rack: a run must not fail because its agent has just started.
 func (a *Agent) work(ctx context.Context) error {
 	var working sync.WaitGroup
 	defer working.Wait()
+	if err := a.looked(ctx); err != nil {
+		return err
+	}
 	for {
 		accepted, err := a.accepted()
 		if err != nil {
@@ -163,7 +167,7 @@ func (a *Agent) accepted() (all []*pb.Run, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
 		for _, raw := range tx.All(spool.Runs, "") {
 			r := &pb.Run{}
-			if err := proto.Unmarshal(raw, r); err != nil {
+			if err = proto.Unmarshal(raw, r); err != nil {
 				return fault.Wrap(fault.Garbage, "read runs", err)
 			}
 			all = append(all, r)
@@ -196,7 +200,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	for n, units := range chosen {
 		group.Go(func() error { return a.doNode(ctx, deadline, r, n, units) })
 	}
-	if err := group.Wait(); err != nil || ctx.Err() != nil {
+	if err := group.Wait(); err != nil {
 		return err
 	}
 	return a.finish(r, r.stopped(deadline))
@@ -279,9 +283,6 @@ func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []u
 			if was, err = a.doUnit(ctx, deadline, r, n, u, stop); err != nil {
 				return err
 			}
-			if ctx.Err() != nil {
-				return nil // what is left is for the next start
-			}
 		}
 		ok = ok && was == markOK
 		if was == markStop && stop == nil {
@@ -318,7 +319,7 @@ func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, s
 	}
 	results := a.perform(deadline, n, u)
 	if ctx.Err() != nil {
-		return markStop, nil
+		return markStop, ctx.Err()
 	}
 	return a.record(r, n, u, results)
 }

@@ -44,9 +44,9 @@ func (v *vault) Candidates(bmc string) ([]redfish.Credentials, error) {
 		return nil, fault.Wrap(fault.Internal, op, err)
 	}
 	for _, k := range logins {
-		password, err := v.key.Open(k.Sealed)
-		if err != nil {
-			return nil, fault.Wrap(fault.Denied, op, err)
+		password, openErr := v.key.Open(k.Sealed)
+		if openErr != nil {
+			return nil, fault.Wrap(fault.Denied, op, openErr)
 		}
 		all = append(all, redfish.Credentials{User: k.User, Password: password})
 	}
