@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,7 +94,7 @@ func (v *view) chassisLinks(ctx context.Context) ([]redfish.Link, error) {
 		if err != nil && len(all) == 0 {
 			return nil, err
 		}
-		all = links(append(all[:len(all):len(all)], listed...))
+		all = links(append(slices.Clip(all), listed...))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
