@@ -1,15 +1,34 @@
-// Command chiba runs whole data centres through their BMCs.
+// Command chiba runs whole data centres through their BMCs. This file is the
+// switch: every tree brings its own commands.
 package main
 
 import (
+	"embed"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/chiba-mesh/chiba/agent"
+	"github.com/chiba-mesh/chiba/coordinator"
+	"github.com/chiba-mesh/chiba/e2e/dev"
+	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/pkg/ctl"
+	"github.com/chiba-mesh/chiba/pkg/sim"
 )
 
-func main() {
-	root := &cobra.Command{Use: "chiba"}
-	if err := root.Execute(); err != nil {
-		os.Exit(1)
+//go:embed docs/examples/*.scl
+var docs embed.FS
+
+func command() *cobra.Command {
+	examples, err := fs.Sub(docs, "docs/examples")
+	if err != nil {
+		panic(err) // the path above is wrong: nothing can run
 	}
+	root := cli.NewRoot()
+	root.AddCommand(ctl.Commands()...)
+	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), sim.Command())
+	return root
 }
+
+func main() { os.Exit(cli.Main(command())) }

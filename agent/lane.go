@@ -5,6 +5,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
@@ -15,7 +16,7 @@ type lane interface {
 	Plan(ctx context.Context, settings []scl.Setting) []fleet.Change
 	Apply(ctx context.Context, settings []scl.Setting) []fleet.Result
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
-	Dump(ctx context.Context, format string) ([]byte, error)
+	Dump(ctx context.Context) (*redfish.Tree, error)
 	Summary(ctx context.Context) (fleet.Node, error)
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error

@@ -20,8 +20,9 @@ const (
 	// announcements must not fill our memory. What is in it stays.
 	MaxAddresses = 10_000
 	// retryAfter is the wait before an address is probed again that did not
-	// answer; reprobeAfter, one that did: keys change and addresses move.
-	retryAfter   = 10 * time.Second
+	// answer; it doubles with each failure up to reprobeAfter, which is the wait
+	// for one that did: keys change and addresses move.
+	retryAfter   = 5 * time.Second
 	reprobeAfter = 5 * time.Minute
 )
 
@@ -55,7 +56,9 @@ type row struct {
 	names   map[string]bool
 	first   time.Time
 	seen    time.Time
-	probed  time.Time // zero: never
+	asking  bool      // a probe is under way
+	probed  time.Time // when it was last answered; zero: never
+	failed  int       // probes in a row that failed
 	pin     string    // "": it did not answer
 	problem string
 }
@@ -79,11 +82,28 @@ func (t *Table) See(now time.Time, s Sighting) (probe bool) {
 	if s.Name != "" && len(r.names) < 8 {
 		r.names[s.Name] = true
 	}
-	if !r.due(now) {
-		return false
+	return r.ask(now)
+}
+
+// Due are the addresses to be probed again now, although nothing was seen anew.
+// The caller must answer each with Probed.
+func (t *Table) Due(now time.Time) []string {
+	var due []string
+	for address, r := range t.rows {
+		if r.ask(now) {
+			due = append(due, address)
+		}
 	}
-	r.probed = now
-	return true
+	slices.Sort(due)
+	return due
+}
+
+// Problem is why an address did not answer; "" if it did, or was not asked.
+func (t *Table) Problem(address string) string {
+	if r := t.rows[address]; r != nil {
+		return r.problem
+	}
+	return ""
 }
 
 // room reports whether one more address fits. It looks for expired ones at most
@@ -96,12 +116,20 @@ func (t *Table) room(now time.Time) bool {
 	return len(t.rows) < MaxAddresses
 }
 
-func (r *row) due(now time.Time) bool {
-	again := reprobeAfter
-	if r.pin == "" {
-		again = retryAfter
+// ask reports whether the address is to be probed now, and takes note of it.
+func (r *row) ask(now time.Time) bool {
+	if !r.asking && (r.probed.IsZero() || now.Sub(r.probed) >= r.wait()) {
+		r.asking = true
+		return true
 	}
-	return r.probed.IsZero() || now.Sub(r.probed) >= again
+	return false
+}
+
+func (r *row) wait() time.Duration {
+	if r.failed == 0 || r.failed > 6 {
+		return reprobeAfter
+	}
+	return min(retryAfter<<(r.failed-1), reprobeAfter)
 }
 
 // Probed tells what answered at an address: a key, or nothing and why.
@@ -110,10 +138,12 @@ func (t *Table) Probed(now time.Time, address, pin string, err error) {
 	if r == nil {
 		return // it expired meanwhile
 	}
-	r.probed, r.pin, r.problem = now, pin, ""
+	r.asking, r.probed = false, now
 	if err != nil {
-		r.pin, r.problem = "", err.Error()
+		r.failed, r.pin, r.problem = r.failed+1, "", err.Error()
+		return
 	}
+	r.failed, r.pin, r.problem = 0, pin, ""
 }
 
 // Expire forgets addresses that were not seen for long.
@@ -188,7 +218,7 @@ func (r *row) answer(now time.Time) string {
 		return "answers with key " + r.pin
 	case r.problem != "":
 		return fmt.Sprintf("did not answer %s ago: %s", now.Sub(r.probed).Truncate(time.Second), r.problem)
-	case !r.probed.IsZero():
+	case r.asking:
 		return "is being asked for its key"
 	default:
 		return "not asked yet"

@@ -44,10 +44,12 @@ func TestProbesAreRare(t *testing.T) {
 		err   error
 	}{
 		{0, true, errors.New("refused")},
-		{5 * time.Second, false, nil},
-		{10 * time.Second, true, nil}, // it did not answer: soon again
+		{4 * time.Second, false, nil},
+		{5 * time.Second, true, errors.New("refused")}, // it did not answer: soon again
+		{14 * time.Second, false, nil},
+		{15 * time.Second, true, nil}, // and later each time
 		{time.Minute, false, nil},     // it did
-		{5*time.Minute + 10*time.Second, true, nil},
+		{5*time.Minute + 15*time.Second, true, nil},
 	} {
 		if got := table.See(at(step.at), s); got != step.probe {
 			t.Errorf("at %v: probe is %v, want %v", step.at, got, step.probe)
@@ -55,6 +57,29 @@ func TestProbesAreRare(t *testing.T) {
 		if step.probe {
 			table.Probed(at(step.at), s.Address, "sha256/x", step.err)
 		}
+	}
+}
+
+func TestDueWithoutASighting(t *testing.T) {
+	var table discovery.Table
+	table.See(at(0), discovery.Sighting{Address: "10.0.0.5:443", Found: "static"})
+	if due := table.Due(at(time.Hour)); due != nil {
+		t.Errorf("due while a probe is under way: %v", due)
+	}
+	table.Probed(at(0), "10.0.0.5:443", "", errors.New("refused"))
+	if got := table.Problem("10.0.0.5:443"); got != "refused" {
+		t.Errorf("the problem is %q", got)
+	}
+	wait := time.Duration(0)
+	for range 12 {
+		wait = min(max(5*time.Second, 2*wait), 5*time.Minute)
+		if due := table.Due(at(wait - 1)); due != nil {
+			t.Errorf("due before %v", wait)
+		}
+		if diff := cmp.Diff([]string{"10.0.0.5:443"}, table.Due(at(wait))); diff != "" {
+			t.Errorf("after %v: %s", wait, diff)
+		}
+		table.Probed(at(0), "10.0.0.5:443", "", errors.New("refused"))
 	}
 }
 

@@ -43,6 +43,7 @@ func TestKill9AtAnyMoment(t *testing.T) {
 			agent.wait("ready")
 		}
 		apply.kill()
+		w.linked()
 		// Whether that apply was committed before the crash is open; this one
 		// settles what the rack shall be.
 		if got := w.run("apply", path, "--yes"); got.code != 0 {

@@ -29,10 +29,16 @@ type firing struct {
 }
 
 type plan struct {
+	Nodes   int
 	Changes []struct{ Node, Path, Before, After, Verdict, Note string }
 }
 
 type stats struct {
 	Node                     string
 	Writes, Sessions, Logins int
+}
+
+type agent struct {
+	Name      string
+	Connected bool
 }

@@ -168,6 +168,21 @@ func (w *world) decode(v any, args ...string) {
 	}
 }
 
+// linked waits until the rack's agent is connected.
+func (w *world) linked() {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		var agents []agent
+		w.decode(&agents, "get", "agents")
+		if len(agents) == 1 && agents[0].Connected {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the agent did not come back: %+v", agents)
+		}
+	}
+}
+
 // file writes a script into a directory of its own and returns its path.
 func (w *world) file(name, text string) string {
 	w.t.Helper()

@@ -100,7 +100,7 @@ func (v *view) isSystem(ctx context.Context, id string) error {
 
 // boot sets the source of the next boots and reads it back.
 func (v *view) boot(ctx context.Context, word string, once bool) outcome {
-	s, _, err := v.recentSystem(ctx)
+	s, err := v.recentSystem(ctx)
 	if err != nil {
 		return failed(err)
 	}
@@ -138,7 +138,7 @@ func (v *view) indicator(ctx context.Context, word string) outcome {
 		o.status, o.after = fleet.Unchanged, o.before
 		return o
 	}
-	if err := v.setIndicator(ctx, word); err != nil && !redfish.Uncertain(err) {
+	if err = v.setIndicator(ctx, word); err != nil && !redfish.Uncertain(err) {
 		return o.with(err)
 	}
 	now, _, err := v.lane.view(Action).system(ctx)
@@ -156,12 +156,12 @@ func (v *view) indicator(ctx context.Context, word string) outcome {
 // clearLog empties the event log. What is read back may hold new entries, so
 // that only their number tells.
 func (v *view) clearLog(ctx context.Context) outcome {
-	service, uri, err := v.logService(ctx)
+	service, err := v.logService(ctx)
 	if err != nil {
 		return failed(err)
 	}
 	if service.Actions.Clear.Target == "" {
-		return failed(fault.New(fault.Unsupported, "clear the log", "this BMC can't clear the log "+lastSegment(uri)))
+		return failed(fault.New(fault.Unsupported, "clear the log", "this BMC can't clear the log "+lastSegment(service.uri)))
 	}
 	before, _, err := v.eventLog(ctx)
 	if err != nil {

@@ -120,9 +120,9 @@ func warmUp(tb testing.TB, l *bmc.Lane) {
 // A write of which no answer came back is judged by what is read back.
 func TestUncertainWrites(t *testing.T) {
 	b, base := bmctest.Start(t, quick())
-	l := open(t, b, base, newStore(bmcsim.DefaultPassword), func(c *bmc.Config) { c.BMC.Limits.Write = 100 * time.Millisecond })
+	l := open(t, b, base, newStore(bmcsim.DefaultPassword), func(c *bmc.Config) { c.BMC.Limits.Write = time.Second })
 	warmUp(t, l)
-	if err := b.Fault(bmcsim.Fault{Kind: bmcsim.Hang, For: 150 * time.Millisecond}); err != nil {
+	if err := b.Fault(bmcsim.Fault{Kind: bmcsim.Hang, For: 800 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	r := l.Do(t.Context(), bootOnce("pxe"))

@@ -20,7 +20,8 @@ type gate struct {
 	waiting [priorities][]chan struct{} // closed when the waiter is let in
 }
 
-func newGate(size int) *gate { return &gate{size: size} }
+// newGate lets one pass at a time; see widen.
+func newGate() *gate { return &gate{size: 1} }
 
 // enter waits for a place. Each nil return is to be followed by one leave.
 func (g *gate) enter(ctx context.Context, prio Priority) error {

@@ -102,6 +102,7 @@ type Lane struct {
 	mu      sync.Mutex
 	where   *places
 	plan    *samplingPlan
+	log     *logService
 	allowed map[string][]string // reset types by the action's target
 	recent  recentSystem
 	latency time.Duration
@@ -121,8 +122,8 @@ func New(cfg Config) (*Lane, error) {
 	return &Lane{
 		cfg:     cfg,
 		client:  client,
-		reads:   newGate(1), // widened once the BMC is seen to speak HTTP/2
-		writes:  newGate(1),
+		reads:   newGate(), // widened once the BMC is seen to speak HTTP/2
+		writes:  newGate(),
 		brk:     newBreaker(cfg.Rest, cfg.Now, cfg.Jitter),
 		allowed: map[string][]string{},
 	}, nil
@@ -169,22 +170,22 @@ func (l *Lane) fetch(ctx context.Context, prio Priority, uri string) (body []byt
 }
 
 // write is one paced write; there is never more than one.
-func (l *Lane) write(ctx context.Context, prio Priority, do func() (*redfish.Reply, error)) (reply *redfish.Reply, err error) {
-	err = l.paced(ctx, prio, l.writes, func() error {
-		reply, err = do()
-		return err
-	})
-	return reply, err
+func (l *Lane) write(ctx context.Context, prio Priority, do func() error) error {
+	return l.paced(ctx, prio, l.writes, do)
 }
 
 func (l *Lane) patch(ctx context.Context, prio Priority, uri redfish.Link, body any) error {
-	_, err := l.write(ctx, prio, func() (*redfish.Reply, error) { return l.client.Patch(ctx, string(uri), body) })
-	return err
+	return l.write(ctx, prio, func() error {
+		_, err := l.client.Patch(ctx, string(uri), body)
+		return err
+	})
 }
 
 func (l *Lane) post(ctx context.Context, prio Priority, uri string, body any) error {
-	_, err := l.write(ctx, prio, func() (*redfish.Reply, error) { return l.client.Post(ctx, uri, body) })
-	return err
+	return l.write(ctx, prio, func() error {
+		_, err := l.client.Post(ctx, uri, body)
+		return err
+	})
 }
 
 // paced runs do when it is its turn and the breaker lets it.

@@ -74,7 +74,6 @@ type chassis struct {
 	PowerSubsystem     redfish.Link
 	ThermalSubsystem   redfish.Link
 	EnvironmentMetrics redfish.Link
-	Drives             redfish.Link
 }
 
 // drive is what is read of a Drive.

@@ -134,15 +134,16 @@ func (v *view) system(ctx context.Context) (*system, redfish.Link, error) {
 }
 
 // recentSystem is the computer system as read a moment ago, else as read now.
-func (v *view) recentSystem(ctx context.Context) (*system, redfish.Link, error) {
+func (v *view) recentSystem(ctx context.Context) (*system, error) {
 	l := v.lane
 	l.mu.Lock()
-	r, p := l.recent, l.where
+	r := l.recent
 	l.mu.Unlock()
-	if p != nil && !r.at.IsZero() && l.cfg.Now().Sub(r.at) < freshFor {
-		return &r.system, p.system, nil
+	if !r.at.IsZero() && l.cfg.Now().Sub(r.at) < freshFor {
+		return &r.system, nil
 	}
-	return v.system(ctx)
+	s, _, err := v.system(ctx)
+	return s, err
 }
 
 // forget drops the known paths after one of them was not found: firmware
@@ -154,7 +155,7 @@ func (l *Lane) forget(err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.where, l.plan, l.recent = nil, nil, recentSystem{}
+	l.where, l.plan, l.log, l.recent = nil, nil, nil, recentSystem{}
 }
 
 // manager reads the BMC itself.

@@ -3,6 +3,7 @@ package bmc
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -21,13 +22,13 @@ type sample struct {
 // source reads one element. An error makes it unknown with that reason.
 type source func(ctx context.Context, v *view, ref scl.Ref) (sample, error)
 
-// sources is the table of the elements that a BMC answers, by name.
+// elements is the table of what a BMC answers, by name. It is never written to.
+var elements = sync.OnceValue(sources)
+
 func sources() map[string]source {
 	table := map[string]source{}
 	for _, part := range []map[string]source{systemSources(), partSources(), sensorSources(), chassisSources(), bmcSources()} {
-		for name, s := range part {
-			table[name] = s
-		}
+		maps.Copy(table, part)
 	}
 	return table
 }
@@ -39,7 +40,7 @@ func sources() map[string]source {
 // readings are valid all the same.
 func (l *Lane) Read(ctx context.Context, prio Priority, refs []scl.Ref) ([]fleet.Reading, error) {
 	v := l.view(prio)
-	table := sources()
+	table := elements()
 	out := make([]fleet.Reading, len(refs))
 	errs := make([]error, len(refs))
 	var all sync.WaitGroup

@@ -12,7 +12,7 @@ import (
 // systemSources are the elements that the ComputerSystem itself tells.
 func systemSources() map[string]source {
 	of := func(value func(*system) fleet.Value) source {
-		return func(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
+		return func(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 			s, uri, err := v.system(ctx)
 			if err != nil {
 				return sample{uri: uri}, err
@@ -83,7 +83,7 @@ func led(s *system) fleet.Value {
 // bmcSources are the elements of the BMC itself.
 func bmcSources() map[string]source {
 	of := func(value func(*manager) fleet.Value) source {
-		return func(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
+		return func(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 			m, uri, err := v.manager(ctx)
 			if err != nil {
 				return sample{uri: uri}, err

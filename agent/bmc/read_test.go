@@ -19,8 +19,16 @@ import (
 func TestReadsElements(t *testing.T) {
 	b, _, l := start(t, quick(func(c *bmcsim.Config) { c.Serial, c.Model = "SN1", "M1" }))
 	for _, pin := range [][2]string{
-		{"cpu.temp", "61"}, {"temperature_cpu1", "64.5"}, {"cpu.rate", "12"}, {"cpu.power", "100"}, {"fan.speed", "4000"}, {"fantach_fan1", "3900"},
-		{"temp.inlet", "22"}, {"temp.exhaust", "33"}, {"power.watts", "310"}, {"system.asset-tag", "a-1"},
+		{"cpu.temp", "61"},
+		{"temperature_cpu1", "64.5"},
+		{"cpu.rate", "12"},
+		{"cpu.power", "100"},
+		{"fan.speed", "4000"},
+		{"fantach_fan1", "3900"},
+		{"temp.inlet", "22"},
+		{"temp.exhaust", "33"},
+		{"power.watts", "310"},
+		{"system.asset-tag", "a-1"},
 	} {
 		set(t, b, pin[0], pin[1])
 	}
@@ -218,7 +226,7 @@ func TestSummary(t *testing.T) {
 	if err != nil || first.Serial != "SN7" || first.Power != "on" || first.Health != "OK" || first.State != fleet.Ready || len(first.BMC) != 32 {
 		t.Errorf("%+v, %v", first, err)
 	}
-	if err := l.Close(t.Context()); err != nil {
+	if err = l.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.Stats().Sessions; n != 0 || s.open {

@@ -31,10 +31,23 @@ func (v *view) resetBy(ctx context.Context, action redfish.Action, types []schem
 	for _, t := range types {
 		// A BMC that tells no list gets the first choice and judges itself.
 		if len(allowed) == 0 || slices.Contains(allowed, string(t)) {
-			return t, v.lane.post(ctx, v.prio, action.Target, map[string]any{"ResetType": t})
+			return t, v.postReset(ctx, action.Target, t)
 		}
 	}
 	return "", fault.New(fault.Unsupported, "reset", fmt.Sprintf("this BMC offers no %s, only %s", types[0], strings.Join(allowed, ", ")))
+}
+
+// postReset asks again a little later where the BMC says that it can't do it
+// now: iDRACs answer 409 to On shortly after Off. A refusal is certain, so that
+// nothing is done twice.
+func (v *view) postReset(ctx context.Context, target string, t schemas.ResetType) error {
+	const tries = 3
+	for n := 1; ; n++ {
+		err := v.lane.post(ctx, v.prio, target, map[string]any{"ResetType": t})
+		if !fault.Is(err, fault.Conflict) || n == tries || !v.lane.pause(ctx) {
+			return err
+		}
+	}
 }
 
 // resetTypes are the values that the action allows, asked for once.
@@ -89,7 +102,7 @@ func (v *view) power(ctx context.Context, word string) outcome {
 	if !known {
 		return failed(fault.New(fault.BadInput, "power", fmt.Sprintf("there is no power command %q", word)))
 	}
-	s, _, err := v.recentSystem(ctx)
+	s, err := v.recentSystem(ctx)
 	if err != nil {
 		return failed(err)
 	}
@@ -101,7 +114,7 @@ func (v *view) power(ctx context.Context, word string) outcome {
 		o.status, o.after = fleet.Unchanged, o.before
 		return o
 	}
-	_, err = v.reset(ctx, s, p.types)
+	used, err := v.reset(ctx, s, p.types)
 	v.lane.stale()
 	if err != nil && !redfish.Uncertain(err) {
 		return o.with(err)
@@ -110,7 +123,11 @@ func (v *view) power(ctx context.Context, word string) outcome {
 		o.status = fleet.Attempted
 		return o.orUnknown(err)
 	}
-	return v.lane.await(ctx, s, p, o).orUnknown(err)
+	o = v.lane.await(ctx, s, p, o).orUnknown(err)
+	if used != p.types[0] && o.status.OK() {
+		o.after += " (by " + string(used) + ": this BMC offers no " + string(p.types[0]) + ")"
+	}
+	return o
 }
 
 // stale drops what was read of the system before it was changed.

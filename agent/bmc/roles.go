@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -139,10 +140,14 @@ func sampled(found []sensor, ref scl.Ref, what string) (sample, error) {
 	return s, nil
 }
 
+var fanRole = sync.OnceValue(func() role {
+	return role{what: "fan speed", kinds: []string{"Rotational", "Percent"}, contexts: []string{"Fan"}, names: regexp.MustCompile(`fan|pwm|tach`)}
+})
+
 // fanSpeed takes percent where the BMC reports it, else revolutions, and never
 // mixes them.
 func fanSpeed(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
-	r := role{what: "fan speed", kinds: []string{"Rotational", "Percent"}, contexts: []string{"Fan"}, names: regexp.MustCompile(`fan|pwm|tach`)}
+	r := fanRole()
 	found, err := v.sensorsFor(ctx, r)
 	if err != nil {
 		return sample{}, err

@@ -21,6 +21,7 @@ type sensor struct {
 	rpm     fleet.Value // of a fan that reads in percent
 	health  string
 	err     error // why it could not be read; the rest is what is known of it
+	fits    bool  // it is of the role that was asked for
 }
 
 // sensorResource is what is read of a Sensor.
@@ -44,31 +45,32 @@ func (r sensorResource) sensor() sensor {
 	return s
 }
 
-// units are the UCUM codes of DSP0268's ReadingUnits, with what older services
-// write, and the factor to SCL's base unit.
-func units() map[string]fleet.Value {
-	return map[string]fleet.Value{
-		"Cel": fleet.Number(1, fleet.Celsius), "C": fleet.Number(1, fleet.Celsius),
-		"%": fleet.Number(1, fleet.Percent), "Percent": fleet.Number(1, fleet.Percent),
-		"RPM": fleet.Number(1, fleet.RPM), "{rev}/min": fleet.Number(1, fleet.RPM),
-		"W": fleet.Number(1, fleet.Watt), "kW": fleet.Number(1000, fleet.Watt), "mW": fleet.Number(0.001, fleet.Watt),
-		"V": fleet.Number(1, fleet.Volt), "mV": fleet.Number(0.001, fleet.Volt),
-		"A": fleet.Number(1, fleet.Ampere), "mA": fleet.Number(0.001, fleet.Ampere),
-		"Hz": fleet.Number(1, fleet.Hertz), "MHz": fleet.Number(1e6, fleet.Hertz), "s": fleet.Number(1, fleet.Second),
-	}
-}
-
-// quantity is a reading in the base unit of its dimension.
+// quantity is a reading in the base unit of its dimension. Units are the UCUM
+// codes of DSP0268's ReadingUnits, and what older services write.
 func quantity(n redfish.Number, unit, name string) fleet.Value {
 	if !n.Set {
 		return fleet.NoValue("the sensor " + name + " reports no value now")
 	}
-	factor, known := units()[unit]
-	if !known {
+	switch unit {
+	case "Cel", "C":
+		return fleet.Number(n.Value, fleet.Celsius)
+	case "%", "Percent":
+		return fleet.Number(n.Value, fleet.Percent)
+	case "RPM", "{rev}/min":
+		return fleet.Number(n.Value, fleet.RPM)
+	case "W":
+		return fleet.Number(n.Value, fleet.Watt)
+	case "kW":
+		return fleet.Number(n.Value*1000, fleet.Watt)
+	case "mW":
+		return fleet.Number(n.Value/1000, fleet.Watt)
+	case "V":
+		return fleet.Number(n.Value, fleet.Volt)
+	case "A":
+		return fleet.Number(n.Value, fleet.Ampere)
+	default:
 		return fleet.Number(n.Value, fleet.NoUnit)
 	}
-	f, _ := factor.Number()
-	return fleet.Number(n.Value*f, factor.Unit())
 }
 
 // relistAfter is how long the list of sensors is taken for known: OpenBMC adds
@@ -81,10 +83,11 @@ const maxSensors = 1024
 // steady monitor reads only those that it needs. Guarded by the lane's mu.
 type samplingPlan struct {
 	listed   time.Time
-	members  []redfish.Link          // of all Sensors collections
-	legacy   []redfish.Link          // Thermal and Power, of chassis without sensors
-	expanded []redfish.Link          // collections with the query that inlines members
-	traits   map[redfish.Link]sensor // what is known of a member; its value is stale
+	members  []redfish.Link            // of all Sensors collections
+	legacy   []redfish.Link            // Thermal and Power, of chassis without sensors
+	expanded []redfish.Link            // collections with the query that inlines members
+	traits   map[redfish.Link]sensor   // what is known of a member; its value is stale
+	chosen   map[string][]redfish.Link // the members of a role, by what it measures
 }
 
 // samplingPlan lists the sensors if that was not done lately.
@@ -97,7 +100,7 @@ func (v *view) samplingPlan(ctx context.Context) (*samplingPlan, error) {
 	if old != nil && now.Sub(old.listed) < relistAfter {
 		return old, nil
 	}
-	fresh := &samplingPlan{listed: now, traits: map[redfish.Link]sensor{}}
+	fresh := &samplingPlan{listed: now, traits: map[redfish.Link]sensor{}, chosen: map[string][]redfish.Link{}}
 	if err := v.listSensors(ctx, fresh); err != nil {
 		return nil, err
 	}
@@ -159,84 +162,122 @@ func (v *view) listSensors(ctx context.Context, plan *samplingPlan) error {
 // redfishAnswered reports whether err is the BMC's answer, not its silence.
 func redfishAnswered(err error) bool { return !transportFailed(err) && !fault.Is(err, fault.Canceled) }
 
-// sensorsFor reads the sensors that may matter to a role and returns those
-// that do. If none of them could be read the error is the first one's.
+// sensorsFor reads the sensors that a role is made of. If none of them could be
+// read the error is the first one's.
 func (v *view) sensorsFor(ctx context.Context, r role) ([]sensor, error) {
 	plan, err := v.samplingPlan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all := v.readMembers(ctx, plan, r)
+	found := v.readMembers(ctx, plan, r)
 	for _, uri := range plan.legacy {
-		all = append(all, v.legacySensors(ctx, uri)...)
+		for _, s := range v.legacySensors(ctx, uri) {
+			s.fits = r.fits(s)
+			found = append(found, s)
+		}
 	}
-	var found []sensor
+	var fitting []sensor
 	var failed error
 	known := false
-	for _, s := range all {
-		if r.fits(s) {
-			found = append(found, s)
-			known = known || s.value.Known()
-		}
+	for _, s := range found {
 		if failed == nil {
 			failed = s.err
+		}
+		if s.fits {
+			fitting = append(fitting, s)
+			known = known || s.value.Known()
 		}
 	}
 	if !known && failed != nil {
 		return nil, failed
 	}
-	return r.prefer(found), nil
+	return r.prefer(fitting), nil
 }
 
-// readMembers reads the Sensor resources that are known to fit the role, and
-// those of which it is not known yet, once.
+// readMembers reads the Sensor resources of a role. The first time that means
+// all that may be of the role by what is known of them; from then on only
+// those that are.
 func (v *view) readMembers(ctx context.Context, plan *samplingPlan, r role) []sensor {
-	if all, ok := v.readExpanded(ctx, plan); ok {
+	if all, ok := v.readExpanded(ctx, plan, r); ok {
 		return all
 	}
-	wanted := map[redfish.Link]sensor{} // with what is known of it
-	var order []redfish.Link
 	v.lane.mu.Lock()
-	for _, m := range plan.members {
-		trait, known := plan.traits[m]
+	wanted, settled := plan.chosen[r.what]
+	if !settled {
+		wanted = plan.candidates(r)
+	}
+	v.lane.mu.Unlock()
+	found := each(wanted, func(uri redfish.Link) sensor { return v.readSensor(ctx, plan, uri) })
+
+	var chosen []redfish.Link
+	failed := false
+	for i, uri := range wanted {
+		if found[i].fits = settled || r.fits(found[i]); found[i].fits {
+			chosen = append(chosen, uri)
+		}
+		failed = failed || found[i].err != nil
+	}
+	if !settled && !failed {
+		v.lane.mu.Lock()
+		plan.chosen[r.what] = chosen
+		v.lane.mu.Unlock()
+	}
+	return found
+}
+
+// candidates are the sensors that fit the role or may do so. The caller holds
+// the lane's mu.
+func (p *samplingPlan) candidates(r role) []redfish.Link {
+	var found []redfish.Link
+	for _, m := range p.members {
+		trait, known := p.traits[m]
 		if !known {
 			trait = guess(lastSegment(m))
 		}
 		if known && r.fits(trait) || !known && (trait.kind == "" || r.kind(trait)) {
-			wanted[m], order = trait, append(order, m)
+			found = append(found, m)
 		}
 	}
-	v.lane.mu.Unlock()
+	return found
+}
 
-	return each(order, func(uri redfish.Link) sensor {
-		var res sensorResource
-		if err := redfish.Get(ctx, v, uri, &res); err != nil {
-			v.lane.forget(err)
-			s := wanted[uri]
-			s.value, s.rpm, s.err = fleet.NoValue(err.Error()), fleet.Value{}, err
-			return s
-		}
-		s := res.sensor()
+// readSensor reads one Sensor resource. If that fails, what is known of it
+// stands without a value.
+func (v *view) readSensor(ctx context.Context, plan *samplingPlan, uri redfish.Link) sensor {
+	var res sensorResource
+	if err := redfish.Get(ctx, v, uri, &res); err != nil {
+		v.lane.forget(err)
 		v.lane.mu.Lock()
-		plan.traits[uri] = s
-		v.lane.mu.Unlock()
+		defer v.lane.mu.Unlock()
+		s, known := plan.traits[uri]
+		if !known {
+			s = guess(lastSegment(uri))
+		}
+		s.value, s.rpm, s.err = fleet.NoValue(err.Error()), fleet.Value{}, err
 		return s
-	})
+	}
+	s := res.sensor()
+	v.lane.mu.Lock()
+	defer v.lane.mu.Unlock()
+	plan.traits[uri] = s
+	return s
 }
 
 // readExpanded reads whole collections, one request each. A BMC that announces
 // the query and then fails at it is asked member by member from then on.
-func (v *view) readExpanded(ctx context.Context, plan *samplingPlan) ([]sensor, bool) {
+func (v *view) readExpanded(ctx context.Context, plan *samplingPlan, r role) ([]sensor, bool) {
 	v.lane.mu.Lock()
 	queries := plan.expanded
 	v.lane.mu.Unlock()
 	var found []sensor
 	for _, uri := range queries {
 		raw, err := redfish.Entries(ctx, v, uri, maxSensors)
-		for _, r := range raw {
+		for _, body := range raw {
 			var res sensorResource
-			if redfish.Decode(r, &res) == nil && res.ID != "" {
-				found = append(found, res.sensor())
+			if redfish.Decode(body, &res) == nil && res.ID != "" {
+				s := res.sensor()
+				s.fits = r.fits(s)
+				found = append(found, s)
 			}
 		}
 		if err != nil || len(found) == 0 {
@@ -256,11 +297,16 @@ func (v *view) readExpanded(ctx context.Context, plan *samplingPlan) ([]sensor, 
 // "temperature_cpu0_temp"; an empty kind means that it has to be read.
 func guess(id string) sensor {
 	prefix, rest, _ := strings.Cut(id, "_")
-	kinds := map[string]string{
-		"temperature": "Temperature", "fantach": "Rotational", "fanpwm": "Percent", "power": "Power", "voltage": "Voltage",
-		"current": "Current", "energy": "EnergykWh", "utilization": "Percent", "humidity": "Humidity", "airflow": "AirFlow", "pressure": "Pressure",
+	s := sensor{id: id, name: strings.ReplaceAll(rest, "_", " ")}
+	switch prefix {
+	case "temperature", "power", "voltage", "current", "energy", "humidity", "airflow", "pressure":
+		s.kind = prefix // as ReadingType names it, but for the case
+	case "fantach":
+		s.kind = "Rotational"
+	case "fanpwm", "utilization":
+		s.kind = "Percent"
 	}
-	return sensor{id: id, name: strings.ReplaceAll(rest, "_", " "), kind: kinds[prefix]}
+	return s
 }
 
 // legacySensors reads a Thermal or a Power resource (deprecated since 2020, the

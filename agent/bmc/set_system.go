@@ -181,8 +181,10 @@ func (b boot) redfishTarget(word string) (string, error) {
 		return "", fault.New(fault.Unsupported, "set the boot target", fmt.Sprintf("this BMC boots from %s, not from %s",
 			strings.ToLower(strings.Join(b.Targets, ", ")), word))
 	}
-	for _, s := range []schemas.BootSource{schemas.PxeBootSource, schemas.HddBootSource, schemas.CdBootSource, schemas.UsbBootSource,
-		schemas.UefiHTTPBootSource, schemas.BiosSetupBootSource, schemas.DiagsBootSource, schemas.NoneBootSource} {
+	for _, s := range []schemas.BootSource{
+		schemas.PxeBootSource, schemas.HddBootSource, schemas.CdBootSource, schemas.UsbBootSource,
+		schemas.UefiHTTPBootSource, schemas.BiosSetupBootSource, schemas.DiagsBootSource, schemas.NoneBootSource,
+	} {
 		if same(string(s), word) {
 			return string(s), nil
 		}

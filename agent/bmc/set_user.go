@@ -101,7 +101,7 @@ func (userSetting) compare(ctx context.Context, v *view, settings []scl.Setting)
 	looked := false
 	for i, s := range settings {
 		if s.Field == "password" {
-			if c, known := v.comparePassword(s); known {
+			if c, known := v.comparePassword(ctx, s); known {
 				out[i] = c
 				continue
 			}
@@ -129,11 +129,15 @@ func (userSetting) compare(ctx context.Context, v *view, settings []scl.Setting)
 // comparePassword compares without asking the BMC, where that can be: with the
 // password that the lane is logged in with, else with the digest of what was
 // last set.
-func (v *view) comparePassword(s scl.Setting) (fleet.Change, bool) {
+func (v *view) comparePassword(ctx context.Context, s scl.Setting) (fleet.Change, bool) {
 	if s.Secret.Literal.Empty() {
 		return fleet.Change{Verdict: fleet.Unreadable, Note: "the secret was not opened for this agent"}, true
 	}
-	if creds, in := v.lane.client.LoggedIn(); in && creds.User == s.Name {
+	creds, err := v.loggedIn(ctx)
+	if err != nil {
+		return unread([]scl.Setting{s}, err)[0], true
+	}
+	if creds.User == s.Name {
 		return compared("", creds.Password == s.Secret.Literal), true
 	}
 	if v.lane.cfg.Digests == nil {
@@ -144,6 +148,20 @@ func (v *view) comparePassword(s scl.Setting) (fleet.Change, bool) {
 		return fleet.Change{Verdict: fleet.Unreadable, Note: err.Error()}, true
 	}
 	return compared("", same), known
+}
+
+// loggedIn is what the BMC accepts from the lane; it costs a request only where
+// no session is open.
+func (v *view) loggedIn(ctx context.Context) (creds redfish.Credentials, err error) {
+	creds, in := v.lane.client.LoggedIn()
+	if in {
+		return creds, nil
+	}
+	err = v.lane.paced(ctx, v.prio, v.lane.reads, func() error {
+		creds, err = v.lane.client.Credentials(ctx)
+		return err
+	})
+	return creds, err
 }
 
 // roleID is a role as Redfish names it (DSP0266, roles).
@@ -180,14 +198,18 @@ func (userSetting) write(ctx context.Context, v *view, settings []scl.Setting) e
 	if err != nil {
 		return err
 	}
+	creds, err := v.loggedIn(ctx)
+	if err != nil {
+		return err
+	}
 	next := redfish.Credentials{User: user, Password: password}
-	switch creds, in := v.lane.client.LoggedIn(); {
+	switch {
 	case password.Empty() && a == nil:
 		return fault.New(fault.BadInput, "make the user", "this BMC has no user "+user+", and the script gives it no password").
 			WithHint("write its (password …) too")
 	case password.Empty():
 		return v.lane.patch(ctx, v.prio, a.uri, body)
-	case in && creds.User == user:
+	case creds.User == user:
 		return v.changeOwn(ctx, a, body, creds, next)
 	default:
 		return v.changeOther(ctx, a, body, next)
@@ -209,7 +231,7 @@ func (v *view) changeOwn(ctx context.Context, a *account, body map[string]any, o
 	if err != nil && !redfish.Uncertain(err) { // refused: the old one stays
 		return errors.Join(err, l.cfg.Vault.Prove(l.cfg.BMC.BMC, old))
 	}
-	_, loginErr := l.write(ctx, v.prio, func() (*redfish.Reply, error) { return nil, l.client.LogIn(ctx, next) })
+	loginErr := l.write(ctx, v.prio, func() error { return l.client.LogIn(ctx, next) })
 	if loginErr != nil {
 		return unproven{errors.Join(err, fmt.Errorf("prove the new password: %w", loginErr))}
 	}
@@ -234,7 +256,7 @@ func (v *view) changeOther(ctx context.Context, a *account, body map[string]any,
 	if err := v.writeAccount(ctx, a, body, next); err != nil {
 		return err
 	}
-	_, err := l.write(ctx, v.prio, func() (*redfish.Reply, error) { return nil, l.client.Try(ctx, next) })
+	err := l.write(ctx, v.prio, func() error { return l.client.Try(ctx, next) })
 	if storeErr := v.rememberPassword(next); storeErr != nil {
 		return storeErr
 	}
@@ -285,5 +307,3 @@ func (s *accountService) rule() string {
 	}
 	return fmt.Sprintf("it takes passwords of %.0f to %.0f characters, and none that are easily guessed", s.Min.Value, s.Max.Value)
 }
-
-func asError[T error](err error, target *T) bool { return errors.As(err, target) }

@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -156,34 +157,60 @@ func (w verdict) merge(r *fleet.Result) {
 	}
 }
 
-// attempted is what a thing's write returns when the BMC accepted it and its
-// effect can't be read back.
+// attempted is what a thing's write returns when the BMC accepted a password
+// that could not be proved.
 type attempted struct{ note string }
 
 func (a attempted) Error() string { return a.note }
 
-// confirm reads back what was written, until it is so or its time is over.
+// proven is what a thing's write returns when it has proved a password itself.
+type proven struct{}
+
+func (proven) Error() string { return "proven" }
+
+// proofOf is the verdict on a password that a write's end carries.
+func proofOf(err error) (v verdict, certain bool) {
+	if _, ok := errors.AsType[proven](err); ok {
+		return verdict{status: fleet.Confirmed}, true
+	}
+	if a, ok := errors.AsType[attempted](err); ok {
+		return verdict{status: fleet.Attempted, note: a.note}, true
+	}
+	if u, ok := errors.AsType[unproven](err); ok {
+		return verdict{status: fleet.Unknown, err: u}, true
+	}
+	return verdict{}, false
+}
+
+// confirm tells how the settings stand after their write, which ended in err. A
+// password stands as its own proof says; the rest is read back.
 func (l *Lane) confirm(ctx context.Context, t thing, settings []scl.Setting, err error) []verdict {
 	out := make([]verdict, len(settings))
-	var proof proven
-	var blind attempted
-	var doubt unproven
-	switch {
-	case asError(err, &doubt):
-		return fill(out, verdict{status: fleet.Unknown, err: err})
-	case err == nil, redfish.Uncertain(err): // look what became of it
-	case asError(err, &proof):
-		return fill(out, verdict{status: fleet.Confirmed})
-	case asError(err, &blind):
-		return fill(out, verdict{status: fleet.Attempted, note: blind.note})
-	default:
-		return fill(out, verdict{status: statusOf(err), err: err})
+	proof, certain := proofOf(err)
+	if certain {
+		err = nil
 	}
+	if err != nil && !redfish.Uncertain(err) {
+		for i := range out {
+			out[i] = verdict{status: statusOf(err), err: err}
+		}
+		return out
+	}
+	for i, v := range l.settle(ctx, t, settings, err) {
+		if out[i] = v; certain && settings[i].Field == "password" {
+			out[i] = proof
+		}
+	}
+	return out
+}
+
+// settle reads back what was written until it is so or its time is over.
+func (l *Lane) settle(ctx context.Context, t thing, settings []scl.Setting, err error) []verdict {
+	out := make([]verdict, len(settings))
 	deadline := l.cfg.Now().Add(t.settles(l))
 	for {
-		changes := (&group{thing: t, settings: settings}).compare(ctx, l.view(Action))
 		wrong := 0
-		for i, c := range changes {
+		for i, c := range (&group{thing: t, settings: settings}).compare(ctx, l.view(Action)) {
 			if out[i] = l.readBack(c, err); out[i].status != fleet.Confirmed {
 				wrong++
 			}
@@ -207,18 +234,6 @@ func (l *Lane) readBack(c fleet.Change, err error) verdict {
 	default:
 		return verdict{status: fleet.Attempted, note: "it could not be read back: " + c.Note}
 	}
-}
-
-// proven is what a thing's write returns when it has proved its effect itself.
-type proven struct{}
-
-func (proven) Error() string { return "proven" }
-
-func fill(out []verdict, v verdict) []verdict {
-	for i := range out {
-		out[i] = v
-	}
-	return out
 }
 
 // statusOf is how a write that failed with err ended.

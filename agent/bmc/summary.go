@@ -28,23 +28,28 @@ func (l *Lane) Summary(ctx context.Context) (fleet.Node, error) {
 	return n, err
 }
 
-// identity hashes what tells one BMC from all others: the system's UUID and
-// serial, which outlive a new certificate, or its key where it has neither. The
-// ServiceRoot's UUID does not count: OpenBMC makes a new one at each reset to
-// defaults.
+// identity hashes what tells one BMC from all others: the system's UUID, or its
+// serial number where it has none, both of which outlive a new certificate, or
+// else the BMC's key. The ServiceRoot's UUID does not count: OpenBMC makes a
+// new one at each reset to defaults.
 func identity(s *system, pin string) string {
-	uuid := strings.ToLower(string(s.UUID))
-	evidence := strings.Join([]string{uuid, string(s.SerialNumber)}, "\x00")
-	if strings.Trim(uuid, "0-") == "" && s.SerialNumber == "" {
-		evidence = pin
+	evidence := "uuid " + strings.ToLower(string(s.UUID))
+	if strings.Trim(string(s.UUID), "0-") == "" {
+		evidence = "serial " + string(s.SerialNumber)
+		if s.SerialNumber == "" {
+			evidence = "key " + pin
+		}
 	}
-	sum := sha256.Sum256([]byte("chiba-bmc\x00" + evidence))
+	sum := sha256.Sum256([]byte("chiba-bmc " + evidence))
 	return hex.EncodeToString(sum[:16])
 }
 
 // Dump reads everything that the BMC shows, by its links, within bounds.
 func (l *Lane) Dump(ctx context.Context) (*redfish.Tree, error) {
-	creds, _ := l.client.LoggedIn()
-	tree, err := redfish.Crawl(ctx, l.view(Person), redfish.CrawlLimits{}, creds.Password)
+	v := l.view(Person)
+	if _, err := v.loggedIn(ctx); err != nil {
+		return nil, err
+	}
+	tree, err := redfish.Crawl(ctx, v, redfish.CrawlLimits{}, l.client.Secrets()...)
 	return tree, l.named(err)
 }

@@ -3,6 +3,7 @@ package bmc
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 )
@@ -44,13 +45,22 @@ func (v *view) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	return f.body, f.err
 }
 
-// each calls do for every link at the same time; the lane's gate bounds how
-// many reads run. The results keep the order of the links.
+// eachWidth is how many of a list are asked for at once; the lane's gate lets
+// through fewer.
+const eachWidth = 8
+
+// each calls do for every link, several at the same time. The results keep the
+// order of the links.
 func each[T any](links []redfish.Link, do func(redfish.Link) T) []T {
 	out := make([]T, len(links))
+	var next atomic.Int64
 	var all sync.WaitGroup
-	for i, link := range links {
-		all.Go(func() { out[i] = do(link) })
+	for range min(len(links), eachWidth) {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(links); i = int(next.Add(1)) - 1 {
+				out[i] = do(links[i])
+			}
+		})
 	}
 	all.Wait()
 	return out

@@ -50,7 +50,7 @@ func (p *probe) compare(key string) int { return strings.Compare(p.key, key) }
 
 // keyOf is the same for two references that read the same thing.
 func keyOf(r scl.Ref) string {
-	if r.Element == nil {
+	if r.URI != "" {
 		return "redfish " + r.URI + "#" + r.Pointer
 	}
 	return r.Element.Name + " " + r.Param

@@ -21,6 +21,7 @@ const (
 	Scripts  Table = "scripts"  // standing scripts: name -> pb.Script, secrets sealed
 	Runs     Table = "runs"     // accepted and not finished: id -> pb.Run
 	Done     Table = "done"     // steps with a result: run, node, step -> nothing
+	Choices  Table = "choices"  // which units of a run concern which node: id -> JSON
 	Finished Table = "finished" // runs that are over: id -> when
 	Intents  Table = "intents"  // actions begun and not ended: see agent's journal
 	Rules    Table = "rules"    // states of rules: script, rule, node -> core.State as JSON
@@ -36,7 +37,7 @@ const (
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Pins, Notes, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Pins, Notes, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

@@ -32,8 +32,8 @@ done once. FILE - is standard input.
 
 On a terminal it asks before it changes anything. Where nobody can answer it
 goes on unasked, except when the script could hurt a server that works: an
-action other than log, wait and set-indicator, a change of power.state or of a
-BMC user's password. That needs --yes.
+action other than log, wait and set-indicator, or a power.state of off. That
+needs --yes.
 
 A rack that is cut off gets its part when it is back; apply doesn't wait for it
 and exits with 3. Ctrl-C stops the watching, not the run.`,

@@ -255,7 +255,10 @@ func (f *canned) Plan(_ context.Context, q *connect.Request[pb.PlanRequest], s *
 		if strings.Contains(text, "asset-tag") {
 			change("asset-tag", "", "rack 1", fleet.Differs, "")
 		}
-		if strings.Contains(text, "(state") {
+		switch {
+		case strings.Contains(text, `(state "off")`):
+			change("power.state", "on", "off", fleet.Differs, "")
+		case strings.Contains(text, "(state"):
 			change("power.state", "off", "on", fleet.Differs, "")
 		}
 		if strings.Contains(text, "password") {

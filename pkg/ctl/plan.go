@@ -230,9 +230,7 @@ func (p plan) risks() []string {
 		}
 	}
 	for _, c := range p.answers.changes {
-		power := c.Path == string(scl.Power)+".state"
-		password := strings.HasPrefix(c.Path, string(scl.User)+".") && strings.HasSuffix(c.Path, ".password")
-		if c.Verdict != fleet.Same && (power || password) {
+		if c.Verdict != fleet.Same && c.Path == string(scl.Power)+".state" && c.After == "off" {
 			out = append(out, string(c.Node)+" "+changeLine(c))
 		}
 	}

@@ -106,7 +106,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // authed sends req with the session's token, logging in if there is none and
 // once more if the BMC no longer knows it. A 401 means that nothing was done,
-// so that a write too may go out again.
+// so that a write too may go out again. Some BMCs say 401 where they mean 403:
+// a session that is alive is kept.
 func (c *Client) authed(ctx context.Context, req request) (*Reply, error) {
 	for again := false; ; again = true {
 		s, err := c.ensure(ctx)
@@ -115,10 +116,14 @@ func (c *Client) authed(ctx context.Context, req request) (*Reply, error) {
 		}
 		req.token = s.token
 		reply, err := c.exchange(ctx, req)
-		if err != nil || reply.Status != http.StatusUnauthorized || again {
+		if err != nil || reply.Status != http.StatusUnauthorized || c.alive(ctx, s) {
 			return c.judge(req, reply, err)
 		}
 		c.drop(s)
+		if again {
+			c.restLogin(s.creds)
+			return c.judge(req, reply, err)
+		}
 	}
 }
 

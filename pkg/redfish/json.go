@@ -1,11 +1,13 @@
 package redfish
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 )
@@ -62,6 +64,10 @@ type Text string
 
 // UnmarshalJSON never fails: what is neither a string nor a number is "".
 func (t *Text) UnmarshalJSON(b []byte) error {
+	if n := len(b); n > 1 && b[0] == '"' && bytes.IndexByte(b, '\\') < 0 && utf8.Valid(b) {
+		*t = Text(b[1 : n-1]) // the usual case, without a second decoder
+		return nil
+	}
 	var s string
 	if json.Unmarshal(b, &s) == nil {
 		*t = Text(s)

@@ -63,6 +63,24 @@ func (c *Client) drop(s *session) {
 	}
 }
 
+// alive reports whether the BMC still knows a session.
+func (c *Client) alive(ctx context.Context, s *session) bool {
+	if s.uri == "" {
+		return false
+	}
+	reply, err := c.exchange(ctx, request{method: http.MethodGet, uri: s.uri, token: s.token})
+	return err == nil && reply.Status == http.StatusOK
+}
+
+// restLogin keeps us from logging in again and again on a BMC that gives out
+// sessions and then does not know them: each would occupy one of its few slots.
+func (c *Client) restLogin(creds Credentials) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused[creds] = refusal{until: c.cfg.Now().Add(firstRest), rest: firstRest, err: fault.New(fault.Denied, "log in",
+		"the BMC accepts the login and then does not know the session").WithHint("restart the BMC: (bmc-reset), or by its own page")}
+}
+
 // ensure returns the open session or logs in; calls at the same time share one
 // login.
 func (c *Client) ensure(ctx context.Context) (*session, error) {
@@ -151,6 +169,28 @@ func (c *Client) Try(ctx context.Context, creds Credentials) error {
 		err = c.endSession(ctx, s)
 	}
 	return err
+}
+
+// Credentials are those that the BMC accepts from us: the open session's, or
+// those of a login made now.
+func (c *Client) Credentials(ctx context.Context) (Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
+	defer cancel()
+	s, err := c.ensure(ctx)
+	if err != nil {
+		return Credentials{}, err
+	}
+	return s.creds, nil
+}
+
+// Secrets are the open session's token and password, so that they can be taken
+// out of what is shown.
+func (c *Client) Secrets() []fleet.Secret {
+	s := c.current()
+	if s == nil {
+		return nil
+	}
+	return []fleet.Secret{fleet.NewSecret(s.token), s.creds.Password}
 }
 
 // LoggedIn is what the open session was opened with; false if there is none.

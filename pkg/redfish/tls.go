@@ -146,8 +146,7 @@ func classify(ctx context.Context, op string, err error) error {
 // innermost leaves out what net/http adds: the method and the whole URL.
 func innermost(err error) error {
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
-		var op *net.OpError
-		if errors.As(err, &op) {
+		if op, ok := errors.AsType[*net.OpError](err); ok {
 			return op
 		}
 		err = inner

@@ -110,8 +110,18 @@ func TestGlob(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"*", "", true}, {"", "", true}, {"", "a", false}, {"?", "ü", true}, {"?", "", false}, {"a*b*c", "aXXbYYbc", true},
-		{"a*b*c", "aXXbYY", false}, {"*u08", "r07-u08", true}, {"r*-u?8", "r07-u08", true}, {"**", "x", true}, {"a", "ab", false}, {"*ü?", "xüy", true},
+		{"*", "", true},
+		{"", "", true},
+		{"", "a", false},
+		{"?", "ü", true},
+		{"?", "", false},
+		{"a*b*c", "aXXbYYbc", true},
+		{"a*b*c", "aXXbYY", false},
+		{"*u08", "r07-u08", true},
+		{"r*-u?8", "r07-u08", true},
+		{"**", "x", true},
+		{"a", "ab", false},
+		{"*ü?", "xüy", true},
 	} {
 		if got := scl.Glob(test.pattern, test.name); got != test.want {
 			t.Errorf("Glob(%q, %q) = %v", test.pattern, test.name, got)

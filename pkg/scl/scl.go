@@ -241,7 +241,8 @@ type Slot struct {
 type Condition struct {
 	Refs []Ref  // slot i of Eval is what Refs[i] reads as
 	Text string // canonical text
-	// Test evaluates the predicate; len(slots) == len(Refs). It allocates
-	// nothing, has no state and is safe for concurrent use.
+	// Test evaluates the predicate; len(slots) == len(Refs). It has no state and
+	// is safe for concurrent use. It allocates nothing, but for what package
+	// regexp may need now and then where the predicate matches texts.
 	Test func(slots []Slot) Truth
 }

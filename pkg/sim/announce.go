@@ -33,7 +33,7 @@ func (a *announcer) start(nodes []Node) error {
 		if err != nil {
 			return fault.Wrap(fault.Internal, "announce "+string(n.Name), err)
 		}
-		s, err := zeroconf.RegisterProxy(fmt.Sprintf("redfish on %s", n.Name), serviceType, "local.", number,
+		s, err := zeroconf.RegisterProxy(fmt.Sprintf("redfish on %s %s", n.Name, port), serviceType, "local.", number,
 			string(n.Name), []string{"127.0.0.1"}, nil, []net.Interface{lo})
 		if err != nil {
 			a.stop()

@@ -118,7 +118,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 func (c *Client) unreachable(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return fault.New(fault.Unavailable, "", "no simulator is running in "+c.dir).
-			WithHint("start one with `chiba sim` or `chiba dev`, or name its directory with --state DIR")
+			WithHint("start one with: chiba dev (or chiba sim), or name its directory with --state DIR")
 	}
 	return fault.Wrap(fault.Unavailable, "reach the simulator", err)
 }

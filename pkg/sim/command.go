@@ -2,106 +2,111 @@ package sim
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
+	"path/filepath"
 	"strings"
-	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 )
 
-// StateDir is where the state is kept unless a flag says otherwise:
-// CHIBA_STATE, else ./.chiba.
-func StateDir() string {
-	if dir := os.Getenv("CHIBA_STATE"); dir != "" {
-		return dir
-	}
-	return "./.chiba"
-}
-
-// Command is `chiba sim`.
+// Command is `chiba sim`. It uses the flags of cli.NewRoot.
 func Command() *cobra.Command {
-	var dir string
 	var nodes int
 	var latency time.Duration
 	cmd := &cobra.Command{
-		Use:   "sim",
-		Short: "Run a rack of simulated BMCs, and move it by hand",
+		Use:     "sim",
+		GroupID: cli.GroupRun,
+		Short:   "run a rack of simulated BMCs, and move it by hand",
 		Long: `Run a rack of simulated BMCs on this machine.
 
 Every BMC answers Redfish over HTTPS on a port of the loopback interface, as
 OpenBMC does, and is announced over mDNS. Accounts, certificates and power
 states are kept in the state directory, so the same rack comes back. The
-password of root is OpenBMC's own: 0penBmc.`,
+password of root is OpenBMC's own: 0penBmc.
+
+The subcommands move a rack that runs, this one or that of chiba dev.`,
 		Example: `  chiba sim                           # the rack of eight that the examples use
   chiba sim --nodes 40 --latency 50ms
   chiba sim set r01-u04 cpu.temp 95   # from another terminal`,
-		Args:         noArgs,
-		SilenceUsage: true, SilenceErrors: true,
+		Args: cli.Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			specs, err := specsFor(cmd, nodes)
-			if err != nil {
-				return err
+			specs := DevRack()
+			if cmd.Flags().Changed("nodes") {
+				if nodes < 1 || nodes > maxNodes {
+					return cli.UsageError(fmt.Sprintf("--nodes %d: from 1 to %d can be simulated", nodes, maxNodes), "")
+				}
+				specs = Racks(nodes)
 			}
-			return runRack(cmd, Config{Dir: dir, Specs: specs, Latency: latency})
+			return runRack(cmd, Config{Dir: stateDir(cmd), Specs: specs, Latency: latency})
 		},
 	}
-	cmd.PersistentFlags().StringVar(&dir, "state", StateDir(), "directory of the state (or set CHIBA_STATE)")
-	cmd.Flags().IntVar(&nodes, "nodes", 0, "run this many like servers, r01-u01 and so on, instead of the example rack")
-	cmd.Flags().DurationVar(&latency, "latency", 0, "add this to every request, for example 50ms")
-	cmd.AddCommand(setCommand(&dir), getCommand(&dir), faultCommand(&dir), statsCommand(&dir), nodesCommand(&dir))
+	cmd.Flags().IntVar(&nodes, "nodes", 0, "run `N` like servers, r01-u01 and so on, instead of the example rack")
+	cmd.Flags().DurationVar(&latency, "latency", 0, "add `TIME` to every request, for example 50ms")
+	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), statsCommand(), nodesCommand())
 	return cmd
 }
 
-func specsFor(cmd *cobra.Command, nodes int) ([]Spec, error) {
-	switch {
-	case !cmd.Flags().Changed("nodes"):
-		return DevRack(), nil
-	case nodes < 1 || nodes > 4000:
-		return nil, usage(cmd, "--nodes must be from 1 to 4000")
+// maxNodes is as many BMCs as one process should listen for.
+const maxNodes = 4000
+
+// stateDir is --state, else CHIBA_STATE, else the .chiba here or in the nearest
+// directory above that has one, else ./.chiba.
+func stateDir(cmd *cobra.Command) string {
+	if dir := cli.State(cmd); dir != "" {
+		return dir
 	}
-	return Racks(nodes), nil
+	if dir := os.Getenv(client.StateVar); dir != "" {
+		return dir
+	}
+	at, err := os.Getwd()
+	for err == nil {
+		dir := filepath.Join(at, client.StateDir)
+		if info, missing := os.Stat(dir); missing == nil && info.IsDir() {
+			return dir
+		}
+		if at == filepath.Dir(at) {
+			break
+		}
+		at = filepath.Dir(at)
+	}
+	return client.StateDir
 }
 
 func runRack(cmd *cobra.Command, cfg Config) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	r, err := Open(ctx, cfg)
+	r, err := Open(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
-	out := cmd.OutOrStdout()
-	writeNodes(out, r.Nodes())
+	list := listNodes(r.Nodes())
+	list.Table.Print(cmd)
 	if why := r.Announced(); why != nil {
-		fmt.Fprintf(out, "\nnot announced over mDNS: %v\n", why)
+		cli.Note(cmd, "not announced over mDNS: %v", why)
 	} else {
-		fmt.Fprintf(out, "\nannounced over mDNS as %s\n", serviceType)
+		cli.Note(cmd, "announced over mDNS as %s", serviceType)
 	}
-	fmt.Fprintln(out, "ready: Ctrl-C stops the rack; chiba sim set NODE cpu.temp 95 moves it")
-	return r.Run(ctx)
+	cli.Note(cmd, "ready: chiba sim set NODE cpu.temp 95 moves it, Ctrl-C stops it")
+	return r.Run(cmd.Context())
 }
 
-func setCommand(dir *string) *cobra.Command {
+func setCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "set NODE REF VALUE",
-		Short: "Pin a sensor, or change the power, health or asset tag of a server",
+		Short: "pin a sensor, or change the power, health or asset tag of a server",
 		Long: `Pin every sensor behind an element of SCL, or one sensor by its id, to a value.
 The value "auto" lets it move by itself again.`,
 		Example: `  chiba sim set r01-u04 cpu.temp 95
   chiba sim set r01-u04 temperature_cpu1 88C
   chiba sim set r01-u04 cpu.temp auto
   chiba sim set ai-node-1 power.state off`,
-		Args: exactArgs(3),
-		RunE: withClient(dir, func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
+		Args: cli.Args(3, 3),
+		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
 			node := fleet.NodeName(args[0])
 			if err := c.Set(ctx, node, args[1], args[2]); err != nil {
 				return err
@@ -110,37 +115,33 @@ The value "auto" lets it move by itself again.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s = %s\n", node, args[1], list[0].Value)
+			for _, r := range list {
+				cli.Note(cmd, "%s %s is %s", node, args[1], r.Value)
+			}
 			return nil
 		}),
 	}
 }
 
-func getCommand(dir *string) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
+func getCommand() *cobra.Command {
+	return &cobra.Command{
 		Use:   "get NODE [REF]",
-		Short: "Show what a server's sensors read",
+		Short: "show what a server's sensors read",
 		Example: `  chiba sim get r01-u04
   chiba sim get r01-u04 cpu.temp -o json`,
-		Args: rangeArgs(1, 2),
-		RunE: withClient(dir, func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
-			ref := ""
-			if len(args) == 2 {
-				ref = args[1]
-			}
+		Args: cli.Args(1, 2),
+		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
+			ref := strings.Join(args[1:], "")
 			list, err := c.Get(ctx, fleet.NodeName(args[0]), ref)
 			if err != nil {
 				return err
 			}
-			return show(cmd, format, list, writeReadings)
+			return listReadings(list).Print(cmd)
 		}),
 	}
-	outputFlag(cmd, &format)
-	return cmd
 }
 
-func faultCommand(dir *string) *cobra.Command {
+func faultCommand() *cobra.Command {
 	var length time.Duration
 	kinds := make([]string, 0, len(bmcsim.FaultKinds()))
 	for _, k := range bmcsim.FaultKinds() {
@@ -148,24 +149,25 @@ func faultCommand(dir *string) *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "fault NODE KIND [DELAY]",
-		Short: "Make a BMC fail, or work again",
-		Long: `Make a BMC fail as BMCs do: ` + strings.Join(kinds, ", ") + `, and
-logout, which ends all its sessions once. DELAY is how late "slow" answers and
-when "503" asks to come back.`,
+		Short: "make a BMC fail, or work again",
+		Long: `Make a BMC fail as BMCs do: ` + strings.Join(kinds, ", ") + `,
+and logout, which ends all its sessions once. DELAY is how late "slow" answers
+and when "503" asks to come back.`,
 		Example: `  chiba sim fault r01-u04 hang
   chiba sim fault r01-u04 slow 3s --for 1m
   chiba sim fault r01-u04 none`,
-		Args: rangeArgs(2, 3),
-		RunE: withClient(dir, func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
+		Args:      cli.Args(2, 3),
+		ValidArgs: append(kinds, logout),
+		RunE: withClient(func(ctx context.Context, c *Client, _ *cobra.Command, args []string) error {
 			node := fleet.NodeName(args[0])
-			if args[1] == "logout" {
+			if args[1] == logout {
 				return c.ForgetSessions(ctx, node)
 			}
 			f := bmcsim.Fault{Kind: bmcsim.FaultKind(args[1]), For: length}
 			if len(args) == 3 {
 				delay, err := time.ParseDuration(args[2])
 				if err != nil {
-					return usage(cmd, fmt.Sprintf("%q is no duration, for example 3s", args[2]))
+					return cli.UsageError(fmt.Sprintf("%q is no duration", args[2]), "for example 3s")
 				}
 				f.Delay = delay
 			}
@@ -176,17 +178,19 @@ when "503" asks to come back.`,
 	return cmd
 }
 
-func statsCommand(dir *string) *cobra.Command {
-	var format string
+// logout is what `fault` knows besides the faults that last.
+const logout = "logout"
+
+func statsCommand() *cobra.Command {
 	var reset bool
 	cmd := &cobra.Command{
 		Use:   "stats",
-		Short: "Count the requests, writes, sessions and handshakes of every BMC",
+		Short: "count the requests, writes, sessions and handshakes of every BMC",
 		Example: `  chiba sim stats
   chiba sim stats --reset
   chiba sim stats -o json`,
-		Args: noArgs,
-		RunE: withClient(dir, func(ctx context.Context, c *Client, cmd *cobra.Command, _ []string) error {
+		Args: cli.Args(0, 0),
+		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, _ []string) error {
 			list, err := c.Stats(ctx)
 			if err != nil {
 				return err
@@ -196,38 +200,34 @@ func statsCommand(dir *string) *cobra.Command {
 					return err
 				}
 			}
-			return show(cmd, format, list, writeStats)
+			return listStats(list).Print(cmd)
 		}),
 	}
-	outputFlag(cmd, &format)
 	cmd.Flags().BoolVar(&reset, "reset", false, "set the counters to zero after showing them")
 	return cmd
 }
 
-func nodesCommand(dir *string) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
+func nodesCommand() *cobra.Command {
+	return &cobra.Command{
 		Use:     "nodes",
-		Short:   "List the simulated BMCs with address, serial number and pin",
+		Short:   "list the simulated BMCs with address, serial number and pin",
 		Example: "  chiba sim nodes -o json",
-		Args:    noArgs,
-		RunE: withClient(dir, func(ctx context.Context, c *Client, cmd *cobra.Command, _ []string) error {
+		Args:    cli.Args(0, 0),
+		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, _ []string) error {
 			list, err := c.Nodes(ctx)
 			if err != nil {
 				return err
 			}
-			return show(cmd, format, list, writeNodes)
+			return listNodes(list).Print(cmd)
 		}),
 	}
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 type clientRun func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error
 
-func withClient(dir *string, run clientRun) func(*cobra.Command, []string) error {
+func withClient(run clientRun) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := Dial(*dir)
+		c, err := Dial(stateDir(cmd))
 		if err != nil {
 			return err
 		}
@@ -236,72 +236,34 @@ func withClient(dir *string, run clientRun) func(*cobra.Command, []string) error
 	}
 }
 
-func outputFlag(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", "table", "table or json")
-}
-
-func show[T any](cmd *cobra.Command, format string, v T, table func(io.Writer, T)) error {
-	switch format {
-	case "table":
-		table(cmd.OutOrStdout(), v)
-		return nil
-	case "json":
-		enc := json.NewEncoder(cmd.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
-	}
-	return usage(cmd, fmt.Sprintf("%q is no output format: table or json", format))
-}
-
-func writeNodes(w io.Writer, nodes []Node) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "NODE\tADDRESS\tPOWER\tFAULT\tSERIAL\tPIN")
+func listNodes(nodes []Node) cli.List {
+	l := cli.List{Data: nodes, Names: []string{}}
+	l.Table.Columns = cli.Columns("NODE", "ADDRESS", "POWER", "FAULT", "SERIAL", "+PIN")
 	for _, n := range nodes {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Address, n.Power, n.Fault, n.Serial, n.Pin)
+		l.Names = append(l.Names, string(n.Name))
+		l.Table.Add(string(n.Name), n.Address, n.Power, n.Fault, n.Serial, n.Pin)
 	}
-	_ = tw.Flush()
+	return l
 }
 
-func writeStats(w io.Writer, list []NodeStats) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "NODE\tREQUESTS\tWRITES\tLOGINS\tDENIED\tSESSIONS\tHANDSHAKES\tCONNECTIONS")
-	for _, s := range list {
-		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
-			s.Name, s.Requests, s.Writes, s.Logins, s.Denied, s.Sessions, s.Handshakes, s.Connections)
+func listStats(stats []NodeStats) cli.List {
+	l := cli.List{Data: stats}
+	l.Table.Columns = cli.Columns("NODE", "REQUESTS", "WRITES", "LOGINS", "DENIED", "SESSIONS", "HANDSHAKES", "CONNECTIONS")
+	for _, s := range stats {
+		l.Table.Add(string(s.Name), s.Requests, s.Writes, s.Logins, s.Denied, s.Sessions, s.Handshakes, s.Connections)
 	}
-	_ = tw.Flush()
+	return l
 }
 
-func writeReadings(w io.Writer, list []Reading) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "REF\tVALUE\tINSTANCES")
+func listReadings(list []Reading) cli.List {
+	l := cli.List{Data: list}
+	l.Table.Columns = cli.Columns("REF", "VALUE", "INSTANCES")
 	for _, r := range list {
 		parts := make([]string, len(r.Instances))
 		for i, in := range r.Instances {
 			parts[i] = in.Name + "=" + in.Value
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Ref, r.Value, strings.Join(parts, " "))
+		l.Table.Add(r.Ref, r.Value, strings.Join(parts, " "))
 	}
-	_ = tw.Flush()
-}
-
-// usage is an error about how the command was typed.
-func usage(cmd *cobra.Command, text string) error {
-	return fault.New(fault.BadInput, "", text).WithHint("see " + cmd.CommandPath() + " --help")
-}
-
-func noArgs(cmd *cobra.Command, args []string) error { return rangeArgs(0, 0)(cmd, args) }
-
-func exactArgs(n int) cobra.PositionalArgs { return rangeArgs(n, n) }
-
-func rangeArgs(from, to int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		switch {
-		case len(args) > to && to == 0 && cmd.HasSubCommands():
-			return usage(cmd, fmt.Sprintf("there is no command %q", args[0]))
-		case len(args) < from || len(args) > to:
-			return usage(cmd, "usage: "+cmd.UseLine())
-		}
-		return nil
-	}
+	return l
 }

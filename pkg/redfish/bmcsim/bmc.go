@@ -101,6 +101,9 @@ func New(cfg Config) (*BMC, error) {
 			return nil, err
 		}
 	}
+	for _, s := range st.Sessions {
+		s.Used = cfg.Now() // its use is not saved; bmcweb too begins to count anew
+	}
 	b.state = st
 	if b.cert, err = st.keyPair(); err != nil {
 		return nil, fault.Wrap(fault.BadInput, "read the certificate in "+cfg.StateFile, err)

@@ -174,6 +174,23 @@ func TestARestartedSimulatorIsTheSameBMC(t *testing.T) {
 	}
 }
 
+// A session in use is not in the file with its last use: a restart must not
+// take it for one that was forgotten.
+func TestASessionInUseSurvivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := bmcsim.Config{StateFile: filepath.Join(t.TempDir(), "bmc.json")}
+		b := newBMC(t, cfg)
+		token := directLogin(t, b)
+		for range 3 {
+			<-time.After(20 * time.Minute)
+			direct(t, b, token, http.MethodGet, system, "")
+		}
+		if w := direct(t, newBMC(t, cfg), token, http.MethodGet, system, ""); w.Code != http.StatusOK {
+			t.Errorf("after a restart: %d, want 200", w.Code)
+		}
+	})
+}
+
 func TestTheStateFileIsForItsOwnerAndHoldsNoPassword(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bmc.json")
 	newBMC(t, bmcsim.Config{StateFile: file})

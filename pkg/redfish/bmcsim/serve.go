@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 )
 
@@ -24,9 +23,10 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 		TLSConfig:         b.tlsConfig(),
 		ReadHeaderTimeout: 15 * time.Second,
 		IdleTimeout:       10 * time.Minute,
-		MaxHeaderBytes:    8 << 10,
+		MaxHeaderBytes:    4 << 10, // net/http adds 4 KiB of its own: 8 in all
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withConn,
+		ConnState:         b.counter.conn,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 	done := make(chan error, 1)
@@ -65,7 +65,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 	}
 }
 
-// limited counts connections and cuts those beyond the limit.
+// limited cuts connections beyond the limit.
 type limited struct {
 	net.Listener
 	counter *counter
@@ -77,22 +77,11 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.counter.open() {
-			return &counted{Conn: conn, counter: l.counter}, nil
+		if l.counter.room() {
+			return conn, nil
 		}
 		_ = conn.Close()
 	}
-}
-
-type counted struct {
-	net.Conn
-	counter *counter
-	once    sync.Once
-}
-
-func (c *counted) Close() error {
-	c.once.Do(c.counter.closed)
-	return c.Conn.Close()
 }
 
 type connKey struct{}

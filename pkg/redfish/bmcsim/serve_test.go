@@ -237,3 +237,9 @@ type brokenListener struct{ net.Listener }
 func (brokenListener) Accept() (net.Conn, error) { return nil, errBroken }
 func (brokenListener) Close() error              { return nil }
 func (brokenListener) Addr() net.Addr            { return &net.TCPAddr{} }
+
+func TestHeadersAreLimited(t *testing.T) {
+	_, c := startOver(t, "http/1.1") // over HTTP/2 the client itself obeys the limit
+	c.want(c.do(http.MethodGet, "/redfish", "", "X-Filler: "+strings.Repeat("x", 2<<10)), http.StatusOK)
+	c.want(c.do(http.MethodGet, "/redfish", "", "X-Filler: "+strings.Repeat("x", 16<<10)), http.StatusRequestHeaderFieldsTooLarge)
+}

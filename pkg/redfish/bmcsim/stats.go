@@ -2,6 +2,7 @@ package bmcsim
 
 import (
 	"maps"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -120,24 +121,28 @@ func (c *counter) handshake() {
 	c.stats.Handshakes++
 }
 
-// open counts a new connection, or reports false if there are too many.
-func (c *counter) open() bool {
+// room reports whether one more connection is allowed.
+func (c *counter) room() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.live >= maxConnections {
-		return false
-	}
-	c.live++
-	c.busy++
-	c.stats.Connections++
-	return true
+	return c.live < maxConnections
 }
 
-func (c *counter) closed() {
+// conn hears of every connection from net/http, which tells of its end when
+// the goroutine behind it is about to end too.
+func (c *counter) conn(_ net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.live--
-	c.leave()
+	switch state {
+	case http.StateNew:
+		c.live++
+		c.busy++
+		c.stats.Connections++
+	case http.StateClosed, http.StateHijacked:
+		c.live--
+		c.leave()
+	case http.StateActive, http.StateIdle:
+	}
 }
 
 func (c *counter) begin() {

@@ -239,11 +239,11 @@ func (e *checker) eachPred(op, n *syntax.Node) (p pred, i int, ok bool) {
 		e.fail(Misplaced, op, e.say(op)+" inside any, every or count", "write the conditions side by side, joined by and or or")
 		return nil, 0, false
 	}
-	before, used := len(e.diags), e.used
-	e.each, e.used = true, nil
+	before, used := len(e.diags), len(e.used)
+	e.each = true
 	p = e.pred(n).pred
-	inner := e.used
-	e.each, e.used = false, append(used, inner...)
+	e.each = false
+	inner := e.used[used:]
 	if len(e.diags) > before {
 		return nil, 0, false
 	}

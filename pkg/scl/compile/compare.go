@@ -247,7 +247,7 @@ func (e *checker) matches(n *syntax.Node) (expr, bool) {
 		return expr{}, false
 	}
 	x, ok := e.expr(n.Args()[0])
-	pattern, patternOK := e.compiler.text(n.Args()[1], "a regular expression")
+	pattern, patternOK := e.text(n.Args()[1], "a regular expression")
 	if !ok || !patternOK {
 		return expr{}, false
 	}
@@ -272,8 +272,7 @@ func (e *checker) matches(n *syntax.Node) (expr, bool) {
 }
 
 func patternFault(err error) string {
-	var fault *resyntax.Error
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*resyntax.Error](err); ok {
 		return fault.Code.String()
 	}
 	return "it does not parse"

@@ -50,7 +50,7 @@ type checker struct {
 	*compiler
 	refs  []scl.Ref
 	index map[string]int // of refs by text
-	used  []int          // slots used since each was entered
+	used  []int          // slots in the order of use
 	each  bool           // inside any, every or count
 }
 

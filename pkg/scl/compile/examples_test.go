@@ -12,16 +12,16 @@ import (
 const examples = "../../../docs/examples"
 
 // example compiles docs/examples/NAME.scl.
-func example(t testing.TB, name string) *scl.Program {
-	t.Helper()
+func example(tb testing.TB, name string) *scl.Program {
+	tb.Helper()
 	file := name + ".scl"
 	src, err := os.ReadFile(filepath.Join(examples, file))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	p, diags := compile.Source(file, src)
 	if p == nil {
-		t.Fatalf("%s does not compile:\n%s", file, diags)
+		tb.Fatalf("%s does not compile:\n%s", file, diags)
 	}
 	return p
 }

@@ -49,7 +49,7 @@ func (c *compiler) server(n *syntax.Node) {
 	if !c.args(n, 1, -1, `(server "name" …)`) {
 		return
 	}
-	target, _ := c.target(n.Args()[0])
+	target := c.target(n.Args()[0])
 	bare := &syntax.Node{Kind: syntax.List, Span: n.Span, List: n.List[:1:1]}
 	for _, sub := range n.Args()[1:] {
 		switch {
@@ -77,7 +77,7 @@ func (c *compiler) configForm(n *syntax.Node) {
 	if !c.args(n, 1, -1, `(config "name" (power (state "on")))`) {
 		return
 	}
-	target, _ := c.target(n.Args()[0])
+	target := c.target(n.Args()[0])
 	c.config(target, n, n.Args()[1:])
 }
 
@@ -91,7 +91,7 @@ func (c *compiler) monitorForm(n *syntax.Node) {
 		c.monitor(scl.Target{}, n, n.Args())
 		return
 	}
-	target, _ := c.target(first)
+	target := c.target(first)
 	c.monitor(target, n, n.Args()[1:])
 }
 
@@ -112,7 +112,7 @@ func (c *compiler) actionForm(n *syntax.Node) {
 	if !c.args(n, 2, -1, `(action "name" (power cycle))`) {
 		return
 	}
-	target, _ := c.target(n.Args()[0])
+	target := c.target(n.Args()[0])
 	c.action(target, n, n.Args()[1:])
 }
 
@@ -134,7 +134,7 @@ func (c *compiler) showForm(n *syntax.Node) {
 	if !c.args(n, 1, -1, `(show "name" cpu.temp)`) {
 		return
 	}
-	target, _ := c.target(n.Args()[0])
+	target := c.target(n.Args()[0])
 	show := &scl.Show{}
 	for _, arg := range n.Args()[1:] {
 		if ref, ok := c.ref(arg); ok {
@@ -151,7 +151,7 @@ func (c *compiler) dumpForm(n *syntax.Node) {
 	format, _ := c.choice(n.Args()[0], "format", []string{"json", "xml"})
 	target := scl.Target{Kind: scl.TargetAll, Text: `"all"`, Span: n.Span}
 	if len(n.Args()) > 1 {
-		target, _ = c.target(n.Args()[1])
+		target = c.target(n.Args()[1])
 	}
 	c.step(n, scl.Step{Target: target, Dump: &scl.Dump{Format: format}})
 }
@@ -160,7 +160,7 @@ func (c *compiler) refreshForm(n *syntax.Node) {
 	if !c.args(n, 1, 1, `(refresh "name"), or (refresh "all")`) {
 		return
 	}
-	target, _ := c.target(n.Args()[0])
+	target := c.target(n.Args()[0])
 	c.step(n, scl.Step{Target: target, Refresh: true})
 }
 

@@ -54,6 +54,7 @@ func sources(t *testing.T, dir string, f func(t *testing.T, file, golden string,
 
 func TestErrors(t *testing.T) {
 	sources(t, "errors", func(t *testing.T, file, name string, src []byte) {
+		t.Helper()
 		p, diags := compile.Source(file, src)
 		if p != nil || diags.Errors() == 0 {
 			t.Error("it compiles")
@@ -72,6 +73,7 @@ func TestErrors(t *testing.T) {
 
 func TestPrograms(t *testing.T) {
 	sources(t, "programs", func(t *testing.T, file, name string, src []byte) {
+		t.Helper()
 		p, diags := compile.Source(file, src)
 		if p == nil {
 			t.Fatal(diags)

@@ -53,7 +53,7 @@ type place struct {
 func newNames(src []byte, p *scl.Program, known Known) *names {
 	tree, _ := syntax.Read(p.File, src)
 	for _, g := range p.Groups {
-		known.Groups = append(known.Groups[:len(known.Groups):len(known.Groups)], g.Name)
+		known.Groups = append(slices.Clip(known.Groups), g.Name)
 	}
 	n := &names{tree: tree, known: known, places: map[syntax.Span]*place{}}
 	n.sets = map[scl.TargetKind]map[string]bool{}

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,23 +30,18 @@ func looksLikeTarget(n *syntax.Node) bool {
 		if len(n.List) > 0 && n.List[0].Kind != syntax.Symbol {
 			return true
 		}
-		for _, s := range selectors() {
-			if n.Is(s) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(selectors(), n.Is)
 	case syntax.Number, syntax.Bool:
 	}
 	return false
 }
 
 // target checks a target.
-func (c *compiler) target(n *syntax.Node) (scl.Target, bool) {
-	before := len(c.diags)
+func (c *compiler) target(n *syntax.Node) scl.Target {
 	t := c.selection(n)
 	t.Text = c.tree.Show(n)
 	t.Span = n.Span
-	return t, len(c.diags) == before
+	return t
 }
 
 func (c *compiler) selection(n *syntax.Node) scl.Target {
@@ -88,8 +84,7 @@ func (c *compiler) targets(kind scl.TargetKind, of []*syntax.Node, n *syntax.Nod
 		c.fail(WrongCount, n, "this selects nothing", `write the targets into it, as in (or "r07-u01" (group "web"))`)
 	}
 	for _, sub := range of {
-		member, _ := c.target(sub)
-		t.Of = append(t.Of, member)
+		t.Of = append(t.Of, c.target(sub))
 	}
 	return t
 }

@@ -1,6 +1,7 @@
 package syntax_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 func TestFormat(t *testing.T) {
 	sources(t, "format", func(t *testing.T, file string, src []byte) {
+		t.Helper()
 		out, diags := syntax.Format(filepath.Base(file), src)
 		if len(diags) > 0 {
 			t.Fatal(diags)
@@ -21,6 +23,28 @@ func TestFormat(t *testing.T) {
 			t.Errorf("formatting twice changes it (-once +twice):\n%s", diff)
 		}
 	})
+}
+
+// TestFormatKeepsScripts formats real scripts: same trees, same comments, and
+// nothing more to do the second time.
+func TestFormatKeepsScripts(t *testing.T) {
+	for _, pattern := range []string{"../../../docs/examples/*.scl", "../compile/testdata/*/*.scl", "testdata/format/*.scl"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no scripts at %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			src, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tree, diags := syntax.Read(file, src)
+			if len(diags) > 0 {
+				t.Fatal(diags)
+			}
+			checkFormat(t, tree, src)
+		}
+	}
 }
 
 func TestFormatLeavesBrokenSourcesAlone(t *testing.T) {

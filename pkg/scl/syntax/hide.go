@@ -16,7 +16,8 @@ type extent struct{ start, end int }
 // lexer of its own that never fails, so that nothing shows either in a source
 // that can't be read: words next to "password" are hidden too (a forgotten
 // quote), symbols that are nearly "password" or a piece of it count as it (a
-// mistyped name), and comments are searched like the rest. Hiding too much only costs clarity.
+// mistyped name), and comments are searched like the rest. Hiding too much only
+// costs clarity.
 func hide(src string) []extent {
 	h := hider{src: src}
 	h.scan(0, len(src), false)
@@ -83,10 +84,12 @@ func (h *hider) step(i, end int) int {
 	if n == 0 {
 		return i + 1
 	}
-	if word := h.src[i : i+n]; sensitive(word) {
-		h.active, h.depth, h.any = true, 0, false
-	} else if word != "sealed" && word != "secret" {
+	word := h.src[i : i+n]
+	if word != "sealed" && word != "secret" {
 		h.word(i, i+n)
+	}
+	if !h.active && sensitive(word) {
+		h.active, h.depth, h.any = true, 0, false
 	}
 	return i + n
 }

@@ -31,13 +31,22 @@ func TestSecretsStayHidden(t *testing.T) {
 			src[:i] + "\\q" + src[i:],
 		} {
 			tree, diags := syntax.Read("x", []byte(broken))
-			seen := diags.String() + string(diags.JSON())
-			for _, n := range tree.Forms {
-				seen += tree.Show(n)
-			}
+			root := &syntax.Node{Kind: syntax.List, List: tree.Forms}
+			seen := diags.String() + string(diags.JSON()) + tree.Show(root)
 			if strings.Contains(seen, "anary") || strings.Contains(seen, "XYZ") {
 				t.Errorf("%q shows the password:\n%s", broken, seen)
 			}
+		}
+	}
+}
+
+func TestUnquotedSecretsStayHidden(t *testing.T) {
+	for _, src := range []string{
+		`(user "root" (password p4ssw0rd))`, `(user "root" (password pass p4ss w0rd))`, `(password sealed p4ss)`, `(password p4:s'{s},x@)`,
+	} {
+		tree, diags := syntax.Read("x", []byte(src+" @"))
+		if text := diags.String() + tree.Show(tree.Forms[0]); strings.Contains(text, "p4") || strings.Contains(text, "w0") {
+			t.Errorf("%s shows the password:\n%s", src, text)
 		}
 	}
 }

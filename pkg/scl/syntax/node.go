@@ -78,14 +78,14 @@ func (n *Node) Args() []*Node {
 	return n.List[1:]
 }
 
-// Equal reports whether a and b are the same datum, wherever they stand and
+// Equal reports whether n and m are the same datum, wherever they stand and
 // however they are laid out.
-func (a *Node) Equal(b *Node) bool {
-	if a.Kind != b.Kind || a.Text != b.Text || len(a.List) != len(b.List) {
+func (n *Node) Equal(m *Node) bool {
+	if n.Kind != m.Kind || n.Text != m.Text || len(n.List) != len(m.List) {
 		return false
 	}
-	for i := range a.List {
-		if !a.List[i].Equal(b.List[i]) {
+	for i := range n.List {
+		if !n.List[i].Equal(m.List[i]) {
 			return false
 		}
 	}

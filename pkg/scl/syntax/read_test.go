@@ -53,6 +53,7 @@ func sources(t *testing.T, dir string, f func(t *testing.T, file string, src []b
 
 func TestErrors(t *testing.T) {
 	sources(t, "errors", func(t *testing.T, file string, src []byte) {
+		t.Helper()
 		_, diags := syntax.Read(filepath.Base(file), src)
 		if diags.Errors() == 0 {
 			t.Error("there is nothing wrong in it")

@@ -1,0 +1,295 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/link"
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust/seal"
+)
+
+const (
+	spoolFile = "spool.db"
+	sealFile  = "seal.key"
+	// readyAfter is the longest wait for BMCs and coordinators that do not answer.
+	readyAfter = 2 * time.Second
+	lookAtAcks = 10 * time.Millisecond
+)
+
+// Agent is the process of a rack. Its methods are safe for concurrent use.
+type Agent struct {
+	cfg   Config
+	log   *slog.Logger
+	spool *spool.Spool
+	key   *seal.Key
+	vault *vault
+	link  uplink
+
+	nodes  []*node // in the order of the catalogue
+	byName map[fleet.NodeName]*node
+
+	desiring sync.Mutex // serialises changes of the desired state
+	standing standing
+	runs     runs
+
+	inputs  chan core.Input // to the rules
+	links   chan core.Link  // the latest news of the link
+	targets chan struct{}   // a token: resolve the rules' targets again
+	closing sync.WaitGroup  // lanes that are being closed
+
+	strangers seenOnce // of find's goroutine
+	first     firstPass
+	ready     chan struct{}
+
+	// What reaches the world outside; tests put fakes in its place.
+	now         func() time.Time
+	finders     []finder
+	fingerprint func(ctx context.Context, address string) (pin string, err error)
+	open        func(e Entry, address string) (lane, error)
+}
+
+// uplink is what the agent needs of its link to the coordinators.
+type uplink interface {
+	Run(ctx context.Context) error
+	Progress(p *pb.Progress)
+}
+
+// New checks the configuration, opens the spool and the keys in its state
+// directory, and touches no network. An Agent that is not Run must be Closed.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fault.Wrap(fault.BadInput, "configure agent", err)
+	}
+	if _, err := cfg.credentials(); err != nil {
+		return nil, err
+	}
+	key, err := seal.OpenKey(filepath.Join(cfg.State, sealFile))
+	if err != nil {
+		return nil, err
+	}
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{})
+	if err != nil {
+		return nil, err
+	}
+	a, err := assemble(cfg, disk, key)
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	a.link, err = link.New(link.Config{
+		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
+		Coordinators: cfg.Coordinators, TLS: a.clientTLS, Log: a.log,
+	}, a, disk)
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	return a, nil
+}
+
+// assemble makes an agent without a link and reads what it knew.
+func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
+	a := &Agent{
+		cfg: cfg, log: cfg.Log.With(obs.Agent, string(cfg.Name)), spool: disk, key: key,
+		byName:    make(map[fleet.NodeName]*node),
+		inputs:    make(chan core.Input, 64),
+		links:     make(chan core.Link, 1),
+		targets:   make(chan struct{}, 1),
+		strangers: make(seenOnce),
+		ready:     make(chan struct{}),
+		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
+	}
+	a.runs.init()
+	a.open = a.openLane
+	a.vault = &vault{spool: disk, key: key, first: func(name fleet.NodeName) (Login, bool) {
+		n := a.byName[name]
+		if n == nil {
+			return Login{}, false
+		}
+		return cfg.loginOf(n.entry), true
+	}}
+	for _, e := range cfg.Nodes {
+		n := newNode(e, cfg.Rack, cfg.Site)
+		a.nodes = append(a.nodes, n)
+		a.byName[e.Name] = n
+	}
+	a.first.await(a.nodes)
+	return a, a.restore()
+}
+
+func (a *Agent) openLane(e Entry, address string) (lane, error) {
+	return bmc.New(bmc.Config{
+		Node: e.Name,
+		BMC: redfish.Config{
+			BMC: string(e.Name), Address: address, Pin: e.Pin, Sessions: a.vault,
+			Context: fmt.Sprintf("chiba:%s:%s", a.cfg.Rack, a.cfg.Name),
+		},
+		Vault: a.vault, Digests: a.vault,
+	})
+}
+
+func (a *Agent) clientTLS() (*tls.Config, error) {
+	creds, err := a.cfg.credentials()
+	if err != nil {
+		return nil, err
+	}
+	return creds.Client(), nil
+}
+
+// build is the version that this binary was made from.
+func build() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// Ready is closed when every node of the catalogue has been looked at once and a
+// coordinator knows what was found, or two seconds after Run has begun.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// getReady closes Ready when it is time.
+func (a *Agent) getReady(ctx context.Context) error {
+	defer close(a.ready)
+	waiting, cancel := context.WithTimeout(ctx, readyAfter)
+	defer cancel()
+	tick := time.NewTicker(lookAtAcks)
+	defer tick.Stop()
+	for told := false; !told; {
+		select {
+		case <-waiting.Done():
+			a.first.giveUp()
+			return nil
+		case <-tick.C:
+		}
+		c, err := a.spool.Cursor()
+		if err != nil {
+			return err
+		}
+		told = a.first.over() && c.First == c.Next
+	}
+	return nil
+}
+
+// looked waits until every node has been looked at, or that took too long.
+func (a *Agent) looked(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.first.done:
+		return nil
+	}
+}
+
+// Run works until ctx ends or a part of the agent fails, then deletes the sessions
+// on the BMCs, within five seconds, and closes the spool.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.Close()) }()
+	defer a.leave(ctx)
+	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.nodes))
+	if err = errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.link.Run} {
+		group.Go(func() error { return part(ctx) })
+	}
+	for _, n := range a.nodes {
+		group.Go(func() error { return a.tend(ctx, n) })
+	}
+	return group.Wait()
+}
+
+// Close closes the spool. It is for an agent that was never Run.
+func (a *Agent) Close() error { return a.spool.Close() }
+
+// leave closes every lane.
+func (a *Agent) leave(ctx context.Context) {
+	for _, n := range a.nodes {
+		if l, err := n.way(); err == nil {
+			a.closing.Go(func() { a.closeLane(ctx, n, l) })
+		}
+	}
+	a.closing.Wait()
+}
+
+// complain logs what only the spool's disk can be guilty of, and what nobody waits
+// for.
+func (a *Agent) complain(what string, err error) {
+	a.log.Error("could not keep what happened", obs.Reason, what, obs.Err, err)
+}
+
+// contacted notes that the first attempt to reach a node has ended.
+func (a *Agent) contacted(n *node) { a.first.reached(n) }
+
+// firstPass waits for the first contact with every node.
+type firstPass struct {
+	mu   sync.Mutex
+	left map[*node]bool
+	done chan struct{}
+	once sync.Once
+}
+
+func (f *firstPass) await(nodes []*node) {
+	f.left, f.done = make(map[*node]bool), make(chan struct{})
+	for _, n := range nodes {
+		f.left[n] = true
+	}
+	if len(nodes) == 0 {
+		f.giveUp()
+	}
+}
+
+func (f *firstPass) reached(n *node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.left, n)
+	if len(f.left) == 0 {
+		f.giveUp()
+	}
+}
+
+func (f *firstPass) over() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (f *firstPass) giveUp() { f.once.Do(func() { close(f.done) }) }
+
+// ruleStates are the states of the rules as they were kept.
+func (a *Agent) ruleStates() (states []core.State, err error) {
+	err = a.spool.View(func(tx *spool.Tx) error {
+		for _, raw := range tx.All(spool.Rules, "") {
+			var s core.State
+			if err = json.Unmarshal(raw, &s); err != nil {
+				return fault.Wrap(fault.Garbage, "read rule states", err)
+			}
+			states = append(states, s)
+		}
+		return nil
+	})
+	return states, err
+}

@@ -1,0 +1,65 @@
+package agent
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+func standingScript(name, digest, source string) *pb.Script {
+	return &pb.Script{Name: name, File: name + ".scl", Digest: digest, Source: []byte(source)}
+}
+
+const quiet = `(monitor "n1" (condition (> cpu.temp 900)) (action (log "x")))`
+
+func (w *world) expectHave(revision uint64, want map[string]string) {
+	w.t.Helper()
+	got, have := w.agent.Have()
+	if diff := cmp.Diff(want, have); diff != "" || got != revision {
+		w.t.Errorf("revision %d, want %d; scripts:\n%s", got, revision, diff)
+	}
+}
+
+func TestDesiredReplacesTheSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		w.expectHave(0, map[string]string{})
+		w.desire(&pb.Desired{Revision: 5, Scripts: []*pb.Script{standingScript("a", "d1", quiet), standingScript("b", "d1", quiet)}})
+		w.desire(&pb.Desired{Revision: 6, Scripts: []*pb.Script{
+			{Name: "a", Digest: "d1"},          // we have it
+			{Name: "b", Digest: "d2"},          // changed, too large for this message
+			{Name: "c", Digest: "d1"},          // new, too large for this message
+			standingScript("d", "d1", "(oops"), // from a later version
+		}})
+		want := map[string]string{"a": "d1", "b": "d1", "d": "d1"}
+		w.expectHave(6, want)
+		w.stop()
+		w.start(w.dir)
+		defer w.stop()
+		w.expectHave(6, want)
+		if n := len(w.agent.programs()); n != 2 {
+			t.Errorf("%d programs are in force", n)
+		}
+	})
+}
+
+// An older state is what a coordinator that lags tells. One that keeps telling it
+// was restored from a backup, and is the truth now.
+func TestOlderState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		defer w.stop()
+		w.desire(&pb.Desired{Revision: 5, Scripts: []*pb.Script{standingScript("a", "d1", quiet)}})
+		for range stalePulls {
+			w.desire(&pb.Desired{Revision: 4})
+			w.expectHave(5, map[string]string{"a": "d1"})
+		}
+		w.desire(&pb.Desired{Revision: 4})
+		w.expectHave(4, map[string]string{})
+	})
+}

@@ -1,0 +1,191 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chiba-mesh/chiba/discovery"
+	"github.com/chiba-mesh/chiba/discovery/mdns"
+	"github.com/chiba-mesh/chiba/discovery/static"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+)
+
+const (
+	maxProbes    = 32
+	probeTimeout = 5 * time.Second
+	// lookAgain is how often the table is gone through without news.
+	lookAgain = 5 * time.Second
+)
+
+// finder is one way to find BMCs.
+type finder interface {
+	Run(ctx context.Context, out chan<- discovery.Sighting) error
+}
+
+func (c *Config) finders() []finder {
+	all := []finder{static.Finder{Addresses: c.addresses()}}
+	if !c.NoMDNS {
+		all = append(all, mdns.Finder{Interfaces: c.Interfaces, Log: c.Log})
+	}
+	return all
+}
+
+// probed is what answered at an address.
+type probed struct {
+	address, pin string
+	err          error
+}
+
+// find runs the finders, reads the key of whatever they hint at, and gives each
+// node of the catalogue a lane to the address where its key answers. Nothing is
+// sent to a BMC but a TLS handshake until then.
+func (a *Agent) find(ctx context.Context) error {
+	sightings, answers := make(chan discovery.Sighting), make(chan probed)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, f := range a.finders {
+		group.Go(func() error { return f.Run(ctx, sightings) })
+	}
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	slots := make(chan struct{}, maxProbes)
+	group.Go(func() error {
+		table := &discovery.Table{}
+		tick := time.NewTicker(lookAgain)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+				table.Expire(a.now())
+				for _, address := range table.Due(a.now()) {
+					probes.Go(func() { a.probe(ctx, address, slots, answers) })
+				}
+			case s := <-sightings:
+				if table.See(a.now(), s) {
+					probes.Go(func() { a.probe(ctx, s.Address, slots, answers) })
+				}
+			case p := <-answers:
+				table.Probed(a.now(), p.address, p.pin, p.err)
+				a.match(ctx, table)
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// probe reads the key that answers at an address.
+func (a *Agent) probe(ctx context.Context, address string, slots chan struct{}, answers chan<- probed) {
+	select {
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
+	case <-ctx.Done():
+		return
+	}
+	asking, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	pin, err := a.fingerprint(asking, address)
+	select {
+	case answers <- probed{address, pin, err}:
+	case <-ctx.Done():
+	}
+}
+
+// match gives lanes to the nodes whose key has answered.
+func (a *Agent) match(ctx context.Context, table *discovery.Table) {
+	candidates := make(map[string]discovery.Candidate)
+	for _, c := range table.Candidates() {
+		candidates[c.Pin] = c
+	}
+	for _, n := range a.nodes {
+		if c, ok := candidates[n.entry.Pin]; ok {
+			a.connect(ctx, n, c)
+			delete(candidates, n.entry.Pin)
+			continue
+		}
+		a.missing(n, candidates, table)
+	}
+	for _, c := range candidates {
+		if a.strangers.add(c.Pin) {
+			a.log.Info("a BMC that is not in the catalogue", obs.BMC, c.Pin, obs.Addr, c.Addresses[0], obs.Reason, strings.Join(c.Names, " "))
+		}
+	}
+}
+
+// connect opens the lane of a node at the address where it was seen last. A lane
+// that works is left where it is.
+func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
+	n.mu.Lock()
+	have, at := n.lane, n.address
+	n.mu.Unlock()
+	if have != nil {
+		state, _ := have.State()
+		if at == c.Addresses[0] || state != fleet.Unreachable {
+			return
+		}
+	}
+	l, err := a.open(n.entry, c.Addresses[0])
+	if err != nil {
+		if n.refuse(fleet.Unreachable, err.Error()) {
+			a.report(n.seen())
+		}
+		return
+	}
+	if old := n.set(l, c.Addresses[0], strings.Join(c.Found, ",")); old != nil {
+		a.log.Info("a BMC has moved", obs.Node, n.entry.Name, obs.Addr, c.Addresses[0])
+		a.closing.Go(func() { a.closeLane(ctx, n, old) })
+	}
+	n.poke()
+}
+
+// missing says what is wrong with a node whose key does not answer: another key
+// at its address is a warning, nothing there is not.
+func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table *discovery.Table) {
+	if n.entry.Address == "" {
+		return
+	}
+	address := withPort(n.entry.Address)
+	for _, c := range strangers {
+		for _, at := range c.Addresses {
+			if at != address {
+				continue
+			}
+			reason := fmt.Sprintf("%s answers with the key %s, the catalogue says %s", address, c.Pin, n.entry.Pin)
+			if n.refuse(fleet.Untrusted, reason) {
+				a.report(n.seen())
+				a.contacted(n)
+			}
+			return
+		}
+	}
+	if problem := table.Problem(address); problem != "" && n.refuse(fleet.Unreachable, problem) {
+		a.report(n.seen())
+		a.contacted(n)
+	}
+}
+
+// closeLane deletes the session of a lane, in its own time.
+func (a *Agent) closeLane(ctx context.Context, n *node, l lane) {
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+	defer cancel()
+	if err := l.Close(closing); err != nil {
+		a.log.Warn("a BMC session stays open until it times out", obs.Node, n.entry.Name, obs.Err, err)
+	}
+}
+
+// seenOnce remembers what was said already.
+type seenOnce map[string]bool
+
+func (s seenOnce) add(key string) bool {
+	if s[key] || len(s) > discovery.MaxAddresses {
+		return false
+	}
+	s[key] = true
+	return true
+}

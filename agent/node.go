@@ -1,0 +1,244 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+const (
+	refreshEvery   = time.Minute
+	summaryTimeout = 15 * time.Second
+	goodbye        = 5 * time.Second // to delete a session
+)
+
+// node is one server of the rack: its entry in the catalogue, its lane once its
+// BMC is found, and what was last seen of it. It is safe for concurrent use.
+type node struct {
+	entry Entry
+	poked chan struct{} // a token: refresh the summary now
+
+	mu      sync.Mutex
+	lane    lane   // nil until the BMC is found
+	address string // of the lane
+	summary fleet.Node
+}
+
+func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
+	return &node{
+		entry: e,
+		poked: make(chan struct{}, 1),
+		summary: fleet.Node{
+			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
+			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
+		},
+	}
+}
+
+// seen is the summary as it is now. Its labels must not be changed.
+func (n *node) seen() fleet.Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.summary
+}
+
+// way is the lane to the BMC, or why there is none.
+func (n *node) way() (lane, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lane == nil {
+		kind := fault.Unavailable
+		if n.summary.State == fleet.Untrusted {
+			kind = fault.Untrusted
+		}
+		e := fault.New(kind, "reach BMC", n.summary.Reason)
+		e.Node = n.entry.Name
+		return nil, e.WithHint("see what was found: chiba get nodes")
+	}
+	return n.lane, nil
+}
+
+// poke asks for a refresh of the summary, soon.
+func (n *node) poke() {
+	select {
+	case n.poked <- struct{}{}:
+	default:
+	}
+}
+
+// set replaces the lane, and returns the one before.
+func (n *node) set(l lane, address, found string) (before lane) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before = n.lane
+	n.lane, n.address = l, address
+	n.summary.Address, n.summary.Found = address, found
+	return before
+}
+
+// refuse notes why there is no lane, if there is none. It reports a change.
+func (n *node) refuse(state fleet.NodeState, reason string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lane != nil || n.summary.State == state && n.summary.Reason == reason {
+		return false
+	}
+	n.summary.State, n.summary.Reason = state, reason
+	return true
+}
+
+// tend keeps the summary of a node fresh until ctx ends.
+func (a *Agent) tend(ctx context.Context, n *node) error {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		case <-n.poked:
+		}
+		if l, err := n.way(); err == nil {
+			a.refresh(ctx, n, l)
+		}
+	}
+}
+
+// refresh reads the summary through the lane, and reports it if it has changed.
+func (a *Agent) refresh(ctx context.Context, n *node, l lane) fleet.Node {
+	reading, cancel := context.WithTimeout(ctx, summaryTimeout)
+	defer cancel()
+	s, err := l.Summary(reading)
+	if ctx.Err() != nil {
+		return n.seen()
+	}
+	n.mu.Lock()
+	if n.lane == l {
+		n.summary = n.merge(s, err)
+	}
+	now := n.summary
+	n.mu.Unlock()
+	a.contacted(n)
+	a.report(now)
+	return now
+}
+
+// merge is s with what the BMC does not know. A BMC that did not answer keeps the
+// facts it told before: only its state is news.
+func (n *node) merge(s fleet.Node, err error) fleet.Node {
+	old := n.summary
+	if err != nil {
+		old.State, old.Reason = s.State, s.Reason
+		if old.State == fleet.Ready || old.State == "" {
+			old.State, old.Reason = fleet.Unreachable, err.Error()
+		}
+		return old
+	}
+	s.Name, s.Rack, s.Site, s.Labels = old.Name, old.Rack, old.Site, old.Labels
+	s.Address, s.Found = old.Address, old.Found
+	if s.Serial == "" {
+		s.Serial = n.entry.Serial
+	}
+	return s
+}
+
+// report records a summary that differs from the one recorded before, and tells
+// the rules, whose targets may select other nodes now.
+func (a *Agent) report(s fleet.Node) {
+	msg := wire.ToNode(s)
+	changed := false
+	err := a.spool.Update(func(tx *spool.Tx) error {
+		old := &pb.Node{}
+		if raw := tx.Get(spool.Nodes, string(s.Name)); raw != nil {
+			if err := proto.Unmarshal(raw, old); err != nil {
+				return err
+			}
+		}
+		old.SeenUnixMs = msg.GetSeenUnixMs() // the passing of time is no news
+		if changed = !proto.Equal(old, msg); !changed {
+			return nil
+		}
+		tx.PutMessage(spool.Nodes, string(s.Name), msg)
+		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
+		return nil
+	})
+	if err != nil {
+		a.complain("report node", err)
+	}
+	if changed {
+		a.retarget()
+	}
+}
+
+// forget tells the coordinators of nodes that have left the catalogue.
+func (a *Agent) forgetNodes() error {
+	return a.spool.Update(func(tx *spool.Tx) error {
+		var gone []string
+		for name := range tx.All(spool.Nodes, "") {
+			if a.byName[fleet.NodeName(name)] == nil {
+				gone = append(gone, name)
+			}
+		}
+		for _, name := range gone {
+			tx.Delete(spool.Nodes, name)
+			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Gone{Gone: &pb.NodeGone{Node: name, Reason: "it is no longer in the catalogue of the rack"}}})
+		}
+		return nil
+	})
+}
+
+// read reads elements of a node: what the mesh itself knows from the summary, the
+// rest through the lane in one go. The readings have the order of refs. The error
+// is why the BMC could not be asked.
+func (a *Agent) read(ctx context.Context, n *node, prio bmc.Priority, refs []scl.Ref) ([]fleet.Reading, error) {
+	summary := n.seen()
+	out := make([]fleet.Reading, len(refs))
+	var ask []scl.Ref
+	var at []int
+	for i, ref := range refs {
+		if ref.Element.OfMesh() {
+			v := ref.Of(summary)
+			out[i] = fleet.Reading{Node: summary.Name, Ref: ref.Text, Value: v, At: a.now()}
+			continue
+		}
+		ask, at = append(ask, ref), append(at, i)
+	}
+	if len(ask) == 0 {
+		return out, nil
+	}
+	got, err := a.ask(ctx, n, prio, ask)
+	for j, i := range at {
+		if j < len(got) {
+			out[i] = got[j]
+			continue
+		}
+		out[i] = fleet.Reading{Node: summary.Name, Ref: refs[i].Text, Value: fleet.NoValue(why(err)), At: a.now()}
+	}
+	return out, err
+}
+
+func (a *Agent) ask(ctx context.Context, n *node, prio bmc.Priority, refs []scl.Ref) ([]fleet.Reading, error) {
+	l, err := n.way()
+	if err != nil {
+		return nil, err
+	}
+	return l.Read(ctx, prio, refs)
+}
+
+func why(err error) string {
+	if err == nil {
+		return "not read"
+	}
+	return err.Error()
+}

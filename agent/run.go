@@ -1,0 +1,355 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/scl/compile"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+const (
+	maxRuns      = 16 // at the same time; the others wait on disk
+	learnTimeout = 15 * time.Second
+)
+
+// runs are the runs being done. Which runs there are, the spool says.
+type runs struct {
+	mu     sync.Mutex
+	active map[string]*run
+	listed map[string]bool // by the last desired state; nil: none was told yet
+	wake   chan struct{}   // a token: look into the spool
+}
+
+func (r *runs) init() { r.active, r.wake = make(map[string]*run), make(chan struct{}, 1) }
+
+// only cancels every run that is not listed, and has new ones begun.
+func (r *runs) only(listed []*pb.Run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listed = make(map[string]bool, len(listed))
+	for _, l := range listed {
+		r.listed[l.GetId()] = true
+	}
+	for _, active := range r.active {
+		r.check(active)
+	}
+	r.kick()
+}
+
+// check cancels a run that is not listed any longer.
+func (r *runs) check(x *run) {
+	if r.listed != nil && !r.listed[x.GetId()] {
+		x.cancel()
+	}
+}
+
+func (r *runs) kick() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *runs) enter(x *run) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.active[x.GetId()] != nil || len(r.active) >= maxRuns {
+		return false
+	}
+	r.active[x.GetId()] = x
+	r.check(x)
+	return true
+}
+
+func (r *runs) leave(x *run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.active, x.GetId())
+	r.kick()
+}
+
+// run is this rack's part of one run.
+type run struct {
+	*pb.Run
+	program *scl.Program
+	units   []unit
+
+	once     sync.Once
+	canceled chan struct{} // closed: stop before the next unit
+
+	mu     sync.Mutex
+	nodes  int
+	ok     int
+	failed int
+}
+
+func newRun(msg *pb.Run) *run { return &run{Run: msg, canceled: make(chan struct{})} }
+
+func (r *run) cancel() { r.once.Do(func() { close(r.canceled) }) }
+
+// unit is the smallest part of a run that has a result of its own: a config, a
+// command, or a step that reads. Its id is the same after a restart.
+type unit struct {
+	id     string
+	target scl.Target
+	text   string
+	config *scl.Config
+	step   *scl.Step // of show, dump, refresh
+	cmd    *scl.Command
+}
+
+// unitsOf lays a program open, in the order in which it is done.
+func unitsOf(p *scl.Program) []unit {
+	var units []unit
+	for i := range p.Configs {
+		c := &p.Configs[i]
+		units = append(units, unit{id: fmt.Sprintf("c%d", i), target: c.Target, text: "config", config: c})
+	}
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		id := fmt.Sprintf("s%d", i)
+		if len(s.Action) == 0 {
+			units = append(units, unit{id: id, target: s.Target, text: s.Text, step: s})
+			continue
+		}
+		for j, c := range flat(s.Action) {
+			units = append(units, unit{id: fmt.Sprintf("%s.%d", id, j), target: s.Target, text: c.Text, cmd: &c})
+		}
+	}
+	return units
+}
+
+// work does the runs that the spool holds, until ctx ends. It waits for the first
+// look at the rack: a run must not fail because its agent has just started.
+func (a *Agent) work(ctx context.Context) error {
+	var working sync.WaitGroup
+	defer working.Wait()
+	if err := a.looked(ctx); err != nil {
+		return err
+	}
+	for {
+		accepted, err := a.accepted()
+		if err != nil {
+			return err
+		}
+		for _, msg := range accepted {
+			r := newRun(msg)
+			if !a.runs.enter(r) {
+				continue
+			}
+			working.Go(func() {
+				defer a.runs.leave(r)
+				if err := a.do(ctx, r); err != nil && ctx.Err() == nil {
+					a.log.Error("a run stopped", obs.Run, r.GetId(), obs.Err, err)
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.runs.wake:
+		}
+	}
+}
+
+func (a *Agent) accepted() (all []*pb.Run, err error) {
+	err = a.spool.View(func(tx *spool.Tx) error {
+		for _, raw := range tx.All(spool.Runs, "") {
+			r := &pb.Run{}
+			if err = proto.Unmarshal(raw, r); err != nil {
+				return fault.Wrap(fault.Garbage, "read runs", err)
+			}
+			all = append(all, r)
+		}
+		return nil
+	})
+	return all, err
+}
+
+// do does this rack's part of a run, from where an earlier process left it. An
+// error means that it could not be kept on disk; the run stays accepted.
+func (a *Agent) do(ctx context.Context, r *run) error {
+	program, diags := compile.Source(r.GetFile(), r.GetSource())
+	if program == nil {
+		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
+	}
+	r.program, r.units = program, unitsOf(program)
+	deadline, cancel := ctx, func() {}
+	if ms := r.GetDeadlineUnixMs(); ms > 0 {
+		deadline, cancel = context.WithDeadline(ctx, time.UnixMilli(ms))
+	}
+	defer cancel()
+	chosen, err := a.chosen(deadline, r)
+	if err != nil {
+		return err
+	}
+	r.nodes = len(chosen)
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for n, units := range chosen {
+		group.Go(func() error { return a.doNode(ctx, deadline, r, n, units) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return a.finish(r, r.stopped(deadline))
+}
+
+// stopped is why a run ended early, nil if it did not.
+func (r *run) stopped(deadline context.Context) error {
+	select {
+	case <-r.canceled:
+		return fault.New(fault.Canceled, "", "the run was canceled")
+	default:
+	}
+	if deadline.Err() != nil {
+		return fault.New(fault.Timeout, "", "the run's deadline has passed")
+	}
+	return nil
+}
+
+// chosen is which units concern which node. It is decided once and kept, so that
+// a restart does not choose other nodes because the run has changed them.
+func (a *Agent) chosen(ctx context.Context, r *run) (map[*node][]unit, error) {
+	ids, known, err := a.keptChoice(r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		ids = a.choose(ctx, r)
+		if ctx.Err() == nil || len(ids) > 0 {
+			if err := a.keepChoice(r, ids); err != nil {
+				return nil, err
+			}
+		}
+	}
+	chosen := make(map[*node][]unit)
+	for _, n := range a.nodes {
+		for _, u := range r.units {
+			if ids[n.entry.Name][u.id] {
+				chosen[n] = append(chosen[n], u)
+			}
+		}
+	}
+	return chosen, nil
+}
+
+// choice is the ids of the units of each node.
+type choice map[fleet.NodeName]map[string]bool
+
+func (a *Agent) choose(ctx context.Context, r *run) choice {
+	c := a.chooser(r.program)
+	targets := make([]scl.Target, len(r.units))
+	for i, u := range r.units {
+		targets[i] = u.target
+	}
+	a.learn(ctx, c, targets, learnTimeout)
+	ids := make(choice)
+	for _, n := range a.nodes {
+		for _, u := range r.units {
+			if c.match(u.target, n) != scl.True {
+				continue
+			}
+			if ids[n.entry.Name] == nil {
+				ids[n.entry.Name] = make(map[string]bool)
+			}
+			ids[n.entry.Name][u.id] = true
+		}
+	}
+	return ids
+}
+
+// doNode does the units of one node in order. The first that fails stops the
+// node; the others are told as skipped.
+func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []unit) error {
+	ok, stop := true, error(nil)
+	for _, u := range units {
+		done, was, err := a.mark(r, n, u)
+		if err != nil {
+			return err
+		}
+		if !done {
+			if was, err = a.doUnit(ctx, deadline, r, n, u, stop); err != nil {
+				return err
+			}
+		}
+		ok = ok && was == markOK
+		if was == markStop && stop == nil {
+			stop = fault.New(fault.Conflict, "", "not tried: an earlier step failed on this node")
+		}
+	}
+	r.ended(ok)
+	a.link.Progress(r.progress(a.cfg.Rack))
+	return nil
+}
+
+// doUnit does one unit and records it. It records nothing if the agent stops
+// meanwhile: an action is then unknown at the next start, all else is done again.
+func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, stop error) (mark, error) {
+	left, err := a.leftover(r, n, u)
+	if err != nil {
+		return markStop, err
+	}
+	if left != nil {
+		return a.record(r, n, u, []fleet.Result{*left})
+	}
+	if stop == nil {
+		stop = r.stopped(deadline)
+	}
+	if stop != nil {
+		skipped := failure(stop)
+		skipped.Status, skipped.Step, skipped.Node = fleet.Skipped, u.text, n.entry.Name
+		return a.record(r, n, u, []fleet.Result{skipped})
+	}
+	if u.cmd != nil && once(*u.cmd) {
+		if err := a.intend(r, n, u); err != nil {
+			return markStop, err
+		}
+	}
+	results := a.perform(deadline, n, u)
+	if ctx.Err() != nil {
+		return markStop, ctx.Err()
+	}
+	return a.record(r, n, u, results)
+}
+
+func (a *Agent) perform(ctx context.Context, n *node, u unit) []fleet.Result {
+	switch {
+	case u.config != nil:
+		return a.apply(ctx, n, u.config)
+	case u.cmd != nil:
+		return []fleet.Result{a.command(ctx, n, *u.cmd)}
+	default:
+		return []fleet.Result{a.look(ctx, n, *u.step)}
+	}
+}
+
+func (r *run) ended(ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ok {
+		r.ok++
+	} else {
+		r.failed++
+	}
+}
+
+func (r *run) progress(rack fleet.RackName) *pb.Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &pb.Progress{
+		Run: r.GetId(), Rack: string(rack), Nodes: int32(r.nodes),
+		Done: int32(r.ok + r.failed), Failed: int32(r.failed),
+	}
+}

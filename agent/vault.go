@@ -1,0 +1,237 @@
+package agent
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"slices"
+
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/trust/seal"
+)
+
+// vault keeps what the lanes must remember: logins that scripts have changed,
+// sealed to the agent's own key; digests of passwords that were set; sessions
+// that are open. Everything is keyed by the node's name. It is safe for
+// concurrent use.
+type vault struct {
+	spool *spool.Spool
+	key   *seal.Key
+	// first is the login that the configuration tells for a node.
+	first func(fleet.NodeName) (Login, bool)
+}
+
+// kept is one login at rest.
+type kept struct {
+	User   string `json:"user"`
+	Sealed string `json:"sealed"`
+}
+
+const keyDigest = "digest-key"
+
+// Candidates are the logins that were set on the BMC, the last one first, and
+// then the configured one.
+func (v *vault) Candidates(bmc string) ([]redfish.Credentials, error) {
+	const op = "look up login"
+	var all []redfish.Credentials
+	logins, err := v.logins(bmc)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, op, err)
+	}
+	for _, k := range logins {
+		password, openErr := v.key.Open(k.Sealed)
+		if openErr != nil {
+			return nil, fault.Wrap(fault.Denied, op, openErr)
+		}
+		all = append(all, redfish.Credentials{User: k.User, Password: password})
+	}
+	login, ok := v.first(fleet.NodeName(bmc))
+	if !ok {
+		return all, nil
+	}
+	user, password, err := login.read()
+	if err != nil && len(all) == 0 {
+		return nil, fault.Wrap(fault.Denied, op, err)
+	}
+	if err == nil && !slices.ContainsFunc(all, func(c redfish.Credentials) bool { return same(c, user, password) }) {
+		all = append(all, redfish.Credentials{User: user, Password: password})
+	}
+	return all, nil
+}
+
+func same(c redfish.Credentials, user string, password fleet.Secret) bool {
+	return c.User == user && hmac.Equal([]byte(c.Password.Reveal()), []byte(password.Reveal()))
+}
+
+// Prove keeps the login that the BMC accepted and forgets the others. The
+// configured one need not be kept.
+func (v *vault) Prove(bmc string, proven redfish.Credentials) error {
+	if login, ok := v.first(fleet.NodeName(bmc)); ok {
+		if user, password, err := login.read(); err == nil && same(proven, user, password) {
+			return v.keep(bmc, nil)
+		}
+	}
+	k, err := v.seal(proven)
+	if err != nil {
+		return err
+	}
+	return v.keep(bmc, []kept{k})
+}
+
+// Propose keeps a login that is about to be set, before those that are there.
+func (v *vault) Propose(bmc string, next redfish.Credentials) error {
+	logins, err := v.logins(bmc)
+	if err != nil {
+		return fault.Wrap(fault.Internal, "keep login", err)
+	}
+	k, err := v.seal(next)
+	if err != nil {
+		return err
+	}
+	return v.keep(bmc, append([]kept{k}, logins...))
+}
+
+func (v *vault) seal(c redfish.Credentials) (kept, error) {
+	sealed, err := seal.Seal([]seal.PublicKey{v.key.Public()}, c.Password)
+	return kept{User: c.User, Sealed: sealed}, err
+}
+
+func (v *vault) logins(bmc string) (logins []kept, err error) {
+	err = v.spool.View(func(tx *spool.Tx) error {
+		if raw := tx.Get(spool.Secrets, bmc); raw != nil {
+			return json.Unmarshal(raw, &logins)
+		}
+		return nil
+	})
+	return logins, err
+}
+
+func (v *vault) keep(bmc string, logins []kept) error {
+	return v.spool.Update(func(tx *spool.Tx) error {
+		if len(logins) == 0 {
+			tx.Delete(spool.Secrets, bmc)
+		} else {
+			tx.PutJSON(spool.Secrets, bmc, logins)
+		}
+		return nil
+	})
+}
+
+// Matches compares password with the one that was set last.
+func (v *vault) Matches(bmc, user string, password fleet.Secret) (same, known bool, err error) {
+	key, err := v.digestKey()
+	if err != nil {
+		return false, false, err
+	}
+	err = v.spool.View(func(tx *spool.Tx) error {
+		have := tx.Get(spool.Digests, spool.Key(bmc, user))
+		known = have != nil
+		same = known && hmac.Equal(have, digest(key, bmc, user, password))
+		return nil
+	})
+	return same, known, err
+}
+
+// Store remembers that password was set.
+func (v *vault) Store(bmc, user string, password fleet.Secret) error {
+	key, err := v.digestKey()
+	if err != nil {
+		return err
+	}
+	return v.spool.Update(func(tx *spool.Tx) error {
+		tx.Put(spool.Digests, spool.Key(bmc, user), digest(key, bmc, user, password))
+		return nil
+	})
+}
+
+// digest is keyed, so that the table alone tells nobody which nodes share a
+// password and can't be searched with a list of common ones.
+func digest(key fleet.Secret, bmc, user string, password fleet.Secret) []byte {
+	mac := hmac.New(sha256.New, []byte(key.Reveal()))
+	mac.Write([]byte(spool.Key(bmc, user, password.Reveal())))
+	return mac.Sum(nil)
+}
+
+// digestKey is the key of the digests, made on first use and kept sealed.
+func (v *vault) digestKey() (fleet.Secret, error) {
+	var sealed string
+	err := v.spool.View(func(tx *spool.Tx) error {
+		sealed = string(tx.Get(spool.Notes, keyDigest))
+		return nil
+	})
+	if err != nil {
+		return fleet.Secret{}, err
+	}
+	if sealed != "" {
+		return v.key.Open(sealed)
+	}
+	fresh, err := seal.Seal([]seal.PublicKey{v.key.Public()}, fleet.NewSecret(rand.Text()))
+	if err != nil {
+		return fleet.Secret{}, err
+	}
+	err = v.spool.Update(func(tx *spool.Tx) error {
+		if have := tx.Get(spool.Notes, keyDigest); have != nil {
+			sealed = string(have) // another lane was faster
+			return nil
+		}
+		sealed = fresh
+		tx.Put(spool.Notes, keyDigest, []byte(fresh))
+		return nil
+	})
+	if err != nil {
+		return fleet.Secret{}, err
+	}
+	return v.key.Open(sealed)
+}
+
+// Save remembers that a session may be open on the BMC.
+func (v *vault) Save(bmc, uri string) error {
+	return v.spool.Update(func(tx *spool.Tx) error {
+		tx.Put(spool.Sessions, bmc, []byte(uri))
+		return nil
+	})
+}
+
+// Load is the session that may be open on the BMC.
+func (v *vault) Load(bmc string) (uri string, open bool, err error) {
+	err = v.spool.View(func(tx *spool.Tx) error {
+		raw := tx.Get(spool.Sessions, bmc)
+		uri, open = string(raw), raw != nil
+		return nil
+	})
+	return uri, open, err
+}
+
+// Forget is called when the session is deleted.
+func (v *vault) Forget(bmc string) error {
+	return v.spool.Update(func(tx *spool.Tx) error {
+		tx.Delete(spool.Sessions, bmc)
+		return nil
+	})
+}
+
+// openSecrets puts what the sealed secrets of settings hold in their place, in a
+// copy that lives for one use. A setting whose secret can't be opened is left out
+// and told by its index.
+func openSecrets(open func(sealed string) (fleet.Secret, error), settings []scl.Setting) (opened []scl.Setting, failed map[int]error) {
+	for i, s := range settings {
+		if s.Secret.Sealed != "" {
+			plain, err := open(s.Secret.Sealed)
+			if err != nil {
+				if failed == nil {
+					failed = make(map[int]error)
+				}
+				failed[i] = err
+				continue
+			}
+			s.Secret.Literal = plain
+		}
+		opened = append(opened, s)
+	}
+	return opened, failed
+}

@@ -1,0 +1,202 @@
+package agent
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// sampleTimeout bounds one sample of one node.
+const sampleTimeout = 15 * time.Second
+
+// watcher carries out what the rule engine decides. The engine is its own.
+type watcher struct {
+	*Agent
+	engine *core.Engine
+	doing  sync.WaitGroup // samples and firings
+}
+
+// watch watches the standing rules until ctx ends, whether or not a coordinator is
+// reached.
+func (a *Agent) watch(ctx context.Context) error {
+	states, err := a.ruleStates()
+	if err != nil {
+		return err
+	}
+	w := &watcher{Agent: a, engine: core.New(states)}
+	defer w.doing.Wait()
+	if err := w.step(ctx, core.Link{Since: a.cutSince()}); err != nil {
+		return err
+	}
+	if err := w.step(ctx, a.rules()); err != nil {
+		return err
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var in core.Input = core.Tick{}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case in = <-a.inputs:
+		case in = <-a.links:
+		case <-a.targets:
+			in = a.rules()
+		case <-timer.C:
+		}
+		next, err := w.take(ctx, in)
+		if err != nil {
+			return err
+		}
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(max(0, next.Sub(a.now())))
+		}
+	}
+}
+
+func (w *watcher) step(ctx context.Context, in core.Input) error {
+	_, err := w.take(ctx, in)
+	return err
+}
+
+// take steps the engine, keeps what must be kept, and only then sets going what is
+// to be done.
+func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err error) {
+	out := w.engine.Step(w.now(), in)
+	if err := w.keep(out); err != nil {
+		return time.Time{}, err
+	}
+	for _, r := range out.Read {
+		w.doing.Go(func() { w.sample(ctx, r) })
+	}
+	for _, f := range out.Fire {
+		w.log.Warn("rule fired", obs.Script, string(f.Firing.Script), obs.Rule, f.Firing.Rule, obs.Node, string(f.Firing.Node), obs.Reason, f.Firing.Held)
+		if f.Firing.Held == "" {
+			w.doing.Go(func() { w.fire(ctx, f) })
+		}
+	}
+	return out.Next, nil
+}
+
+// keep writes the states of rules, the intents of firings and the firings that are
+// held, in one transaction.
+func (w *watcher) keep(out core.Output) error {
+	if len(out.Changed)+len(out.Gone)+len(out.Fire) == 0 {
+		return nil
+	}
+	return w.spool.Update(func(tx *spool.Tx) error {
+		for _, s := range out.Changed {
+			tx.PutJSON(spool.Rules, stateKey(s.Key), s)
+		}
+		for _, k := range out.Gone {
+			tx.Delete(spool.Rules, stateKey(k))
+		}
+		for _, f := range out.Fire {
+			msg := wire.ToFiring(f.Firing)
+			if f.Firing.Held != "" {
+				tx.Append(w.now(), &pb.Record{Body: &pb.Record_Firing{Firing: msg}})
+			} else {
+				tx.PutMessage(spool.Intents, firingKey(f.Firing), msg)
+			}
+		}
+		return nil
+	})
+}
+
+func stateKey(k core.Key) string {
+	return spool.Key(string(k.Script), k.Rule, string(k.Node))
+}
+
+func firingKey(f fleet.Firing) string {
+	return spool.Key(intentFiring, string(f.Script), f.Rule, string(f.Node), strconv.FormatInt(f.At.UnixMilli(), 10))
+}
+
+// sample reads what the engine asked for and tells it, whatever came of it.
+func (w *watcher) sample(ctx context.Context, r core.Read) {
+	s := core.Sample{Node: r.Node, Refs: r.Refs}
+	if n := w.byName[r.Node]; n != nil {
+		reading, cancel := context.WithTimeout(ctx, sampleTimeout)
+		s.Readings, _ = w.read(reading, n, bmc.Monitor, r.Refs) // unknown where it failed
+		cancel()
+	}
+	w.tell(ctx, s)
+}
+
+// tell hands an input to the rules.
+func (a *Agent) tell(ctx context.Context, in core.Input) {
+	select {
+	case a.inputs <- in:
+	case <-ctx.Done():
+	}
+}
+
+// fire does what a rule asks for, one command after the other until one fails, and
+// records the firing with what came of it. Each command is noted before it begins.
+func (w *watcher) fire(ctx context.Context, f core.Fire) {
+	firing, key := f.Firing, firingKey(f.Firing)
+	n := w.byName[firing.Node]
+	for _, c := range flat(f.Commands) {
+		if err := w.intendFiring(key, firing, c); err != nil {
+			w.complain("firing", err)
+			return
+		}
+		r := w.command(ctx, n, c)
+		if ctx.Err() != nil {
+			return // recorded at the next start
+		}
+		r.Script, r.Rule = firing.Script, firing.Rule
+		firing.Results = append(firing.Results, r)
+		if !r.Status.OK() {
+			break
+		}
+	}
+	if err := w.recordFiring(key, firing); err != nil {
+		w.complain("firing", err)
+	}
+}
+
+// Linked is told by the link when a coordinator is reached or lost. When the link
+// was cut is kept, so that (run-for …) goes on counting over a restart.
+func (a *Agent) Linked(connected bool, since time.Time) {
+	err := a.spool.Update(func(tx *spool.Tx) error {
+		if connected {
+			tx.Delete(spool.Notes, keyCut)
+		} else {
+			tx.PutTime(spool.Notes, keyCut, since)
+		}
+		return nil
+	})
+	if err != nil {
+		a.complain("link", err)
+	}
+	select {
+	case <-a.links: // older news, which nobody has taken
+	default:
+	}
+	a.links <- core.Link{Connected: connected, Since: since}
+}
+
+// cutSince is when a coordinator was last reached, as far as the spool knows.
+func (a *Agent) cutSince() (since time.Time) {
+	err := a.spool.Update(func(tx *spool.Tx) error {
+		if since = tx.Time(spool.Notes, keyCut); since.IsZero() {
+			since = a.now()
+			tx.PutTime(spool.Notes, keyCut, since)
+		}
+		return nil
+	})
+	if err != nil {
+		return a.now()
+	}
+	return since
+}

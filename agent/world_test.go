@@ -1,0 +1,386 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/discovery/static"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/scl/compile"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust/seal"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is an agent with fake lanes and a fake link, over a real spool. Its rack
+// outlives the agent's processes: start, kill and start again.
+type world struct {
+	t     *testing.T
+	dir   string
+	cfg   Config
+	lanes map[fleet.NodeName]*fakeLane
+	logs  lockedBuffer
+
+	mu   sync.Mutex
+	pins map[string]string // address -> the key that answers there
+
+	agent *Agent
+	link  *fakeLink
+	stop  func()
+}
+
+// lockedBuffer takes logs from every goroutine.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// fakeLane is a BMC that does as it is told at once, unless a hook says otherwise.
+type fakeLane struct {
+	node fleet.NodeName
+
+	mu     sync.Mutex
+	calls  []string
+	values map[string]fleet.Value
+	state  fleet.NodeState
+	power  string
+	closed bool
+
+	do    func(ctx context.Context, c scl.Command) fleet.Result
+	apply func(ctx context.Context, settings []scl.Setting) []fleet.Result
+	read  func(ctx context.Context)
+}
+
+func (l *fakeLane) called(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls = append(l.calls, fmt.Sprintf(format, args...))
+}
+
+// did is what was done on the BMC, in order.
+func (l *fakeLane) did() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.calls, "; ")
+}
+
+func (l *fakeLane) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+func (l *fakeLane) Read(ctx context.Context, _ bmc.Priority, refs []scl.Ref) ([]fleet.Reading, error) {
+	if l.read != nil {
+		l.read(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []fleet.Reading
+	for _, r := range refs {
+		v, ok := l.values[r.Text]
+		if !ok || ctx.Err() != nil {
+			v = fleet.NoValue("not reported")
+		}
+		out = append(out, fleet.Reading{Node: l.node, Ref: r.Text, Value: v})
+	}
+	return out, fault.Wrap(fault.KindOf(ctx.Err()), "read", ctx.Err())
+}
+
+func (l *fakeLane) Plan(_ context.Context, settings []scl.Setting) []fleet.Change {
+	var out []fleet.Change
+	for _, s := range settings {
+		out = append(out, fleet.Change{Before: "was", After: s.Value.String(), Verdict: fleet.Differs})
+	}
+	return out
+}
+
+func (l *fakeLane) Apply(ctx context.Context, settings []scl.Setting) []fleet.Result {
+	if l.apply != nil {
+		return l.apply(ctx, settings)
+	}
+	var out []fleet.Result
+	for _, s := range settings {
+		l.called("set %s", s.Path())
+		out = append(out, fleet.Result{Status: fleet.Confirmed, Path: s.Path()})
+	}
+	return out
+}
+
+func (l *fakeLane) Do(ctx context.Context, c scl.Command) fleet.Result {
+	l.called("%s", c.Text)
+	if l.do != nil {
+		return l.do(ctx, c)
+	}
+	return fleet.Result{Node: l.node, Step: c.Text, Status: fleet.Confirmed}
+}
+
+func (l *fakeLane) Dump(context.Context) (*redfish.Tree, error) { return &redfish.Tree{}, nil }
+
+func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := fleet.Node{Name: l.node, Power: l.power, Model: "M1", State: l.state, Seen: time.Now()}
+	if l.state != fleet.Ready {
+		n.Reason = "no route to host"
+		return n, errors.New(n.Reason)
+	}
+	return n, nil
+}
+
+func (l *fakeLane) State() (fleet.NodeState, string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state, ""
+}
+
+func (l *fakeLane) Close(context.Context) error {
+	l.set(func() { l.closed = true })
+	return nil
+}
+
+// fakeLink is a link that is never up.
+type fakeLink struct {
+	mu       sync.Mutex
+	progress []string
+}
+
+func (*fakeLink) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (l *fakeLink) Progress(p *pb.Progress) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.progress = append(l.progress, fmt.Sprintf("%s %d/%d failed %d", p.GetRun(), p.GetDone(), p.GetNodes(), p.GetFailed()))
+}
+
+// newWorld is a rack with the nodes n1, n2 and n3.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), lanes: make(map[fleet.NodeName]*fakeLane), pins: make(map[string]string)}
+	w.cfg = Config{
+		Name: "a1", Rack: "r1", Site: "s1", State: w.dir, Coordinators: []string{"127.0.0.1:1"},
+		NoMDNS: true, Login: Login{Factory: FactoryOpenBMC},
+		Log: slog.New(slog.NewTextHandler(&w.logs, nil)),
+	}
+	for _, name := range []fleet.NodeName{"n1", "n2", "n3"} {
+		w.cfg.Nodes = append(w.cfg.Nodes, Entry{Name: name, Pin: "sha256/" + string(name), Address: string(name)})
+		w.lanes[name] = &fakeLane{node: name, state: fleet.Ready, power: "on", values: make(map[string]fleet.Value)}
+		w.pins[withPort(string(name))] = "sha256/" + string(name)
+	}
+	return w
+}
+
+// start begins a process on the state directory dir.
+func (w *world) start(dir string) {
+	w.t.Helper()
+	key, err := seal.OpenKey(filepath.Join(w.dir, sealFile))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	disk, err := spool.Open(filepath.Join(dir, spoolFile), spool.Options{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a, err := assemble(w.cfg, disk, key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.agent, w.link = a, &fakeLink{}
+	a.link = w.link
+	a.fingerprint = func(_ context.Context, address string) (string, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if pin := w.pins[address]; pin != "" {
+			return pin, nil
+		}
+		return "", errors.New("connection refused")
+	}
+	a.open = func(e Entry, _ string) (lane, error) { return w.lanes[e.Name], nil }
+	ctx, cancel := context.WithCancel(w.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	var stopped sync.Once
+	w.stop = func() {
+		stopped.Do(func() {
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				w.t.Errorf("the agent ended with %v", err)
+			}
+		})
+	}
+	<-a.Ready()
+	synctest.Wait()
+}
+
+// crash is a copy of the state as it is on disk at this moment; the process goes
+// on, and nothing that it does later is in the copy.
+func (w *world) crash() (dir string) {
+	w.t.Helper()
+	dir = w.t.TempDir()
+	image, err := os.ReadFile(filepath.Join(w.dir, spoolFile))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, spoolFile), image, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return dir
+}
+
+// run has the agent do a script once; it returns when the agent is idle.
+func (w *world) run(id, source string) {
+	w.t.Helper()
+	w.desire(&pb.Desired{Revision: 1, Runs: []*pb.Run{{Id: id, Script: "s", File: "s.scl", Source: []byte(source)}}})
+}
+
+// apply puts a script in force.
+func (w *world) apply(source string) {
+	w.t.Helper()
+	if program, diags := compile.Source("s.scl", []byte(source)); program == nil {
+		w.t.Fatalf("the test's script is wrong:\n%s", diags)
+	}
+	w.desire(&pb.Desired{Revision: 1, Scripts: []*pb.Script{{Name: "s", File: "s.scl", Digest: source, Source: []byte(source)}}})
+}
+
+func (w *world) desire(d *pb.Desired) {
+	w.t.Helper()
+	if err := w.agent.Desired(w.t.Context(), d); err != nil {
+		w.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// records tells what waits for the coordinators, without the nodes.
+func (w *world) records() []string {
+	return w.recordsOf(func(r *pb.Record) bool { return r.GetNode() == nil })
+}
+
+func (w *world) recordsOf(which func(*pb.Record) bool) []string {
+	w.t.Helper()
+	b, err := w.agent.spool.Batch(1, 1<<30)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var out []string
+	for _, r := range b.GetRecords() {
+		if which(r) {
+			out = append(out, tell(r))
+		}
+	}
+	return out
+}
+
+// tell is a record in one line.
+func tell(r *pb.Record) string {
+	switch body := r.GetBody().(type) {
+	case *pb.Record_Accepted:
+		return fmt.Sprintf("%s accepted for %d", body.Accepted.GetRun(), body.Accepted.GetNodes())
+	case *pb.Record_Result:
+		return strings.TrimSpace(body.Result.GetRun() + " " + tellResult(wire.FromResult(body.Result)))
+	case *pb.Record_Done:
+		return strings.TrimSuffix(fmt.Sprintf("%s done: %d ok, %d failed, %s", body.Done.GetRun(), body.Done.GetOk(), body.Done.GetFailed(), body.Done.GetError()), ", ")
+	case *pb.Record_Firing:
+		f := wire.FromFiring(body.Firing)
+		text := fmt.Sprintf("%s on %s", f.Rule, f.Node)
+		if f.CutOff {
+			text += ", cut off"
+		}
+		if f.Held != "" {
+			return text + ", held " + f.Held
+		}
+		parts := []string{text}
+		for _, x := range f.Results {
+			parts = append(parts, tellResult(x))
+		}
+		return strings.Join(parts, ", ")
+	case *pb.Record_Node:
+		return strings.TrimSpace(fmt.Sprintf("%s is %s, power %s %s", body.Node.GetName(), body.Node.GetState(), body.Node.GetPower(), body.Node.GetReason()))
+	case *pb.Record_Gone:
+		return body.Gone.GetNode() + " is gone"
+	}
+	return "?"
+}
+
+func tellResult(r fleet.Result) string {
+	text := fmt.Sprintf("%s: %s %s", r.Node, r.Step, r.Status)
+	if r.Error != "" {
+		text += " (" + r.Error + ")"
+	}
+	return text
+}
+
+// pass lets virtual time pass, and everything that it brings about end.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+var (
+	_ lane        = (*bmc.Lane)(nil)
+	_ bmc.Vault   = (*vault)(nil)
+	_ finder      = static.Finder{}
+	_ bmc.Digests = (*vault)(nil)
+)
+
+func (w *world) path() string { return filepath.Join(w.dir, spoolFile) }
+
+func (w *world) image() []byte {
+	w.t.Helper()
+	image, err := os.ReadFile(w.path())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return image
+}
+
+func (w *world) otherKey() *seal.Key {
+	w.t.Helper()
+	key, err := seal.OpenKey(filepath.Join(w.t.TempDir(), "other"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return key
+}
+
+func (w *world) sealed(key *seal.Key, text string) string {
+	w.t.Helper()
+	sealed, err := seal.Seal([]seal.PublicKey{key.Public()}, fleet.NewSecret(text))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return sealed
+}

@@ -1,0 +1,249 @@
+// Package dev is `chiba dev`: a whole fleet on one machine, in one process or
+// in three. A coordinator, an agent and a rack of simulated BMCs speak to each
+// other as they would in a data centre: over mutual-TLS QUIC, Raft on disk,
+// Redfish over verified HTTPS, found over mDNS. Nothing needs root, nothing
+// leaves the loopback interface, everything is kept in one directory.
+//
+// It lives in the e2e tree because only that tree may know both processes, and
+// because the world a newcomer starts is the one the end-to-end tests drive.
+package dev
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/chiba-mesh/chiba/agent"
+	"github.com/chiba-mesh/chiba/coordinator"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/sim"
+	"github.com/chiba-mesh/chiba/trust"
+)
+
+// The parts of a dev fleet. `--only` starts one of them in a process of its own.
+const (
+	partSim         = "sim"
+	partCoordinator = "coordinator"
+	partAgent       = "agent"
+)
+
+var allParts = []string{partSim, partCoordinator, partAgent}
+
+// Options of a dev fleet.
+type Options struct {
+	State string   // directory; made if it is not there
+	Parts []string // of allParts; empty: all
+	Own   []string // --bmc: BMCs that are not simulated
+	User  string   // to log in on those with
+	// PasswordFile holds that user's password.
+	PasswordFile string
+	Out          io.Writer // what a person reads
+	Log          *slog.Logger
+	// Ready is called once everything runs; its end does not end the fleet.
+	Ready func(ctx context.Context) error
+}
+
+// running is a running dev fleet.
+type running struct {
+	layout
+	opts  Options
+	rack  rack
+	mesh  string
+	began time.Time
+}
+
+// Run starts the parts and runs them until ctx ends or one of them fails.
+func Run(ctx context.Context, opts Options) error {
+	if len(opts.Parts) == 0 {
+		opts.Parts = allParts
+	}
+	f := &running{layout: layout(opts.State), opts: opts, began: time.Now()}
+	if err := f.prepare(); err != nil {
+		return err
+	}
+	for _, part := range opts.Parts {
+		unlock, err := lock(opts.State, part)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	// Each part is stopped by its own context, in the reverse order of their
+	// start: an agent that stops still has BMCs to log out from and a
+	// coordinator to report to.
+	return f.start(ctx)
+}
+
+func (f *running) say(format string, args ...any) { fmt.Fprintf(f.opts.Out, format+"\n", args...) }
+
+func (f *running) has(part string) bool { return slices.Contains(f.opts.Parts, part) }
+
+// part is one running part: stop ends it and waits for it.
+type part struct {
+	name string
+	stop func() error
+}
+
+func (f *running) start(ctx context.Context) (err error) {
+	failed := make(chan error, len(allParts))
+	var parts []part
+	defer func() {
+		for _, p := range slices.Backward(parts) {
+			if stopErr := p.stop(); err == nil {
+				err = stopErr
+			}
+		}
+		if err == nil {
+			f.say("stopped; start again with the same directory to continue")
+		}
+	}()
+	begin := []struct {
+		name  string
+		start func(ctx context.Context) (run func(context.Context) error, ready <-chan struct{}, err error)
+	}{
+		{partSim, f.startSim}, {partCoordinator, f.startCoordinator}, {partAgent, f.startAgent},
+	}
+	for _, b := range begin {
+		if !f.has(b.name) {
+			continue
+		}
+		run, ready, err := b.start(ctx)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, launch(b.name, run, failed))
+		select {
+		case <-ready:
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return f.serve(ctx, failed)
+}
+
+// launch runs one part until it is stopped; if it ends by itself it says so.
+func launch(name string, run func(context.Context) error, failed chan<- error) part {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx)
+		if ctx.Err() == nil {
+			if err == nil {
+				err = fault.New(fault.Internal, "run the "+name, "it stopped by itself")
+			}
+			failed <- err
+		}
+		done <- err
+	}()
+	return part{name: name, stop: func() error {
+		cancel()
+		err := <-done
+		if fault.Is(err, fault.Canceled) {
+			return nil
+		}
+		return err
+	}}
+}
+
+// serve says that the fleet is ready and waits for its end.
+func (f *running) serve(ctx context.Context, failed <-chan error) error {
+	f.say("ready in %s", time.Since(f.began).Round(10*time.Millisecond))
+	ctx, cancel := context.WithCancel(ctx)
+	toured := make(chan error, 1)
+	var tour sync.WaitGroup
+	if f.opts.Ready != nil {
+		tour.Go(func() { toured <- f.opts.Ready(ctx) })
+	}
+	defer tour.Wait()
+	defer cancel()
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case err := <-toured:
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+var immediately = func() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
+
+func (f *running) startSim(ctx context.Context) (func(context.Context) error, <-chan struct{}, error) {
+	simulated, err := sim.Open(ctx, sim.Config{Dir: f.opts.State, Specs: sim.DevRack()})
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.rack, err = f.readRack(); err == nil {
+		f.rack.describe(simulated)
+		err = f.writeRack(f.rack)
+	}
+	if err != nil {
+		simulated.Close()
+		return nil, nil, err
+	}
+	f.say("rack %s: %d simulated BMCs on https://127.0.0.1", rackName, len(f.rack.Nodes))
+	return simulated.Run, immediately, nil
+}
+
+func (f *running) startCoordinator(ctx context.Context) (func(context.Context) error, <-chan struct{}, error) {
+	creds, err := trust.Load(f.coordinator())
+	if err != nil {
+		return nil, nil, err
+	}
+	mesh, err := f.address(ctx, "udp", meshFile, defaultMesh)
+	if err != nil {
+		return nil, nil, err
+	}
+	api, err := f.address(ctx, "tcp", apiFile, defaultAPI)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := coordinator.New(coordinator.Config{
+		Name: coordinatorName, Dir: f.coordinator(), MeshAddr: mesh, APIAddr: api,
+		Credentials: creds, Log: f.opts.Log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for file, addr := range map[string]string{meshFile: mesh, apiFile: api} {
+		if err := writeFile(f.path(file), []byte(addr+"\n")); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := f.writeContext(api); err != nil {
+		return nil, nil, err
+	}
+	f.say("coordinator %s: API https://%s, agents udp %s", coordinatorName, api, mesh)
+	return c.Run, c.Ready(), nil
+}
+
+func (f *running) startAgent(ctx context.Context) (func(context.Context) error, <-chan struct{}, error) {
+	config, err := f.agentSetup(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := agent.New(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	how := "found over mDNS on " + f.rack.Loopback
+	if f.rack.Loopback == "" {
+		how = "from the static list: " + f.rack.Silent
+	}
+	f.say("agent %s: %d BMCs, %s", agentName, len(config.Nodes), how)
+	return a.Run, a.Ready(), nil
+}
