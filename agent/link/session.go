@@ -19,6 +19,8 @@ const (
 	batchSize = 32 << 10
 	// pingPad makes a ping large enough for a stateless reset, see mesh.proto.
 	pingPad = 64
+	// pongWithin is how long a ping may stay unanswered.
+	pongWithin = 10 * time.Second
 	// pullEvery bounds how long a change is missed if its hint is never sent,
 	// for example because a coordinator died after the commit.
 	pullEvery = time.Minute
@@ -145,7 +147,7 @@ func (s *session) run(parent context.Context) error {
 func (s *session) listen(ctx context.Context) error {
 	s.pull()
 	for {
-		if err := s.control.SetReceiveDeadline(time.Now().Add(s.cfg.PingEvery * 2)); err != nil {
+		if err := s.control.SetReceiveDeadline(time.Now().Add(s.cfg.PingEvery + min(s.cfg.PingEvery, pongWithin))); err != nil {
 			return err
 		}
 		var m pb.FromCoordinator
