@@ -98,12 +98,13 @@ func newRun(msg *pb.Run) *run { return &run{Run: msg, canceled: make(chan struct
 
 func (r *run) cancel() { r.once.Do(func() { close(r.canceled) }) }
 
-// unit is the smallest part of a run that has a result of its own: a config, a
-// command, or a step that reads. Its id is the same after a restart.
+// unit is the smallest part of a run that has a result of its own: a rule, a
+// config, a command, or a step that reads. Its id is the same after a restart.
 type unit struct {
 	id     string
 	target scl.Target
 	text   string
+	rule   *scl.Monitor
 	config *scl.Config
 	step   *scl.Step // of show, dump, refresh
 	cmd    *scl.Command
@@ -112,6 +113,12 @@ type unit struct {
 // unitsOf lays a program open, in the order in which it is done.
 func unitsOf(p *scl.Program) []unit {
 	var units []unit
+	// The rules come first: they are in force since the desired state was kept,
+	// whatever becomes of the rest.
+	for i := range p.Monitors {
+		m := &p.Monitors[i]
+		units = append(units, unit{id: fmt.Sprintf("m%d", i), target: m.Target, text: "rule " + m.Name, rule: m})
+	}
 	for i := range p.Configs {
 		c := &p.Configs[i]
 		units = append(units, unit{id: fmt.Sprintf("c%d", i), target: c.Target, text: "config", config: c})
@@ -326,6 +333,8 @@ func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, s
 
 func (a *Agent) perform(ctx context.Context, n *node, u unit) []fleet.Result {
 	switch {
+	case u.rule != nil:
+		return []fleet.Result{{Node: n.entry.Name, Step: u.text, After: "in force", Status: fleet.Confirmed, Started: a.now()}}
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
 	case u.cmd != nil:

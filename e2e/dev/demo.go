@@ -60,7 +60,7 @@ func (t *tour) play(ctx context.Context) error {
 		{"sim", "set", "ai-node-0", "cpu.temp", "auto"},
 		{"sim", "set", "ai-node-1", "power.state", "off"},
 		{"apply", script.path, "--yes"},
-		{"show", "ai-node-0 ai-node-1", "power.state", "cpu.temp"},
+		{"show", "ai-node-0,ai-node-1", "power.state", "cpu.temp"},
 		{"sim", "set", "ai-node-0", "cpu.temp", "95"},
 	}
 	for _, args := range steps {
@@ -73,7 +73,7 @@ func (t *tour) play(ctx context.Context) error {
 	if err := <-fired; err != nil {
 		return err
 	}
-	if err := t.run(ctx, "show", "ai-node-0 ai-node-1", "power.state", "cpu.temp"); err != nil {
+	if err := t.run(ctx, "show", "ai-node-0,ai-node-1", "power.state", "cpu.temp"); err != nil {
 		return err
 	}
 	fmt.Fprint(t.out, "\nThat was it. The fleet stays up.\n")
