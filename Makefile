@@ -42,6 +42,7 @@ test: ## all tests, with the race detector, in random order
 fuzz: ## fuzz what parses hostile input, FUZZTIME each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
+	go test -run '^$$' -fuzz '^FuzzRequest$$' -fuzztime $(FUZZTIME) ./pkg/redfish/bmcsim
 
 bench: ## benchmarks beside the code
 	go test -run '^$$' -bench . -benchmem $(PKGS)

@@ -99,6 +99,7 @@ func New(cfg Config) (*Agent, error) {
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
 		Coordinators: cfg.Coordinators, TLS: a.clientTLS, Log: a.log,
+		PingEvery: cfg.Heartbeat,
 	}, a, disk)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())

@@ -49,7 +49,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	// A short path: unix sockets live in it.
-	dir, err := os.MkdirTemp("", "cw")
+	dir, err := os.MkdirTemp("", "cw") //nolint:usetesting // t.TempDir's are too long
 	if err != nil {
 		t.Fatal(err)
 	}

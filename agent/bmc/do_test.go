@@ -106,6 +106,31 @@ func TestRequestsOfPXEAndRestart(t *testing.T) {
 	}
 }
 
+// The same on a lane that has never seen its BMC: the root, the login, the way
+// to the system, and what may be reset. Closed, it leaves no session.
+func TestRequestsOfAColdLane(t *testing.T) {
+	b, _, l := start(t, quick())
+	for _, cmd := range []scl.Command{bootOnce("pxe"), command(scl.DoPower, "reset")} {
+		if r := l.Do(t.Context(), cmd); r.Status != fleet.Confirmed {
+			t.Fatal(line(r))
+		}
+	}
+	want := []string{
+		"GET /redfish/v1/", "POST /redfish/v1/SessionService/Sessions", "GET /redfish/v1/Systems", "GET /redfish/v1/Systems/system",
+		"PATCH /redfish/v1/Systems/system", "GET /redfish/v1/Systems/system", "GET /redfish/v1/Systems/system/ResetActionInfo",
+		"POST /redfish/v1/Systems/system/Actions/ComputerSystem.Reset",
+	}
+	if diff := cmp.Diff(want, strings.Split(asked(b), "\n")[:len(want)]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if err := l.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.Stats(); s.Handshakes != 1 || s.Sessions != 0 {
+		t.Errorf("%d handshakes, %d sessions; want 1, 0", s.Handshakes, s.Sessions)
+	}
+}
+
 // warmUp has the lane learn where things are and what may be reset.
 func warmUp(tb testing.TB, l *bmc.Lane) {
 	tb.Helper()

@@ -101,6 +101,7 @@ type Lane struct {
 
 	mu      sync.Mutex
 	where   *places
+	chassis []redfish.Link
 	plan    *samplingPlan
 	log     *logService
 	allowed map[string][]string // reset types by the action's target

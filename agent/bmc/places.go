@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,8 +17,8 @@ import (
 type places struct {
 	root    *redfish.Root
 	system  redfish.Link
-	manager redfish.Link // "" if the BMC shows none
-	chassis []redfish.Link
+	manager redfish.Link   // "" if the BMC shows none
+	chassis []redfish.Link // those that the system names
 }
 
 const maxChassis = 32
@@ -61,15 +62,7 @@ func (v *view) explore(ctx context.Context) (*places, error) {
 	if err := redfish.Get(ctx, v, p.system, &s); err != nil {
 		return nil, err
 	}
-	if p.chassis = links(s.Links.Chassis); p.root.Chassis != "" {
-		// The sensors of a board may sit in a chassis that the system does not
-		// name; it names none at all on some BMCs.
-		all, err := redfish.Members(ctx, v, p.root.Chassis, maxChassis)
-		if err != nil && len(p.chassis) == 0 {
-			return nil, err
-		}
-		p.chassis = links(append(p.chassis, all...))
-	}
+	p.chassis = links(s.Links.Chassis)
 	managers := links(s.Links.ManagedBy)
 	if len(managers) == 0 && p.root.Managers != "" {
 		managers, _ = redfish.Members(ctx, v, p.root.Managers, 8) // only bmc.* is unknown without
@@ -78,6 +71,35 @@ func (v *view) explore(ctx context.Context) (*places, error) {
 		p.manager = managers[0]
 	}
 	return p, nil
+}
+
+// chassisLinks are all chassis, the system's own first, listed once and only
+// when they are needed. The sensors of a board may sit in a chassis that the
+// system does not name; on some BMCs it names none at all.
+func (v *view) chassisLinks(ctx context.Context) ([]redfish.Link, error) {
+	l := v.lane
+	l.mu.Lock()
+	known := l.chassis
+	l.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	p, err := v.places(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := p.chassis
+	if p.root.Chassis != "" {
+		listed, err := redfish.Members(ctx, v, p.root.Chassis, maxChassis)
+		if err != nil && len(all) == 0 {
+			return nil, err
+		}
+		all = links(append(slices.Clip(all), listed...))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.chassis = all
+	return all, nil
 }
 
 // choose picks the computer system that the lane stands for.
@@ -155,7 +177,7 @@ func (l *Lane) forget(err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.where, l.plan, l.log, l.recent = nil, nil, nil, recentSystem{}
+	l.where, l.chassis, l.plan, l.log, l.recent = nil, nil, nil, nil, recentSystem{}
 }
 
 // manager reads the BMC itself.

@@ -49,11 +49,11 @@ func (d *doubt) absent(what string) error {
 
 // chassisOf reads every chassis.
 func (v *view) chassisOf(ctx context.Context) ([]chassis, error) {
-	p, err := v.places(ctx)
+	all, err := v.chassisLinks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return resources[chassis](ctx, v, p.chassis, "chassis")
+	return resources[chassis](ctx, v, all, "chassis")
 }
 
 // part is an entry of the lists in the older Thermal and Power resources.

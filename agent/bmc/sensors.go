@@ -131,7 +131,11 @@ func (v *view) listSensors(ctx context.Context, plan *samplingPlan) error {
 		expand  redfish.Link
 		err     error
 	}
-	for _, f := range each(p.chassis, func(uri redfish.Link) (f found) {
+	all, err := v.chassisLinks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range each(all, func(uri redfish.Link) (f found) {
 		if f.err = redfish.Get(ctx, v, uri, &f.c); f.err != nil || f.c.Sensors == "" {
 			return f
 		}

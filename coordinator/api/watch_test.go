@@ -220,7 +220,7 @@ func TestAnIdleWatchLives(t *testing.T) {
 // Nobody may hold a handler for ever by not reading.
 func TestTheServersPatienceEnds(t *testing.T) {
 	w := newWorldWith(t, 200*time.Millisecond)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	stream, err := w.fleet.Watch(ctx, connect.NewRequest(&pb.WatchRequest{}))
 	if err != nil {
@@ -235,7 +235,7 @@ func TestTheServersPatienceEnds(t *testing.T) {
 	for stream.Receive() {
 		n++
 	}
-	if stream.Err() == nil || n >= 200 {
+	if stream.Err() == nil || ctx.Err() != nil || n >= 200 {
 		t.Errorf("after %d events: %v", n, stream.Err())
 	}
 	_ = stream.Close()

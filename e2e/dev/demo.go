@@ -2,6 +2,7 @@ package dev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -65,8 +66,7 @@ func (t *tour) play(ctx context.Context) error {
 	for _, args := range steps {
 		if err := t.run(ctx, args...); err != nil {
 			stop()
-			<-fired
-			return err
+			return errors.Join(err, <-fired)
 		}
 	}
 	fmt.Fprintf(t.out, "\n$ chiba watch\n")

@@ -107,6 +107,7 @@ func (r *rack) agentConfig(l layout, coordinator string) agent.Config {
 		Coordinators: []string{coordinator},
 		Login:        agent.Login{Factory: agent.FactoryOpenBMC},
 		NoMDNS:       r.Loopback == "",
+		Heartbeat:    2 * time.Second, // one agent: it may notice a death sooner
 	}
 	if r.Loopback != "" {
 		c.Interfaces = []string{r.Loopback}
