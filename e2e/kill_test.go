@@ -16,11 +16,11 @@ func TestKill9AtAnyMoment(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready")
+	w.start("dev", "--only", "sim").wait("ready in")
 	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready")
+	coordinator.wait("ready in")
 	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready")
+	agent.wait("ready in")
 	w.must("apply", thermal)
 
 	const rounds = 6
@@ -36,11 +36,11 @@ func TestKill9AtAnyMoment(t *testing.T) {
 		}
 		if round%3 != 0 {
 			coordinator = w.start("dev", "--only", "coordinator")
-			coordinator.wait("ready")
+			coordinator.wait("ready in")
 		}
 		if round%3 != 1 {
 			agent = w.start("dev", "--only", "agent")
-			agent.wait("ready")
+			agent.wait("ready in")
 		}
 		apply.kill()
 		w.linked()
@@ -97,22 +97,22 @@ func TestKill9AtAnyMoment(t *testing.T) {
 // back.
 func TestARuleFiresWhileCutOff(t *testing.T) {
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready")
+	w.start("dev", "--only", "sim").wait("ready in")
 	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready")
+	coordinator.wait("ready in")
 	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready")
+	agent.wait("ready in")
 	w.must("apply", thermal)
 	coordinator.kill()
 
 	// A restart while cut off: the rule comes from the agent's own disk.
 	agent.kill()
 	agent = w.start("dev", "--only", "agent")
-	agent.wait("ready")
+	agent.wait("ready in")
 	w.must("sim", "set", "ai-node-0", "cpu.temp", "95")
 	agent.wait("rule fired")
 
-	w.start("dev", "--only", "coordinator").wait("ready")
+	w.start("dev", "--only", "coordinator").wait("ready in")
 	w.start("watch", "--past").wait("ai-node-0")
 	var firings []firing
 	w.decode(&firings, "get", "firings")
