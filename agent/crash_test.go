@@ -7,8 +7,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -88,7 +91,7 @@ func TestWatchEndsWithoutItsDisk(t *testing.T) {
 		default:
 			t.Error("it goes on")
 			cancel()
-			<-ended
+			t.Log(<-ended)
 		}
 	})
 }
@@ -171,5 +174,36 @@ func TestGroupOfTwoScripts(t *testing.T) {
 				t.Fatalf("the group is %s", got)
 			}
 		}
+	})
+}
+
+// A BMC that says more than a record may hold neither blocks the records behind
+// it nor keeps the answers of other nodes from whoever asks.
+func TestBMCThatSaysTooMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lanes["n1"].values["system.asset-tag"] = fleet.Text(strings.Repeat("x", 7<<20))
+		w.start(w.dir)
+		defer w.stop()
+		const show = `(show "n1" system.asset-tag)`
+		w.run("R1", show)
+		if got := w.records(); got[len(got)-1] != "R1 done: 1 ok, 0 failed" {
+			t.Errorf("recorded: %q", got)
+		}
+		b, err := w.agent.spool.Batch(1, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range b.GetRecords() {
+			if n := proto.Size(r); n > wire.MaxRecord {
+				t.Errorf("record %d has %d bytes", r.GetSeq(), n)
+			}
+		}
+		w.agent.Query(t.Context(), &pb.Query{File: "q.scl", Source: []byte(show)}, func(e *pb.QueryEvent) error {
+			if n := proto.Size(e); n > wire.MaxRecord {
+				t.Errorf("an event has %d bytes", n)
+			}
+			return nil
+		})
 	})
 }
