@@ -74,6 +74,16 @@ func (m *Machine) scriptOK(s *pb.Script) error {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("there are %d standing scripts already", MaxScripts)).
 			WithHint("remove some: chiba delete script NAME")
 	}
+	all := len(s.GetSource())
+	for name, other := range m.scripts {
+		if name != s.GetName() {
+			all += len(other.GetSource())
+		}
+	}
+	if all > MaxSourceBytes {
+		return fault.New(fault.TooLarge, op, fmt.Sprintf("all standing scripts hold at most %d MiB", MaxSourceBytes>>20)).
+			WithHint("remove some: chiba delete script NAME")
+	}
 	return sourceOK(op, s.GetSource(), s.GetDigest())
 }
 
@@ -96,6 +106,10 @@ func (m *Machine) runOK(r *pb.Run) error {
 	open := len(m.runs) - m.ended()
 	if open >= MaxOpenRuns {
 		return fault.New(fault.Conflict, op, fmt.Sprintf("%d runs have not ended yet", open)).
+			WithHint("wait, or cancel some: chiba cancel run ID")
+	}
+	if m.openBytes()+len(r.GetSource()) > MaxResultBytes {
+		return fault.New(fault.TooLarge, op, fmt.Sprintf("the runs that have not ended hold more than %d MiB", MaxResultBytes>>20)).
 			WithHint("wait, or cancel some: chiba cancel run ID")
 	}
 	seen := map[string]bool{}
@@ -130,7 +144,9 @@ func (m *Machine) start(at int64, r *pb.Run) *pb.Run {
 	}
 	slices.SortFunc(started.Racks, func(a, b *pb.RackRun) int { return strings.Compare(a.GetRack(), b.GetRack()) })
 	conclude(at, started)
-	m.runs = append(m.runs, &run{msg: started})
+	added := newRun(started)
+	m.runs = append(m.runs, added)
+	m.runBytes += added.bytes
 	m.retain()
 	return started
 }
@@ -233,6 +249,17 @@ func (m *Machine) retain() {
 		m.runBytes -= r.bytes
 		return true
 	})
+}
+
+// openBytes is what the sources and results of the runs hold that have not ended.
+func (m *Machine) openBytes() int {
+	n := 0
+	for _, r := range m.runs {
+		if r.msg.GetEndedUnixMs() == 0 {
+			n += r.bytes
+		}
+	}
+	return n
 }
 
 func (m *Machine) ended() int {
