@@ -32,7 +32,8 @@ func Digest(source []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// applyScript keeps s, if there is one, and starts r, if there is one.
+// applyScript keeps s, if there is one, and starts r, if there is one. A run of a
+// script that has nothing standing replaces the script of its name all the same.
 func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	if s == nil && r == nil {
 		return refused(fault.BadInput, "apply script", "there is neither a script nor a run")
@@ -49,6 +50,10 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 		o.Script = m.keep(at, s)
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_Script{Script: withoutSource(o.Script)}})
+	} else if _, stood := m.scripts[r.GetScript()]; stood {
+		delete(m.scripts, r.GetScript())
+		o.Racks = m.racks()
+		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_RemovedScript{RemovedScript: r.GetScript()}})
 	}
 	if r != nil {
 		o.Run = m.start(at, r)

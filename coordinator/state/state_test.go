@@ -409,3 +409,21 @@ func TestSourcesAreBounded(t *testing.T) {
 		l.must(apply(script("more", big), nil))
 	})
 }
+
+// A script is replaced as a whole: what the new one no longer says is no longer in
+// force.
+func TestAScriptThatNoLongerStands(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	l.must(putAgent("a2", "r2"))
+	named := func(source string) *pb.Run {
+		r := runOf(source, "r1")
+		r.Script = "s"
+		return r
+	}
+	l.must(apply(script("s", "(monitor)"), named("(monitor)")))
+	o := l.must(apply(nil, named("(show)")))
+	equal(t, "what stands", len(l.Desired("r2").GetScripts()), 0)
+	equal(t, "racks to wake", o.Racks, []string{"r1", "r2"})
+	equal(t, "events", kinds(o.Events), "removed s, run R2 running")
+}
