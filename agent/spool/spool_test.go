@@ -166,7 +166,7 @@ func TestRolledBackDiskStartsANewEpoch(t *testing.T) {
 	if err := s.Ack(old.Epoch, 2); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Restart(); err != nil {
+	if err := s.Restart(0); err != nil {
 		t.Fatal(err)
 	}
 	c := cursor(t, s)
