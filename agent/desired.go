@@ -129,7 +129,7 @@ func (a *Agent) keepDesired(d *pb.Desired, next map[string]*script, fresh []*pb.
 		}
 		tx.Put(spool.Notes, keyRevision, binary.BigEndian.AppendUint64(nil, d.GetRevision()))
 		for _, r := range fresh {
-			tx.PutMessage(spool.Runs, r.GetId(), r)
+			tx.PutMessage(spool.Runs, runKey(r), r)
 		}
 		a.tidy(tx, d.GetRuns())
 		return nil
@@ -148,7 +148,7 @@ func (a *Agent) keepDesired(d *pb.Desired, next map[string]*script, fresh []*pb.
 func (a *Agent) unknownRuns(listed []*pb.Run) (fresh []*pb.Run, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
 		for _, r := range listed {
-			if !tx.Has(spool.Finished, r.GetId()) && !tx.Has(spool.Runs, r.GetId()) {
+			if !tx.Has(spool.Finished, runKey(r)) && !tx.Has(spool.Runs, runKey(r)) {
 				fresh = append(fresh, r)
 			}
 		}
@@ -193,14 +193,14 @@ func (a *Agent) wanted(scripts []*pb.Script) map[string]*script {
 // tidy forgets the ends of runs that nobody lists any longer.
 func (a *Agent) tidy(tx *spool.Tx, listed []*pb.Run) {
 	var old []string
-	for id := range tx.All(spool.Finished, "") {
-		isListed := slices.ContainsFunc(listed, func(r *pb.Run) bool { return r.GetId() == id })
-		if !isListed && a.now().Sub(tx.Time(spool.Finished, id)) > finishedFor {
-			old = append(old, id)
+	for key := range tx.All(spool.Finished, "") {
+		isListed := slices.ContainsFunc(listed, func(r *pb.Run) bool { return runKey(r) == key })
+		if !isListed && a.now().Sub(tx.Time(spool.Finished, key)) > finishedFor {
+			old = append(old, key)
 		}
 	}
-	for _, id := range old {
-		tx.Delete(spool.Finished, id)
+	for _, key := range old {
+		tx.Delete(spool.Finished, key)
 	}
 }
 

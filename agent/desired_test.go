@@ -87,3 +87,20 @@ func TestNothingNewWritesNothing(t *testing.T) {
 		w.expectHave(6, map[string]string{"a": "d1"})
 	})
 }
+
+// Coordinators that were restored from a backup give the numbers of runs again.
+func TestAnotherRunOfTheSameNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		defer w.stop()
+		for _, started := range []int64{1000, 2000} {
+			w.desire(&pb.Desired{Revision: 1, Runs: []*pb.Run{{
+				Id: "R1", StartedUnixMs: started, File: "s.scl", Source: []byte(`(config "n1" (asset-tag "x"))`),
+			}}})
+		}
+		if got := w.lanes["n1"].did(); got != "set asset-tag; set asset-tag" {
+			t.Errorf("n1 was told %q", got)
+		}
+	})
+}

@@ -41,11 +41,11 @@ func unknownResult(node fleet.NodeName, text string) fleet.Result {
 }
 
 func unitKey(r *run, n *node, u unit) string {
-	return spool.Key(r.GetId(), string(n.entry.Name), u.id)
+	return spool.Key(r.key(), string(n.entry.Name), u.id)
 }
 
 func intentKey(r *run, n *node, u unit) string {
-	return spool.Key(intentRun, r.GetId(), string(n.entry.Name), u.id)
+	return spool.Key(intentRun, r.key(), string(n.entry.Name), u.id)
 }
 
 // mark is whether a unit has its result, and how it went.
@@ -120,9 +120,9 @@ func verdict(u unit, results []fleet.Result) mark {
 }
 
 // keptChoice is which units concern which nodes, if that was decided already.
-func (a *Agent) keptChoice(run string) (ids choice, known bool, err error) {
+func (a *Agent) keptChoice(key string) (ids choice, known bool, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
-		raw := tx.Get(spool.Choices, run)
+		raw := tx.Get(spool.Choices, key)
 		if known = raw != nil; !known {
 			return nil
 		}
@@ -134,7 +134,7 @@ func (a *Agent) keptChoice(run string) (ids choice, known bool, err error) {
 // keepChoice keeps it, and tells that the rack has accepted the run.
 func (a *Agent) keepChoice(r *run, ids choice) error {
 	return a.spool.Update(func(tx *spool.Tx) error {
-		tx.PutJSON(spool.Choices, r.GetId(), ids)
+		tx.PutJSON(spool.Choices, r.key(), ids)
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Accepted{Accepted: &pb.RackRunAccepted{Run: r.GetId(), Nodes: int32(len(ids))}}})
 		return nil
 	})
@@ -151,11 +151,11 @@ func (a *Agent) finish(r *run, why error) error {
 	}
 	return a.spool.Update(func(tx *spool.Tx) error {
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Done{Done: end}})
-		tx.Delete(spool.Runs, r.GetId())
-		tx.Delete(spool.Choices, r.GetId())
-		tx.DeleteAll(spool.Done, spool.Key(r.GetId()))
-		tx.DeleteAll(spool.Intents, spool.Key(intentRun, r.GetId()))
-		tx.PutTime(spool.Finished, r.GetId(), a.now())
+		tx.Delete(spool.Runs, r.key())
+		tx.Delete(spool.Choices, r.key())
+		tx.DeleteAll(spool.Done, spool.Key(r.key()))
+		tx.DeleteAll(spool.Intents, spool.Key(intentRun, r.key()))
+		tx.PutTime(spool.Finished, r.key(), a.now())
 		return nil
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -41,7 +42,7 @@ func (r *runs) only(listed []*pb.Run) {
 	defer r.mu.Unlock()
 	r.listed = make(map[string]bool, len(listed))
 	for _, l := range listed {
-		r.listed[l.GetId()] = true
+		r.listed[runKey(l)] = true
 	}
 	for _, active := range r.active {
 		r.check(active)
@@ -51,7 +52,7 @@ func (r *runs) only(listed []*pb.Run) {
 
 // check cancels a run that is not listed any longer.
 func (r *runs) check(x *run) {
-	if r.listed != nil && !r.listed[x.GetId()] {
+	if r.listed != nil && !r.listed[x.key()] {
 		x.cancel()
 	}
 }
@@ -66,10 +67,10 @@ func (r *runs) kick() {
 func (r *runs) enter(x *run) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.active[x.GetId()] != nil || len(r.active) >= maxRuns {
+	if r.active[x.key()] != nil || len(r.active) >= maxRuns {
 		return false
 	}
-	r.active[x.GetId()] = x
+	r.active[x.key()] = x
 	r.check(x)
 	return true
 }
@@ -77,7 +78,7 @@ func (r *runs) enter(x *run) bool {
 func (r *runs) leave(x *run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.active, x.GetId())
+	delete(r.active, x.key())
 	r.kick()
 }
 
@@ -95,6 +96,14 @@ type run struct {
 	ok     int
 	failed int
 }
+
+// runKey is what is kept of a run under. Its number alone is not enough:
+// coordinators that were restored from a backup give it again.
+func runKey(r *pb.Run) string {
+	return spool.Key(r.GetId(), strconv.FormatInt(r.GetStartedUnixMs(), 10))
+}
+
+func (r *run) key() string { return runKey(r.Run) }
 
 func newRun(msg *pb.Run) *run {
 	r := &run{Run: msg}
@@ -246,7 +255,7 @@ func (r *run) stopped(deadline context.Context) error {
 // chosen is which units concern which node. It is decided once and kept, so that
 // a restart does not choose other nodes because the run has changed them.
 func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit, error) {
-	ids, known, err := a.keptChoice(r.GetId())
+	ids, known, err := a.keptChoice(r.key())
 	if err != nil {
 		return nil, err
 	}
