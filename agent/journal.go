@@ -104,13 +104,14 @@ func (a *Agent) record(r *run, n *node, u unit, results []fleet.Result) (mark, e
 }
 
 // verdict is whether a node goes on after a unit. A field of a config that the BMC
-// does not have is missed, and told; the rest of the script may do without it.
+// does not have is missed, and told, and so is a rule that does not watch the node;
+// the rest of the script may do without it.
 func verdict(u unit, results []fleet.Result) mark {
 	was := markOK
 	for _, r := range results {
 		switch {
 		case r.Status.OK():
-		case r.Status == fleet.NotProvided && u.config != nil:
+		case r.Status == fleet.NotProvided && u.config != nil, u.rule != nil:
 			was = markMiss
 		default:
 			return markStop

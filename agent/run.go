@@ -364,7 +364,7 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	case u.cmd != nil && u.cmd.Verb == scl.DoWait:
 		return []fleet.Result{a.waitFor(ctx, r, n, *u.cmd)}
 	case u.rule != nil:
-		return []fleet.Result{{Node: n.entry.Name, Step: u.text, After: "in force", Status: fleet.Confirmed, Started: a.now()}}
+		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
 	case u.cmd != nil:
@@ -372,6 +372,18 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	default:
 		return []fleet.Result{a.look(ctx, n, *u.step)}
 	}
+}
+
+// inForce tells whether a rule watches a node. It was chosen by what its BMC said;
+// the rules go by what the mesh knows.
+func (a *Agent) inForce(r *run, n *node, u unit) fleet.Result {
+	result := fleet.Result{Status: fleet.Confirmed, After: "in force"}
+	if a.chooser(r.program).match(u.target, n) != scl.True {
+		result = failure(fault.New(fault.Unsupported, "watch", "a rule does not ask the BMC which nodes it watches, so this one is not watched").
+			WithHint("select it by its name, a group, a rack, a site, or by node.label"))
+	}
+	result.Node, result.Step, result.Started = n.entry.Name, u.text, a.now()
+	return result
 }
 
 // waitFor is a wait that the cancel of its run ends: it changes nothing, so nothing
