@@ -202,8 +202,8 @@ func TestRuleThatWatchesLessThanItsTarget(t *testing.T) {
 		slices.Sort(got[1 : len(got)-1])
 		expect(t, []string{
 			"R1 accepted for 2",
-			"R1 n1: rule hot failed (watch: a rule does not ask the BMC which nodes it watches, so this one is not watched)",
 			"R1 n1: config asset-tag confirmed",
+			"R1 n1: rule hot failed (watch: a rule does not ask the BMC which nodes it watches, so this one is not watched)",
 			"R1 n2: rule hot confirmed",
 			"R1 done: 1 ok, 1 failed",
 		}, got)
