@@ -155,12 +155,15 @@ func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
 	} else {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	r.Close = c.Profile().CloseEach
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("OData-Version", "4.0")
 	if req.token != "" {
 		r.Header.Set("X-Auth-Token", req.token)
 	}
+	begun := time.Now()
 	reply, err := c.receive(r)
+	c.observe(req, reply, time.Since(begun))
 	if err != nil {
 		err = classify(ctx, req.op(), err)
 		if sent.Load() {
@@ -169,6 +172,18 @@ func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
 		return nil, err
 	}
 	return reply, nil
+}
+
+func (c *Client) observe(req request, reply *Reply, took time.Duration) {
+	if c.cfg.Observe == nil {
+		return
+	}
+	e := Exchange{Method: req.method, Took: took}
+	if reply != nil {
+		e.Status = reply.Status
+		e.Login = req.method == http.MethodPost && reply.Header.Get("X-Auth-Token") != ""
+	}
+	c.cfg.Observe(e)
 }
 
 // receive sends r and reads the whole answer within the limits.

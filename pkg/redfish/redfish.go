@@ -69,7 +69,23 @@ type Config struct {
 	// Context marks our sessions on the BMC: "chiba:<rack>:<agent>".
 	Context string
 	Limits  Limits
+	// Observe hears of every exchange, also those of logins and repetitions;
+	// nil: nobody does. It may be called by several goroutines at once.
+	Observe func(Exchange)
 	Now     func() time.Time // nil: time.Now
+}
+
+// Exchange is one request and what became of it.
+type Exchange struct {
+	Method string
+	Login  bool          // it opened a session
+	Status int           // 0: there was no answer, or none within the limits
+	Took   time.Duration // from the sending, or the wait for a connection, to the last byte
+}
+
+// Busy reports whether the BMC asked to be left alone for a while.
+func (e Exchange) Busy() bool {
+	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
 }
 
 // Limits bound what a BMC can make us do. Zero fields mean the default.
@@ -111,11 +127,13 @@ type Client struct {
 
 	login chan struct{} // held by whoever opens or closes the session
 
-	mu      sync.Mutex
-	session *session // nil: not logged in
-	root    *Root
-	refused map[Credentials]refusal
-	closed  bool
+	mu       sync.Mutex
+	session  *session // nil: not logged in
+	root     *Root
+	evidence Evidence
+	profile  Profile
+	refused  map[Credentials]refusal
+	closed   bool
 
 	// Guarded by login.
 	reap      bool   // sessions of an earlier life may be open
@@ -149,6 +167,7 @@ func New(cfg Config) (*Client, error) {
 		http:    &http.Client{Transport: transport(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
 		login:   make(chan struct{}, 1),
 		refused: map[Credentials]refusal{},
+		profile: Generic(),
 	}
 	if err := c.recall(); err != nil {
 		return nil, err

@@ -360,6 +360,14 @@ type rawGetter struct {
 }
 
 func (g rawGetter) Fetch(ctx context.Context, uri string) ([]byte, error) {
+	reply, err := g.ask(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	return reply.Body, nil
+}
+
+func (g rawGetter) ask(ctx context.Context, uri string) (*Reply, error) {
 	req := request{method: http.MethodGet, uri: uri, token: g.s.token}
 	reply, err := g.c.exchange(ctx, req)
 	if reply, err = g.c.judge(req, reply, err); err != nil {
@@ -368,7 +376,7 @@ func (g rawGetter) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	if err := checkJSON(reply.Body, g.c.cfg.Limits.Depth); err != nil {
 		return nil, fault.Wrap(kindOfJSON(err), req.op(), err)
 	}
-	return reply.Body, nil
+	return reply, nil
 }
 
 // Close deletes the session and closes the connection. Give it a context that
