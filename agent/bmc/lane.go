@@ -174,17 +174,50 @@ func (l *Lane) write(ctx context.Context, prio Priority, do func() error) error 
 }
 
 func (l *Lane) patch(ctx context.Context, prio Priority, uri redfish.Link, body any) error {
-	return l.write(ctx, prio, func() error {
-		_, err := l.client.Patch(ctx, string(uri), body)
+	var reply *redfish.Reply
+	err := l.write(ctx, prio, func() (err error) {
+		reply, err = l.client.Patch(ctx, string(uri), body)
 		return err
 	})
+	return l.finish(ctx, prio, reply, err)
 }
 
 func (l *Lane) post(ctx context.Context, prio Priority, uri string, body any) error {
-	return l.write(ctx, prio, func() error {
-		_, err := l.client.Post(ctx, uri, body)
+	var reply *redfish.Reply
+	err := l.write(ctx, prio, func() (err error) {
+		reply, err = l.client.Post(ctx, uri, body)
 		return err
 	})
+	return l.finish(ctx, prio, reply, err)
+}
+
+// finish waits for the task that a write has begun, if it has. Nobody is kept
+// from the BMC meanwhile.
+func (l *Lane) finish(ctx context.Context, prio Priority, reply *redfish.Reply, err error) error {
+	if err != nil {
+		return err
+	}
+	task, begun := reply.TaskOf()
+	if !begun {
+		return nil
+	}
+	watch := redfish.Watch{Deadline: l.cfg.Settle, Jitter: l.cfg.Jitter}
+	return l.named(redfish.WaitTask(ctx, asker{l, prio}, task, watch).Err())
+}
+
+// asker reads at a pace, for whoever needs more than a body.
+type asker struct {
+	lane *Lane
+	prio Priority
+}
+
+// Ask implements redfish.Asker.
+func (a asker) Ask(ctx context.Context, uri string) (reply *redfish.Reply, err error) {
+	err = a.lane.paced(ctx, a.prio, a.lane.reads, func() error {
+		reply, err = a.lane.client.Ask(ctx, uri)
+		return err
+	})
+	return reply, err
 }
 
 // paced runs do when it is its turn and the breaker lets it.

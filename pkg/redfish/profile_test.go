@@ -109,8 +109,10 @@ func TestObserveHearsEveryExchange(t *testing.T) {
 		t.Errorf("got %v; want that nobody knows", err)
 	}
 	want := []redfish.Exchange{
-		{Method: http.MethodGet, Status: 200}, {Method: http.MethodPost, Status: 201, Login: true},
-		{Method: http.MethodGet, Status: 200}, {Method: http.MethodPatch},
+		{Method: http.MethodGet, Status: 200},
+		{Method: http.MethodPost, Status: 201, Login: true},
+		{Method: http.MethodGet, Status: 200},
+		{Method: http.MethodPatch},
 	}
 	if diff := cmp.Diff(want, all); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
