@@ -244,6 +244,8 @@ func (l *Lane) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case redfish.ChangeRequired(err):
+		l.refusal = err
 	case err == nil || errors.As(err, &answered):
 		l.refusal = nil
 	case fault.Is(err, fault.Untrusted) || fault.Is(err, fault.Denied):

@@ -35,6 +35,7 @@ type request struct {
 	uri     string
 	body    []byte
 	token   string
+	basic   *Credentials   // in place of a token
 	secrets []fleet.Secret // what no error may repeat
 	noRetry bool
 }
@@ -59,8 +60,8 @@ func Uncertain(err error) bool {
 // maxWait bounds a Retry-After; a read waits for one only within its deadline.
 const maxWait = time.Hour
 
-// call is one request with its session, its deadline and, for a read, one
-// repetition.
+// call is one request with its session, its deadline and, for a read, a few
+// repetitions.
 func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
 	limit := c.cfg.Limits.Write
 	if req.method == http.MethodGet {
@@ -70,22 +71,28 @@ func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
 	defer cancel()
 
 	reply, err := c.authed(ctx, req)
-	if err != nil && req.method == http.MethodGet && !req.noRetry {
-		if wait, again := worthRepeating(err); again && pause(ctx, wait) {
-			reply, err = c.authed(ctx, req)
+	for n := 1; err != nil && req.method == http.MethodGet && !req.noRetry; n++ {
+		wait, tries := worthRepeating(err)
+		if n >= tries || !pause(ctx, wait) {
+			break
 		}
+		reply, err = c.authed(ctx, req)
 	}
 	return reply, err
 }
 
-// worthRepeating says after how long a failed read may be asked once more.
-func worthRepeating(err error) (time.Duration, bool) {
+// worthRepeating says after how long a failed read may be asked again, and how
+// often it may be asked in all: a busy BMC answers later, a connection that
+// drops twice is no accident.
+func worthRepeating(err error) (wait time.Duration, tries int) {
 	var status *StatusError
 	switch {
-	case errors.As(err, &status):
-		return status.RetryAfter, status.Status == http.StatusServiceUnavailable || status.Status == http.StatusTooManyRequests
+	case errors.As(err, &status) && status.RetryAfter > 0:
+		return status.RetryAfter, 4
+	case Uncertain(err) && fault.Is(err, fault.Unavailable):
+		return 0, 2
 	default:
-		return 0, Uncertain(err) && fault.Is(err, fault.Unavailable)
+		return 0, 1
 	}
 }
 
@@ -117,6 +124,7 @@ func (c *Client) authed(ctx context.Context, req request) (*Reply, error) {
 		req.token = s.token
 		reply, err := c.exchange(ctx, req)
 		if err != nil || reply.Status != http.StatusUnauthorized || c.alive(ctx, s) {
+			c.noteLimit(s, reply)
 			return c.judge(req, reply, err)
 		}
 		c.drop(s)
@@ -158,8 +166,11 @@ func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
 	r.Close = c.Profile().CloseEach
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("OData-Version", "4.0")
-	if req.token != "" {
+	switch {
+	case req.token != "":
 		r.Header.Set("X-Auth-Token", req.token)
+	case req.basic != nil:
+		r.SetBasicAuth(req.basic.User, req.basic.Password.Reveal())
 	}
 	begun := time.Now()
 	reply, err := c.receive(r)

@@ -139,6 +139,7 @@ type Client struct {
 	reap      bool   // sessions of an earlier life may be open
 	orphan    string // the URI of one, if it is remembered
 	noContext bool   // this BMC refuses the Context property
+	proven    Credentials
 }
 
 // New makes a client and touches no network.
@@ -180,7 +181,8 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) HTTP2() bool { return c.h2.Load() }
 
 // Fetch reads the resource at uri and checks that it is JSON within limits.
-// It is retried once when the connection drops or the BMC asks to wait.
+// It is asked for once more when the connection drops, and up to three times
+// more within its deadline when the BMC asks to wait.
 func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	reply, err := c.call(ctx, request{method: http.MethodGet, uri: uri})
 	if err != nil {
