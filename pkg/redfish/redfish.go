@@ -123,6 +123,7 @@ type Client struct {
 	cfg  Config
 	base string // https://host:port
 	http *http.Client
+	long *http.Client // for what takes long; see aside
 	h2   atomic.Bool
 
 	login chan struct{} // held by whoever opens or closes the session
@@ -166,6 +167,7 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg,
 		base:    "https://" + net.JoinHostPort(host, port),
 		http:    &http.Client{Transport: transport(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
+		long:    &http.Client{Transport: aside(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
 		login:   make(chan struct{}, 1),
 		refused: map[Credentials]refusal{},
 		profile: Generic(),
