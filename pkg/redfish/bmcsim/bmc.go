@@ -181,3 +181,7 @@ func hash64(s string) uint64 {
 	_, _ = io.WriteString(h, s)
 	return h.Sum64()
 }
+
+// XSRF is the token that a browser with this session must show in a header; "" if
+// there is no such session.
+func (b *BMC) XSRF(string) string { return "" }
