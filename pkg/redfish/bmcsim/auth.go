@@ -72,6 +72,9 @@ func (b *BMC) identify(q *request) {
 	if b.CurrentFault().Kind == Denies {
 		return
 	}
+	if b.identifyCertificate(q) {
+		return
+	}
 	scheme, rest, _ := strings.Cut(q.header.Get("Authorization"), " ")
 	switch token := q.header.Get("X-Auth-Token"); {
 	case token != "" && b.state.Auth.XToken:

@@ -14,6 +14,7 @@ package bmcsim
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"hash/fnv"
 	"io"
 	"sync"
@@ -21,6 +22,8 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 )
 
 // DefaultPassword is the password of root on a fresh OpenBMC image.
@@ -49,6 +52,13 @@ type Config struct {
 	Transition time.Duration // how long powering on or off takes; default 2 s
 	Latency    time.Duration // added to every request
 	FailDelay  time.Duration // added to a failed login; real ones take 2 s
+	CSRTime    time.Duration // how long making a signing request takes
+	UpdateTime time.Duration // how long taking in an image takes; default 4 s
+	ResetTime  time.Duration // how long a restarting BMC is away; default: it never is
+
+	// WebUI is a build with the web interface: clients are asked for a
+	// certificate in strict mode only.
+	WebUI bool
 
 	StateFile string           // where State is kept; empty: in memory
 	Seed      uint64           // of the sensors; default derived from Serial
@@ -80,8 +90,18 @@ type BMC struct {
 	mu    sync.Mutex
 	state *State
 	cert  *tls.Certificate
-	start time.Time
+	// csrUntil is when the signing request in work is done.
+	csrUntil time.Time
+	start    time.Time
+	tasks    []*task
+	// nextTask is the id of the next one.
+	nextTask int
+	// away is until when a restarting BMC answers nobody.
+	away time.Time
+	// defaults: the next restart forgets everything.
+	defaults bool
 
+	hub     *events.Hub
 	faults  faultBox
 	counter counter
 }
@@ -105,6 +125,8 @@ func New(cfg Config) (*BMC, error) {
 		s.Used = cfg.Now() // its use is not saved; bmcweb too begins to count anew
 	}
 	b.state = st
+	b.hub = events.NewHub(cfg.Now, b.unreachable)
+	b.subscribe()
 	if b.cert, err = st.keyPair(); err != nil {
 		return nil, fault.Wrap(fault.BadInput, "read the certificate in "+cfg.StateFile, err)
 	}
@@ -125,6 +147,9 @@ func (c Config) withDefaults() Config {
 	orInt(&c.Fans, 4)
 	if c.Transition == 0 {
 		c.Transition = 2 * time.Second
+	}
+	if c.UpdateTime == 0 {
+		c.UpdateTime = 4 * time.Second
 	}
 	if c.Seed == 0 {
 		c.Seed = hash64(c.Serial)
@@ -155,6 +180,10 @@ func (b *BMC) Pin() string {
 	defer b.mu.Unlock()
 	return PinOf(b.cert.Leaf)
 }
+
+// PinOf is the pin of a certificate: "sha256/" and the base64 SHA-256 of its
+// public key (SubjectPublicKeyInfo).
+func PinOf(cert *x509.Certificate) string { return certs.Pin(cert) }
 
 // ForgetSessions ends every session, as a BMC does that lost its flash.
 func (b *BMC) ForgetSessions() error {

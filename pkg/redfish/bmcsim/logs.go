@@ -108,7 +108,7 @@ func clearEvents(b *BMC, q *request) reply {
 }
 
 func getManagerLogs(*BMC, *request) reply {
-	return collection(managerLogs, "LogServiceCollection", "Open BMC Log Services Collection", []string{"Journal"},
+	return collection(managerLogs, "LogServiceCollection", "Open BMC Log Services Collection", []string{"Journal", "Dump", "FaultLog"},
 		obj{"Description": "Collection of LogServices for this Manager"})
 }
 

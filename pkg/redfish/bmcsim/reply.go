@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 const jsonType = "application/json"
@@ -52,7 +53,8 @@ type reply struct {
 	bare    bool // without Allow, OData-Version and Link, as on Managers/bmc
 	noOData bool // without OData-Version
 	tagless []string
-	encoded []byte // body as it is sent, once it is known
+	encoded []byte        // body as it is sent, once it is known
+	after   time.Duration // how long the BMC needs for it, beside others
 }
 
 func ok(body obj) reply { return reply{status: http.StatusOK, body: body} }

@@ -19,12 +19,16 @@ type request struct {
 	header http.Header
 	body   []byte
 	origin string // the client's address
+	host   string
+	peer   string // the user that the client's certificate names
 	now    time.Time
 
-	args  map[string]string // the {names} of the route's path
-	user  string            // who asks; empty before the login
-	role  role
-	dirty bool // the state changed and must be saved
+	args map[string]string // the {names} of the route's path
+	user string            // who asks; empty before the login
+	role role
+	// byCertificate: a certificate said who asks.
+	byCertificate bool
+	dirty         bool // the state changed and must be saved
 }
 
 type handler func(b *BMC, q *request) reply
@@ -73,17 +77,25 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	wait(r.Context(), b.cfg.Latency)
 	body, fits := readBody(r)
 	done := false
+	if b.restarting() {
+		cut(r)
+	}
 	if status, done = b.misbehave(w, r); done {
 		return
 	}
 	if !fits && hasCredentials(r.Header) {
 		cut(r)
 	}
+	if fits && isStream(r) {
+		status = b.stream(w, r, newRequest(r, body))
+		return
+	}
 	rep := unauthorized(r.Header, false)
 	rep.set(plain, "yes")
 	if fits {
 		rep = b.answer(newRequest(r, body))
 	}
+	wait(r.Context(), rep.after)
 	status = rep.write(w, r.Method)
 }
 
@@ -96,7 +108,7 @@ func newRequest(r *http.Request, body []byte) *request {
 	if len(path) > 1 {
 		path = strings.TrimSuffix(path, "/")
 	}
-	q := &request{ctx: r.Context(), method: r.Method, path: path, header: r.Header, body: body, origin: origin}
+	q := &request{ctx: r.Context(), method: r.Method, path: path, header: r.Header, body: body, origin: origin, host: r.Host, peer: peerOf(r).name()}
 	q.args = map[string]string{"query": r.URL.RawQuery}
 	return q
 }
@@ -142,7 +154,8 @@ func (b *BMC) dispatch(q *request) reply {
 		return r
 	}
 	r.set("Allow", rt.allow)
-	if !r.noOData && (r.status != http.StatusForbidden || r.body != nil) {
+	refused := r.status == http.StatusForbidden || r.status == http.StatusUnauthorized
+	if !r.noOData && (!refused || r.body != nil) {
 		r.set("OData-Version", "4.0")
 	}
 	if rt.linked(q.method, r.status) {
@@ -185,6 +198,9 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	d, found := rt.do[method]
 	if !found {
 		return notAllowed(method)
+	}
+	if q.byCertificate && q.role == "" && d.need != anyone {
+		return reply{status: http.StatusUnauthorized} // a good certificate of nobody here
 	}
 	if !q.role.may(d.need) {
 		return reply{status: http.StatusForbidden}

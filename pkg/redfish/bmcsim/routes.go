@@ -10,7 +10,7 @@ import (
 // matches a path is taken.
 func routes(cfg Config) []route {
 	list := slices.Concat(serviceRoutes(), sessionRoutes(), accountRoutes(), systemRoutes(), inventoryRoutes(),
-		logRoutes(), chassisRoutes(), managerRoutes(), updateRoutes())
+		logRoutes(), chassisRoutes(), managerRoutes(), certificateRoutes(), eventRoutes(), updateRoutes(), taskRoutes(), dumpRoutes())
 	if cfg.HostNIC != nil {
 		list = append(list, hostNICRoutes()...)
 	}

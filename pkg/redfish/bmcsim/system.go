@@ -33,7 +33,7 @@ func getSystem(b *BMC, _ *request) reply {
 			"@Redfish.ActionInfo": systemURI + "/ResetActionInfo",
 			"target":              systemURI + "/Actions/ComputerSystem.Reset",
 		}},
-		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": biosVersion,
+		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.running(true).Version,
 		"Boot":             s.Boot.body(),
 		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, microseconds)},
 		"Description":      "Computer System",
@@ -155,12 +155,13 @@ func (b *BMC) resetPower(now time.Time, kind string) {
 	b.settle(now)
 }
 
-func getBios(*BMC, *request) reply {
-	image := link(firmwareURI + "/" + biosID)
+func getBios(b *BMC, _ *request) reply {
+	image := link(firmwareURI + "/" + b.running(true).ID)
+	all := links(firmwareURI, b.firmwareIDs(func(f firmware) bool { return f.Bios }))
 	return ok(obj{
 		"@odata.id": systemURI + "/Bios", "@odata.type": "#Bios.v1_1_0.Bios",
 		"Description": "BIOS Configuration Service", "Id": "BIOS", "Name": "BIOS Configuration",
-		"Links": obj{"ActiveSoftwareImage": image, "SoftwareImages": []obj{image}, "SoftwareImages@odata.count": 1},
+		"Links": obj{"ActiveSoftwareImage": image, "SoftwareImages": all, "SoftwareImages@odata.count": len(all)},
 	})
 }
 

@@ -92,6 +92,12 @@ func (c chain) config() bmcsim.Config {
 		PowerOn: true, Serial: "SYS0001",
 		Drives: []bmcsim.Drive{{ID: "drive0", Bytes: 1 << 40, Media: "SSD"}},
 	}
+	switch {
+	case c.has("G_cert2"):
+		cfg.CSRTime = 50 * time.Millisecond
+	case c.has("J_misc"):
+		cfg.DBusLog = true
+	}
 	return cfg
 }
 

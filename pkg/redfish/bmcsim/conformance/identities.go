@@ -65,7 +65,7 @@ var identities = []struct {
 	{"untrusted_CA", identity{cn: "root", issuer: rogue}}, {"rogue_cert", identity{cn: "root", issuer: rogue}},
 	{"UPN", identity{cn: "someone", upn: "root@testhost"}},
 	{"mtls_root", identity{cn: "root"}}, {"mtls_readonly", identity{cn: "mtlsro"}},
-	{"with_cert", identity{cn: "root"}}, {"with_client_cert", identity{cn: "root"}}, {"good_cert", identity{cn: "root"}},
+	{"CN_mode_again", identity{cn: "root"}}, {"with_cert", identity{cn: "root"}}, {"with_client_cert", identity{cn: "root"}}, {"good_cert", identity{cn: "root"}},
 	{"strict_off_again", identity{cn: "root"}}, {"TLS_auth_off_while_strict", identity{cn: "root"}}, {"TLS_auth_on_again", identity{cn: "root"}},
 	{"leaf_intermediate_sent", identity{cn: "root", issuer: "Acme Issuing", withChain: true}},
 	{"leaf_int_only", identity{cn: "root", issuer: "Acme Issuing", withChain: true}},
