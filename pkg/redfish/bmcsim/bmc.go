@@ -45,6 +45,8 @@ type Config struct {
 	DIMMs  int     // of 32 GiB each; default 4
 	Fans   int     // default 4
 	Drives []Drive // default none
+	PCIe   []PCIe  // default none
+	Board  bool    // a mainboard is a chassis of its own
 	// HostNIC is the host's network interface eth0. OpenBMC shows none (nil).
 	HostNIC *NIC
 
@@ -55,6 +57,17 @@ type Config struct {
 	CSRTime    time.Duration // how long making a signing request takes
 	UpdateTime time.Duration // how long taking in an image takes; default 4 s
 	ResetTime  time.Duration // how long a restarting BMC is away; default: it never is
+
+	// DBusLog keeps the event log as a build with the D-Bus log does: other ids,
+	// newest first, entries can be resolved and deleted, no event is sent.
+	DBusLog bool
+	// Expand is a build that understands $expand.
+	Expand bool
+	// Epoch starts the BMC's clock in 1970, until it is set.
+	Epoch bool
+	// Concurrency is how many requests are in work at once, Latency included;
+	// default: as many as there are connections.
+	Concurrency int
 
 	// WebUI is a build with the web interface: clients are asked for a
 	// certificate in strict mode only.
@@ -73,6 +86,9 @@ type Drive struct {
 	Media string // "SSD" or "HDD"
 	Model string
 }
+
+// PCIe is a card in the server.
+type PCIe struct{ ID, Manufacturer, Model, Part string }
 
 // NIC is a network interface of the host with one IPv4 address.
 type NIC struct {
@@ -93,7 +109,9 @@ type BMC struct {
 	// csrUntil is when the signing request in work is done.
 	csrUntil time.Time
 	start    time.Time
-	tasks    []*task
+	// slots bound Config.Concurrency; nil: no bound.
+	slots chan struct{}
+	tasks []*task
 	// nextTask is the id of the next one.
 	nextTask int
 	// away is until when a restarting BMC answers nobody.
@@ -111,6 +129,9 @@ type BMC struct {
 func New(cfg Config) (*BMC, error) {
 	cfg = cfg.withDefaults()
 	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: cfg.sensors(), start: cfg.Now()}
+	if cfg.Concurrency > 0 {
+		b.slots = make(chan struct{}, cfg.Concurrency)
+	}
 	b.counter.now, b.counter.idle = cfg.Now, sync.NewCond(&b.counter.mu)
 	st, err := loadState(cfg.StateFile)
 	if err != nil {
@@ -210,7 +231,3 @@ func hash64(s string) uint64 {
 	_, _ = io.WriteString(h, s)
 	return h.Sum64()
 }
-
-// XSRF is the token that a browser with this session must show in a header; "" if
-// there is no such session.
-func (b *BMC) XSRF(string) string { return "" }

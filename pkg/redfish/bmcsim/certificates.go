@@ -139,9 +139,13 @@ func keyUsage(cert *x509.Certificate) []string {
 		bit  x509.KeyUsage
 		name string
 	}{
-		{x509.KeyUsageCRLSign, "CRLSigning"}, {x509.KeyUsageCertSign, "KeyCertSign"}, {x509.KeyUsageKeyAgreement, "KeyAgreement"},
-		{x509.KeyUsageDataEncipherment, "DataEncipherment"}, {x509.KeyUsageKeyEncipherment, "KeyEncipherment"},
-		{x509.KeyUsageContentCommitment, "NonRepudiation"}, {x509.KeyUsageDigitalSignature, "DigitalSignature"},
+		{x509.KeyUsageCRLSign, "CRLSigning"},
+		{x509.KeyUsageCertSign, "KeyCertSign"},
+		{x509.KeyUsageKeyAgreement, "KeyAgreement"},
+		{x509.KeyUsageDataEncipherment, "DataEncipherment"},
+		{x509.KeyUsageKeyEncipherment, "KeyEncipherment"},
+		{x509.KeyUsageContentCommitment, "NonRepudiation"},
+		{x509.KeyUsageDigitalSignature, "DigitalSignature"},
 	} {
 		if cert.KeyUsage&u.bit != 0 {
 			return []string{u.name}

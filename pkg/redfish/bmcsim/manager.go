@@ -23,10 +23,14 @@ func managerRoutes() []route {
 			http.MethodGet:   {login, getNetworkProtocol},
 			http.MethodPatch: {configureManager, patchNetworkProtocol},
 		}},
-		{path: manager + "/EthernetInterfaces", do: gets(getManagerNICs)},
+		{path: manager + "/EthernetInterfaces", do: map[string]deed{
+			http.MethodGet:  {login, getManagerNICs},
+			http.MethodPost: {configureComponents, noVLAN},
+		}},
 		{path: manager + "/EthernetInterfaces/{nic}", do: map[string]deed{
-			http.MethodGet:   {login, getManagerNIC},
-			http.MethodPatch: {configureManager, patchManagerNIC},
+			http.MethodGet:    {login, getManagerNIC},
+			http.MethodPatch:  {configureManager, patchManagerNIC},
+			http.MethodDelete: {configureManager, noVLAN},
 		}},
 		{path: manager + "/ManagerDiagnosticData", do: gets(getDiagnostics)},
 	}
@@ -58,7 +62,11 @@ func getManager(b *BMC, q *request) reply {
 		"ManagerDiagnosticData": link(managerURI + "/ManagerDiagnosticData"), "ManagerType": "BMC",
 		"Manufacturer": b.cfg.Manufacturer, "Model": "AST2600", "Name": "OpenBmc Manager",
 		"NetworkProtocol": link(managerURI + "/NetworkProtocol"),
-		"PartNumber":      "SIM-BMC-0001", "PowerState": "On", "SerialNumber": b.part("BMC", 0),
+		"Oem": obj{"OpenBmc": obj{
+			"@odata.id": managerURI + "#/Oem/OpenBmc", "@odata.type": "#OpenBMCManager.v1_1_0.Manager",
+			"Certificates": link(truststoreURI),
+		}},
+		"PartNumber": "SIM-BMC-0001", "PowerState": "On", "SerialNumber": b.part("BMC", 0),
 		"ServiceEntryPointUUID": b.state.ServiceUUID, "ServiceIdentification": b.state.Service,
 		"SparePartNumber": "", "Status": enabled(), "UUID": b.state.ManagerUUID,
 	})

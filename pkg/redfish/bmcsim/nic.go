@@ -92,6 +92,9 @@ func (n NIC) body(macAddress string) obj {
 	}
 }
 
+// noVLAN is the answer to making and deleting VLANs, which are not simulated.
+func noVLAN(_ *BMC, q *request) reply { return notAllowed(q.method) }
+
 func merged(parts ...obj) obj {
 	out := obj{}
 	for _, p := range parts {

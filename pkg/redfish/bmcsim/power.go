@@ -109,13 +109,13 @@ func (b *BMC) arrive(was, is phase) {
 	case "On":
 		b.activate(true)
 		s.LastReset = is.At
-		s.addLog(is.At, "DCPowerOn", "Host system DC power is on", severityOK)
+		b.addLog(is.At, "DCPowerOn", "Host system DC power is on", severityOK)
 		if s.Boot.Enabled == "Once" {
 			s.Boot.Enabled, s.Boot.Target = "Disabled", "None"
 		}
 	case "Off":
 		s.LastReset = is.At
-		s.addLog(is.At, "DCPowerOff", "Host system DC power is off", severityOK)
+		b.addLog(is.At, "DCPowerOff", "Host system DC power is off", severityOK)
 	}
 }
 

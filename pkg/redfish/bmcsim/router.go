@@ -28,7 +28,8 @@ type request struct {
 	role role
 	// byCertificate: a certificate said who asks.
 	byCertificate bool
-	dirty         bool // the state changed and must be saved
+	session       *session // of the token, if there was one
+	dirty         bool     // the state changed and must be saved
 }
 
 type handler func(b *BMC, q *request) reply
@@ -58,7 +59,7 @@ func open(method, path string) bool {
 	switch path {
 	case "/redfish", "/redfish/v1", "/redfish/v1/odata", "/redfish/v1/$metadata":
 		return method == http.MethodGet
-	case sessionsURI, sessionsURI + "/Members":
+	case sessionsURI, sessionsURI + "/Members", "/login":
 		return method == http.MethodPost
 	}
 	return false
@@ -74,8 +75,15 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
 	b.counter.begin()
 	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
+	body, fits, err := readBody(w, r)
+	if err != nil {
+		cut(r)
+	}
+	if !b.enter(r.Context()) {
+		panic(http.ErrAbortHandler)
+	}
+	defer b.leave()
 	wait(r.Context(), b.cfg.Latency)
-	body, fits := readBody(r)
 	done := false
 	if b.restarting() {
 		cut(r)
@@ -83,7 +91,7 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if status, done = b.misbehave(w, r); done {
 		return
 	}
-	if !fits && hasCredentials(r.Header) {
+	if !fits && (hasCredentials(r.Header) || peerOf(r).name() != "") {
 		cut(r)
 	}
 	if fits && isStream(r) {
@@ -96,6 +104,7 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rep = b.answer(newRequest(r, body))
 	}
 	wait(r.Context(), rep.after)
+	rep.accept, rep.zstd = r.Header.Get("Accept"), strings.Contains(r.Header.Get("Accept-Encoding"), "zstd")
 	status = rep.write(w, r.Method)
 }
 
@@ -113,16 +122,45 @@ func newRequest(r *http.Request, body []byte) *request {
 	return q
 }
 
-func readBody(r *http.Request) ([]byte, bool) {
+// enter waits for one of the slots, leave frees it.
+func (b *BMC) enter(ctx context.Context) bool {
+	if b.slots == nil {
+		return true
+	}
+	select {
+	case b.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (b *BMC) leave() {
+	if b.slots != nil {
+		<-b.slots
+	}
+}
+
+// readTime is how long bmcweb waits for the rest of a request before it cuts
+// the connection.
+const readTime = 15 * time.Second
+
+// readBody reads as much as a stranger or a user may send. More does not fit.
+func readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, err error) {
 	limit := int64(maxBodyNoLogin)
-	if hasCredentials(r.Header) {
+	if hasCredentials(r.Header) || peerOf(r).name() != "" {
 		limit = maxBody
 	}
 	if r.ContentLength > limit {
-		return nil, false
+		return nil, false, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
-	return body, err == nil && int64(len(body)) <= limit
+	if r.ContentLength != 0 {
+		deadline := http.NewResponseController(w)
+		_ = deadline.SetReadDeadline(time.Now().Add(readTime)) // a recorder in a test has none
+		defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
+	}
+	body, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
+	return body, int64(len(body)) <= limit, err
 }
 
 // answer runs one request, alone.
@@ -269,6 +307,9 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 			return b.onlyMember(q, rt, o)
 		}
 		q.query.page(o)
+		if b.cfg.DBusLog && o["@odata.id"] == eventsURI {
+			delete(o, "Members@odata.nextLink") // this log does not page
+		}
 		r.body = q.query.selected(o)
 	}
 	if tag := r.etag(); tag != "" {

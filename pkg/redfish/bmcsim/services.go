@@ -13,14 +13,12 @@ func serviceRoutes() []route {
 		{path: "/redfish/v1", head: true, schema: "ServiceRoot/ServiceRoot", do: free(getRoot)},
 		{path: "/redfish/v1/odata", do: free(getOData)},
 		{path: "/redfish/v1/$metadata", do: free(getMetadata)},
-		{path: "/redfish/v1/JsonSchemas", do: gets(func(*BMC, *request) reply {
-			return collection("/redfish/v1/JsonSchemas", "JsonSchemaFileCollection", "JsonSchemaFile Collection", nil,
-				obj{"Description": "Collection of JsonSchemaFiles"})
-		})},
-		{path: "/redfish/v1/Registries", do: gets(func(*BMC, *request) reply {
-			return collection("/redfish/v1/Registries", "MessageRegistryFileCollection", "MessageRegistryFile Collection", nil,
-				obj{"Description": "Collection of MessageRegistryFiles"})
-		})},
+		{path: schemasURI, do: gets(fixedWith(schemasURI, "JsonSchemaFileCollection", "JsonSchemaFile Collection", "Collection of JsonSchemaFiles", schemaNames()))},
+		{path: schemasURI + "/{schema}", do: gets(getSchema)},
+		{path: schemasURI + "/{schema}/{file}", do: gets(getSchemaFile)},
+		{path: registriesURI, do: gets(fixedWith(registriesURI, "MessageRegistryFileCollection", "MessageRegistryFile Collection", "Collection of MessageRegistryFiles", registryNames()))},
+		{path: registriesURI + "/{registry}", do: gets(getRegistryFile)},
+		{path: registriesURI + "/{registry}/{file}", do: gets(getRegistry)},
 	}
 }
 
@@ -38,8 +36,10 @@ func getRoot(b *BMC, _ *request) reply {
 		},
 		"Tasks": link("/redfish/v1/TaskService"),
 	}
-	for _, name := range []string{"AccountService", "Chassis", "JsonSchemas", "Managers", "Registries", "SessionService", "Systems", "UpdateService",
-		"Cables", "CertificateService", "EventService", "Fabrics", "TelemetryService"} {
+	for _, name := range []string{
+		"AccountService", "Chassis", "JsonSchemas", "Managers", "Registries", "SessionService", "Systems", "UpdateService",
+		"Cables", "CertificateService", "EventService", "Fabrics", "TelemetryService",
+	} {
 		o[name] = link("/redfish/v1/" + name)
 	}
 	return ok(o)
@@ -63,12 +63,7 @@ func getMetadata(*BMC, *request) reply {
 	var s strings.Builder
 	s.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" +
 		`<edmx:Edmx xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx" Version="4.0">` + "\n")
-	for _, name := range []string{
-		"AccountService", "Chassis", "ComputerSystem", "Drive", "EthernetInterface", "Fan", "LogEntry", "LogService",
-		"Manager", "ManagerAccount", "ManagerNetworkProtocol", "Memory", "PowerSubsystem", "PowerSupply", "Processor",
-		"Role", "Sensor", "ServiceRoot", "Session", "SessionService", "SoftwareInventory", "Storage", "ThermalSubsystem",
-		"UpdateService",
-	} {
+	for _, name := range schemaNames() {
 		fmt.Fprintf(&s, "    <edmx:Reference Uri=\"/redfish/v1/schema/%[1]s_v1.xml\">\n        <edmx:Include Namespace=\"%[1]s\"/>\n    </edmx:Reference>\n", name)
 	}
 	s.WriteString(`    <edmx:DataServices>

@@ -95,6 +95,9 @@ func freshState(cfg Config) (*State, error) {
 		BMCNIC: NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
 		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
 	}
+	if cfg.Epoch {
+		s.Clock, s.NTP.Enabled = time.Unix(0, 0).Sub(cfg.Now()), false
+	}
 	if cfg.HostNIC != nil {
 		s.HostNIC = *cfg.HostNIC
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
@@ -156,20 +157,22 @@ func (b *BMC) tellTask(t *task, m obj, now time.Time) {
 	b.hub.Tell(func(id int) events.Event { return events.Task(id, tasksURI+"/"+t.id, m, at) })
 }
 
-// taskMessage is a message of the registry for tasks.
-func taskMessage(key string, args ...string) obj {
-	text, severity := "The task with Id '"+args[0]+"' has started.", severityOK
+// taskMessage is a message of the registry for tasks: about the task id, and
+// what else there is to say.
+func taskMessage(key, id string, more ...string) obj {
+	text, severity := "has started", severityOK
 	switch key {
 	case "TaskProgressChanged":
-		text = "The task with Id '" + args[0] + "' has changed to progress " + args[1] + " percent complete."
+		text = "has changed to progress " + strings.Join(more, " ") + " percent complete"
 	case "TaskCompletedOK":
-		text = "The task with Id '" + args[0] + "' has completed."
+		text = "has completed"
 	case "TaskAborted":
-		text, severity = "The task with Id '"+args[0]+"' has completed with errors.", severityCritical
+		text, severity = "has completed with errors", severityCritical
 	}
 	return obj{
-		"@odata.type": "#Message.v1_1_1.Message", "Message": text, "MessageArgs": args,
-		"MessageId": "TaskEvent.1.0." + key, "MessageSeverity": severity, "Resolution": "None.",
+		"@odata.type": "#Message.v1_1_1.Message", "Message": "The task with Id '" + id + "' " + text + ".",
+		"MessageArgs": append([]string{id}, more...), "MessageId": "TaskEvent.1.0." + key,
+		"MessageSeverity": severity, "Resolution": "None.",
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -171,7 +172,7 @@ func (b *BMC) update(q *request, img image, onReset bool) reply {
 	case "refused":
 		return failure(http.StatusInternalServerError, message("InternalError"))
 	case "invalid":
-		id := fmt.Sprint(b.nextTask)
+		id := strconv.Itoa(b.nextTask)
 		return b.begin(q, nil, []step{{after: took / 8, percent: -1, message: taskMessage("TaskAborted", id), state: "Exception"}})
 	}
 	plan := make([]step, 0, 9)
@@ -179,7 +180,7 @@ func (b *BMC) update(q *request, img image, onReset bool) reply {
 		plan = append(plan, step{after: took * time.Duration(i+1) / 8, percent: percent})
 	}
 	arrived := step{after: took, percent: 100, effect: func(*task) { b.takeIn(img.firmware, onReset) }}
-	id := fmt.Sprint(b.nextTask)
+	id := strconv.Itoa(b.nextTask)
 	return b.begin(q, nil, append(plan, arrived,
 		step{after: took, percent: -1, message: taskMessage("TaskCompletedOK", id), state: "Completed"}))
 }
@@ -193,7 +194,8 @@ func (b *BMC) takeIn(f firmware, onReset bool) {
 	for i := range list {
 		list[i].Next = list[i].Next && list[i].Bios != f.Bios
 	}
-	b.state.Firmware = append(list, f)
+	list = append(list, f)
+	b.state.Firmware = list
 	if !f.Bios && !onReset && b.cfg.ResetTime > 0 {
 		b.restart(b.cfg.Now())
 	}

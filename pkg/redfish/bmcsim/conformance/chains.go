@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -91,6 +95,8 @@ func (c chain) config() bmcsim.Config {
 	cfg := bmcsim.Config{
 		PowerOn: true, Serial: "SYS0001",
 		Drives: []bmcsim.Drive{{ID: "drive0", Bytes: 1 << 40, Media: "SSD"}},
+		Board:  true,
+		PCIe:   []bmcsim.PCIe{{ID: "nic0", Manufacturer: "NVIDIA", Model: "ConnectX-6 Dx", Part: "MCX623106AN"}},
 	}
 	switch {
 	case c.has("G_cert2"):
@@ -104,13 +110,64 @@ func (c chain) config() bmcsim.Config {
 func (c chain) has(group string) bool { return slices.Contains(c.groups, group) }
 
 // prepare brings the BMC into the state that a chain begins with.
-func (r *replayer) prepare(context.Context) error { return nil }
+func (r *replayer) prepare(ctx context.Context) error {
+	if r.has("J_misc") {
+		return r.log(4)
+	}
+	if !r.has("K_open") {
+		return nil
+	}
+	// One certificate came and went before, and somebody else had a session.
+	token := r.login(ctx, "root", bmcsim.DefaultPassword)
+	der, err := r.twins.named("Earlier CA")
+	if err != nil {
+		return err
+	}
+	text, err := der.selfSigned()
+	if err != nil {
+		return err
+	}
+	a := r.post(ctx, token, truststore, map[string]any{"CertificateString": text})
+	if a.err != nil || a.status != http.StatusOK {
+		return fmt.Errorf("add a certificate: %d %w", a.status, a.err)
+	}
+	if a = r.request(ctx, http.MethodDelete, token, truststore+"/1"); a.status != http.StatusNoContent {
+		return fmt.Errorf("remove it: %d %w", a.status, a.err)
+	}
+	other := r.post(ctx, "", sessions, map[string]any{"UserName": "root", "Password": bmcsim.DefaultPassword})
+	r.names["Yto5K0Kyfz"] = path.Base(other.header.Get("Location"))
+	return other.err
+}
+
+const (
+	sessions   = "/redfish/v1/SessionService/Sessions"
+	truststore = "/redfish/v1/Managers/bmc/Truststore/Certificates"
+)
+
+// log writes entries into the event log, two of them in one second.
+func (r *replayer) log(n int) error {
+	for i := range n {
+		if err := r.bmc.Log("PowerSupplyFanFailed", fmt.Sprintf("Power supply 0 fan %d failed.", i), "0", strconv.Itoa(i)); err != nil {
+			return err
+		}
+		if i != 1 {
+			r.clock.advance(time.Second)
+		}
+	}
+	return nil
+}
 
 // after does what happened beside the recording once an exchange is over.
 func (r *replayer) after(ctx context.Context, rec recording) error {
 	switch rec.name {
 	case "H_events_029_DELETE_sub":
 		return r.awaitEnd(ctx, r.names["1921602903"])
+	case "J_misc_029_SessionService":
+		return r.crowd(ctx)
+	case "L_default_004_subscribe":
+		return r.log(5)
+	case "L_default_012_Entries_after_clear", "L_default_013_Entries_after_clear_1":
+		return r.log(1)
 	case "H_replay_029_password_change":
 		for _, later := range r.recordings {
 			if strings.HasPrefix(later.name, "H_replay_q_004") {
@@ -126,16 +183,40 @@ func (r *replayer) awaitEnd(ctx context.Context, id string) error {
 	token := r.login(ctx, "root", bmcsim.DefaultPassword)
 	for range 200 {
 		r.clock.advance(30 * time.Second)
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+"/redfish/v1/EventService/Subscriptions/"+id, http.NoBody)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("X-Auth-Token", token)
-		a := do(r.plain, req)
-		if a.status == http.StatusNotFound {
+		if a := r.request(ctx, http.MethodGet, token, "/redfish/v1/EventService/Subscriptions/"+id); a.status == http.StatusNotFound {
 			return nil
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 	return errors.New("the subscription is still there")
+}
+
+// crowd fills the BMC with idle connections, one for every place there is.
+func (r *replayer) crowd(ctx context.Context) error {
+	r.plain.CloseIdleConnections()
+	for range 200 {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(r.base, "https://"))
+		if err != nil {
+			return err
+		}
+		r.stops = append(r.stops, func() { _ = conn.Close() })
+	}
+	for r.bmc.Stats().Open < 200 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// request is one of the preparation, without a body.
+func (r *replayer) request(ctx context.Context, method, token, path string) answer {
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, http.NoBody)
+	if err != nil {
+		return answer{err: err}
+	}
+	req.Header.Set("X-Auth-Token", token)
+	return do(r.plain, req)
 }

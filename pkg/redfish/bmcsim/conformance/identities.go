@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"time"
@@ -55,29 +56,43 @@ var identities = []struct {
 	identity
 }{
 	{"no_cert_GET", identity{}}, // handled below: an empty name is no certificate
-	{"no_client_cert", identity{}}, {"no_cert_login", identity{}}, {"root_doc_without_cert", identity{}},
+	{"no_client_cert", identity{}},
+	{"no_cert_login", identity{}},
+	{"root_doc_without_cert", identity{}},
 	{"UPN_mode_CN_root", identity{cn: "root"}},
-	{"CN_root", identity{cn: "root"}}, {"CN_mtlsro", identity{cn: "mtlsro"}}, {"CN_unknown_user", identity{cn: "stranger"}},
+	{"CN_root", identity{cn: "root"}},
+	{"CN_mtlsro", identity{cn: "mtlsro"}},
+	{"CN_unknown_user", identity{cn: "stranger"}},
 	{"no_EKU", identity{cn: "root", usages: []x509.ExtKeyUsage{}}},
 	{"serverAuth_EKU", identity{cn: "root", usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}},
 	{"no_KU", identity{cn: "root", noUsages: true}},
 	{"both_EKU", identity{cn: "root", usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}},
-	{"untrusted_CA", identity{cn: "root", issuer: rogue}}, {"rogue_cert", identity{cn: "root", issuer: rogue}},
+	{"untrusted_CA", identity{cn: "root", issuer: rogue}},
+	{"rogue_cert", identity{cn: "root", issuer: rogue}},
 	{"UPN", identity{cn: "someone", upn: "root@testhost"}},
-	{"mtls_root", identity{cn: "root"}}, {"mtls_readonly", identity{cn: "mtlsro"}},
-	{"CN_mode_again", identity{cn: "root"}}, {"with_cert", identity{cn: "root"}}, {"with_client_cert", identity{cn: "root"}}, {"good_cert", identity{cn: "root"}},
-	{"strict_off_again", identity{cn: "root"}}, {"TLS_auth_off_while_strict", identity{cn: "root"}}, {"TLS_auth_on_again", identity{cn: "root"}},
+	{"mtls_root", identity{cn: "root"}},
+	{"mtls_readonly", identity{cn: "mtlsro"}},
+	{"CN_mode_again", identity{cn: "root"}},
+	{"with_cert", identity{cn: "root"}},
+	{"with_client_cert", identity{cn: "root"}},
+	{"good_cert", identity{cn: "root"}},
+	{"strict_off_again", identity{cn: "root"}},
+	{"TLS_auth_off_while_strict", identity{cn: "root"}},
+	{"TLS_auth_on_again", identity{cn: "root"}},
 	{"leaf_intermediate_sent", identity{cn: "root", issuer: "Acme Issuing", withChain: true}},
 	{"leaf_int_only", identity{cn: "root", issuer: "Acme Issuing", withChain: true}},
 	{"leaf_only", identity{cn: "root", issuer: "Acme Issuing"}},
-	{"issued_by_root", identity{cn: "root"}}, {"old_root_issued", identity{cn: "root"}},
+	{"issued_by_root", identity{cn: "root"}},
+	{"old_root_issued", identity{cn: "root"}},
 	{"RSA_client", identity{cn: "root", key: &rsa.PublicKey{}}},
 	{"P_384_client", identity{cn: "root", key: &ecdsa.PublicKey{Curve: elliptic.P384()}}},
 	{"Ed25519_client_key_P_256", identity{cn: "root", key: ed25519.PublicKey{}}},
 	{"P_256_client_Ed25519_CA", identity{cn: "root", issuer: "Acme Ed25519 Root"}},
 	{"Ed25519_client_Ed25519_CA", identity{cn: "root", issuer: "Acme Ed25519 Root", key: ed25519.PublicKey{}}},
-	{"cert_of_new_CA", identity{cn: "root", issuer: "Acme Root 2"}}, {"new_CA_cert", identity{cn: "root", issuer: "Acme Root 2"}},
-	{"cert_of_old_CA", identity{cn: "root"}}, {"old_CA_cert", identity{cn: "root"}},
+	{"cert_of_new_CA", identity{cn: "root", issuer: "Acme Root 2"}},
+	{"new_CA_cert", identity{cn: "root", issuer: "Acme Root 2"}},
+	{"cert_of_old_CA", identity{cn: "root"}},
+	{"old_CA_cert", identity{cn: "root"}},
 }
 
 // clientCertificate is the certificate to show, nil for none.
@@ -114,9 +129,9 @@ func (t *twins) wear(id identity) (*tls.Certificate, error) {
 		template.KeyUsage, template.ExtKeyUsage = 0, nil
 	}
 	if id.upn != "" {
-		extension, err := principalName(id.upn)
-		if err != nil {
-			return nil, err
+		extension, bad := principalName(id.upn)
+		if bad != nil {
+			return nil, bad
 		}
 		template.ExtraExtensions = []pkix.Extension{extension}
 	}
@@ -159,6 +174,12 @@ func (t *twins) named(cn string) (*issuer, error) {
 	}}
 	t.issuers[cn] = ca
 	return ca, nil
+}
+
+// selfSigned is the CA's certificate as PEM.
+func (i *issuer) selfSigned() (string, error) {
+	der, err := x509.CreateCertificate(rand.Reader, i.cert, i.cert, i.key.Public(), i.key)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), err
 }
 
 // intermediate adds the CA's own certificate, signed by the root.

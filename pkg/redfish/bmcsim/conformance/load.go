@@ -96,7 +96,7 @@ func readArchive(name string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	unzipped, err := gzip.NewReader(f)
 	if err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", name, err)

@@ -149,6 +149,9 @@ func (r *replayer) once(ctx context.Context, rec recording) string {
 // moves are resources that change by themselves, and whose GET changes nothing.
 func (r *replayer) moves(rec recording) bool {
 	path := rec.Request.Path
+	if strings.Contains(path, "/TaskMonitors/") {
+		return rec.Response.Status == http.StatusAccepted
+	}
 	return rec.Request.Method == http.MethodGet && rec.Response.Status == http.StatusOK &&
 		(strings.Contains(path, "/Tasks/") || strings.HasSuffix(path, "/Systems/system") || strings.Contains(path, "/Dump/Entries") ||
 			strings.HasSuffix(path, "/FirmwareInventory"))
@@ -314,7 +317,7 @@ func (r *replayer) ourToken(ctx context.Context, rec recording, recorded string)
 
 // login is the token of a new session, "" if it is refused.
 func (r *replayer) login(ctx context.Context, user, password string) string {
-	a := r.post(ctx, "", "/redfish/v1/SessionService/Sessions", map[string]any{"UserName": user, "Password": password})
+	a := r.post(ctx, "", sessions, map[string]any{"UserName": user, "Password": password})
 	if a.err != nil {
 		return ""
 	}

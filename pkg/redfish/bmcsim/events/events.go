@@ -10,6 +10,7 @@ package events
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -69,9 +70,7 @@ func wants(prefixes, ids []string, e Event) bool {
 // holds only what the client said.
 func Test(id int, said map[string]any) Event {
 	inner := map[string]any{"MemberId": "0"}
-	for key, value := range said {
-		inner[key] = value
-	}
+	maps.Copy(inner, said)
 	delete(inner, "EventId")
 	if uri, given := inner["OriginOfCondition"]; given {
 		inner["OriginOfCondition"] = map[string]any{"@odata.id": uri}
@@ -83,9 +82,7 @@ func Test(id int, said map[string]any) Event {
 // plain text, unlike in any other event.
 func Task(id int, uri string, message map[string]any, at string) Event {
 	inner := map[string]any{"EventId": id, "EventTimestamp": at, "MemberId": "0", "OriginOfCondition": uri}
-	for key, value := range message {
-		inner[key] = value
-	}
+	maps.Copy(inner, message)
 	text, _ := message["MessageId"].(string)
 	return Event{ID: id, Prefix: "TaskEvent", Key: text[strings.LastIndexByte(text, '.')+1:], Body: body(id, inner)}
 }
@@ -93,9 +90,7 @@ func Task(id int, uri string, message map[string]any, at string) Event {
 // Log is a new entry of the event log. Each listener gets its own context.
 func Log(id int, entry map[string]any) Event {
 	inner := map[string]any{"EventId": id2text(id - 1)}
-	for key, value := range entry {
-		inner[key] = value
-	}
+	maps.Copy(inner, entry)
 	text, _ := entry["MessageId"].(string)
 	prefix, _, _ := strings.Cut(text, ".")
 	return Event{ID: id, Prefix: prefix, Key: text[strings.LastIndexByte(text, '.')+1:], Named: true, Body: body(id2text(id), inner)}
@@ -118,9 +113,7 @@ func (e Event) text(context string) []byte {
 	b := e.Body
 	if list, isEvent := b["Events"].([]map[string]any); isEvent && e.Named {
 		inner := map[string]any{"Context": context}
-		for key, value := range list[0] {
-			inner[key] = value
-		}
+		maps.Copy(inner, list[0])
 		b = body(b["Id"], inner)
 	}
 	var buf bytes.Buffer
