@@ -4,12 +4,13 @@
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 PKGS     ?= ./...
+TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test fuzz bench clean
+.PHONY: help dev build check format vet lint generate generated test fuzz bench crawl-report clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## build Chiba, start a simulated rack, play the main job once, stay up
 	bin/chiba dev --demo
@@ -43,9 +44,14 @@ fuzz: ## fuzz what parses hostile input, FUZZTIME each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
 	go test -run '^$$' -fuzz '^FuzzRequest$$' -fuzztime $(FUZZTIME) ./pkg/redfish/bmcsim
+	go test -run '^$$' -fuzz '^FuzzOf$$' -fuzztime $(FUZZTIME) ./pkg/redfish/inventory
 
 bench: ## benchmarks beside the code
 	go test -run '^$$' -bench . -benchmem $(PKGS)
+
+crawl-report: ## what is found in recorded trees of real BMCs: TREES=DIR or FILE.tar.gz
+	@if test -e "$(TREES)"; then CHIBA_TREES="$(abspath $(TREES))" go test -count=1 -v -run '^TestRecordedTrees$$' ./pkg/redfish/inventory; \
+	else echo "crawl-report: there is nothing at $(TREES): name a folder or a .tar.gz with TREES="; fi
 
 clean: ## remove what make built
 	rm -rf bin
