@@ -3,6 +3,7 @@
 
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
+FUZZMORE ?= 3s
 PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
@@ -40,11 +41,13 @@ generated: ## is the committed generated code what the generators write?
 test: ## all tests, with the race detector, in random order
 	go test -race -shuffle=on -timeout 10m $(PKGS)
 
-fuzz: ## fuzz what parses hostile input, FUZZTIME each
+fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
-	go test -run '^$$' -fuzz '^FuzzRequest$$' -fuzztime $(FUZZTIME) ./pkg/redfish/bmcsim
-	go test -run '^$$' -fuzz '^FuzzOf$$' -fuzztime $(FUZZTIME) ./pkg/redfish/inventory
+	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
+		FuzzOpen:trust/seal FuzzApply:coordinator/state FuzzTarget:pkg/ctl FuzzJoinXML:pkg/ctl FuzzJoinJSON:pkg/ctl \
+		FuzzOf:pkg/redfish/inventory; do \
+		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
 
 bench: ## benchmarks beside the code
 	go test -run '^$$' -bench . -benchmem $(PKGS)

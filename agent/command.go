@@ -14,7 +14,7 @@ func Command() *cobra.Command {
 	var config, state string
 	cmd := &cobra.Command{
 		Use:   "agent (--config FILE | --state DIR)",
-		Short: "Run the agent of a rack",
+		Short: "run the agent of a rack",
 		Long: `Run the agent of a rack: it finds the BMCs of its catalogue, watches the standing
 rules, and does the rack's part of every run, also while it reaches no coordinator.`,
 		Args: cobra.NoArgs,
