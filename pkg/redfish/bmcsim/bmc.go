@@ -49,6 +49,10 @@ type Config struct {
 	Transition time.Duration // how long powering on or off takes; default 2 s
 	Latency    time.Duration // added to every request
 	FailDelay  time.Duration // added to a failed login; real ones take 2 s
+	AtOnce     int           // so many requests pass Latency at once; 0: all
+	// Expand is bmcweb's build option insecure-enable-redfish-query: $expand=.
+	// puts the members of a collection into it. It is off by default.
+	Expand bool
 
 	StateFile string           // where State is kept; empty: in memory
 	Seed      uint64           // of the sensors; default derived from Serial
@@ -82,6 +86,7 @@ type BMC struct {
 	cert  *tls.Certificate
 	start time.Time
 
+	turns   chan struct{} // of AtOnce; nil: no limit
 	faults  faultBox
 	counter counter
 }
@@ -91,6 +96,9 @@ type BMC struct {
 func New(cfg Config) (*BMC, error) {
 	cfg = cfg.withDefaults()
 	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: cfg.sensors(), start: cfg.Now()}
+	if cfg.AtOnce > 0 {
+		b.turns = make(chan struct{}, cfg.AtOnce)
+	}
 	b.counter.now, b.counter.idle = cfg.Now, sync.NewCond(&b.counter.mu)
 	st, err := loadState(cfg.StateFile)
 	if err != nil {

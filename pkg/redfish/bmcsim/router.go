@@ -70,7 +70,7 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
 	b.counter.begin()
 	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
-	wait(r.Context(), b.cfg.Latency)
+	b.delay(r.Context())
 	body, fits := readBody(r)
 	done := false
 	if status, done = b.misbehave(w, r); done {
@@ -197,7 +197,7 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if r := b.precondition(q, rt); r != nil {
 		return *r
 	}
-	parsed, bad := parseQuery(q.args["query"])
+	parsed, bad := parseQuery(q.args["query"], b.cfg.Expand)
 	if bad != nil {
 		return *bad
 	}
@@ -253,6 +253,9 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 			return b.onlyMember(q, rt, o)
 		}
 		q.query.page(o)
+		if q.query.expand {
+			b.expand(q, o)
+		}
 		r.body = q.query.selected(o)
 	}
 	if tag := r.etag(); tag != "" {
@@ -262,6 +265,31 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 		}
 	}
 	return r
+}
+
+// expand replaces the members of a collection by what their links lead to.
+func (b *BMC) expand(q *request, o obj) {
+	members, _ := o["Members"].([]obj)
+	for i, m := range members {
+		member := *q
+		member.path, member.args = text(m["@odata.id"]), map[string]string{}
+		if whole, isObj := b.dispatch(&member).body.(obj); isObj {
+			members[i] = whole
+		}
+	}
+}
+
+// delay is the time that a request takes, after those before it.
+func (b *BMC) delay(ctx context.Context) {
+	if b.turns != nil {
+		select {
+		case b.turns <- struct{}{}:
+			defer func() { <-b.turns }()
+		case <-ctx.Done():
+			return
+		}
+	}
+	wait(ctx, b.cfg.Latency)
 }
 
 // onlyMember replaces a collection of one by its member. It takes over the
