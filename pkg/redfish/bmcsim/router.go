@@ -251,7 +251,7 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if r := b.precondition(q, rt); r != nil {
 		return *r
 	}
-	parsed, bad := parseQuery(q.args["query"])
+	parsed, bad := parseQuery(q.args["query"], b.cfg.Expand)
 	if bad != nil {
 		return *bad
 	}
@@ -307,6 +307,9 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 			return b.onlyMember(q, rt, o)
 		}
 		q.query.page(o)
+		if q.query.expand {
+			b.expand(q, o)
+		}
 		if b.cfg.DBusLog && o["@odata.id"] == eventsURI {
 			delete(o, "Members@odata.nextLink") // this log does not page
 		}
@@ -380,4 +383,16 @@ func (rt *route) prepare() {
 	}
 	slices.Sort(methods)
 	rt.allow = strings.Join(methods, ", ")
+}
+
+// expand replaces the members of a collection by what their links lead to.
+func (b *BMC) expand(q *request, o obj) {
+	members, _ := o["Members"].([]obj)
+	for i, m := range members {
+		member := *q
+		member.path, member.args = text(m["@odata.id"]), map[string]string{}
+		if whole, isObj := b.dispatch(&member).body.(obj); isObj {
+			members[i] = whole
+		}
+	}
 }

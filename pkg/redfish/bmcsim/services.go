@@ -31,7 +31,7 @@ func getRoot(b *BMC, _ *request) reply {
 		"Links": obj{"ManagerProvidingService": link(managerURI), "Sessions": link(sessionsURI)},
 		"ProtocolFeaturesSupported": obj{
 			"DeepOperations": obj{"DeepPATCH": false, "DeepPOST": false}, "ExcerptQuery": false,
-			"ExpandQuery": obj{"ExpandAll": false, "Levels": false, "Links": false, "NoLinks": false},
+			"ExpandQuery": obj{"ExpandAll": false, "Levels": false, "Links": false, "NoLinks": b.cfg.Expand},
 			"FilterQuery": false, "OnlyMemberQuery": true, "SelectQuery": true,
 		},
 		"Tasks": link("/redfish/v1/TaskService"),
