@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -205,5 +207,24 @@ func TestBMCThatSaysTooMuch(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// The process dies after a rule has fired and before its first command: the firing
+// tells that nothing was done.
+func TestKilledBeforeTheFirstCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.assemble(w.dir)
+		err := (&watcher{Agent: a}).keep(core.Output{Fire: []core.Fire{{
+			Firing:   fleet.Firing{Script: "s", Rule: "hot", Node: "n1", At: time.Now()},
+			Commands: []scl.Command{{Verb: scl.DoReboot, Text: "(reboot)"}},
+		}}})
+		if err := errors.Join(err, a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w.start(w.dir)
+		defer w.stop()
+		expect(t, []string{"hot on n1, n1: (reboot) skipped (not tried: the agent stopped before)"}, w.records())
 	})
 }

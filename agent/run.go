@@ -345,7 +345,7 @@ func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, s
 		stop = r.stopped(deadline)
 	}
 	if stop != nil {
-		return a.record(r, n, u, []fleet.Result{skipped(n, u.text, stop)})
+		return a.record(r, n, u, []fleet.Result{skipped(n.entry.Name, u.text, stop)})
 	}
 	if u.cmd != nil && once(*u.cmd) {
 		if err := a.intend(r, n, u); err != nil {
@@ -394,7 +394,7 @@ func (a *Agent) waitFor(ctx context.Context, r *run, n *node, c scl.Command) fle
 	defer context.AfterFunc(r.canceled, cancel)()
 	result := a.command(waiting, n, c)
 	if r.canceled.Err() != nil && !result.Status.OK() {
-		return skipped(n, c.Text, r.stopped(ctx))
+		return skipped(n.entry.Name, c.Text, r.stopped(ctx))
 	}
 	return result
 }
