@@ -220,7 +220,7 @@ func TestKilledBeforeTheFirstCommand(t *testing.T) {
 			Firing:   fleet.Firing{Script: "s", Rule: "hot", Node: "n1", At: time.Now()},
 			Commands: []scl.Command{{Verb: scl.DoReboot, Text: "(reboot)"}},
 		}}})
-		if err := errors.Join(err, a.Close()); err != nil {
+		if err = errors.Join(err, a.Close()); err != nil {
 			t.Fatal(err)
 		}
 		w.start(w.dir)

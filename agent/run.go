@@ -374,12 +374,11 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	}
 }
 
-// inForce tells whether a rule watches a node. It was chosen by what its BMC said;
-// the rules go by what the mesh knows.
+// inForce tells whether a rule watches a node.
 func (a *Agent) inForce(r *run, n *node, u unit) fleet.Result {
 	result := fleet.Result{Status: fleet.Confirmed, After: "in force"}
 	if a.chooser(r.program).match(u.target, n) != scl.True {
-		result = failure(fault.New(fault.Unsupported, "watch", "a rule does not ask the BMC which nodes it watches, so this one is not watched").
+		result = failure(fault.New(fault.Unsupported, "watch", notWatched).
 			WithHint("select it by its name, a group, a rack, a site, or by node.label"))
 	}
 	result.Node, result.Step, result.Started = n.entry.Name, u.text, a.now()
