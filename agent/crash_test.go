@@ -228,3 +228,23 @@ func TestKilledBeforeTheFirstCommand(t *testing.T) {
 		expect(t, []string{"hot on n1, n1: (reboot) skipped (not tried: the agent stopped before)"}, w.records())
 	})
 }
+
+// A deadline that passes when everything is done has cut nothing short.
+func TestDeadlineAfterTheLastStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lanes["n1"].apply = func(context.Context, []scl.Setting) []fleet.Result {
+			<-time.After(2 * time.Minute)
+			return []fleet.Result{{Status: fleet.Confirmed}}
+		}
+		w.start(w.dir)
+		defer w.stop()
+		w.desire(&pb.Desired{Revision: 1, Runs: []*pb.Run{{
+			Id: "R1", File: "s.scl", DeadlineUnixMs: time.Now().Add(time.Minute).UnixMilli(), Source: []byte(`(config "n1" (asset-tag "x"))`),
+		}}})
+		pass(3 * time.Minute)
+		if got := w.records(); got[len(got)-1] != "R1 done: 1 ok, 0 failed" {
+			t.Errorf("recorded: %q", got)
+		}
+	})
+}

@@ -227,7 +227,17 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if r.complete() { // what has passed or was canceled since has cut nothing short
+		return a.finish(r, nil)
+	}
 	return a.finish(r, r.stopped(deadline))
+}
+
+// complete reports whether every chosen node, and there are some, is well.
+func (r *run) complete() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes > 0 && r.ok == r.nodes
 }
 
 // wait waits for d, or until ctx ends.
