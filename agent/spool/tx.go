@@ -50,20 +50,6 @@ func Key(parts ...string) string {
 	return string(b)
 }
 
-// Split is the inverse of Key; nil if key is none.
-func Split(key string) []string {
-	var parts []string
-	for b := []byte(key); len(b) > 0; {
-		n, size := binary.Uvarint(b)
-		if size <= 0 || uint64(len(b)-size) < n {
-			return nil
-		}
-		parts = append(parts, string(b[size:size+int(n)]))
-		b = b[size+int(n):]
-	}
-	return parts
-}
-
 // Tx is a transaction. Its writing methods remember the first error, which then
 // ends the transaction.
 type Tx struct {
