@@ -57,6 +57,11 @@ them dies: chiba dev --only sim, --only coordinator, --only agent.`,
 			if (opts.User == "") != (opts.PasswordFile == "") {
 				return cli.UsageError("--bmc-user and --bmc-password-file go together", "without them OpenBMC's factory login is used")
 			}
+			for _, own := range opts.Own {
+				if _, err := parseBMC(own); err != nil {
+					return &cli.Exit{Code: cli.Usage, Err: err}
+				}
+			}
 			opts.Out = cmd.OutOrStdout()
 			opts.Log = logger(cmd, verbose)
 			if demo {

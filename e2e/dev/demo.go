@@ -93,7 +93,7 @@ func (t *tour) example(name string) (example, func(), error) {
 		return example{}, nil, fault.Wrap(fault.Internal, "read example", err)
 	}
 	here := filepath.Join("docs", "examples", name)
-	if same, err := os.ReadFile(here); err == nil && bytes.Equal(same, text) {
+	if same, missing := os.ReadFile(here); missing == nil && bytes.Equal(same, text) {
 		return example{here, string(text)}, func() {}, nil
 	}
 	dir, err := os.MkdirTemp("", "chiba-demo-")
@@ -159,7 +159,7 @@ func (t *tour) watch(ctx context.Context, began time.Time) error {
 func (t *tour) tell(f *fleet.Firing) {
 	var values []string
 	for _, r := range f.Readings {
-		values = append(values, fmt.Sprintf("%s = %s", r.Ref, r.Value))
+		values = append(values, fmt.Sprintf("%s = %s", r.Ref, r.Value.Short()))
 	}
 	fmt.Fprintf(t.out, "%s  rule %s of %s fired on %s: %s\n", f.At.Format(time.TimeOnly), f.Rule, f.Script, f.Node, strings.Join(values, ", "))
 	if f.Held != "" {

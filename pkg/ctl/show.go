@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -206,22 +205,7 @@ func valueCell(v fleet.Value) cli.Cell {
 	if !v.Known() {
 		return cli.Cell{Text: v.String(), Colour: cli.Faint}
 	}
-	return cli.Cell{Text: short(v)}
-}
-
-// short is v for a person, who needs no more than four digits of what a sensor
-// says: "5272rpm" for 5271.917. Programs get it exactly, from -o json.
-func short(v fleet.Value) string {
-	n, ok := v.Number()
-	if !ok || n == 0 || math.IsNaN(n) || math.IsInf(n, 0) {
-		return v.String()
-	}
-	decimals := 3 - int(math.Floor(math.Log10(math.Abs(n))))
-	if v.Unit() != fleet.Byte && v.Unit() != fleet.Hertz { // those are written in G and M
-		decimals = max(decimals, 0)
-	}
-	step := math.Pow(10, float64(decimals))
-	return fleet.Number(math.Round(n*step)/step, v.Unit()).String()
+	return cli.Cell{Text: v.Short()}
 }
 
 func longTable(readings []fleet.Reading) *cli.Table {
@@ -238,7 +222,7 @@ func instances(in []fleet.Instance) string {
 	if len(in) < 2 {
 		return ""
 	}
-	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + short(i.Value) }), " ")
+	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + i.Value.Short() }), " ")
 }
 
 // footnotes say why values are unknown, a line per element and reason.
@@ -266,7 +250,7 @@ func footnotes(readings []fleet.Reading) []string {
 
 // values are readings in one line: "cpu.temp=95C power.watts=—".
 func values(readings []fleet.Reading) string {
-	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + short(r.Value) }), " ")
+	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + r.Value.Short() }), " ")
 }
 
 // did is what a firing did, in one line.
