@@ -23,11 +23,11 @@ import (
 func nextSteps(out io.Writer) {
 	fmt.Fprint(out, `
 In another terminal:
-  chiba get nodes                              who is there
-  chiba show all cpu.temp power.watts          read sensors
-  chiba apply docs/examples/thermal.scl        put a rule into force
-  chiba sim set ai-node-0 cpu.temp 95          heat a CPU, and see the rule fire:
-  chiba watch
+  chiba get nodes                           who is there
+  chiba show all cpu.temp power.watts       read sensors
+  chiba apply docs/examples/thermal.scl     put a rule into force
+  chiba sim set ai-node-0 cpu.temp 95       heat a CPU, and see the rule fire:
+  chiba watch --past
 Ctrl-C stops the fleet; its state is kept.
 `)
 }

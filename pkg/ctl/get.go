@@ -98,7 +98,7 @@ func selection(cmd *cobra.Command, arg string) (scl.Target, error) {
 
 func listNodes(nodes []fleet.Node) cli.List {
 	l := cli.List{Data: mapped(nodes, viewNode), Names: []string{}}
-	l.Table.Columns = cli.Columns("NAME", "RACK", "POWER", "HEALTH", "STATE", "MODEL",
+	l.Table.Columns = cli.Columns("=NAME", "RACK", "POWER", "HEALTH", "=STATE", "MODEL",
 		"+VENDOR", "+SERIAL", "+SITE", "+ADDRESS", "+FOUND", "+SEEN", "+BMC", "+REASON")
 	for _, n := range nodes {
 		l.Names = append(l.Names, string(n.Name))
@@ -294,7 +294,7 @@ func getFirings() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(firings, viewFiring)}
-				l.Table.Columns = cli.Columns("AT", "NODE", "RULE", "VALUES", "DID", "+CONDITION")
+				l.Table.Columns = cli.Columns("=AT", "NODE", "=RULE", "VALUES", "DID", "+CONDITION")
 				for _, f := range firings {
 					l.Table.Add(stamp(f.At), string(f.Node), string(f.Script)+"/"+f.Rule, values(f.Readings), did(f), f.Condition)
 				}

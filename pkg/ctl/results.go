@@ -48,7 +48,7 @@ func stepTable(results []fleet.Result) *cli.Table {
 	t := &cli.Table{}
 	if len(results) <= manyResults {
 		slices.SortStableFunc(results, func(a, b fleet.Result) int { return strings.Compare(string(a.Node), string(b.Node)) })
-		t.Columns = cli.Columns("NODE", "STEP", "STATUS", "DETAIL", "+TOOK", "+ATTEMPTS")
+		t.Columns = cli.Columns("=NODE", "STEP", "=STATUS", "DETAIL", "+TOOK", "+ATTEMPTS")
 		for _, r := range results {
 			t.Add(string(r.Node), what(r), statusCell(r.Status), detail(r), r.Took.Round(time.Millisecond), r.Attempts)
 		}
