@@ -15,7 +15,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
-	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 )
 
 func getCommand() *cobra.Command {
@@ -75,7 +74,7 @@ func matching(cmd *cobra.Command, nodes []fleet.Node, args []string) ([]fleet.No
 			case scl.True:
 				wanted[n.Name], found = true, true
 			case scl.Unknown: // a group, an element: they are not known here
-				return nil, cli.UsageError("chiba get nodes selects by name, rack and site alone, not by "+arg, "try: chiba show "+syntax.Quote(arg))
+				return nil, cli.UsageError("chiba get nodes selects by name, rack and site alone, not by "+arg, "try: chiba show '"+arg+"'")
 			case scl.False:
 			}
 		}

@@ -25,7 +25,7 @@ func printResults(cmd *cobra.Command, results []fleet.Result) {
 	var steps, reads []fleet.Result
 	for _, r := range results {
 		switch {
-		case len(r.Readings) > 0:
+		case len(r.Readings) > 0 && strings.HasPrefix(r.Step, "(show"): // a wait has readings too
 			reads = append(reads, r)
 		case len(r.Body) > 0:
 			fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(string(r.Node)+": "+r.Step))
@@ -108,6 +108,8 @@ func detail(r fleet.Result) string {
 	switch {
 	case r.Error != "":
 		return without(r.Node, r.Error)
+	case r.Path == "" && r.After == "":
+		return values(r.Readings)
 	case r.Path == "": // a rule or a command: there was nothing before it
 		return r.After
 	case r.Before != "" || r.After != "":

@@ -21,6 +21,9 @@ import (
 // stdinName is how a script from standard input is called.
 const stdinName = "<stdin>"
 
+// arguments is how a script is called that a command line is made into.
+const arguments = "arguments"
+
 // maxRead is where reading ends. A script may have less by far: the check says
 // how much too long it is.
 const maxRead = 64 << 20
@@ -100,7 +103,7 @@ func wrong(file string, n int) *fault.Error {
 // it is wrong with the command line.
 func command(cmd *cobra.Command, verb string, words []string) (client.Source, error) {
 	text := "(" + verb + " " + strings.Join(words, " ") + ")"
-	src := client.Source{File: "arguments", Text: []byte(text)}
+	src := client.Source{File: arguments, Text: []byte(text)}
 	program, diags := compile.Source(src.File, src.Text)
 	switch {
 	case diags.Errors() > 0:
