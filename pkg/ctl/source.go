@@ -163,12 +163,13 @@ func sclCheck() *cobra.Command {
 		if *asJSON {
 			format = cli.JSONFormat
 		}
-		all := syntax.Diagnostics{}
+		all, names := syntax.Diagnostics{}, []string{}
 		for _, file := range args {
 			src, err := readSource(cmd, file)
 			if err != nil {
 				return err
 			}
+			names = append(names, src.File)
 			_, diags := compile.Source(src.File, src.Text)
 			all = append(all, diags...)
 		}
@@ -180,7 +181,7 @@ func sclCheck() *cobra.Command {
 		}
 		printLines(cmd.ErrOrStderr(), all.String())
 		if n := all.Errors(); n > 0 {
-			return wrong(strings.Join(args, ", "), n)
+			return wrong(strings.Join(names, ", "), n)
 		}
 		return nil
 	}
