@@ -66,7 +66,7 @@ func Open(path string, opt Options) (*Spool, error) {
 	db, err := openFile(path)
 	if errors.Is(err, errDamaged) {
 		return nil, fault.New(fault.Garbage, op, err.Error()).
-			WithHint("move the file away: the agent begins anew and asks the coordinators what stands; what it had not reported is lost")
+			WithHint("move the file away: the agent begins anew and asks the coordinators what stands; what it had not reported, and passwords that scripts set, are lost")
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
