@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/boltfile"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -103,9 +104,10 @@ func Open(c Config) (*Node, error) {
 		return nil, err
 	}
 	log := newLogger(c.Log)
-	store, err := wal.Open(walDir, wal.WithLogger(log))
+	store, err := openWAL(walDir, log)
 	if err != nil {
-		return nil, errors.Join(fault.Wrap(fault.Unavailable, op, err), lock.Close())
+		return nil, errors.Join(lock.Close(), fault.New(fault.Garbage, op, err.Error()).
+			WithHint(damagedHint))
 	}
 	n := &Node{
 		conf: c, wal: store, lock: lock, fsm: newFSM(c.Machine, c.Applied),
@@ -115,6 +117,15 @@ func Open(c Config) (*Node, error) {
 		return nil, errors.Join(fault.Wrap(fault.KindOf(err), op, err), store.Close(), lock.Close())
 	}
 	return n, nil
+}
+
+const damagedHint = "restore the directory from a copy; or move it away to begin with an empty log, and apply the scripts again"
+
+func openWAL(dir string, log *logger) (*wal.WAL, error) {
+	if err := boltfile.Whole(filepath.Join(dir, "wal-meta.db")); err != nil {
+		return nil, err
+	}
+	return wal.Open(dir, wal.WithLogger(log))
 }
 
 func (n *Node) start(log *logger) error {
@@ -169,6 +180,9 @@ func (n *Node) checkOwner() error {
 		if s.ID == raft.ServerID(n.conf.Name) {
 			return nil
 		}
+	}
+	if len(servers) == 0 { // no voter is the first entry of no log
+		return fault.New(fault.Garbage, "", "it is damaged: its beginning is lost").WithHint(damagedHint)
 	}
 	e := fault.New(fault.Conflict, "check whose it is", fmt.Sprintf("it belongs to coordinator %v, not to %q", servers, n.conf.Name))
 	return e.WithHint("start the coordinator under its old name, or choose another state directory")

@@ -23,11 +23,11 @@ import (
 func nextSteps(out io.Writer) {
 	fmt.Fprint(out, `
 In another terminal:
-  chiba get nodes                              who is there
-  chiba show all cpu.temp power.watts          read sensors
-  chiba apply docs/examples/thermal.scl        put a rule into force
-  chiba sim set ai-node-0 cpu.temp 95          heat a CPU, and see the rule fire:
-  chiba watch
+  chiba get nodes                           who is there
+  chiba show all cpu.temp power.watts       read sensors
+  chiba apply docs/examples/thermal.scl     put a rule into force
+  chiba sim set ai-node-0 cpu.temp 95       heat a CPU, and see the rule fire:
+  chiba watch --past
 Ctrl-C stops the fleet; its state is kept.
 `)
 }
@@ -159,7 +159,7 @@ func (t *tour) watch(ctx context.Context, began time.Time) error {
 func (t *tour) tell(f *fleet.Firing) {
 	var values []string
 	for _, r := range f.Readings {
-		values = append(values, fmt.Sprintf("%s = %s", r.Ref, r.Value))
+		values = append(values, fmt.Sprintf("%s = %s", r.Ref, r.Value.Short()))
 	}
 	fmt.Fprintf(t.out, "%s  rule %s of %s fired on %s: %s\n", f.At.Format(time.TimeOnly), f.Rule, f.Script, f.Node, strings.Join(values, ", "))
 	if f.Held != "" {

@@ -208,3 +208,16 @@ func TestProgressFitsTheScreen(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestAColumnThatIsKeptIsWhole(t *testing.T) {
+	table := Table{Columns: Columns("=AT", "NODE", "DID")}
+	table.Add("2026-10-15 12:00:00", "r01-u01", "it was switched off, and on again")
+	var b bytes.Buffer
+	table.Write(&b, Layout{Screen: Screen{Terminal: true, Width: 40}})
+	want := `AT                   NODE     DID
+2026-10-15 12:00:00  r01-u01  it was sw…
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -15,7 +15,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
-	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 )
 
 func getCommand() *cobra.Command {
@@ -75,7 +74,7 @@ func matching(cmd *cobra.Command, nodes []fleet.Node, args []string) ([]fleet.No
 			case scl.True:
 				wanted[n.Name], found = true, true
 			case scl.Unknown: // a group, an element: they are not known here
-				return nil, cli.UsageError("chiba get nodes selects by name, rack and site alone, not by "+arg, "try: chiba show "+syntax.Quote(arg))
+				return nil, cli.UsageError("chiba get nodes selects by name, rack and site alone, not by "+arg, "try: chiba show '"+arg+"'")
 			case scl.False:
 			}
 		}
@@ -98,7 +97,7 @@ func selection(cmd *cobra.Command, arg string) (scl.Target, error) {
 
 func listNodes(nodes []fleet.Node) cli.List {
 	l := cli.List{Data: mapped(nodes, viewNode), Names: []string{}}
-	l.Table.Columns = cli.Columns("NAME", "RACK", "POWER", "HEALTH", "STATE", "MODEL",
+	l.Table.Columns = cli.Columns("=NAME", "RACK", "POWER", "HEALTH", "=STATE", "MODEL",
 		"+VENDOR", "+SERIAL", "+SITE", "+ADDRESS", "+FOUND", "+SEEN", "+BMC", "+REASON")
 	for _, n := range nodes {
 		l.Names = append(l.Names, string(n.Name))
@@ -294,7 +293,7 @@ func getFirings() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(firings, viewFiring)}
-				l.Table.Columns = cli.Columns("AT", "NODE", "RULE", "VALUES", "DID", "+CONDITION")
+				l.Table.Columns = cli.Columns("=AT", "NODE", "=RULE", "VALUES", "DID", "+CONDITION")
 				for _, f := range firings {
 					l.Table.Add(stamp(f.At), string(f.Node), string(f.Script)+"/"+f.Rule, values(f.Readings), did(f), f.Condition)
 				}

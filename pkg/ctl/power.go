@@ -49,7 +49,7 @@ ends as chiba apply does. Where nobody can answer, it needs --yes.`,
 
 // action is a script that does one thing once.
 func action(cmd *cobra.Command, target, what string) (script, error) {
-	src := client.Source{File: "arguments", Text: []byte("(action " + target + " " + what + ")")}
+	src := client.Source{File: arguments, Text: []byte("(action " + target + " " + what + ")")}
 	program, diags := compile.Source(src.File, src.Text)
 	if diags.Errors() > 0 {
 		printLines(cmd.ErrOrStderr(), diags.String())

@@ -186,9 +186,11 @@ func (f *follower) detached() error {
 
 // print prints the results, and the whole in one line.
 func (r *ran) print(cmd *cobra.Command) {
-	fmt.Fprintln(cmd.OutOrStdout())
-	printResults(cmd, r.results)
-	fmt.Fprintln(cmd.OutOrStdout())
+	if len(r.results) > 0 {
+		fmt.Fprintln(cmd.OutOrStdout())
+		printResults(cmd, r.results)
+		fmt.Fprintln(cmd.OutOrStdout())
+	}
 	line := describeRun(r.run)
 	if t := tally(r.results); t != "" {
 		line += ": " + t

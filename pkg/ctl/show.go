@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -32,7 +31,7 @@ the reason below the table. -o wide shows a row per value, with its source.`,
 	}
 	allowEmpty := cmd.Flags().Bool("allow-empty", false, "no error if TARGET matches no node")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		src, err := command(cmd, "show", append([]string{target(args[0])}, args[1:]...))
+		src, err := command(cmd, "show", append([]string{target(args[0])}, references(args[1:])...))
 		if err != nil {
 			return err
 		}
@@ -90,6 +89,19 @@ func target(arg string) string {
 		return names[0]
 	}
 	return "(" + strings.Join(names, " ") + ")"
+}
+
+// references are REF arguments; commas between them are as good as spaces.
+func references(args []string) []string {
+	var refs []string
+	for _, arg := range args {
+		if strings.ContainsAny(arg, `("`) {
+			refs = append(refs, arg)
+			continue
+		}
+		refs = append(refs, strings.FieldsFunc(arg, func(r rune) bool { return r == ',' })...)
+	}
+	return refs
 }
 
 // printShow prints the readings and says who gave none.
@@ -206,22 +218,7 @@ func valueCell(v fleet.Value) cli.Cell {
 	if !v.Known() {
 		return cli.Cell{Text: v.String(), Colour: cli.Faint}
 	}
-	return cli.Cell{Text: short(v)}
-}
-
-// short is v for a person, who needs no more than four digits of what a sensor
-// says: "5272rpm" for 5271.917. Programs get it exactly, from -o json.
-func short(v fleet.Value) string {
-	n, ok := v.Number()
-	if !ok || n == 0 || math.IsNaN(n) || math.IsInf(n, 0) {
-		return v.String()
-	}
-	decimals := 3 - int(math.Floor(math.Log10(math.Abs(n))))
-	if v.Unit() != fleet.Byte && v.Unit() != fleet.Hertz { // those are written in G and M
-		decimals = max(decimals, 0)
-	}
-	step := math.Pow(10, float64(decimals))
-	return fleet.Number(math.Round(n*step)/step, v.Unit()).String()
+	return cli.Cell{Text: v.Short()}
 }
 
 func longTable(readings []fleet.Reading) *cli.Table {
@@ -238,35 +235,45 @@ func instances(in []fleet.Instance) string {
 	if len(in) < 2 {
 		return ""
 	}
-	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + short(i.Value) }), " ")
+	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + i.Value.Short() }), " ")
 }
 
-// footnotes say why values are unknown, a line per element and reason.
+// footnotes say why values are unknown, a line per reason and the nodes and
+// elements it is the reason of.
 func footnotes(readings []fleet.Reading) []string {
+	type gap struct{ nodes, why, ref string }
 	var unknown []fleet.Reading
 	for _, r := range readings {
 		if !r.Value.Known() {
 			unknown = append(unknown, r)
 		}
 	}
-	var notes []string
+	var gaps []gap
 	for _, g := range grouped(unknown, func(r fleet.Reading) [2]string { return [2]string{r.Ref, r.Value.Why()} }) {
-		s := nodeList(mapped(g, func(r fleet.Reading) fleet.NodeName { return r.Node })) + ": "
-		if g[0].Ref != "" {
-			s += g[0].Ref + " is unknown: "
-		}
 		why := g[0].Value.Why()
 		if why == "" {
 			why = "no reason given"
 		}
-		notes = append(notes, s+why)
+		gaps = append(gaps, gap{nodeList(mapped(g, func(r fleet.Reading) fleet.NodeName { return r.Node })), why, g[0].Ref})
+	}
+	var notes []string
+	for _, g := range grouped(gaps, func(g gap) [2]string { return [2]string{g.nodes, g.why} }) {
+		refs := slices.DeleteFunc(mapped(g, func(g gap) string { return g.ref }), func(ref string) bool { return ref == "" })
+		switch len(refs) {
+		case 0:
+			notes = append(notes, g[0].nodes+": "+g[0].why)
+		case 1:
+			notes = append(notes, g[0].nodes+": "+refs[0]+" is unknown: "+g[0].why)
+		default:
+			notes = append(notes, g[0].nodes+": "+strings.Join(refs, ", ")+" are unknown: "+g[0].why)
+		}
 	}
 	return notes
 }
 
 // values are readings in one line: "cpu.temp=95C power.watts=—".
 func values(readings []fleet.Reading) string {
-	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + short(r.Value) }), " ")
+	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + r.Value.Short() }), " ")
 }
 
 // did is what a firing did, in one line.

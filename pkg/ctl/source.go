@@ -21,6 +21,9 @@ import (
 // stdinName is how a script from standard input is called.
 const stdinName = "<stdin>"
 
+// arguments is how a script is called that a command line is made into.
+const arguments = "arguments"
+
 // maxRead is where reading ends. A script may have less by far: the check says
 // how much too long it is.
 const maxRead = 64 << 20
@@ -100,7 +103,7 @@ func wrong(file string, n int) *fault.Error {
 // it is wrong with the command line.
 func command(cmd *cobra.Command, verb string, words []string) (client.Source, error) {
 	text := "(" + verb + " " + strings.Join(words, " ") + ")"
-	src := client.Source{File: "arguments", Text: []byte(text)}
+	src := client.Source{File: arguments, Text: []byte(text)}
 	program, diags := compile.Source(src.File, src.Text)
 	switch {
 	case diags.Errors() > 0:
@@ -160,12 +163,13 @@ func sclCheck() *cobra.Command {
 		if *asJSON {
 			format = cli.JSONFormat
 		}
-		all := syntax.Diagnostics{}
+		all, names := syntax.Diagnostics{}, []string{}
 		for _, file := range args {
 			src, err := readSource(cmd, file)
 			if err != nil {
 				return err
 			}
+			names = append(names, src.File)
 			_, diags := compile.Source(src.File, src.Text)
 			all = append(all, diags...)
 		}
@@ -177,7 +181,7 @@ func sclCheck() *cobra.Command {
 		}
 		printLines(cmd.ErrOrStderr(), all.String())
 		if n := all.Errors(); n > 0 {
-			return wrong(strings.Join(args, ", "), n)
+			return wrong(strings.Join(names, ", "), n)
 		}
 		return nil
 	}

@@ -113,7 +113,8 @@ The value "auto" lets it move by itself again.`,
   chiba sim set r01-u04 temperature_cpu1 88C
   chiba sim set r01-u04 cpu.temp auto
   chiba sim set ai-node-1 power.state off`,
-		Args: cli.Args(3, 3),
+		Args:              cli.Args(3, 3),
+		ValidArgsFunction: completeArgs(true, "auto", "on", "off"),
 		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
 			node := fleet.NodeName(args[0])
 			if err := c.Set(ctx, node, args[1], args[2]); err != nil {
@@ -137,7 +138,8 @@ func getCommand() *cobra.Command {
 		Short: "show what a server's sensors read",
 		Example: `  chiba sim get r01-u04
   chiba sim get r01-u04 cpu.temp -o json`,
-		Args: cli.Args(1, 2),
+		Args:              cli.Args(1, 2),
+		ValidArgsFunction: completeArgs(true),
 		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
 			ref := strings.Join(args[1:], "")
 			list, err := c.Get(ctx, fleet.NodeName(args[0]), ref)
@@ -164,8 +166,8 @@ and when "503" asks to come back.`,
 		Example: `  chiba sim fault r01-u04 hang
   chiba sim fault r01-u04 slow 3s --for 1m
   chiba sim fault r01-u04 none`,
-		Args:      cli.Args(2, 3),
-		ValidArgs: append(kinds, logout),
+		Args:              cli.Args(2, 3),
+		ValidArgsFunction: completeArgs(false, append(kinds, logout)...),
 		RunE: withClient(func(ctx context.Context, c *Client, _ *cobra.Command, args []string) error {
 			node := fleet.NodeName(args[0])
 			if args[1] == logout {

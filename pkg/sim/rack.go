@@ -63,7 +63,7 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // Close must follow.
 func Open(ctx context.Context, cfg Config) (*Rack, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "sim"), 0o700); err != nil {
-		return nil, fault.Wrap(fault.BadInput, "make the state directory", err)
+		return nil, fault.New(fault.BadInput, "make the state directory", err.Error()).WithHint("name another one with --state DIR")
 	}
 	r := &Rack{dir: cfg.Dir, byName: map[fleet.NodeName]*rackUnit{}, cleanup: func() {}}
 	if err := r.open(ctx, cfg); err != nil {

@@ -48,13 +48,18 @@ func Open(dir string) (*Authority, error) {
 		return create(dir, certPath, keyPath)
 	}
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "open authority", err)
+		return nil, damaged(err)
 	}
 	cert, err := readCert(certPath)
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "open authority", err)
+		return nil, damaged(err)
 	}
 	return &Authority{cert: cert, key: key, now: time.Now}, nil
+}
+
+func damaged(err error) error {
+	return fault.New(fault.BadInput, "open authority", err.Error()).
+		WithHint("restore the file; a new authority would need new certificates for everybody")
 }
 
 // create writes the certificate first and the key last: the key's presence is

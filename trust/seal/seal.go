@@ -47,7 +47,8 @@ func OpenKey(path string) (*Key, error) {
 	}
 	private, err := ecdh.X25519().NewPrivateKey(raw)
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "read sealing key "+path, err)
+		return nil, fault.New(fault.BadInput, "read sealing key "+path, err.Error()).
+			WithHint("restore it; or move it away, and a new one is made: scripts with secrets must be applied again")
 	}
 	return newKey(private)
 }
