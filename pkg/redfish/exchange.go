@@ -230,7 +230,7 @@ func (c *Client) receive(r *http.Request, aside bool) (*Reply, error) {
 	if aside {
 		client = c.long
 	}
-	res, err := client.Do(r) //nolint:bodyclose // whole closes it
+	res, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}
