@@ -330,10 +330,11 @@ func (c *Client) openSession(ctx context.Context, creds Credentials) (*session, 
 		s, err = c.postSession(ctx, creds)
 	}
 	if tableFull(err) {
-		return nil, &fault.Error{
-			Kind: fault.Unavailable, Op: "log in", Err: err,
-			Hint: "the BMC has no room for one more session: end those that nobody uses, on its own page, or restart it",
+		room := "the BMC has no room for one more session"
+		if n := c.Profile().MaxSessions; n > 0 {
+			room += fmt.Sprintf(" (a BMC of this make holds %d)", n)
 		}
+		return nil, &fault.Error{Kind: fault.Unavailable, Op: "log in", Err: err, Hint: room + ": end those that nobody uses, on its own page, or restart it"}
 	}
 	return s, err
 }
