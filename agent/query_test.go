@@ -58,10 +58,10 @@ func TestPlan(t *testing.T) {
 			(monitor "n1" (trigger "warm" (condition (> cpu.temp 60)) (action (log "warm"))))`)
 		expect(t, []string{
 			`0s asks 2`,
-			`0s monitor hot: "(> cpu.temp 90)" -> "(> cpu.temp 90)" same in force`,
-			`0s monitor new: "" -> "(> cpu.temp 10)" differs new`,
-			`0s monitor warm: "(> cpu.temp 60)" -> "(> cpu.temp 70)" differs replaces the one in force`,
 			`0s n1 asset-tag: "was" -> "x" differs`,
+			`0s n1 rule hot: "when (> cpu.temp 90) do (reboot)" -> "when (> cpu.temp 90) do (reboot)" same in force`,
+			`0s n1 rule new: "" -> "when (> cpu.temp 10) do (log \"new\")" differs new`,
+			`0s n1 rule warm: "when (> cpu.temp 60) do (log \"warm\")" -> "when (> cpu.temp 70) do (log \"warm\")" differs replaces the one in force`,
 			`0s n2 action: "" -> "(reboot)" differs will be done once`,
 			`0s 2 nodes, 0 failed`,
 		}, w.ask(&pb.Query{Plan: true, Source: []byte(`(config "n1" (asset-tag "x")) (action "n2" (reboot))

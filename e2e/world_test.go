@@ -91,7 +91,7 @@ func (w *world) start(args ...string) *process {
 func (w *world) dev(args ...string) *process {
 	w.t.Helper()
 	p := w.start(append([]string{"dev"}, args...)...)
-	p.wait("ready")
+	p.wait("ready in")
 	return p
 }
 

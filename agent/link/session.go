@@ -17,8 +17,6 @@ import (
 
 const (
 	batchSize = 32 << 10
-	// pingPad makes a ping large enough for a stateless reset, see mesh.proto.
-	pingPad = 64
 	// pongWithin is how long a ping may stay unanswered.
 	pongWithin = 10 * time.Second
 	// pullEvery bounds how long a change is missed if its hint is never sent,
@@ -200,7 +198,7 @@ func (s *session) tick(ctx context.Context) error {
 			if err := s.stalled(now); err != nil {
 				return err
 			}
-			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli(), Pad: make([]byte, pingPad)}}
+			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli()}}
 		case <-pull.C:
 			s.pull()
 			continue

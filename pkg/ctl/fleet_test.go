@@ -255,6 +255,12 @@ func (f *canned) Plan(_ context.Context, q *connect.Request[pb.PlanRequest], s *
 		if strings.Contains(text, "asset-tag") {
 			change("asset-tag", "", "rack 1", fleet.Differs, "")
 		}
+		if strings.Contains(text, "(monitor") {
+			change("rule m1", "", "when (> cpu.temp 90C) do (power graceful-off)", fleet.Differs, "new")
+		}
+		if strings.Contains(text, "(power cycle)") {
+			change("action", "", "(power cycle)", fleet.Differs, "will be done once")
+		}
 		switch {
 		case strings.Contains(text, `(state "off")`):
 			change("power.state", "on", "off", fleet.Differs, "")

@@ -20,6 +20,8 @@ import (
 func Command() *cobra.Command {
 	var nodes int
 	var latency time.Duration
+	var quiet bool
+	var k knobs
 	cmd := &cobra.Command{
 		Use:     "sim",
 		GroupID: cli.GroupRun,
@@ -44,11 +46,17 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 				}
 				specs = Racks(nodes)
 			}
-			return runRack(cmd, Config{Dir: stateDir(cmd), Specs: specs, Latency: latency})
+			shape, err := k.shape()
+			if err != nil {
+				return err
+			}
+			return runRack(cmd, Config{Dir: stateDir(cmd), Specs: specs, Latency: latency, Quiet: quiet, Shape: shape})
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 0, "run `N` like servers, r01-u01 and so on, instead of the example rack")
 	cmd.Flags().DurationVar(&latency, "latency", 0, "add `TIME` to every request, for example 50ms")
+	cmd.Flags().BoolVar(&quiet, "quiet", false, "announce nothing over mDNS")
+	k.flags(cmd)
 	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), statsCommand(), nodesCommand())
 	return cmd
 }

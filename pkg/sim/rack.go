@@ -24,8 +24,9 @@ import (
 type Config struct {
 	Dir     string // of the state; made if it is not there
 	Specs   []Spec
-	Latency time.Duration // added to every request of every BMC
-	Quiet   bool          // announce nothing over mDNS
+	Latency time.Duration        // added to every request of every BMC
+	Quiet   bool                 // announce nothing over mDNS
+	Shape   func(*bmcsim.Config) // of every BMC, the last word; nil: as specified
 }
 
 // Rack is a set of running BMCs. Its methods are safe for concurrent use.
@@ -101,6 +102,9 @@ func (r *Rack) add(ctx context.Context, cfg Config, s Spec, ports map[fleet.Node
 	}
 	c.Latency += cfg.Latency
 	c.StateFile = filepath.Join(cfg.Dir, "sim", string(s.Name)+".json")
+	if cfg.Shape != nil {
+		cfg.Shape(&c)
+	}
 	bmc, err := bmcsim.New(c)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)

@@ -651,13 +651,8 @@ func (x *Refusal) GetHint() string {
 }
 
 type Ping struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	SentUnixMs int64                  `protobuf:"varint,1,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
-	// Nothing, 64 bytes of it. A coordinator that was restarted answers a packet
-	// of a connection it does not know by a stateless reset, but only if the
-	// packet is larger than the reset (RFC 9000, 10.3). Without it an agent waits
-	// for two pings in vain before it connects anew.
-	Pad           []byte `protobuf:"bytes,2,opt,name=pad,proto3" json:"pad,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SentUnixMs    int64                  `protobuf:"varint,1,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,13 +692,6 @@ func (x *Ping) GetSentUnixMs() int64 {
 		return x.SentUnixMs
 	}
 	return 0
-}
-
-func (x *Ping) GetPad() []byte {
-	if x != nil {
-		return x.Pad
-	}
-	return nil
 }
 
 type Pong struct {
@@ -1490,11 +1478,10 @@ const file_mesh_proto_rawDesc = "" +
 	"\aRefusal\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\":\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"(\n" +
 	"\x04Ping\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
-	"sentUnixMs\x12\x10\n" +
-	"\x03pad\x18\x02 \x01(\fR\x03pad\"(\n" +
+	"sentUnixMs\"(\n" +
 	"\x04Pong\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
 	"sentUnixMs\"\"\n" +
