@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 )
 
@@ -86,29 +88,90 @@ func TestUpdate(t *testing.T) {
 			return true
 		}
 		_, l := v.start(t, nil)
-		uri, raw, err := l.UpdateURI(t.Context())
-		if err != nil || uri != "/push" || raw {
-			t.Fatalf("%q, %v, %v", uri, raw, err)
+		s, err := l.UpdateService(t.Context())
+		if err != nil || s.URI != "/push" || s.Raw {
+			t.Fatalf("%+v, %v", s, err)
 		}
-		r, err := l.Update(t.Context(), redfish.Upload{URI: uri, Image: image}, redfish.Watch{Deadline: 3 * time.Second, Jitter: func() float64 { return 0 }})
+		r, err := l.Update(t.Context(), redfish.Upload{URI: s.URI, Image: image}, redfish.Watch{Deadline: 3 * time.Second, Jitter: func() float64 { return 0 }})
 		if diff := cmp.Diff(c.want, r.String()); diff != "" || redfish.Uncertain(err) != c.uncertain || (err == nil) != (r.End == redfish.TaskDone) {
 			t.Errorf("%s: %v (-want +got):\n%s", c.name, err, diff)
 		}
 	}
 }
 
-func TestUpdateURI(t *testing.T) {
-	for doc, want := range map[string]string{`{"HttpPushUri":"/raw"}`: "/raw true", `{}`: "unsupported", "501": "unsupported"} {
+func TestUpdateService(t *testing.T) {
+	for doc, want := range map[string]string{
+		`{"HttpPushUri":"/raw","MaxImageSizeBytes":100}`: "{URI:/raw Raw:true Max:100 BMC:/redfish/v1/Managers/iDRAC.Embedded.1}",
+		`{}`: "unsupported", "501": "unsupported",
+	} {
 		docs := services()
 		docs["/u"] = doc
 		_, l := serve(t, docs)
-		uri, raw, err := l.UpdateURI(t.Context())
+		s, err := l.UpdateService(t.Context())
 		got := string(fault.KindOf(err))
 		if err == nil {
-			got = uri + map[bool]string{true: " true", false: " false"}[raw]
+			got = fmt.Sprintf("%+v", s)
 		}
 		if got != want {
 			t.Errorf("%s: %s, %v; want %s", doc, got, err, want)
 		}
+	}
+}
+
+// Against OpenBMC as it is simulated: an update that is done, one that is
+// refused later, and one amid which the BMC loses its memory. The version that
+// is read back is what counts.
+func TestUpdateOfOpenBMC(t *testing.T) {
+	for _, c := range []struct {
+		name, image string
+		lose        bool
+		want        redfish.TaskEnd
+	}{
+		{"done", "version=2.20.0\n", false, redfish.TaskDone},
+		{"refused later", "activation=invalid\n", false, redfish.TaskFailed},
+		{"forgotten", "version=2.20.0\n", true, redfish.TaskUnknown},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, _, l := start(t, quick(func(cfg *bmcsim.Config) { cfg.UpdateTime = 500 * time.Millisecond }))
+			s, err := l.UpdateService(t.Context())
+			if err != nil || s.Raw || s.Max == 0 {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			image := redfish.Image{Name: "image.tar", Size: int64(len(c.image)), Open: func() (io.ReadCloser, error) {
+				return io.NopCloser(strings.NewReader(c.image)), nil
+			}}
+			u := redfish.Upload{URI: s.URI, Image: image, Targets: []string{string(s.BMC)}, ApplyTime: "OnReset"}
+			if c.lose {
+				u.Progress = func(int64) { time.AfterFunc(200*time.Millisecond, b.LoseTasks) }
+			}
+			// OpenBMC asks for 30 seconds; the last look falls before the deadline.
+			r, err := l.Update(t.Context(), u, redfish.Watch{Deadline: 3 * time.Second, Jitter: func() float64 { return 0 }})
+			if r.End != c.want || redfish.Uncertain(err) != (c.want == redfish.TaskUnknown) {
+				t.Errorf("%s, %v; want %s", r, err, c.want)
+			}
+			if b.Stats().Sessions != 1 {
+				t.Errorf("%d sessions; want 1", b.Stats().Sessions)
+			}
+		})
+	}
+}
+
+func TestEventsOfOpenBMC(t *testing.T) {
+	b, _, l := start(t, quick())
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var heard []events.Event
+	_ = l.Events(ctx, nil, func(n events.Notice) {
+		if n.Gap && n.Way == events.ByStream { // it stands: what happens now is heard
+			if err := b.Log("PowerSupplyFanFailed", "psu0", "psu0"); err != nil {
+				t.Error(err)
+			}
+		}
+		if heard = append(heard, n.Events...); len(heard) > 0 {
+			cancel()
+		}
+	})
+	if len(heard) == 0 || !strings.HasSuffix(heard[0].MessageID, ".PowerSupplyFanFailed") {
+		t.Errorf("heard %+v", heard)
 	}
 }

@@ -28,30 +28,38 @@ func (l *Lane) Update(ctx context.Context, u redfish.Upload, watch redfish.Watch
 	return r, l.named(r.Err())
 }
 
-// UpdateURI is where the BMC takes a firmware image: whole with its parameters,
-// or, with raw, the image alone.
-func (l *Lane) UpdateURI(ctx context.Context) (uri string, raw bool, err error) {
+// UpdateService is where a BMC takes firmware images.
+type UpdateService struct {
+	URI string
+	Raw bool         // the image alone, without parameters
+	Max int64        // bytes of an image, 0: not known
+	BMC redfish.Link // the target that stands for the BMC itself, "" if it has none
+}
+
+// UpdateService asks the BMC where and how it takes an image.
+func (l *Lane) UpdateService(ctx context.Context) (UpdateService, error) {
 	v := l.view(Action)
 	p, err := v.places(ctx)
 	if err != nil {
-		return "", false, err
-	}
-	var s struct {
-		Multipart redfish.Text `json:"MultipartHttpPushUri"`
-		Push      redfish.Text `json:"HttpPushUri"`
+		return UpdateService{}, err
 	}
 	if p.root.UpdateService == "" {
-		return "", false, absent("update service")
+		return UpdateService{}, absent("update service")
 	}
-	if err := redfish.Get(ctx, v, p.root.UpdateService, &s); err != nil {
-		return "", false, orAbsent(err, "update service")
+	var doc struct {
+		Multipart redfish.Text   `json:"MultipartHttpPushUri"`
+		Push      redfish.Text   `json:"HttpPushUri"`
+		Max       redfish.Number `json:"MaxImageSizeBytes"`
 	}
-	switch {
-	case s.Multipart != "":
-		return string(s.Multipart), false, nil
-	case s.Push != "":
-		return string(s.Push), true, nil
-	default:
-		return "", false, fault.New(fault.Unsupported, "update the firmware", "this BMC takes no image by push")
+	if err = redfish.Get(ctx, v, p.root.UpdateService, &doc); err != nil {
+		return UpdateService{}, orAbsent(err, "update service")
 	}
+	s := UpdateService{URI: string(doc.Multipart), Max: int64(doc.Max.Value), BMC: p.manager}
+	if s.URI == "" {
+		s.URI, s.Raw = string(doc.Push), true
+	}
+	if s.URI == "" {
+		return UpdateService{}, fault.New(fault.Unsupported, "update the firmware", "this BMC takes no image by push")
+	}
+	return s, nil
 }
