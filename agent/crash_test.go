@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -205,5 +207,44 @@ func TestBMCThatSaysTooMuch(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// The process dies after a rule has fired and before its first command: the firing
+// tells that nothing was done.
+func TestKilledBeforeTheFirstCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.assemble(w.dir)
+		err := (&watcher{Agent: a}).keep(core.Output{Fire: []core.Fire{{
+			Firing:   fleet.Firing{Script: "s", Rule: "hot", Node: "n1", At: time.Now()},
+			Commands: []scl.Command{{Verb: scl.DoReboot, Text: "(reboot)"}},
+		}}})
+		if err = errors.Join(err, a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w.start(w.dir)
+		defer w.stop()
+		expect(t, []string{"hot on n1, n1: (reboot) skipped (not tried: the agent stopped before)"}, w.records())
+	})
+}
+
+// A deadline that passes when everything is done has cut nothing short.
+func TestDeadlineAfterTheLastStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lanes["n1"].apply = func(context.Context, []scl.Setting) []fleet.Result {
+			<-time.After(2 * time.Minute)
+			return []fleet.Result{{Status: fleet.Confirmed}}
+		}
+		w.start(w.dir)
+		defer w.stop()
+		w.desire(&pb.Desired{Revision: 1, Runs: []*pb.Run{{
+			Id: "R1", File: "s.scl", DeadlineUnixMs: time.Now().Add(time.Minute).UnixMilli(), Source: []byte(`(config "n1" (asset-tag "x"))`),
+		}}})
+		pass(3 * time.Minute)
+		if got := w.records(); got[len(got)-1] != "R1 done: 1 ok, 0 failed" {
+			t.Errorf("recorded: %q", got)
+		}
 	})
 }

@@ -145,9 +145,9 @@ func slotsOf(readings []fleet.Reading) []scl.Slot {
 }
 
 // skipped is the result of a step that was not tried.
-func skipped(n *node, step string, why error) fleet.Result {
+func skipped(node fleet.NodeName, step string, why error) fleet.Result {
 	r := failure(why)
-	r.Status, r.Step, r.Node = fleet.Skipped, step, n.entry.Name
+	r.Status, r.Step, r.Node = fleet.Skipped, step, node
 	return r
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -41,7 +42,7 @@ func (r *runs) only(listed []*pb.Run) {
 	defer r.mu.Unlock()
 	r.listed = make(map[string]bool, len(listed))
 	for _, l := range listed {
-		r.listed[l.GetId()] = true
+		r.listed[runKey(l)] = true
 	}
 	for _, active := range r.active {
 		r.check(active)
@@ -51,7 +52,7 @@ func (r *runs) only(listed []*pb.Run) {
 
 // check cancels a run that is not listed any longer.
 func (r *runs) check(x *run) {
-	if r.listed != nil && !r.listed[x.GetId()] {
+	if r.listed != nil && !r.listed[x.key()] {
 		x.cancel()
 	}
 }
@@ -66,10 +67,10 @@ func (r *runs) kick() {
 func (r *runs) enter(x *run) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.active[x.GetId()] != nil || len(r.active) >= maxRuns {
+	if r.active[x.key()] != nil || len(r.active) >= maxRuns {
 		return false
 	}
-	r.active[x.GetId()] = x
+	r.active[x.key()] = x
 	r.check(x)
 	return true
 }
@@ -77,7 +78,7 @@ func (r *runs) enter(x *run) bool {
 func (r *runs) leave(x *run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.active, x.GetId())
+	delete(r.active, x.key())
 	r.kick()
 }
 
@@ -95,6 +96,14 @@ type run struct {
 	ok     int
 	failed int
 }
+
+// runKey is what is kept of a run under. Its number alone is not enough:
+// coordinators that were restored from a backup give it again.
+func runKey(r *pb.Run) string {
+	return spool.Key(r.GetId(), strconv.FormatInt(r.GetStartedUnixMs(), 10))
+}
+
+func (r *run) key() string { return runKey(r.Run) }
 
 func newRun(msg *pb.Run) *run {
 	r := &run{Run: msg}
@@ -218,7 +227,17 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if r.complete() { // what has passed or was canceled since has cut nothing short
+		return a.finish(r, nil)
+	}
 	return a.finish(r, r.stopped(deadline))
+}
+
+// complete reports whether every chosen node, and there are some, is well.
+func (r *run) complete() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes > 0 && r.ok == r.nodes
 }
 
 // wait waits for d, or until ctx ends.
@@ -246,7 +265,7 @@ func (r *run) stopped(deadline context.Context) error {
 // chosen is which units concern which node. It is decided once and kept, so that
 // a restart does not choose other nodes because the run has changed them.
 func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit, error) {
-	ids, known, err := a.keptChoice(r.GetId())
+	ids, known, err := a.keptChoice(r.key())
 	if err != nil {
 		return nil, err
 	}
@@ -336,7 +355,7 @@ func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, s
 		stop = r.stopped(deadline)
 	}
 	if stop != nil {
-		return a.record(r, n, u, []fleet.Result{skipped(n, u.text, stop)})
+		return a.record(r, n, u, []fleet.Result{skipped(n.entry.Name, u.text, stop)})
 	}
 	if u.cmd != nil && once(*u.cmd) {
 		if err := a.intend(r, n, u); err != nil {
@@ -355,7 +374,7 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	case u.cmd != nil && u.cmd.Verb == scl.DoWait:
 		return []fleet.Result{a.waitFor(ctx, r, n, *u.cmd)}
 	case u.rule != nil:
-		return []fleet.Result{{Node: n.entry.Name, Step: u.text, After: "in force", Status: fleet.Confirmed, Started: a.now()}}
+		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
 	case u.cmd != nil:
@@ -363,6 +382,17 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	default:
 		return []fleet.Result{a.look(ctx, n, *u.step)}
 	}
+}
+
+// inForce tells whether a rule watches a node.
+func (a *Agent) inForce(r *run, n *node, u unit) fleet.Result {
+	result := fleet.Result{Status: fleet.Confirmed, After: "in force"}
+	if a.chooser(r.program).match(u.target, n) != scl.True {
+		result = failure(fault.New(fault.Unsupported, "watch", notWatched).
+			WithHint("select it by its name, a group, a rack, a site, or by node.label"))
+	}
+	result.Node, result.Step, result.Started = n.entry.Name, u.text, a.now()
+	return result
 }
 
 // waitFor is a wait that the cancel of its run ends: it changes nothing, so nothing
@@ -373,7 +403,7 @@ func (a *Agent) waitFor(ctx context.Context, r *run, n *node, c scl.Command) fle
 	defer context.AfterFunc(r.canceled, cancel)()
 	result := a.command(waiting, n, c)
 	if r.canceled.Err() != nil && !result.Status.OK() {
-		return skipped(n, c.Text, r.stopped(ctx))
+		return skipped(n.entry.Name, c.Text, r.stopped(ctx))
 	}
 	return result
 }

@@ -63,8 +63,7 @@ func paths(v any, at string, have map[string]bool) {
 // wherever it stands: that of a node is shown by one field of it.
 func fields(t reflect.Type, at string) []string {
 	var out []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		inner := f.Type
 		if inner.Kind() == reflect.Slice {

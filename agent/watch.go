@@ -107,15 +107,24 @@ func (w *watcher) keep(out core.Output) error {
 			tx.Delete(spool.Rules, stateKey(k))
 		}
 		for _, f := range out.Fire {
-			msg := wire.ToFiring(f.Firing)
 			if f.Firing.Held != "" {
-				tx.Append(w.now(), &pb.Record{Body: &pb.Record_Firing{Firing: msg}})
+				tx.Append(w.now(), &pb.Record{Body: &pb.Record_Firing{Firing: wire.ToFiring(f.Firing)}})
 			} else {
-				tx.PutMessage(spool.Intents, firingKey(f.Firing), msg)
+				tx.PutMessage(spool.Intents, firingKey(f.Firing), wire.ToFiring(notBegun(f)))
 			}
 		}
 		return nil
 	})
+}
+
+// notBegun is the firing as it is if the process ends before its first command.
+func notBegun(f core.Fire) fleet.Firing {
+	firing := f.Firing
+	for _, c := range flat(f.Commands) {
+		why := fault.New(fault.Canceled, "", "not tried: the agent stopped before")
+		firing.Results = append(firing.Results, skipped(firing.Node, c.Text, why))
+	}
+	return firing
 }
 
 func stateKey(k core.Key) string {
@@ -153,7 +162,7 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 	n := w.byName[firing.Node]
 	for _, c := range flat(f.Commands) {
 		if !w.stands(firing) {
-			firing.Results = append(firing.Results, skipped(n, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
+			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
 			break
 		}
 		if err := w.intendFiring(key, firing, c); err != nil {

@@ -89,14 +89,15 @@ func (s *Spool) Ack(epoch, next uint64) error {
 	})
 }
 
-// Restart begins a new epoch. It is for a spool whose file turned out to be an
+// Restart begins a new epoch, above the last one and above the given one, which
+// the coordinators know: the clock may be behind. It is for a spool whose file turned out to be an
 // old copy: a coordinator has records of this epoch that the file never had.
 // What is not acknowledged moves along; a record that was already recorded under
 // the old epoch is then recorded twice, which is better than not at all.
-func (s *Spool) Restart() error {
+func (s *Spool) Restart(above uint64) error {
 	err := s.Update(func(t *Tx) error {
 		c := t.Cursor()
-		epoch, seq := newEpoch(c.Epoch), uint64(0)
+		epoch, seq := newEpoch(max(c.Epoch, above)), uint64(0)
 		for old := c.First; old < c.Next; old++ {
 			r := &pb.Record{}
 			if err := proto.Unmarshal(t.Get(outbox, place(c.Epoch, old)), r); err != nil {

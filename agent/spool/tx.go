@@ -19,10 +19,10 @@ type Table string
 // The tables.
 const (
 	Scripts  Table = "scripts"  // standing scripts: name -> pb.Script, secrets sealed
-	Runs     Table = "runs"     // accepted and not finished: id -> pb.Run
+	Runs     Table = "runs"     // accepted and not finished: run -> pb.Run; a run is its id and its start
 	Done     Table = "done"     // steps with a result: run, node, unit -> how it went
-	Choices  Table = "choices"  // which units of a run concern which node: id -> JSON
-	Finished Table = "finished" // runs that are over: id -> when
+	Choices  Table = "choices"  // which units of a run concern which node: run -> JSON
+	Finished Table = "finished" // runs that are over: run -> when
 	Intents  Table = "intents"  // actions begun and not ended: see agent's journal
 	Rules    Table = "rules"    // states of rules: script, rule, node -> core.State as JSON
 	Nodes    Table = "nodes"    // the summary last reported: name -> pb.Node
@@ -48,20 +48,6 @@ func Key(parts ...string) string {
 		b = append(b, p...)
 	}
 	return string(b)
-}
-
-// Split is the inverse of Key; nil if key is none.
-func Split(key string) []string {
-	var parts []string
-	for b := []byte(key); len(b) > 0; {
-		n, size := binary.Uvarint(b)
-		if size <= 0 || uint64(len(b)-size) < n {
-			return nil
-		}
-		parts = append(parts, string(b[size:size+int(n)]))
-		b = b[size+int(n):]
-	}
-	return parts
 }
 
 // Tx is a transaction. Its writing methods remember the first error, which then

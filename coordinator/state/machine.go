@@ -172,7 +172,7 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 	case *pb.Command_RecordResults:
 		return m.record(at, b.RecordResults)
 	case *pb.Command_PutAgent:
-		return m.putAgent(b.PutAgent.GetAgent())
+		return m.putAgent(at, b.PutAgent.GetAgent())
 	default: // readable has seen to it
 		return refused(fault.Internal, "apply command", "it has no body")
 	}
@@ -184,7 +184,7 @@ func refused(k fault.Kind, op, why string) Outcome {
 
 // putAgent keeps what an agent says of itself. A rack belongs to the agent that
 // came first: who may take another's rack may read its secrets.
-func (m *Machine) putAgent(a *pb.AgentInfo) Outcome {
+func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	const op = "register agent"
 	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack())); err != nil {
 		return refused(fault.BadInput, op, err.Error())
@@ -205,7 +205,12 @@ func (m *Machine) putAgent(a *pb.AgentInfo) Outcome {
 		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)
 	}
 	m.agents[a.GetName()] = fresh
-	return Outcome{NextWanted: fresh.GetNextSeq()}
+	t := take{m: m, at: at, agent: fresh}
+	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() {
+		t.lost()
+	}
+	t.out.NextWanted = fresh.GetNextSeq()
+	return t.out
 }
 
 // cursor is where the spool goes on. A newer epoch starts where it says. In the

@@ -427,3 +427,20 @@ func TestAScriptThatNoLongerStands(t *testing.T) {
 	equal(t, "racks to wake", o.Racks, []string{"r1", "r2"})
 	equal(t, "events", kinds(o.Events), "removed s, run R2 running")
 }
+
+// An agent that comes back with a new disk does not know what it has done. What it
+// had accepted is not given to it again: an action is done at most once.
+func TestAnAgentThatLostItsDisk(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	l.must(apply(nil, runOf("x", "r1"))) // R1: accepted
+	l.must(apply(nil, runOf("x", "r1"))) // R2: not yet
+	l.must(batch("a1", "r1", 1, accepted("R1")))
+	o := l.must(agent(&pb.AgentInfo{Name: "a1", Rack: "r1", SpoolEpoch: 8, NextSeq: 1}))
+	equal(t, "events", kinds(o.Events), "run R1 failed")
+	equal(t, "why", l.Runs()[1].GetRacks()[0].GetError(), "its agent has lost its disk: what it had done is not known")
+	runs := l.Desired("r1").GetRuns()
+	equal(t, "what is left to do", []any{len(runs), runs[0].GetId()}, []any{1, "R2"})
+	o = l.must(agent(&pb.AgentInfo{Name: "a1", Rack: "r1", SpoolEpoch: 8, NextSeq: 1, Build: "new"}))
+	equal(t, "the same disk again", kinds(o.Events), "")
+}

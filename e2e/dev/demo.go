@@ -93,7 +93,7 @@ func (t *tour) example(name string) (example, func(), error) {
 		return example{}, nil, fault.Wrap(fault.Internal, "read example", err)
 	}
 	here := filepath.Join("docs", "examples", name)
-	if same, err := os.ReadFile(here); err == nil && bytes.Equal(same, text) {
+	if same, readErr := os.ReadFile(here); readErr == nil && bytes.Equal(same, text) {
 		return example{here, string(text)}, func() {}, nil
 	}
 	dir, err := os.MkdirTemp("", "chiba-demo-")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ func (t *teller) Enabled(_ context.Context, level slog.Level) bool { return leve
 
 // WithAttrs is t with attributes that ride with every line.
 func (t *teller) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &teller{mu: t.mu, out: t.out, attrs: append(t.attrs[:len(t.attrs):len(t.attrs)], attrs...)}
+	return &teller{mu: t.mu, out: t.out, attrs: append(slices.Clip(t.attrs), attrs...)}
 }
 
 // WithGroup is t: our keys need no qualifying.
