@@ -22,6 +22,9 @@ type system struct {
 	Locating     redfish.Flag `json:"LocationIndicatorActive"`
 	Status       redfish.Status
 	Boot         boot
+	Settings     struct {
+		Object redfish.Link `json:"SettingsObject"`
+	} `json:"@Redfish.Settings"`
 	BootProgress struct{ LastState redfish.Text }
 	Processors   redfish.Link
 	Memory       redfish.Link

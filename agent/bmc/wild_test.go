@@ -203,3 +203,63 @@ func TestRequestsOfAKilledAgent(t *testing.T) {
 		t.Errorf("sessions (-want +got):\n%s remembered: %v", diff, s.open)
 	}
 }
+
+// A Supermicro sets the boot mode to its default unless it is repeated; an
+// iDRAC10 takes the boot source only by its settings resource.
+func TestBootOfOddMakes(t *testing.T) {
+	const uri = "/redfish/v1/Systems/System.Embedded.1"
+	for _, c := range []struct {
+		name, root, system string
+		readOnly           bool
+		want               []string
+	}{
+		{
+			name: "generic", system: `"BootSourceOverrideMode":"UEFI"`,
+			want: []string{uri + ` {"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"Pxe"}}`},
+		},
+		{
+			name: "Supermicro", root: `"Vendor":"Supermicro",`, system: `"BootSourceOverrideMode":"UEFI"`,
+			want: []string{uri + ` {"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideMode":"UEFI","BootSourceOverrideTarget":"Pxe"}}`},
+		},
+		{
+			name: "read-only", system: `"BootSourceOverrideMode":"UEFI"`, readOnly: true,
+			want: []string{
+				uri + ` {"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"Pxe"}}`,
+				uri + `/Settings {"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"Pxe"}}`,
+			},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := &vendor{docs: idrac()}
+			v.docs["/redfish/v1/"] = strings.Replace(v.docs["/redfish/v1/"], `{"Systems"`, `{`+c.root+`"Systems"`, 1)
+			v.docs[uri] = strings.Replace(v.docs[uri], `"Boot":{`, `"Boot":{`+c.system+`,`, 1)
+			if c.readOnly {
+				v.docs[uri] = strings.Replace(idrac()[uri], `"Boot":{`, `"@Redfish.Settings":{"SettingsObject":{"@odata.id":"`+uri+`/Settings"}},"Boot":{`, 1)
+			}
+			var got []string
+			v.hook = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPatch {
+					return false
+				}
+				body, _ := io.ReadAll(r.Body)
+				got = append(got, r.URL.Path+" "+string(body))
+				if c.readOnly && r.URL.Path == uri {
+					w.WriteHeader(http.StatusBadRequest)
+					_, _ = io.WriteString(w, `{"error":{"@Message.ExtendedInfo":[{"MessageId":"Base.1.18.PropertyNotWritable"}]}}`)
+					return true
+				}
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				v.docs[uri] = strings.Replace(v.docs[uri], `"BootSourceOverrideTarget":"UefiHttp"`, `"BootSourceOverrideTarget":"Pxe"`, 1)
+				return true
+			}
+			_, l := v.start(t, nil)
+			if r := l.Do(t.Context(), bootOnce("pxe")); r.Status != fleet.Confirmed {
+				t.Error(line(r))
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -42,6 +42,8 @@ type request struct {
 	accept  string // default application/json
 	lastID  string // of an event stream
 
+	ifMatch, ifNoneMatch string // entity tags
+
 	// In place of body: a stream of known length, begun anew for each sending.
 	stream      func() (io.ReadCloser, error)
 	size        int64
@@ -71,7 +73,7 @@ const maxWait = time.Hour
 // call is one request with its session, its deadline and, for a read, a few
 // repetitions.
 func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
-	limit := c.cfg.Limits.Write
+	limit := max(c.cfg.Limits.Write, c.Profile().WriteWait)
 	if req.method == http.MethodGet {
 		limit = c.cfg.Limits.Read
 	}
@@ -148,7 +150,7 @@ func (c *Client) judge(req request, reply *Reply, err error) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if reply.Status >= 200 && reply.Status < 300 {
+	if reply.Status >= 200 && reply.Status < 300 || reply.Status == http.StatusNotModified && req.ifNoneMatch != "" {
 		return reply, nil
 	}
 	return nil, statusError(req, reply, c.hide(req), c.cfg.Now())
@@ -200,8 +202,10 @@ func (c *Client) build(ctx context.Context, req request) (*http.Request, error) 
 	r.Close = c.Profile().CloseEach
 	r.Header.Set("Accept", req.accept)
 	r.Header.Set("OData-Version", "4.0")
-	if req.lastID != "" {
-		r.Header.Set("Last-Event-ID", req.lastID)
+	for name, value := range map[string]string{"Last-Event-ID": req.lastID, "If-Match": req.ifMatch, "If-None-Match": req.ifNoneMatch} {
+		if value != "" {
+			r.Header.Set(name, value)
+		}
 	}
 	switch {
 	case req.token != "":
@@ -230,7 +234,7 @@ func (c *Client) receive(r *http.Request, aside bool) (*Reply, error) {
 	if aside {
 		client = c.long
 	}
-	res, err := client.Do(r) //nolint:bodyclose // whole closes it
+	res, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}

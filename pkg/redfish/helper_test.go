@@ -181,3 +181,12 @@ func certificate(tb testing.TB) tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+func mustParse(tb testing.TB, c tls.Certificate) *x509.Certificate {
+	tb.Helper()
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return leaf
+}

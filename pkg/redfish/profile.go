@@ -102,7 +102,7 @@ func openBMC(p *Profile) {
 
 func iDRAC(p *Profile) {
 	p.Name, p.MaxSessions, p.MaxReads = "iDRAC", 8, 4
-	p.Streams, p.Reconnect, p.Silence = 2, 30*time.Second, time.Hour+5*time.Minute
+	p.Streams, p.Reconnect, p.Silence = 2, 20*time.Second, time.Hour+5*time.Minute
 	p.PowerRetry, p.WriteWait = 30*time.Second, 2*time.Minute
 	p.Quirks = []Quirk{
 		{"MaxSessions", "beyond that 503 with RAC0218; tools that leak sessions fill them", "stmcginnis/gofish#75, bb-Ricardo/check_redfish#89"},

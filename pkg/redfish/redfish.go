@@ -133,6 +133,8 @@ type Client struct {
 	root     *Root
 	evidence Evidence
 	profile  Profile
+	tagged   bool              // it has asked for tags
+	tags     map[string]string // by URI, where writes need them
 	refused  map[Credentials]refusal
 	closed   bool
 
@@ -171,6 +173,7 @@ func New(cfg Config) (*Client, error) {
 		login:   make(chan struct{}, 1),
 		refused: map[Credentials]refusal{},
 		profile: Generic(),
+		tags:    map[string]string{},
 	}
 	if err := c.recall(); err != nil {
 		return nil, err
@@ -193,18 +196,17 @@ func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	if err := checkJSON(reply.Body, c.cfg.Limits.Depth); err != nil {
 		return nil, fault.Wrap(kindOfJSON(err), "read "+uri, err)
 	}
+	c.keepTag(uri, reply)
 	return reply.Body, nil
-}
-
-// Patch changes the resource at uri. A write is never repeated once it may
-// have reached the BMC: see Uncertain.
-func (c *Client) Patch(ctx context.Context, uri string, body any) (*Reply, error) {
-	return c.write(ctx, http.MethodPatch, uri, body)
 }
 
 // Post creates a member of a collection or calls an action.
 func (c *Client) Post(ctx context.Context, uri string, body any) (*Reply, error) {
-	return c.write(ctx, http.MethodPost, uri, body)
+	req, err := newWrite(http.MethodPost, uri, body)
+	if err != nil {
+		return nil, err
+	}
+	return c.call(ctx, req)
 }
 
 // Delete removes the resource at uri.
@@ -219,15 +221,15 @@ type Confidential struct {
 	Secrets []fleet.Secret
 }
 
-func (c *Client) write(ctx context.Context, method, uri string, body any) (*Reply, error) {
+func newWrite(method, uri string, body any) (request, error) {
 	req := request{method: method, uri: uri}
 	if conf, ok := body.(Confidential); ok {
 		body, req.secrets = conf.Body, conf.Secrets
 	}
 	raw, err := encode(body)
 	if err != nil {
-		return nil, fmt.Errorf("encode the body for %s: %w", uri, err)
+		return request{}, fmt.Errorf("encode the body for %s: %w", uri, err)
 	}
 	req.body = raw
-	return c.call(ctx, req)
+	return req, nil
 }

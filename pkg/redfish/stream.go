@@ -29,11 +29,14 @@ func aside(limits Limits, config *tls.Config) *http.Transport {
 // BMC then sends the later ones first, if it still has them. The caller closes
 // the body; it ends with ctx. Only the opening is bounded by the limits.
 func (c *Client) Stream(ctx context.Context, uri, lastID string) (io.ReadCloser, error) {
+	whole := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	limit := time.AfterFunc(c.cfg.Limits.Read, cancel)
 	body, err := c.openStream(ctx, uri, lastID)
-	if late := !limit.Stop(); late && err == nil {
-		_ = body.Close()
+	if late := !limit.Stop(); late && whole.Err() == nil {
+		if err == nil {
+			_ = body.Close()
+		}
 		err = fault.New(fault.Timeout, "open the event stream", "no answer within the deadline")
 	}
 	if err != nil {
@@ -66,7 +69,7 @@ func (c *Client) openStream(ctx context.Context, uri, lastID string) (io.ReadClo
 		if err != nil {
 			return nil, err
 		}
-		res, err := c.long.Do(r) //nolint:bodyclose // handed on, or closed by whole
+		res, err := c.long.Do(r)
 		if err != nil {
 			return nil, classify(ctx, req.op(), err)
 		}

@@ -168,12 +168,24 @@ func WaitTask(ctx context.Context, a Asker, t Task, w Watch) TaskReport {
 	defer cancel()
 	k := &waiter{asker: a, task: t, watch: w, wait: t.Wait, report: TaskReport{Percent: -1}}
 	for !k.over {
-		if !pause(ctx, k.interval()) {
+		if !pause(ctx, k.until(ctx)) {
 			return k.ended(TaskUnknown, k.unheard(ctx))
 		}
 		k.look(ctx)
 	}
 	return k.report
+}
+
+// until is the time until the next look. One that would fall behind the
+// deadline is brought forward, once: what is known at the end is to be fresh.
+func (k *waiter) until(ctx context.Context) time.Duration {
+	d := k.interval()
+	deadline, _ := ctx.Deadline()
+	if left := time.Until(deadline); d >= left && !k.lastLook {
+		k.lastLook = true
+		return max(left-2*minLook, minLook)
+	}
+	return d
 }
 
 // waiter is one wait for a task.
@@ -187,6 +199,8 @@ type waiter struct {
 	missing int           // looks in a row that found nothing
 	refused int           // looks in a row that the BMC refused
 	over    bool
+	// lastLook is taken shortly before the deadline.
+	lastLook bool
 }
 
 // interval is the time until the next look, up to a quarter longer than asked

@@ -31,7 +31,8 @@ type Upload struct {
 	Image Image
 
 	// Targets and ApplyTime are UpdateParameters; both may be empty. OpenBMC
-	// takes one target at most, and "Immediate" or "OnReset".
+	// wants exactly one target, its Manager or an image of its inventory (none is
+	// answered with 500), and takes "Immediate" or "OnReset".
 	Targets   []string
 	ApplyTime string
 	// Progress hears how many bytes were handed to the network; may be nil. It

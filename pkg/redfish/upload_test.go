@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func image(size int64) redfish.Image {
 func digest(size int64) string {
 	h := sha256.New()
 	_, _ = io.CopyN(h, &pattern{}, size)
-	return fmt.Sprintf("%x", h.Sum(nil))
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // pushed writes down what an upload consists of.
@@ -85,7 +86,8 @@ func TestUpload(t *testing.T) {
 		want string
 	}{
 		{
-			"multipart", redfish.Upload{Targets: []string{"/redfish/v1/UpdateService/FirmwareInventory/bmc"}, ApplyTime: "OnReset"},
+			"multipart",
+			redfish.Upload{Targets: []string{"/redfish/v1/UpdateService/FirmwareInventory/bmc"}, ApplyTime: "OnReset"},
 			"chunked false\nUpdateParameters application/json {\"@Redfish.OperationApplyTime\":\"OnReset\",\"Targets\":[\"/redfish/v1/UpdateService/FirmwareInventory/bmc\"]}\n" +
 				"UpdateFile bmc.tar " + digest(size) + "\nend EOF",
 		},

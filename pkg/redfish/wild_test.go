@@ -120,6 +120,23 @@ func TestFullTableIsFreedOfOurs(t *testing.T) {
 	}
 }
 
+// A login to prove another user's password finds no room either; our own
+// session, which is in use, is no orphan.
+func TestFullTableKeepsTheSessionInUse(t *testing.T) {
+	s := &slots{room: 2, full: tableFull()["iDRAC"], sessions: map[string]string{sessionsURI + "/1": "x"}}
+	base, pin := serveTLS(t, s)
+	c := dialWith(t, base, pin, rootLogin())
+	if _, err := c.Fetch(t.Context(), "/x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Try(t.Context(), login("auditor", "0penBmc")); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("got %v; want unavailable", err)
+	}
+	if creds, in := c.LoggedIn(); s.count() != 2 || !in || creds.User != "root" {
+		t.Errorf("%v are open; logged in: %v", s.sessions, in)
+	}
+}
+
 func TestFullTableOfOthersIsToldAndLeftAlone(t *testing.T) {
 	for name, full := range tableFull() {
 		t.Run(name, func(t *testing.T) {
