@@ -272,9 +272,15 @@ func (b *BMC) expand(q *request, o obj) {
 	members, _ := o["Members"].([]obj)
 	for i, m := range members {
 		member := *q
-		member.path, member.args = text(m["@odata.id"]), map[string]string{}
-		if whole, isObj := b.dispatch(&member).body.(obj); isObj {
-			members[i] = whole
+		member.path, member.args, member.query = text(m["@odata.id"]), map[string]string{}, query{top: -1}
+		rt := b.find(&member)
+		if rt == nil {
+			continue
+		}
+		if get, found := rt.do[http.MethodGet]; found && q.role.may(get.need) {
+			if whole, isObj := get.run(b, &member).body.(obj); isObj {
+				members[i] = whole
+			}
 		}
 	}
 }
