@@ -37,3 +37,17 @@ func TestBenchMeasures(t *testing.T) {
 		t.Errorf("goals: %+v", got.Goals)
 	}
 }
+
+// A fleet of one agent does W1 through the coordinator's log: each result comes
+// once.
+func TestBenchScaleLosesNothing(t *testing.T) {
+	w := newWorld(t)
+	var got struct {
+		Agents int
+		Well   struct{ Healthy, Confirmed, Lost, Doubled int }
+	}
+	w.decode(&got, "bench", "--scale", "--nodes", "3", "--latency", "1ms")
+	if got.Agents != 1 || got.Well.Healthy != 3 || got.Well.Confirmed != 6 || got.Well.Lost+got.Well.Doubled != 0 {
+		t.Errorf("got %+v", got)
+	}
+}

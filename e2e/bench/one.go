@@ -132,14 +132,17 @@ func cpu() float64 {
 
 // peak is the most memory this process ever had, in bytes, 0 if the system does
 // not say. ru_maxrss is no use: it begins at the parent's.
-func peak() float64 {
+func peak() float64 { return resident("VmHWM:") }
+
+// resident is one line of Linux's /proc/self/status, in bytes.
+func resident(field string) float64 {
 	f, err := os.Open("/proc/self/status")
 	if err != nil {
 		return 0
 	}
 	defer func() { _ = f.Close() }()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, found := strings.CutPrefix(lines.Text(), "VmHWM:"); found {
+		if rest, found := strings.CutPrefix(lines.Text(), field); found {
 			var kb float64
 			_, _ = fmt.Sscanf(rest, "%g", &kb)
 			return kb * 1024
