@@ -124,6 +124,7 @@ func (x *query) node(ctx context.Context, n *node, units []unit) error {
 			x.mu.Unlock()
 		}
 		for _, e := range events {
+			wire.Fit(e)
 			if err := x.send(e); err != nil {
 				return err
 			}

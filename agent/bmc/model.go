@@ -59,6 +59,7 @@ type boot struct {
 // manager is what is read of a Manager.
 type manager struct {
 	UUID            redfish.Text
+	Model           redfish.Text
 	FirmwareVersion redfish.Text
 	Status          redfish.Status
 	Actions         struct {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -24,8 +25,10 @@ type Cursor struct {
 	Next  uint64 // the seq of the record to be appended next
 }
 
-// Append adds a record to the outbox. It sets the record's seq and time.
+// Append adds a record to the outbox. It sets the record's seq and time, and makes
+// it as small as a coordinator takes it.
 func (t *Tx) Append(at time.Time, r *pb.Record) {
+	wire.Fit(r)
 	r.Seq, r.AtUnixMs = t.number(keyNext), at.UnixMilli()
 	t.PutMessage(outbox, place(t.number(keyEpoch), r.GetSeq()), r)
 	t.setNumber(keyNext, r.GetSeq()+1)

@@ -29,11 +29,12 @@ const Version = 1
 const (
 	MaxSource       = 4 << 20   // bytes of a script
 	MaxScripts      = 10_000    // standing
+	MaxSourceBytes  = 512 << 20 // of all standing scripts
 	MaxOpenRuns     = 1_000     // not ended
 	MaxEndedRuns    = 1_000     // the oldest goes first
 	MaxResults      = 100_000   // of one run; later ones only count
 	MaxRunBytes     = 32 << 20  // of one run's results; later ones lose what they read
-	MaxResultBytes  = 512 << 20 // of all runs; the oldest ended runs go first, then as above
+	MaxResultBytes  = 512 << 20 // of all runs, sources counted; the oldest ended runs go first, then as above
 	MaxFirings      = 10_000    // the oldest goes first
 	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first
 	MaxNodesPerRack = 4_096
@@ -59,7 +60,7 @@ type Machine struct {
 	perRack map[string]int // nodes
 
 	runs     []*run // by number
-	runBytes int    // of all results
+	runBytes int    // of all sources and results
 
 	firings     []*pb.Firing // oldest first
 	firingBytes int
@@ -69,8 +70,10 @@ type Machine struct {
 type run struct {
 	msg     *pb.Run
 	results []*pb.Result
-	bytes   int
+	bytes   int // of its source and its results
 }
+
+func newRun(msg *pb.Run) *run { return &run{msg: msg, bytes: len(msg.GetSource())} }
 
 // New is the empty state.
 func New() *Machine {

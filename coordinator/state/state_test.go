@@ -374,3 +374,56 @@ func TestListsLeaveSourcesOut(t *testing.T) {
 		t.Error("there is a run R2")
 	}
 }
+
+// Sources are bounded like everything else that is kept: a snapshot is one
+// message, and must stay one.
+func TestSourcesAreBounded(t *testing.T) {
+	big := strings.Repeat("x", state.MaxSource)
+	t.Run("of runs", func(t *testing.T) {
+		l := newLog(t)
+		l.must(putAgent("a1", "r1"))
+		r := runOf(big)
+		for range state.MaxResultBytes/state.MaxSource + 3 {
+			l.must(apply(nil, r)) // they concern no rack, and end at once
+		}
+		runs := l.Runs()
+		equal(t, "the oldest went", runs[len(runs)-1].GetId(), "R4")
+	})
+	t.Run("of open runs", func(t *testing.T) {
+		l := newLog(t)
+		l.must(putAgent("a1", "r1"))
+		r := runOf(big, "r1")
+		for range state.MaxResultBytes / state.MaxSource {
+			l.must(apply(nil, r))
+		}
+		refusedAs(t, l.try(apply(nil, r)), fault.TooLarge, "runs that have not ended hold")
+	})
+	t.Run("of scripts", func(t *testing.T) {
+		l := newLog(t)
+		for i := range state.MaxSourceBytes / state.MaxSource {
+			l.must(apply(script(fmt.Sprint("s", i), big), nil))
+		}
+		refusedAs(t, l.try(apply(script("more", big), nil)), fault.TooLarge, "standing scripts hold")
+		l.must(apply(script("s0", big), nil)) // in place of itself
+		l.must(removeScript("s0"))
+		l.must(apply(script("more", big), nil))
+	})
+}
+
+// A script is replaced as a whole: what the new one no longer says is no longer in
+// force.
+func TestAScriptThatNoLongerStands(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	l.must(putAgent("a2", "r2"))
+	named := func(source string) *pb.Run {
+		r := runOf(source, "r1")
+		r.Script = "s"
+		return r
+	}
+	l.must(apply(script("s", "(monitor)"), named("(monitor)")))
+	o := l.must(apply(nil, named("(show)")))
+	equal(t, "what stands", len(l.Desired("r2").GetScripts()), 0)
+	equal(t, "racks to wake", o.Racks, []string{"r1", "r2"})
+	equal(t, "events", kinds(o.Events), "removed s, run R2 running")
+}

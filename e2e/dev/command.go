@@ -95,11 +95,11 @@ func stateDir(flag string) string {
 	return flag
 }
 
-// logger writes to stderr: warnings and what rules did, or everything.
+// logger writes to stderr: for a person warnings and what rules did, or with
+// verbose everything.
 func logger(cmd *cobra.Command, verbose bool) *slog.Logger {
-	level := slog.LevelWarn
-	if verbose {
-		level = slog.LevelDebug
+	if !verbose {
+		return slog.New(newTeller(cmd.ErrOrStderr()))
 	}
-	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

@@ -107,11 +107,18 @@ func what(r fleet.Result) string {
 func detail(r fleet.Result) string {
 	switch {
 	case r.Error != "":
-		return r.Error
+		return without(r.Node, r.Error)
+	case r.Path == "": // a rule or a command: there was nothing before it
+		return r.After
 	case r.Before != "" || r.After != "":
 		return arrow(r.Before, r.After)
 	}
 	return ""
+}
+
+// without is what is said of a node where its name stands beside it.
+func without(node fleet.NodeName, text string) string {
+	return strings.TrimPrefix(text, string(node)+": ")
 }
 
 func arrow(before, after string) string {

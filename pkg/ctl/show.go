@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -52,7 +53,7 @@ func refreshCommand() *cobra.Command {
 		Use:               "refresh TARGET",
 		GroupID:           cli.GroupChange,
 		Short:             "have the agents read everything about nodes anew",
-		Example:           "  chiba refresh all\n  chiba refresh r01-u03",
+		Example:           "  chiba refresh all\n  chiba refresh r01-u04",
 		Args:              cli.Args(1, 1),
 		ValidArgsFunction: completeShow,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -123,7 +124,7 @@ func readingsOf(results []fleet.Result) []fleet.Reading {
 			out = append(out, reading)
 		}
 		if len(r.Readings) == 0 && !r.Status.OK() {
-			out = append(out, fleet.Reading{Node: r.Node, Value: fleet.NoValue(r.Error), At: r.Started})
+			out = append(out, fleet.Reading{Node: r.Node, Value: fleet.NoValue(without(r.Node, r.Error)), At: r.Started})
 		}
 	}
 	return out
@@ -205,7 +206,22 @@ func valueCell(v fleet.Value) cli.Cell {
 	if !v.Known() {
 		return cli.Cell{Text: v.String(), Colour: cli.Faint}
 	}
-	return cli.Cell{Text: v.String()}
+	return cli.Cell{Text: short(v)}
+}
+
+// short is v for a person, who needs no more than four digits of what a sensor
+// says: "5272rpm" for 5271.917. Programs get it exactly, from -o json.
+func short(v fleet.Value) string {
+	n, ok := v.Number()
+	if !ok || n == 0 || math.IsNaN(n) || math.IsInf(n, 0) {
+		return v.String()
+	}
+	decimals := 3 - int(math.Floor(math.Log10(math.Abs(n))))
+	if v.Unit() != fleet.Byte && v.Unit() != fleet.Hertz { // those are written in G and M
+		decimals = max(decimals, 0)
+	}
+	step := math.Pow(10, float64(decimals))
+	return fleet.Number(math.Round(n*step)/step, v.Unit()).String()
 }
 
 func longTable(readings []fleet.Reading) *cli.Table {
@@ -222,7 +238,7 @@ func instances(in []fleet.Instance) string {
 	if len(in) < 2 {
 		return ""
 	}
-	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + i.Value.String() }), " ")
+	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + short(i.Value) }), " ")
 }
 
 // footnotes say why values are unknown, a line per element and reason.
@@ -250,7 +266,7 @@ func footnotes(readings []fleet.Reading) []string {
 
 // values are readings in one line: "cpu.temp=95C power.watts=—".
 func values(readings []fleet.Reading) string {
-	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + r.Value.String() }), " ")
+	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + short(r.Value) }), " ")
 }
 
 // did is what a firing did, in one line.

@@ -64,30 +64,32 @@ func unreadable(file string, err error) error {
 // ends it, so that one look shows all there is to mend.
 func readScripts(cmd *cobra.Command, files []string) ([]script, error) {
 	var out []script
-	var first error
+	var bad []string
+	errs := 0
 	for _, file := range files {
 		src, err := readSource(cmd, file)
 		if err != nil {
 			return nil, err
 		}
-		s, err := check(cmd, src)
-		if err != nil && first == nil {
-			first = err
+		s, n := check(cmd, src)
+		if n > 0 {
+			bad, errs = append(bad, src.File), errs+n
 		}
 		out = append(out, s)
 	}
-	return out, first
+	if errs > 0 {
+		return nil, wrong(strings.Join(bad, ", "), errs).WithHint("nothing was sent; correct it and try again")
+	}
+	return out, nil
 }
 
-// check compiles a script here, and prints what is wrong with it.
-func check(cmd *cobra.Command, src client.Source) (script, error) {
+// check compiles a script here, prints what is wrong with it, and counts the
+// errors.
+func check(cmd *cobra.Command, src client.Source) (s script, errs int) {
 	program, diags := compile.Source(src.File, src.Text)
-	s := script{source: src, program: program, warnings: diags.String()}
+	s = script{source: src, program: program, warnings: diags.String()}
 	printLines(cmd.ErrOrStderr(), s.warnings)
-	if n := diags.Errors(); n > 0 {
-		return s, wrong(src.File, n).WithHint("nothing was sent; correct the script and try again")
-	}
-	return s, nil
+	return s, diags.Errors()
 }
 
 func wrong(file string, n int) *fault.Error {

@@ -41,7 +41,7 @@ func (k *knobs) shape() (func(*bmcsim.Config), error) {
 		if k.sensors > 0 {
 			c.CPUs, c.Fans = 8, k.sensors-minSensors+1
 		}
-		c.AtOnce, c.Expand = k.atOnce, k.expand
+		c.Concurrency, c.Expand = k.atOnce, k.expand
 		if k.transition > 0 {
 			c.Transition = k.transition
 		}

@@ -32,9 +32,9 @@ func TestExpandWhereItIsBuiltIn(t *testing.T) {
 	}
 }
 
-func TestAtOnceQueuesRequests(t *testing.T) {
+func TestRequestsQueueForTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBMC(t, bmcsim.Config{AtOnce: 2, Latency: 100 * time.Millisecond})
+		b := newBMC(t, bmcsim.Config{Concurrency: 2, Latency: 100 * time.Millisecond})
 		begun := time.Now()
 		var all sync.WaitGroup
 		for range 6 {
