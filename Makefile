@@ -8,7 +8,7 @@ PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test fuzz bench crawl-report clean
+.PHONY: help dev build check format vet lint generate generated test fuzz bench bench-code crawl-report clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,10 @@ fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 		FuzzOf:pkg/redfish/inventory; do \
 		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
 
-bench: ## benchmarks beside the code
+bench: build ## what Chiba and others need for a simulated rack, against the goals
+	bin/chiba bench
+
+bench-code: ## benchmarks beside the code
 	go test -run '^$$' -bench . -benchmem $(PKGS)
 
 crawl-report: ## what is found in recorded trees of real BMCs: TREES=DIR or FILE.tar.gz

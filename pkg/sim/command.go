@@ -21,6 +21,7 @@ func Command() *cobra.Command {
 	var nodes int
 	var latency time.Duration
 	var quiet bool
+	var mocks []string
 	var k knobs
 	cmd := &cobra.Command{
 		Use:     "sim",
@@ -33,9 +34,13 @@ OpenBMC does, and is announced over mDNS. Accounts, certificates and power
 states are kept in the state directory, so the same rack comes back. The
 password of root is OpenBMC's own: 0penBmc.
 
+With --mock, recorded resource trees are served instead: a folder with one
+index.json per resource, in DMTF's mockup layout or below /redfish/v1.
+
 The subcommands move a rack that runs, this one or that of chiba dev.`,
 		Example: `  chiba sim                           # the rack of eight that the examples use
   chiba sim --nodes 40 --latency 50ms
+  chiba sim --mock r740=dumps/idrac9  # what that BMC showed, read-only
   chiba sim set r01-u04 cpu.temp 95   # from another terminal`,
 		Args: cli.Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,11 +55,23 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 			if err != nil {
 				return err
 			}
-			return runRack(cmd, Config{Dir: stateDir(cmd), Specs: specs, Latency: latency, Quiet: quiet, Shape: shape})
+			cfg := Config{Dir: stateDir(cmd), Specs: specs, Latency: latency, Quiet: quiet, Shape: shape}
+			for _, text := range mocks {
+				m, err := parseMock(text)
+				if err != nil {
+					return err
+				}
+				cfg.Mocks = append(cfg.Mocks, m)
+			}
+			if len(mocks) > 0 && !cmd.Flags().Changed("nodes") {
+				cfg.Specs = nil
+			}
+			return runRack(cmd, cfg)
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 0, "run `N` like servers, r01-u01 and so on, instead of the example rack")
 	cmd.Flags().DurationVar(&latency, "latency", 0, "add `TIME` to every request, for example 50ms")
+	cmd.Flags().StringArrayVar(&mocks, "mock", nil, "serve a recorded tree of a real BMC, read-only: `[NAME=]DIR`; repeatable")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "announce nothing over mDNS")
 	k.flags(cmd)
 	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), statsCommand(), nodesCommand())

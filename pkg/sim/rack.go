@@ -24,6 +24,7 @@ import (
 type Config struct {
 	Dir     string // of the state; made if it is not there
 	Specs   []Spec
+	Mocks   []Mock
 	Latency time.Duration        // added to every request of every BMC
 	Quiet   bool                 // announce nothing over mDNS
 	Shape   func(*bmcsim.Config) // of every BMC, the last word; nil: as specified
@@ -34,6 +35,7 @@ type Rack struct {
 	dir      string
 	units    []*rackUnit
 	byName   map[fleet.NodeName]*rackUnit
+	mocks    []recorded
 	control  net.Listener
 	cleanup  func() // of the control socket
 	announce announcer
@@ -86,6 +88,11 @@ func (r *Rack) open(ctx context.Context, cfg Config) error {
 	ports := loadPorts(r.portsFile())
 	for _, s := range cfg.Specs {
 		if err := r.add(ctx, cfg, s, ports); err != nil {
+			return err
+		}
+	}
+	for _, m := range cfg.Mocks {
+		if err := r.addMock(ctx, m, ports); err != nil {
 			return err
 		}
 	}
@@ -146,6 +153,11 @@ func (r *Rack) savePorts() error {
 			ports[u.name] = a.Port
 		}
 	}
+	for _, m := range r.mocks {
+		if a, isTCP := m.listener.Addr().(*net.TCPAddr); isTCP {
+			ports[m.name] = a.Port
+		}
+	}
 	text, err := json.MarshalIndent(ports, "", " ")
 	if err != nil {
 		return fault.Wrap(fault.Internal, "save the ports", err)
@@ -165,6 +177,14 @@ func (r *Rack) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	for _, m := range r.mocks {
+		g.Go(func() error {
+			if err := m.server.Serve(ctx, m.listener); err != nil {
+				return fmt.Errorf("%s: %w", m.name, err)
+			}
+			return nil
+		})
+	}
 	g.Go(func() error { return r.serveControl(ctx) })
 	return g.Wait()
 }
@@ -174,6 +194,9 @@ func (r *Rack) Close() {
 	r.announce.stop()
 	for _, u := range r.units {
 		_ = u.listener.Close()
+	}
+	for _, m := range r.mocks {
+		_ = m.listener.Close()
 	}
 	if r.control != nil {
 		_ = r.control.Close()
@@ -185,7 +208,7 @@ func (r *Rack) Close() {
 // Announced is nil if the BMCs can be found over mDNS, else why they can't.
 func (r *Rack) Announced() error { return r.quiet }
 
-// Nodes are the servers in the order of their specs.
+// Nodes are the servers in the order of their specs, then the recorded ones.
 func (r *Rack) Nodes() []Node {
 	nodes := make([]Node, len(r.units))
 	for i, u := range r.units {
@@ -197,6 +220,9 @@ func (r *Rack) Nodes() []Node {
 			Name: u.name, Address: u.listener.Addr().String(), Pin: u.bmc.Pin(), Serial: u.bmc.Serial(),
 			Power: power, Fault: string(u.bmc.CurrentFault().Kind),
 		}
+	}
+	for _, m := range r.mocks {
+		nodes = append(nodes, m.node())
 	}
 	return nodes
 }
