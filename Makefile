@@ -6,10 +6,10 @@ FUZZTIME ?= 30s
 PKGS     ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test fuzz bench clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## build Chiba, start a simulated rack, play the main job once, stay up
 	bin/chiba dev --demo
@@ -39,10 +39,17 @@ generated: ## is the committed generated code what the generators write?
 test: ## all tests, with the race detector, in random order
 	go test -race -shuffle=on -timeout 10m $(PKGS)
 
+# Recorded exchanges with a real OpenBMC, a directory or a tar.gz; without them our own small cases.
+TRANSCRIPTS ?= $(or $(wildcard ../shared/data/openbmc-transcripts.tar.gz),pkg/redfish/bmcsim/conformance/testdata/cases)
+
+conformance: ## replay TRANSCRIPTS against the simulator, over TLS
+	@go run ./pkg/redfish/bmcsim/conformance $(TRANSCRIPTS)
+
 fuzz: ## fuzz what parses hostile input, FUZZTIME each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
 	go test -run '^$$' -fuzz '^FuzzRequest$$' -fuzztime $(FUZZTIME) ./pkg/redfish/bmcsim
+	go test -run '^$$' -fuzz '^FuzzInstall$$' -fuzztime $(FUZZTIME) ./pkg/redfish/bmcsim/certs
 
 bench: ## benchmarks beside the code
 	go test -run '^$$' -bench . -benchmem $(PKGS)
