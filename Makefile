@@ -8,7 +8,7 @@ PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test fuzz bench bench-code crawl-report clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,10 +41,16 @@ generated: ## is the committed generated code what the generators write?
 test: ## all tests, with the race detector, in random order
 	go test -race -shuffle=on -timeout 10m $(PKGS)
 
+# Recorded exchanges with a real OpenBMC, a directory or a tar.gz; without them our own small cases.
+TRANSCRIPTS ?= $(or $(wildcard ../shared/data/openbmc-transcripts.tar.gz),pkg/redfish/bmcsim/conformance/testdata/cases)
+
+conformance: ## replay TRANSCRIPTS against the simulator, over TLS
+	@go run ./pkg/redfish/bmcsim/conformance $(TRANSCRIPTS)
+
 fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
-	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
+	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzInstall:pkg/redfish/bmcsim/certs FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
 		FuzzOpen:trust/seal FuzzApply:coordinator/state FuzzTarget:pkg/ctl FuzzJoinXML:pkg/ctl FuzzJoinJSON:pkg/ctl \
 		FuzzOf:pkg/redfish/inventory; do \
 		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
