@@ -92,6 +92,9 @@ func report(cmd *cobra.Command, rows []Row, o Options) error {
 func reportScale(cmd *cobra.Command, o Options) error {
 	s, err := RunScale(cmd.Context(), o)
 	if err != nil {
+		if s.Well.Seconds > 0 { // what was measured before it failed is true
+			s.print(cmd.ErrOrStderr())
+		}
 		return err
 	}
 	if format, err := cli.OutputOf(cmd); err != nil || format.Machine() {

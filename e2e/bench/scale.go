@@ -112,7 +112,7 @@ func (s *Scale) measure(ctx context.Context, o Options, f *crowd, ended chan err
 	if s.Well, err = f.w1(ctx, healthy); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Say, "  W1 took %.2f s\n", s.Well.Seconds)
+	fmt.Fprintf(o.Say, "  W1 took %.2f s, p50 %.2f s, %d of %d results confirmed %s\n", s.Well.Seconds, s.Well.P50, s.Well.Confirmed, 2*s.Well.Healthy, s.Well.Why)
 	faults := []bmcsim.Fault{{Kind: bmcsim.Hang}, {Kind: bmcsim.Slow, Delay: 5 * time.Second}, {Kind: bmcsim.Garbage}}
 	for i, n := range nodes {
 		if i%10 != 3 {
