@@ -27,8 +27,12 @@ func TestOneBMCWithTwoAddresses(t *testing.T) {
 		{
 			Pin: "sha256/five", Addresses: []string{"[fe80::5%eth1]:443", "10.0.0.5:443"},
 			Found: []string{"mdns", "static"}, Names: []string{"bmc-5"}, Seen: at(time.Second),
+			Odd: []string{"2 BMCs claim the name bmc-5"},
 		},
-		{Pin: "sha256/six", Addresses: []string{"10.0.0.6:443"}, Found: []string{"mdns"}, Names: []string{"bmc-5"}, Seen: at(2 * time.Second)},
+		{
+			Pin: "sha256/six", Addresses: []string{"10.0.0.6:443"}, Found: []string{"mdns"}, Names: []string{"bmc-5"}, Seen: at(2 * time.Second),
+			Odd: []string{"2 BMCs claim the name bmc-5"},
+		},
 	}
 	if diff := cmp.Diff(want, table.Candidates()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
