@@ -29,6 +29,10 @@ const nodeTimeout = 15 * time.Second
 // dumpTimeout is longer: a dump reads everything a BMC has.
 const dumpTimeout = 2 * time.Minute
 
+// notWatched is why a rule does not watch a node that was chosen by what its BMC
+// said: the rules go by what the mesh knows.
+const notWatched = "a rule does not ask the BMC which nodes it watches, so this one is not watched"
+
 // summaryRefs is what (show NODE) shows.
 var summaryRefs = [...]string{
 	"node.state", "power.state", "system.health", "system.manufacturer", "system.model", "system.serial", "cpu.temp", "bmc.version",
@@ -41,6 +45,7 @@ type query struct {
 	plan  bool
 	send  func(*pb.QueryEvent) error
 	old   *scl.Program // what is in force under the script's name
+	rules *chooser     // selects as the rules do: by what the mesh knows
 
 	mu     sync.Mutex
 	failed map[fleet.NodeName]bool
@@ -57,6 +62,7 @@ func (a *Agent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent
 	// A plan does not say under which name it would be applied; the name that
 	// apply gives it is the file's.
 	x.old = x.programs()[fleet.ScriptName(scriptName(q.GetFile()))]
+	x.rules = x.chooser(program)
 	if err := errors.Join(x.allowed(program), x.looked(ctx)); err != nil {
 		return refused(err)
 	}
@@ -124,6 +130,7 @@ func (x *query) node(ctx context.Context, n *node, units []unit) error {
 			x.mu.Unlock()
 		}
 		for _, e := range events {
+			wire.Fit(e)
 			if err := x.send(e); err != nil {
 				return err
 			}
@@ -166,6 +173,10 @@ func changeEvent(c fleet.Change) *pb.QueryEvent {
 // rule tells whether a rule is new on a node.
 func (x *query) rule(n *node, m *scl.Monitor) fleet.Change {
 	c := fleet.Change{Node: n.entry.Name, Path: "rule " + m.Name, After: ruleText(m), Verdict: fleet.Differs, Note: "new"}
+	if x.rules.match(m.Target, n) != scl.True {
+		c.Verdict, c.Note = fleet.Unreadable, notWatched
+		return c
+	}
 	if x.old == nil {
 		return c
 	}

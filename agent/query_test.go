@@ -158,3 +158,16 @@ func TestUnreachableNodeInAPlan(t *testing.T) {
 		}
 	})
 }
+
+func TestPlanOfARuleThatWatchesLessThanItsTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lanes["n1"].values["cpu.count"] = fleet.Number(2, fleet.NoUnit)
+		w.start(w.dir)
+		defer w.stop()
+		got := w.ask(&pb.Query{Plan: true, Source: []byte(`(monitor (where (= cpu.count 2)) (trigger "hot" (condition (> cpu.temp 90)) (action (log "hot"))))`)})
+		if text := strings.Join(got, "\n"); !strings.Contains(text, notWatched) || !strings.Contains(text, "1 nodes, 1 failed") {
+			t.Errorf("it tells:\n%s", text)
+		}
+	})
+}

@@ -107,7 +107,6 @@ type row struct {
 	services set
 	hints    set
 	uuids    set // as announced
-	first    time.Time
 	seen     time.Time
 	asking   bool      // a probe is under way
 	probed   time.Time // when it was last answered; zero: never
@@ -157,7 +156,7 @@ func (t *Table) add(now time.Time, s Sighting) *row {
 	if s.Source != "" && t.sources[s.Source] >= maxPerSource || !t.room(now) {
 		return nil
 	}
-	r := &row{address: s.Address, source: s.Source, found: set{}, names: set{}, services: set{}, hints: set{}, uuids: set{}, first: now}
+	r := &row{address: s.Address, source: s.Source, found: set{}, names: set{}, services: set{}, hints: set{}, uuids: set{}}
 	t.rows[s.Address] = r
 	t.sources[r.source]++
 	return r

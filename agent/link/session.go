@@ -106,22 +106,23 @@ func (s *session) welcome(hello *pb.Hello, w *pb.Welcome) error {
 	switch {
 	case w.GetNextWanted() > hello.GetNextSeq():
 		s.cfg.Log.Warn("the spool is an old copy of itself; a new epoch begins", obs.Epoch, hello.GetSpoolEpoch(), obs.Seq, w.GetNextWanted())
-		return s.restart(op)
+		return s.restart(op, w.GetSpoolEpoch())
 	case w.GetNextWanted() < hello.GetFirstUnacked():
 		if s.behind++; s.behind < patience {
 			return fault.New(fault.Conflict, op, "it has not yet what another one has acknowledged")
 		}
 		s.cfg.Log.Warn("the coordinators have lost records; a new epoch begins", obs.Epoch, hello.GetSpoolEpoch(), obs.Seq, w.GetNextWanted())
-		return s.restart(op)
+		return s.restart(op, w.GetSpoolEpoch())
 	}
 	s.behind = 0
 	return s.outbox.Ack(hello.GetSpoolEpoch(), w.GetNextWanted())
 }
 
-// restart begins a new epoch and ends the session, which was opened for the old.
-func (s *session) restart(op string) error {
+// restart begins a new epoch, above the one that the coordinator knows, and ends
+// the session, which was opened for the old.
+func (s *session) restart(op string, known uint64) error {
 	s.behind = 0
-	if err := s.outbox.Restart(); err != nil {
+	if err := s.outbox.Restart(known); err != nil {
 		return err
 	}
 	return fault.New(fault.Conflict, op, "a new epoch begins with the next session")

@@ -488,7 +488,7 @@ func (f *canned) GetRun(_ context.Context, q *connect.Request[pb.GetRunRequest])
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if q.Msg.GetId() != "R7" {
-		return nil, clienttest.Error(connect.CodeNotFound, fault.New(fault.NotFound, "", "no run "+q.Msg.GetId()).WithHint("see them all: chiba get runs"))
+		return nil, clienttest.Error(connect.CodeNotFound, fault.New(fault.NotFound, "get run", "no run "+q.Msg.GetId()).WithHint("see them all: chiba get runs"))
 	}
 	return connect.NewResponse(&pb.GetRunReply{Run: f.run("done"), Results: f.results()}), nil
 }

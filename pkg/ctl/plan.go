@@ -116,7 +116,7 @@ func (p plan) print(w io.Writer) {
 	}
 	for _, r := range p.answers.results {
 		if !r.Status.OK() {
-			say("  %s: %s", r.Node, r.Error)
+			say("  %s: %s", r.Node, without(r.Node, r.Error))
 		}
 	}
 	for _, g := range p.program.Groups {
@@ -169,7 +169,7 @@ func (p plan) groups() []changeGroup {
 func changeLine(c fleet.Change) string {
 	note := ""
 	if c.Note != "" {
-		note = " (" + c.Note + ")"
+		note = " (" + without(c.Node, c.Note) + ")"
 	}
 	switch c.Verdict {
 	case fleet.Unsupported:

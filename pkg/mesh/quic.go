@@ -49,9 +49,9 @@ func config() *quic.Config {
 // the server's first message.
 func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	op := "connect to " + addr
-	remote, err := net.ResolveUDPAddr("udp", addr)
+	remote, err := resolve(ctx, addr)
 	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
+		return nil, fault.Wrap(kindOf(err), op, err)
 	}
 	socket, err := net.ListenUDP("udp", nil)
 	if err != nil {
@@ -72,6 +72,30 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 		_ = socket.Close()
 	})
 	return newSession(conn), nil
+}
+
+// resolve is net.ResolveUDPAddr within the time of ctx; like it, it prefers IPv4.
+func resolve(ctx context.Context, addr string) (*net.UDPAddr, error) {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	if err != nil {
+		return nil, err
+	}
+	found, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	first := found[0] // there is one, or an error
+	for _, ip := range found {
+		if ip.IP.To4() != nil {
+			first = ip
+			break
+		}
+	}
+	return &net.UDPAddr{IP: first.IP, Port: port, Zone: first.Zone}, nil
 }
 
 // named is conf with the name that a certificate of addr must have.

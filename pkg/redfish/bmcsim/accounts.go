@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 )
 
 const (
@@ -67,14 +68,13 @@ func getAccountService(b *BMC, _ *request) reply {
 		"AccountLockoutDuration": b.state.LockoutDuration, "AccountLockoutThreshold": b.state.LockoutThreshold,
 		"Accounts": link(accountsURI), "Roles": link(rolesURI),
 		"ActiveDirectory": directory(nil),
-		"LDAP":            directory(obj{"Certificates": link(accountServiceURI + "/LDAP/Certificates")}),
+		"LDAP":            directory(obj{"Certificates": link(ldapURI)}),
 		"Description":     "Account Service", "Id": "AccountService", "Name": "Account Service", "ServiceEnabled": true,
 		"HTTPBasicAuth": basicAuth, "HTTPBasicAuth@Redfish.AllowableValues": []string{"Enabled", "Disabled"},
 		"MaxPasswordLength": maxPassword, "MinPasswordLength": b.cfg.MinPasswordLength,
 		"MultiFactorAuth": obj{"ClientCertificate": obj{
-			"CertificateMappingAttribute": "CommonName",
-			"Certificates":                link(accountServiceURI + "/MultiFactorAuth/ClientCertificate/Certificates"),
-			"Enabled":                     auth.TLS, "RespondToUnauthenticatedClients": true,
+			"CertificateMappingAttribute": b.state.Mapping, "Certificates": link(mfaURI),
+			"Enabled": auth.TLS, "RespondToUnauthenticatedClients": !b.state.Strict,
 		}},
 		"Oem": obj{"OpenBMC": obj{
 			"@odata.id":   accountServiceURI + "#/Oem/OpenBMC",
@@ -94,9 +94,14 @@ func patchAccountService(b *BMC, q *request) reply {
 		field{path: "HTTPBasicAuth"},
 		field{path: methods + "BasicAuth", kind: boolKind}, field{path: methods + "Cookie", kind: boolKind},
 		field{path: methods + "SessionToken", kind: boolKind}, field{path: methods + "XToken", kind: boolKind},
+		field{path: methods + "TLS", kind: boolKind},
+		field{path: clientCertificate + "CertificateMappingAttribute"}, field{path: clientCertificate + "RespondToUnauthenticatedClients", kind: boolKind},
 	)
 	if !valid {
 		return r
+	}
+	if r := b.patchClientCertificate(q, v); r != nil {
+		return *r
 	}
 	s := b.state
 	if mode, given := v.text("HTTPBasicAuth"); given {
@@ -112,6 +117,7 @@ func patchAccountService(b *BMC, q *request) reply {
 	}
 	for name, to := range map[string]*bool{
 		"BasicAuth": &s.Auth.BasicAuth, "Cookie": &s.Auth.Cookie, "SessionToken": &s.Auth.SessionToken, "XToken": &s.Auth.XToken,
+		"TLS": &s.Auth.TLS,
 	} {
 		if on, given := v.bool(methods + name); given {
 			*to = on
@@ -119,6 +125,34 @@ func patchAccountService(b *BMC, q *request) reply {
 	}
 	q.dirty = true
 	return noContent()
+}
+
+const clientCertificate = "MultiFactorAuth/ClientCertificate/"
+
+// patchClientCertificate answers 200 with nothing, and lets only somebody who
+// came with a certificate shut out those who have none.
+func (b *BMC) patchClientCertificate(q *request, v values) *reply {
+	done := reply{status: http.StatusOK}
+	mapping, mapped := v.text(clientCertificate + "CertificateMappingAttribute")
+	respond, given := v.bool(clientCertificate + "RespondToUnauthenticatedClients")
+	switch {
+	case mapped && mapping != string(certs.CommonName) && mapping != string(certs.UserPrincipalName):
+		r := badRequest("PropertyValueNotInList", quoted(mapping), "CertificateMappingAttribute")
+		return &r
+	case given && !respond && !q.byCertificate:
+		r := failure(http.StatusConflict, message("PropertyValueExternalConflict", clientCertificate+"RespondToUnauthenticatedClients", "false"))
+		return &r
+	case mapped:
+		b.state.Mapping = certs.Mapping(mapping)
+	case given:
+	default:
+		return nil
+	}
+	if given {
+		b.state.Strict = !respond
+	}
+	q.dirty = true
+	return &done
 }
 
 // getAccounts shows others than administrators only their own account.

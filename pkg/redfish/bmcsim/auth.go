@@ -63,13 +63,16 @@ func knownRole(name string) bool {
 }
 
 func hasCredentials(h http.Header) bool {
-	return h.Get("X-Auth-Token") != "" || h.Get("Authorization") != ""
+	return h.Get("X-Auth-Token") != "" || h.Get("Authorization") != "" || strings.Contains(h.Get("Cookie"), sessionCookie+"=")
 }
 
 // identify finds out who asks, by token or by password. Nobody is an answer
 // too: the route may be open.
 func (b *BMC) identify(q *request) {
 	if b.CurrentFault().Kind == Denies {
+		return
+	}
+	if b.identifyCertificate(q) {
 		return
 	}
 	scheme, rest, _ := strings.Cut(q.header.Get("Authorization"), " ")
@@ -83,6 +86,8 @@ func (b *BMC) identify(q *request) {
 		if valid && b.login(q, user, password) {
 			q.user, q.role = user, b.state.Accounts[user].Role
 		}
+	case scheme == "" && b.state.Auth.Cookie:
+		b.identifyCookie(q)
 	}
 }
 
@@ -102,7 +107,7 @@ func (b *BMC) identifyToken(q *request, token string) {
 		}
 		if a := b.state.Accounts[s.User]; a != nil {
 			s.Used = q.now
-			q.user, q.role = s.User, a.Role
+			q.user, q.role, q.session = s.User, a.Role, s
 		}
 		return
 	}

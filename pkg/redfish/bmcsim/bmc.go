@@ -14,6 +14,7 @@ package bmcsim
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"hash/fnv"
 	"io"
 	"sync"
@@ -21,6 +22,8 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 )
 
 // DefaultPassword is the password of root on a fresh OpenBMC image.
@@ -42,6 +45,8 @@ type Config struct {
 	DIMMs  int     // of 32 GiB each; default 4
 	Fans   int     // default 4
 	Drives []Drive // default none
+	PCIe   []PCIe  // default none
+	Board  bool    // a mainboard is a chassis of its own
 	// HostNIC is the host's network interface eth0. OpenBMC shows none (nil).
 	HostNIC *NIC
 
@@ -49,6 +54,24 @@ type Config struct {
 	Transition time.Duration // how long powering on or off takes; default 2 s
 	Latency    time.Duration // added to every request
 	FailDelay  time.Duration // added to a failed login; real ones take 2 s
+	CSRTime    time.Duration // how long making a signing request takes
+	UpdateTime time.Duration // how long taking in an image takes; default 4 s
+	ResetTime  time.Duration // how long a restarting BMC is away; default: it never is
+
+	// DBusLog keeps the event log as a build with the D-Bus log does: other ids,
+	// newest first, entries can be resolved and deleted, no event is sent.
+	DBusLog bool
+	// Expand is a build that understands $expand.
+	Expand bool
+	// Epoch starts the BMC's clock in 1970, until it is set.
+	Epoch bool
+	// Concurrency is how many requests are in work at once, Latency included;
+	// default: as many as there are connections.
+	Concurrency int
+
+	// WebUI is a build with the web interface: clients are asked for a
+	// certificate in strict mode only.
+	WebUI bool
 
 	StateFile string           // where State is kept; empty: in memory
 	Seed      uint64           // of the sensors; default derived from Serial
@@ -63,6 +86,9 @@ type Drive struct {
 	Media string // "SSD" or "HDD"
 	Model string
 }
+
+// PCIe is a card in the server.
+type PCIe struct{ ID, Manufacturer, Model, Part string }
 
 // NIC is a network interface of the host with one IPv4 address.
 type NIC struct {
@@ -80,8 +106,20 @@ type BMC struct {
 	mu    sync.Mutex
 	state *State
 	cert  *tls.Certificate
-	start time.Time
+	// csrUntil is when the signing request in work is done.
+	csrUntil time.Time
+	start    time.Time
+	// slots bound Config.Concurrency; nil: no bound.
+	slots chan struct{}
+	tasks []*task
+	// nextTask is the id of the next one.
+	nextTask int
+	// away is until when a restarting BMC answers nobody.
+	away time.Time
+	// defaults: the next restart forgets everything.
+	defaults bool
 
+	hub     *events.Hub
 	faults  faultBox
 	counter counter
 }
@@ -91,6 +129,9 @@ type BMC struct {
 func New(cfg Config) (*BMC, error) {
 	cfg = cfg.withDefaults()
 	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: cfg.sensors(), start: cfg.Now()}
+	if cfg.Concurrency > 0 {
+		b.slots = make(chan struct{}, cfg.Concurrency)
+	}
 	b.counter.now, b.counter.idle = cfg.Now, sync.NewCond(&b.counter.mu)
 	st, err := loadState(cfg.StateFile)
 	if err != nil {
@@ -105,6 +146,8 @@ func New(cfg Config) (*BMC, error) {
 		s.Used = cfg.Now() // its use is not saved; bmcweb too begins to count anew
 	}
 	b.state = st
+	b.hub = events.NewHub(cfg.Now, b.unreachable)
+	b.subscribe()
 	if b.cert, err = st.keyPair(); err != nil {
 		return nil, fault.Wrap(fault.BadInput, "read the certificate in "+cfg.StateFile, err)
 	}
@@ -125,6 +168,9 @@ func (c Config) withDefaults() Config {
 	orInt(&c.Fans, 4)
 	if c.Transition == 0 {
 		c.Transition = 2 * time.Second
+	}
+	if c.UpdateTime == 0 {
+		c.UpdateTime = 4 * time.Second
 	}
 	if c.Seed == 0 {
 		c.Seed = hash64(c.Serial)
@@ -155,6 +201,10 @@ func (b *BMC) Pin() string {
 	defer b.mu.Unlock()
 	return PinOf(b.cert.Leaf)
 }
+
+// PinOf is the pin of a certificate: "sha256/" and the base64 SHA-256 of its
+// public key (SubjectPublicKeyInfo).
+func PinOf(cert *x509.Certificate) string { return certs.Pin(cert) }
 
 // ForgetSessions ends every session, as a BMC does that lost its flash.
 func (b *BMC) ForgetSessions() error {

@@ -23,7 +23,7 @@ func chassisRoutes() []route {
 	const chassis = "/redfish/v1/Chassis/{chassis}"
 	schema := func(name string) string { return name + "/" + name }
 	return []route{
-		{path: "/redfish/v1/Chassis", do: gets(fixedCollection("/redfish/v1/Chassis", "ChassisCollection", "Chassis Collection", "chassis"))},
+		{path: "/redfish/v1/Chassis", do: gets(getChassisCollection)},
 		{path: chassis, do: map[string]deed{
 			http.MethodGet:   {login, getChassis},
 			http.MethodPatch: {configureComponents, patchChassis},
@@ -34,17 +34,25 @@ func chassisRoutes() []route {
 		{path: chassis + "/Sensors/{sensor}", do: gets(getSensor)},
 		{path: chassis + "/PowerSubsystem", head: true, schema: schema("PowerSubsystem"), do: gets(getPowerSubsystem)},
 		{path: chassis + "/PowerSubsystem/PowerSupplies", head: true, schema: schema("PowerSupplyCollection"), do: gets(getSupplies)},
-		{path: chassis + "/PowerSubsystem/PowerSupplies/{supply}", head: true, schema: schema("PowerSupply"), do: gets(getSupply)},
+		{path: chassis + "/PowerSubsystem/PowerSupplies/{supply}", head: true, schema: schema("PowerSupply"), do: readOnlyThing(getSupply)},
 		{path: chassis + "/ThermalSubsystem", head: true, schema: schema("ThermalSubsystem"), do: gets(getThermalSubsystem)},
 		{path: chassis + "/ThermalSubsystem/Fans", head: true, schema: schema("FanCollection"), do: gets(getFans)},
-		{path: chassis + "/ThermalSubsystem/Fans/{fan}", head: true, schema: schema("Fan"), do: gets(getFan)},
+		{path: chassis + "/ThermalSubsystem/Fans/{fan}", head: true, schema: schema("Fan"), do: readOnlyThing(getFan)},
 		{path: chassis + "/ThermalSubsystem/ThermalMetrics", head: true, schema: schema("ThermalMetrics"), do: gets(getThermalMetrics)},
-		{path: chassis + "/EnvironmentMetrics", head: true, schema: schema("EnvironmentMetrics"), do: gets(getEnvironment)},
-		{path: chassis + "/Assembly", head: true, schema: schema("Assembly"), do: gets(getAssembly)},
+		{path: chassis + "/EnvironmentMetrics", head: true, schema: schema("EnvironmentMetrics"), do: readOnlyThing(getEnvironment)},
+		{path: chassis + "/Assembly", head: true, schema: schema("Assembly"), do: readOnlyThing(getAssembly)},
 		{path: chassis + "/Drives", do: gets(getChassisDrives)},
 		{path: chassis + "/NetworkAdapters", do: gets(fixedCollection(chassisURI+"/NetworkAdapters",
 			"NetworkAdapterCollection", "chassis Network Adapter Collection"))},
 	}
+}
+
+func getChassisCollection(b *BMC, _ *request) reply {
+	ids := []string{"chassis"}
+	if b.cfg.Board {
+		ids = append(ids, "motherboard")
+	}
+	return collection("/redfish/v1/Chassis", "ChassisCollection", "Chassis Collection", ids, nil)
 }
 
 func getChassis(b *BMC, _ *request) reply {
@@ -52,6 +60,9 @@ func getChassis(b *BMC, _ *request) reply {
 	connected := obj{
 		"ComputerSystems": []obj{link(systemURI)}, "ManagedBy": []obj{link(managerURI)},
 		"Processors": cpus, "Processors@odata.count": len(cpus),
+	}
+	if b.cfg.Board {
+		connected["Contains"], connected["Contains@odata.count"] = []obj{link(boardURI)}, 1
 	}
 	if len(b.cfg.Drives) > 0 {
 		connected["Storage"], connected["Storage@odata.count"] = []obj{link(storageURI)}, 1

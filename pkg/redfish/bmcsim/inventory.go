@@ -22,15 +22,14 @@ func inventoryRoutes() []route {
 	const system = "/redfish/v1/Systems/{system}"
 	return []route{
 		{path: system + "/Processors", head: true, schema: "ProcessorCollection/ProcessorCollection", do: gets(getProcessors)},
-		{path: system + "/Processors/{cpu}", head: true, schema: "Processor/Processor", do: gets(getProcessor)},
+		{path: system + "/Processors/{cpu}", head: true, schema: "Processor/Processor", do: readOnlyThing(getProcessor)},
 		{path: system + "/Memory", do: gets(getMemories)},
-		{path: system + "/Memory/{dimm}", do: gets(getMemory)},
+		{path: system + "/Memory/{dimm}", do: readOnlyThing(getMemory)},
 		{path: system + "/Storage", do: gets(getStorages)},
 		{path: system + "/Storage/{storage}", do: gets(getStorage)},
 		{path: system + "/Storage/{storage}/Drives/{drive}", do: gets(getDrive)},
 		{path: system + "/FabricAdapters", head: true, schema: "FabricAdapterCollection/FabricAdapterCollection", do: gets(
 			fixedCollection(systemURI+"/FabricAdapters", "FabricAdapterCollection", "Fabric Adapter Collection"))},
-		{path: system + "/PCIeDevices", schema: "PCIeDeviceCollection/PCIeDeviceCollection", do: gets(getPCIeDevices)},
 	}
 }
 
@@ -62,6 +61,11 @@ func getProcessor(b *BMC, q *request) reply {
 		"Id": id, "Location": label(fmt.Sprintf("P0-C%d", i)), "Manufacturer": "AMD", "MaxSpeedMHz": 3700,
 		"Model": "EPYC 9354", "Name": "Processor", "PartNumber": "100-000000798", "ProcessorType": "CPU",
 		"SerialNumber": b.part("CPU", i), "Socket": fmt.Sprintf("CPU%d", i), "Status": enabled(),
+		"SubProcessors": link(processorsURI + "/" + id + "/SubProcessors"),
+		"ProcessorId": obj{
+			"EffectiveFamily": "0x19", "EffectiveModel": "0x11", "IdentificationRegisters": "0x00a10f11",
+			"MicrocodeInfo": "0x0a101148", "Step": "0x1",
+		},
 		"TotalCores": cpuCores, "TotalThreads": 2 * cpuCores,
 	})
 }
@@ -133,9 +137,4 @@ func getDrive(b *BMC, q *request) reply {
 		"Manufacturer": "Samsung", "MediaType": d.Media, "Model": d.Model, "Name": id, "PartNumber": d.Model,
 		"PredictedMediaLifeLeftPercent": 97, "Protocol": "SATA", "SerialNumber": b.part("DRV", i), "Status": enabled(),
 	})
-}
-
-func getPCIeDevices(*BMC, *request) reply {
-	return collection(systemURI+"/PCIeDevices", "PCIeDeviceCollection", "PCIe Device Collection", nil,
-		obj{"Description": "Collection of PCIe Devices"})
 }

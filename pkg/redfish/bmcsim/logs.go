@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 )
 
 const (
@@ -23,43 +25,75 @@ const (
 // for the Nth more in the same second, as bmcweb's file-based log has it.
 type logEntry struct {
 	ID, MessageID, Message, Severity string
-	At                               time.Time
+	Args                             []string
+	At, Changed                      time.Time
+	Resolved                         bool
 }
 
-func (s *State) addLog(at time.Time, key, text, severity string) {
-	id := strconv.FormatInt(at.Unix(), 10)
-	same := 0
+// addLog writes an entry and tells listeners of it, as the file-based log does.
+func (b *BMC) addLog(at time.Time, key, text, severity string, args ...string) {
+	s := b.state
+	e := logEntry{ID: s.logID(at), MessageID: "OpenBMC.0.5." + key, Message: text, Severity: severity, Args: args, At: at, Changed: at}
+	if b.cfg.DBusLog {
+		// Numbers of 32 bits that have no order.
+		e.ID = strconv.FormatUint(4278190080+hash64(e.ID+key)%16777215, 10)
+		e.MessageID = "xyz.openbmc_project.State." + key
+	}
+	if len(s.Log) >= maxLog {
+		s.Log = slices.Clone(s.Log[1:])
+	}
+	s.Log = append(s.Log, e)
+	if !b.cfg.DBusLog {
+		b.hub.Tell(func(id int) events.Event { return events.Log(id, b.logEvent(e)) })
+	}
+}
+
+func (s *State) logID(at time.Time) string {
+	id, same := strconv.FormatInt(at.Unix(), 10), 0
 	for _, e := range s.Log {
 		if e.At.Unix() == at.Unix() {
 			same++
 		}
 	}
 	if same > 0 {
-		id = fmt.Sprintf("%s_%d", id, same)
+		return fmt.Sprintf("%s_%d", id, same)
 	}
-	if len(s.Log) >= maxLog {
-		s.Log = slices.Clone(s.Log[1:])
-	}
-	s.Log = append(s.Log, logEntry{ID: id, MessageID: "OpenBMC.0.5." + key, Message: text, Severity: severity, At: at})
+	return id
 }
 
-func logRoutes() []route {
+func (b *BMC) logEvent(e logEntry) obj {
+	return obj{
+		"EventTimestamp": b.stamp(e.At, seconds), "Message": e.Message, "MessageArgs": orEmpty(e.Args),
+		"MessageId": e.MessageID, "Severity": e.Severity,
+	}
+}
+
+func logRoutes(dbus bool) []route {
 	const system, manager = "/redfish/v1/Systems/{system}/LogServices", "/redfish/v1/Managers/{manager}/LogServices"
-	return []route{
+	entry := gets(getEvent)
+	if dbus {
+		entry[http.MethodPatch] = deed{configureManager, patchEvent}
+		entry[http.MethodDelete] = deed{configureManager, deleteEvent}
+	}
+	list := []route{
 		{path: system, do: gets(getSystemLogs)},
 		{path: system + "/EventLog", do: gets(getEventLog)},
 		{path: system + "/EventLog/Entries", do: gets(getEvents)},
-		{path: system + "/EventLog/Entries/{entry}", do: gets(getEvent)},
+		{path: system + "/EventLog/Entries/{entry}", do: entry},
 		{path: system + "/EventLog/Actions/LogService.ClearLog", do: posts(configureComponents, clearEvents)},
 		{path: manager, do: gets(getManagerLogs)},
 		{path: manager + "/Journal", do: gets(getJournal)},
 		{path: manager + "/Journal/Entries", do: gets(getJournalEntries)},
 		{path: manager + "/Journal/Entries/{entry}", do: gets(getJournalEntry)},
 	}
+	if dbus {
+		list = append(list, route{path: system + "/EventLog/Entries/{entry}/attachment", do: gets(getAttachment)})
+	}
+	return list
 }
 
 func getSystemLogs(*BMC, *request) reply {
-	return collection(systemLogsURI, "LogServiceCollection", "System Log Services Collection", []string{"EventLog"},
+	return collection(systemLogsURI, "LogServiceCollection", "System Log Services Collection", []string{"EventLog", "Dump", "HostLogger", "PostCodes"},
 		obj{"Description": "Collection of LogServices for this Computer System"})
 }
 
@@ -74,9 +108,13 @@ func getEventLog(b *BMC, q *request) reply {
 }
 
 // getEvents shows whole entries, not links: bmcweb inlines the members of logs.
+// The D-Bus log has the newest first.
 func getEvents(b *BMC, _ *request) reply {
 	members := make([]obj, len(b.state.Log))
 	for i, e := range b.state.Log {
+		if b.cfg.DBusLog {
+			i = len(members) - 1 - i
+		}
 		members[i] = b.eventBody(e)
 	}
 	return collectionOf(eventsURI, "LogEntryCollection", "System Event Log Entries", members,
@@ -84,19 +122,77 @@ func getEvents(b *BMC, _ *request) reply {
 }
 
 func (b *BMC) eventBody(e logEntry) obj {
-	return obj{
+	o := obj{
 		"@odata.id": eventsURI + "/" + e.ID, "@odata.type": "#LogEntry.v1_9_0.LogEntry",
-		"Created": b.stamp(e.At, seconds), "EntryType": "Event", "Id": e.ID, "Message": e.Message,
-		"MessageArgs": []string{}, "MessageId": e.MessageID, "Name": "System Event Log Entry", "Severity": e.Severity,
+		"EntryType": "Event", "Id": e.ID, "Name": "System Event Log Entry", "Severity": e.Severity,
 	}
+	if b.cfg.DBusLog {
+		o["AdditionalDataURI"] = eventsURI + "/" + e.ID + "/attachment"
+		o["Created"], o["Modified"] = b.stamp(e.At, milliseconds), b.stamp(e.Changed, milliseconds)
+		o["Message"], o["Resolved"] = e.MessageID, e.Resolved
+		return o
+	}
+	o["Created"], o["Message"] = b.stamp(e.At, seconds), e.Message
+	o["MessageArgs"], o["MessageId"] = orEmpty(e.Args), e.MessageID
+	return o
+}
+
+// logIndex is where the asked-for entry is, or how bmcweb says that it is not.
+func (b *BMC) logIndex(q *request) (int, *reply) {
+	i := slices.IndexFunc(b.state.Log, func(e logEntry) bool { return e.ID == q.args["entry"] })
+	if i >= 0 {
+		return i, nil
+	}
+	kind := "LogEntry"
+	if b.cfg.DBusLog {
+		kind = "EventLogEntry"
+	}
+	r := notFound(kind, q.args["entry"])
+	return i, &r
 }
 
 func getEvent(b *BMC, q *request) reply {
-	i := slices.IndexFunc(b.state.Log, func(e logEntry) bool { return e.ID == q.args["entry"] })
-	if i < 0 {
-		return notFound("LogEntry", q.args["entry"])
+	i, missing := b.logIndex(q)
+	if missing != nil {
+		return *missing
 	}
 	return ok(b.eventBody(b.state.Log[i]))
+}
+
+func patchEvent(b *BMC, q *request) reply {
+	i, missing := b.logIndex(q)
+	if missing != nil {
+		return *missing
+	}
+	v, r, valid := q.patch(field{path: "Resolved", kind: boolKind, need: true})
+	if !valid {
+		return r
+	}
+	b.state.Log = slices.Clone(b.state.Log)
+	b.state.Log[i].Resolved, _ = v.bool("Resolved")
+	b.state.Log[i].Changed, q.dirty = q.now, true
+	return noContent()
+}
+
+func deleteEvent(b *BMC, q *request) reply {
+	i, missing := b.logIndex(q)
+	if missing != nil {
+		return *missing
+	}
+	b.state.Log, q.dirty = slices.Delete(slices.Clone(b.state.Log), i, i+1), true
+	return success()
+}
+
+// getAttachment always fails: no entry has a file behind it.
+func getAttachment(*BMC, *request) reply { return reply{status: http.StatusBadRequest} }
+
+// Log writes an entry into the event log by hand, with a key of OpenBMC's
+// message registry ("PowerSupplyFanFailed") and what it is about.
+func (b *BMC) Log(key, text string, args ...string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.addLog(b.cfg.Now(), key, text, severityWarning, args...)
+	return b.state.save(b.cfg.StateFile)
 }
 
 func clearEvents(b *BMC, q *request) reply {
@@ -104,11 +200,14 @@ func clearEvents(b *BMC, q *request) reply {
 		return r
 	}
 	b.state.Log, q.dirty = nil, true
+	if b.cfg.DBusLog { // what is left is that it was cleared
+		b.addLog(q.now, "Cleared", "The log was cleared", severityOK)
+	}
 	return success()
 }
 
 func getManagerLogs(*BMC, *request) reply {
-	return collection(managerLogs, "LogServiceCollection", "Open BMC Log Services Collection", []string{"Journal"},
+	return collection(managerLogs, "LogServiceCollection", "Open BMC Log Services Collection", []string{"Journal", "Dump", "FaultLog"},
 		obj{"Description": "Collection of LogServices for this Manager"})
 }
 
@@ -124,7 +223,11 @@ func getJournal(b *BMC, q *request) reply {
 // journal is what the BMC's own system has logged since its start. An id is a
 // base64 cursor that may end in '=': clients must escape it.
 func (b *BMC) journal() []obj {
-	lines := []string{"systemd: Started Phosphor Host State Manager.", "bmcweb: bmcweb server is running, local endpoint ::"}
+	lines := []string{
+		"systemd: Started Phosphor Host State Manager.", "bmcweb: bmcweb server is running, local endpoint ::",
+		"systemd: Started Phosphor Inventory Manager.", "systemd: Reached target Multi-User System.",
+		"systemd-timesyncd: Contacted time server.", "phosphor-fan-control: Fans under control.",
+	}
 	entries := make([]obj, len(lines))
 	for i, line := range lines {
 		cursor := fmt.Sprintf("s=%s;i=%d;t=%x", b.state.ManagerUUID, i+1, b.start.UnixMicro())

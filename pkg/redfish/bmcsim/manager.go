@@ -6,10 +6,7 @@ import (
 	"time"
 )
 
-const (
-	managerURI = "/redfish/v1/Managers/bmc"
-	httpsURI   = managerURI + "/NetworkProtocol/HTTPS/Certificates"
-)
+const managerURI = "/redfish/v1/Managers/bmc"
 
 func managerRoutes() []route {
 	const manager = "/redfish/v1/Managers/{manager}"
@@ -21,16 +18,19 @@ func managerRoutes() []route {
 		}},
 		{path: manager + "/ResetActionInfo", do: gets(actionInfo(managerURI, "GracefulRestart", "ForceRestart"))},
 		{path: manager + "/Actions/Manager.Reset", do: posts(configureManager, resetManager)},
+		{path: manager + "/Actions/Manager.ResetToDefaults", do: posts(configureManager, resetToDefaults)},
 		{path: manager + "/NetworkProtocol", head: true, schema: "ManagerNetworkProtocol/NetworkProtocol", do: map[string]deed{
 			http.MethodGet:   {login, getNetworkProtocol},
 			http.MethodPatch: {configureManager, patchNetworkProtocol},
 		}},
-		{path: manager + "/NetworkProtocol/HTTPS/Certificates", do: gets(getCertificates)},
-		{path: manager + "/NetworkProtocol/HTTPS/Certificates/{certificate}", do: gets(getCertificate)},
-		{path: manager + "/EthernetInterfaces", do: gets(getManagerNICs)},
+		{path: manager + "/EthernetInterfaces", do: map[string]deed{
+			http.MethodGet:  {login, getManagerNICs},
+			http.MethodPost: {configureComponents, noVLAN},
+		}},
 		{path: manager + "/EthernetInterfaces/{nic}", do: map[string]deed{
-			http.MethodGet:   {login, getManagerNIC},
-			http.MethodPatch: {configureManager, patchManagerNIC},
+			http.MethodGet:    {login, getManagerNIC},
+			http.MethodPatch:  {configureManager, patchManagerNIC},
+			http.MethodDelete: {configureManager, noVLAN},
 		}},
 		{path: manager + "/ManagerDiagnosticData", do: gets(getDiagnostics)},
 	}
@@ -39,18 +39,22 @@ func managerRoutes() []route {
 // getManager comes without Allow, OData-Version and Link, because the code
 // that leaves DateTime out of the ETag replaces the whole response.
 func getManager(b *BMC, q *request) reply {
-	image := link(firmwareURI + "/" + bmcID)
+	active := b.running(false)
+	all := links(firmwareURI, b.firmwareIDs(func(f firmware) bool { return !f.Bios }))
 	r := ok(obj{
 		"@odata.id": managerURI, "@odata.type": "#Manager.v1_15_0.Manager",
-		"Actions": obj{"#Manager.Reset": obj{
-			"@Redfish.ActionInfo": managerURI + "/ResetActionInfo", "target": managerURI + "/Actions/Manager.Reset",
-		}},
+		"Actions": obj{
+			"#Manager.Reset": obj{"@Redfish.ActionInfo": managerURI + "/ResetActionInfo", "target": managerURI + "/Actions/Manager.Reset"},
+			"#Manager.ResetToDefaults": obj{
+				"ResetType@Redfish.AllowableValues": []string{"ResetAll"}, "target": managerURI + "/Actions/Manager.ResetToDefaults",
+			},
+		},
 		"DateTime": b.stamp(q.now, seconds), "DateTimeLocalOffset": "+00:00", "TimeZoneName": "Etc/UTC",
 		"Description":        "Baseboard Management Controller",
-		"EthernetInterfaces": link(managerURI + "/EthernetInterfaces"), "FirmwareVersion": bmcVersion,
+		"EthernetInterfaces": link(managerURI + "/EthernetInterfaces"), "FirmwareVersion": active.Version,
 		"GraphicalConsole": graphicalConsole(), "Id": "bmc", "LastResetTime": b.stamp(b.start, seconds),
 		"Links": obj{
-			"ActiveSoftwareImage": image, "SoftwareImages": []obj{image}, "SoftwareImages@odata.count": 1,
+			"ActiveSoftwareImage": link(firmwareURI + "/" + active.ID), "SoftwareImages": all, "SoftwareImages@odata.count": len(all),
 			"ManagerForChassis": []obj{link(chassisURI)}, "ManagerForChassis@odata.count": 1,
 			"ManagerForServers": []obj{link(systemURI)}, "ManagerForServers@odata.count": 1,
 		},
@@ -58,7 +62,11 @@ func getManager(b *BMC, q *request) reply {
 		"ManagerDiagnosticData": link(managerURI + "/ManagerDiagnosticData"), "ManagerType": "BMC",
 		"Manufacturer": b.cfg.Manufacturer, "Model": "AST2600", "Name": "OpenBmc Manager",
 		"NetworkProtocol": link(managerURI + "/NetworkProtocol"),
-		"PartNumber":      "SIM-BMC-0001", "PowerState": "On", "SerialNumber": b.part("BMC", 0),
+		"Oem": obj{"OpenBmc": obj{
+			"@odata.id": managerURI + "#/Oem/OpenBmc", "@odata.type": "#OpenBMCManager.v1_1_0.Manager",
+			"Certificates": link(truststoreURI),
+		}},
+		"PartNumber": "SIM-BMC-0001", "PowerState": "On", "SerialNumber": b.part("BMC", 0),
 		"ServiceEntryPointUUID": b.state.ServiceUUID, "ServiceIdentification": b.state.Service,
 		"SparePartNumber": "", "Status": enabled(), "UUID": b.state.ManagerUUID,
 	})
@@ -96,7 +104,53 @@ func resetManager(b *BMC, q *request) reply {
 	if kind, _ := v.text("ResetType"); !slices.Contains([]string{"GracefulRestart", "ForceRestart"}, kind) {
 		return badRequest("ActionParameterNotSupported", kind, "ResetType")
 	}
-	b.start = q.now
+	b.restart(q.now)
+	q.dirty = true
+	return success()
+}
+
+// restart takes the BMC away for a while, if it ever goes. Tasks are forgotten,
+// a new image runs; accounts, sessions and subscriptions are kept.
+func (b *BMC) restart(now time.Time) {
+	b.activate(false)
+	if b.cfg.ResetTime == 0 {
+		return
+	}
+	if b.defaults {
+		b.forget(now)
+	}
+	b.away = now.Add(b.cfg.ResetTime)
+	b.start = b.away
+	b.tasks = nil
+	b.csrUntil = time.Time{}
+}
+
+// restarting reports whether the BMC is away.
+func (b *BMC) restarting() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.cfg.Now().Before(b.away)
+}
+
+// forget is a factory reset. If no new key can be made, everything stays.
+func (b *BMC) forget(now time.Time) {
+	cfg := b.cfg
+	cfg.Now = func() time.Time { return now }
+	if fresh, err := freshState(cfg); err == nil && b.adopt(fresh) == nil {
+		b.defaults = false
+	}
+}
+
+// resetToDefaults says yes; the next restart does it.
+func resetToDefaults(b *BMC, q *request) reply {
+	v, r, valid := q.action(field{path: "ResetType"})
+	if !valid {
+		return r
+	}
+	if kind, _ := v.text("ResetType"); kind != "ResetAll" {
+		return badRequest("ActionParameterNotSupported", kind, "ResetType")
+	}
+	b.defaults = true
 	return success()
 }
 
@@ -137,29 +191,6 @@ func patchNetworkProtocol(b *BMC, q *request) reply {
 	}
 	q.dirty = true
 	return noContent()
-}
-
-func getCertificates(*BMC, *request) reply {
-	return collection(httpsURI, "CertificateCollection", "HTTPS Certificates Collection", []string{"1"},
-		obj{"Description": "A Collection of HTTPS certificate instances"})
-}
-
-// getCertificate shows the certificate that is served, with a Location header
-// even on GET.
-func getCertificate(b *BMC, q *request) reply {
-	if id := q.args["certificate"]; id != "1" {
-		return notFound("Certificate", id)
-	}
-	leaf := b.cert.Leaf
-	name := obj{"CommonName": leaf.Subject.CommonName, "Country": "US", "Organization": "OpenBMC"}
-	r := ok(obj{
-		"@odata.id": httpsURI + "/1", "@odata.type": "#Certificate.v1_0_0.Certificate",
-		"CertificateString": b.state.Certificate, "Description": "HTTPS Certificate", "Id": "1",
-		"Issuer": name, "KeyUsage": []string{"KeyEncipherment"}, "Name": "HTTPS Certificate", "Subject": name,
-		"ValidNotAfter": leaf.NotAfter.Format(seconds), "ValidNotBefore": leaf.NotBefore.Format(seconds),
-	})
-	r.set("Location", httpsURI+"/1")
-	return r
 }
 
 func getDiagnostics(b *BMC, q *request) reply {

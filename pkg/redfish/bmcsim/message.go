@@ -44,6 +44,10 @@ func templateOf(key string) template {
 		return template{"The request body submitted was malformed JSON and could not be parsed by the receiving service.", severityCritical, "Ensure that the request body is valid JSON and resubmit the request."}
 	case "UnrecognizedRequestBody":
 		return template{"The service detected a malformed request body that it was unable to interpret.", severityWarning, "Correct the request body and resubmit the request if it failed."}
+	case "EventSubscriptionLimitExceeded":
+		return template{"The event subscription failed due to the number of simultaneous subscriptions exceeding the limit of the implementation.", severityCritical, "Reduce the number of other subscriptions before trying to establish the event subscription or increase the limit of simultaneous subscriptions, if supported."}
+	case "EventBufferExceeded":
+		return template{"Undelivered events may have been lost due to exceeding the event buffer.", severityWarning, "None."}
 	case "InsufficientPrivilege":
 		return template{"There are insufficient privileges for the account or credentials associated with the current session to perform the requested operation.", severityCritical, "Either abandon the operation or change the associated access rights and resubmit the request if the operation failed."}
 	case "OperationNotAllowed":
@@ -82,6 +86,10 @@ func propertyTemplate(key string) template {
 		return template{"The property '%1' could not be written because its value would conflict with the value of the '%2' property.", severityWarning, "None."}
 	case "PropertyValueFormatError":
 		return template{"The value '%1' for the property %2 is not a format that the property can accept.", severityWarning, fixProperty}
+	case "PropertyValueExternalConflict":
+		return template{"The property '%1' with the requested value of '%2' could not be written because the value is not available due to a configuration conflict.", severityWarning, "None."}
+	case "PropertyValueIncorrect":
+		return template{"The property '%1' with the requested value of '%2' could not be written because the value does not meet the constraints of the implementation.", severityWarning, "None."}
 	case "PropertyValueModified":
 		return template{"The property %1 was assigned the value '%2' due to modification by the service.", severityWarning, "None."}
 	case "PropertyValueNotInList":

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 )
 
 const (
@@ -90,6 +92,9 @@ func (n NIC) body(macAddress string) obj {
 	}
 }
 
+// noVLAN is the answer to making and deleting VLANs, which are not simulated.
+func noVLAN(_ *BMC, q *request) reply { return notAllowed(q.method) }
+
 func merged(parts ...obj) obj {
 	out := obj{}
 	for _, p := range parts {
@@ -129,15 +134,17 @@ func patchManagerNIC(b *BMC, q *request) reply {
 func (b *BMC) rename(name string) *reply {
 	changed := *b.state
 	changed.Hostname = name
-	err := changed.renewCertificate(b.cfg)
+	var err error
+	if certs.Own(b.cert.Leaf) { // one that somebody installed stays
+		err = changed.renewCertificate(b.cfg)
+	}
 	if err == nil {
-		b.cert, err = changed.keyPair()
+		err = b.adopt(&changed)
 	}
 	if err != nil {
 		r := failure(http.StatusInternalServerError, message("InternalError"))
 		return &r
 	}
-	*b.state = changed
 	return nil
 }
 

@@ -86,6 +86,8 @@ func powerOff(at time.Time, progress string, took time.Duration) []phase {
 // anything did.
 func (b *BMC) settle(now time.Time) bool {
 	changed := b.expire(now)
+	changed = b.settleTasks(now) || changed
+	b.hub.Wake()
 	s := b.state
 	for len(s.Power) > 1 && !now.Before(s.Power[1].At) {
 		was := s.Power[0]
@@ -105,14 +107,15 @@ func (b *BMC) arrive(was, is phase) {
 	}
 	switch is.Power {
 	case "On":
+		b.activate(true)
 		s.LastReset = is.At
-		s.addLog(is.At, "DCPowerOn", "Host system DC power is on", severityOK)
+		b.addLog(is.At, "DCPowerOn", "Host system DC power is on", severityOK)
 		if s.Boot.Enabled == "Once" {
 			s.Boot.Enabled, s.Boot.Target = "Disabled", "None"
 		}
 	case "Off":
 		s.LastReset = is.At
-		s.addLog(is.At, "DCPowerOff", "Host system DC power is off", severityOK)
+		b.addLog(is.At, "DCPowerOff", "Host system DC power is off", severityOK)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 )
 
 // trail writes a plan as seconds from start and what can be seen then.
@@ -58,6 +60,9 @@ func TestResetPlansWhatFollows(t *testing.T) {
 	}
 }
 
+// silent is a hub that nobody runs.
+func silent() *events.Hub { return events.NewHub(time.Now, func(string, string) {}) }
+
 func TestResetDuringATransition(t *testing.T) {
 	start := time.Unix(1000, 0)
 	took := 2 * time.Second
@@ -73,7 +78,7 @@ func TestResetDuringATransition(t *testing.T) {
 		{"force off while booting", "On", "ForceOff", false, "Off", 1250 * time.Millisecond},
 		{"shut down while booting", "On", "GracefulShutdown", false, "Off", 3 * time.Second},
 	} {
-		b := &BMC{state: &State{Power: []phase{steady(tt.on, start)}}}
+		b := &BMC{hub: silent(), state: &State{Power: []phase{steady(tt.on, start)}}}
 		b.cfg.Transition = took
 		b.resetPower(start, tt.first)
 		b.settle(start.Add(time.Second))
@@ -95,7 +100,7 @@ func TestBootOnceIsUsedUpByABoot(t *testing.T) {
 		{"Once", "Pxe", "Disabled", "None"},
 		{"Continuous", "Pxe", "Continuous", "Pxe"},
 	} {
-		b := &BMC{state: &State{Power: []phase{steady(false, start)}, Boot: bootOverride{Target: tt.target, Enabled: tt.enabled}}}
+		b := &BMC{hub: silent(), state: &State{Power: []phase{steady(false, start)}, Boot: bootOverride{Target: tt.target, Enabled: tt.enabled}}}
 		b.cfg.Transition = 2 * time.Second
 		b.resetPower(start, "On")
 		b.settle(start.Add(time.Second))
@@ -111,7 +116,7 @@ func TestBootOnceIsUsedUpByABoot(t *testing.T) {
 
 func TestPowerIsLoggedWithAnIDForEachEntry(t *testing.T) {
 	start := time.Unix(1000, 0)
-	b := &BMC{state: &State{Power: []phase{steady(true, start)}}}
+	b := &BMC{hub: silent(), state: &State{Power: []phase{steady(true, start)}}}
 	b.cfg.Transition = 10 * time.Millisecond
 	b.resetPower(start, "PowerCycle")
 	b.settle(start.Add(time.Minute))
@@ -124,7 +129,7 @@ func TestPowerIsLoggedWithAnIDForEachEntry(t *testing.T) {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
 	for range 2 * maxLog {
-		b.state.addLog(start, "DCPowerOn", "on", severityOK)
+		b.addLog(start, "DCPowerOn", "on", severityOK)
 	}
 	if len(b.state.Log) != maxLog {
 		t.Errorf("the log holds %d entries, want %d", len(b.state.Log), maxLog)

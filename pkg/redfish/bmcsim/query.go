@@ -11,6 +11,7 @@ import (
 // query is what a client asked of a reply beside the resource.
 type query struct {
 	only   bool
+	expand bool
 	paths  []string // of $select
 	top    int      // -1: all
 	skip   int
@@ -19,9 +20,10 @@ type query struct {
 
 var selectable = regexp.MustCompile(`^[A-Za-z@#][A-Za-z0-9@#._]*(/[A-Za-z@#][A-Za-z0-9@#._]*)*$`)
 
-// parseQuery understands what bmcweb does: only, $select, $top and $skip. All
+// parseQuery understands what bmcweb does: only, $select, $top and $skip, and
+// $expand=. of collections where it is built in. All
 // else with a dollar is refused with 501, and anything without is ignored.
-func parseQuery(raw string) (query, *reply) {
+func parseQuery(raw string, expand bool) (query, *reply) {
 	q := query{top: -1}
 	for part := range strings.SplitSeq(raw, "&") {
 		key, value, _ := strings.Cut(part, "=")
@@ -35,6 +37,9 @@ func parseQuery(raw string) (query, *reply) {
 			for _, path := range q.paths {
 				valid = valid && selectable.MatchString(path)
 			}
+		case "$expand":
+			q.expand = expand && strings.HasPrefix(value, ".")
+			valid, status = q.expand, http.StatusNotImplemented
 		case "$top":
 			q.top, valid = count(value)
 			q.paging = true

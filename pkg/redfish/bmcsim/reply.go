@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 const jsonType = "application/json"
@@ -53,6 +54,9 @@ type reply struct {
 	noOData bool // without OData-Version
 	tagless []string
 	encoded []byte // body as it is sent, once it is known
+	accept  string // what the client would rather have
+	zstd    bool
+	after   time.Duration // how long the BMC needs for it, beside others
 }
 
 func ok(body obj) reply { return reply{status: http.StatusOK, body: body} }
@@ -116,7 +120,11 @@ func encode(v any) []byte {
 func (r *reply) write(w http.ResponseWriter, method string) int {
 	text, contentType := r.text(), r.rawType
 	if r.body != nil {
-		contentType = jsonType
+		text, contentType = encodedFor(r.accept, text)
+	}
+	if r.zstd && len(text) > 0 {
+		text = zstdFrame(text)
+		r.set("Content-Encoding", "zstd")
 	}
 	h := w.Header()
 	if r.status != http.StatusUnauthorized || r.get(plain) == "" {

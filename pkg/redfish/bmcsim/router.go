@@ -19,12 +19,17 @@ type request struct {
 	header http.Header
 	body   []byte
 	origin string // the client's address
+	host   string
+	peer   string // the user that the client's certificate names
 	now    time.Time
 
-	args  map[string]string // the {names} of the route's path
-	user  string            // who asks; empty before the login
-	role  role
-	dirty bool // the state changed and must be saved
+	args map[string]string // the {names} of the route's path
+	user string            // who asks; empty before the login
+	role role
+	// byCertificate: a certificate said who asks.
+	byCertificate bool
+	session       *session // of the token, if there was one
+	dirty         bool     // the state changed and must be saved
 }
 
 type handler func(b *BMC, q *request) reply
@@ -54,7 +59,7 @@ func open(method, path string) bool {
 	switch path {
 	case "/redfish", "/redfish/v1", "/redfish/v1/odata", "/redfish/v1/$metadata":
 		return method == http.MethodGet
-	case sessionsURI, sessionsURI + "/Members":
+	case sessionsURI, sessionsURI + "/Members", "/login":
 		return method == http.MethodPost
 	}
 	return false
@@ -70,20 +75,36 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
 	b.counter.begin()
 	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
+	body, fits, err := readBody(w, r)
+	if err != nil {
+		cut(r)
+	}
+	if !b.enter(r.Context()) {
+		panic(http.ErrAbortHandler)
+	}
+	defer b.leave()
 	wait(r.Context(), b.cfg.Latency)
-	body, fits := readBody(r)
 	done := false
+	if b.restarting() {
+		cut(r)
+	}
 	if status, done = b.misbehave(w, r); done {
 		return
 	}
-	if !fits && hasCredentials(r.Header) {
+	if !fits && (hasCredentials(r.Header) || peerOf(r).name() != "") {
 		cut(r)
+	}
+	if fits && isStream(r) {
+		status = b.stream(w, r, newRequest(r, body))
+		return
 	}
 	rep := unauthorized(r.Header, false)
 	rep.set(plain, "yes")
 	if fits {
 		rep = b.answer(newRequest(r, body))
 	}
+	wait(r.Context(), rep.after)
+	rep.accept, rep.zstd = r.Header.Get("Accept"), strings.Contains(r.Header.Get("Accept-Encoding"), "zstd")
 	status = rep.write(w, r.Method)
 }
 
@@ -96,21 +117,50 @@ func newRequest(r *http.Request, body []byte) *request {
 	if len(path) > 1 {
 		path = strings.TrimSuffix(path, "/")
 	}
-	q := &request{ctx: r.Context(), method: r.Method, path: path, header: r.Header, body: body, origin: origin}
+	q := &request{ctx: r.Context(), method: r.Method, path: path, header: r.Header, body: body, origin: origin, host: r.Host, peer: peerOf(r).name()}
 	q.args = map[string]string{"query": r.URL.RawQuery}
 	return q
 }
 
-func readBody(r *http.Request) ([]byte, bool) {
+// enter waits for one of the slots, leave frees it.
+func (b *BMC) enter(ctx context.Context) bool {
+	if b.slots == nil {
+		return true
+	}
+	select {
+	case b.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (b *BMC) leave() {
+	if b.slots != nil {
+		<-b.slots
+	}
+}
+
+// readTime is how long bmcweb waits for the rest of a request before it cuts
+// the connection.
+const readTime = 15 * time.Second
+
+// readBody reads as much as a stranger or a user may send. More does not fit.
+func readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, err error) {
 	limit := int64(maxBodyNoLogin)
-	if hasCredentials(r.Header) {
+	if hasCredentials(r.Header) || peerOf(r).name() != "" {
 		limit = maxBody
 	}
 	if r.ContentLength > limit {
-		return nil, false
+		return nil, false, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
-	return body, err == nil && int64(len(body)) <= limit
+	if r.ContentLength != 0 {
+		deadline := http.NewResponseController(w)
+		_ = deadline.SetReadDeadline(time.Now().Add(readTime)) // a recorder in a test has none
+		defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
+	}
+	body, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
+	return body, int64(len(body)) <= limit, err
 }
 
 // answer runs one request, alone.
@@ -142,7 +192,8 @@ func (b *BMC) dispatch(q *request) reply {
 		return r
 	}
 	r.set("Allow", rt.allow)
-	if !r.noOData && (r.status != http.StatusForbidden || r.body != nil) {
+	refused := r.status == http.StatusForbidden || r.status == http.StatusUnauthorized
+	if !r.noOData && (!refused || r.body != nil) {
 		r.set("OData-Version", "4.0")
 	}
 	if rt.linked(q.method, r.status) {
@@ -186,6 +237,9 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if !found {
 		return notAllowed(method)
 	}
+	if q.byCertificate && q.role == "" && d.need != anyone {
+		return reply{status: http.StatusUnauthorized} // a good certificate of nobody here
+	}
 	if !q.role.may(d.need) {
 		return reply{status: http.StatusForbidden}
 	}
@@ -197,7 +251,7 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if r := b.precondition(q, rt); r != nil {
 		return *r
 	}
-	parsed, bad := parseQuery(q.args["query"])
+	parsed, bad := parseQuery(q.args["query"], b.cfg.Expand)
 	if bad != nil {
 		return *bad
 	}
@@ -253,6 +307,12 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 			return b.onlyMember(q, rt, o)
 		}
 		q.query.page(o)
+		if q.query.expand {
+			b.expand(q, o)
+		}
+		if b.cfg.DBusLog && o["@odata.id"] == eventsURI {
+			delete(o, "Members@odata.nextLink") // this log does not page
+		}
 		r.body = q.query.selected(o)
 	}
 	if tag := r.etag(); tag != "" {
@@ -323,4 +383,16 @@ func (rt *route) prepare() {
 	}
 	slices.Sort(methods)
 	rt.allow = strings.Join(methods, ", ")
+}
+
+// expand replaces the members of a collection by what their links lead to.
+func (b *BMC) expand(q *request, o obj) {
+	members, _ := o["Members"].([]obj)
+	for i, m := range members {
+		member := *q
+		member.path, member.args = text(m["@odata.id"]), map[string]string{}
+		if whole, isObj := b.dispatch(&member).body.(obj); isObj {
+			members[i] = whole
+		}
+	}
 }

@@ -10,7 +10,10 @@ import (
 // matches a path is taken.
 func routes(cfg Config) []route {
 	list := slices.Concat(serviceRoutes(), sessionRoutes(), accountRoutes(), systemRoutes(), inventoryRoutes(),
-		logRoutes(), chassisRoutes(), managerRoutes(), updateRoutes())
+		logRoutes(cfg.DBusLog), chassisRoutes(), managerRoutes(), certificateRoutes(), eventRoutes(), updateRoutes(), taskRoutes(), dumpRoutes(), browserRoutes(), hardwareRoutes(), hostLogRoutes())
+	if cfg.Board {
+		list = slices.Concat(boardRoutes(), list)
+	}
 	if cfg.HostNIC != nil {
 		list = append(list, hostNICRoutes()...)
 	}
@@ -21,6 +24,11 @@ func routes(cfg Config) []route {
 }
 
 func gets(run handler) map[string]deed { return map[string]deed{http.MethodGet: {login, run}} }
+
+// readOnlyThing takes a PATCH, and no property in it.
+func readOnlyThing(run handler) map[string]deed {
+	return map[string]deed{http.MethodGet: {login, run}, http.MethodPatch: {configureComponents, patchChassis}}
+}
 
 func posts(need privilege, run handler) map[string]deed {
 	return map[string]deed{http.MethodPost: {need, run}}

@@ -2,8 +2,6 @@ package bmcsim
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -18,6 +16,8 @@ const maxConnections = 200
 // Serve answers HTTPS on l until ctx ends, then waits for what it started.
 // It closes l. It can be called again with another listener.
 func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	srv := &http.Server{
 		Handler:           b,
 		TLSConfig:         b.tlsConfig(),
@@ -29,10 +29,17 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 		ConnState:         b.counter.conn,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
+	telling := make(chan struct{})
+	go func() {
+		defer close(telling)
+		b.hub.Run(ctx)
+	}()
 	done := make(chan error, 1)
 	go func() { done <- srv.ServeTLS(&limited{Listener: l, counter: &b.counter}, "", "") }()
 	select {
 	case err := <-done:
+		stop()
+		<-telling
 		return err
 	case <-ctx.Done():
 	}
@@ -41,28 +48,8 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	b.counter.wait()
+	<-telling
 	return nil
-}
-
-// tlsConfig is bmcweb's "modern" profile: TLS 1.3 alone, a certificate asked
-// of every client with an empty list of CAs, none required.
-func (b *BMC) tlsConfig() *tls.Config {
-	return &tls.Config{
-		MinVersion:       tls.VersionTLS13,
-		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384},
-		NextProtos:       []string{"h2", "http/1.1"},
-		ClientAuth:       tls.RequestClientCert,
-		ClientCAs:        x509.NewCertPool(),
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			return b.cert, nil
-		},
-		VerifyConnection: func(tls.ConnectionState) error {
-			b.counter.handshake()
-			return nil
-		},
-	}
 }
 
 // limited cuts connections beyond the limit.
@@ -78,7 +65,7 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.counter.room() {
-			return conn, nil
+			return &peer{Conn: conn}, nil
 		}
 		_ = conn.Close()
 	}

@@ -18,6 +18,7 @@ type session struct {
 	ID, Token, User string
 	Origin          string // the client's address
 	Context         string // free text of the client
+	XSRF            string // what a browser must show besides its cookie
 	Used            time.Time
 }
 
@@ -119,7 +120,11 @@ func (b *BMC) newSession(q *request, user string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{ID: id, Token: token, User: user, Origin: q.origin, Used: q.now}
+	xsrf, err := randomText(b.cfg.Rand, 20)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{ID: id, Token: token, XSRF: xsrf, User: user, Origin: q.origin, Used: q.now}
 	b.state.Sessions = append(b.state.Sessions, s)
 	q.dirty = true
 	return s, nil
@@ -165,7 +170,7 @@ func deleteSession(b *BMC, q *request) reply {
 	if s.User != q.user && !q.role.may(configureManager) {
 		return failure(http.StatusForbidden, message("InsufficientPrivilege"))
 	}
-	b.state.Sessions = slices.DeleteFunc(b.state.Sessions, func(x *session) bool { return x == s })
+	b.endSession(s)
 	q.dirty = true
 	return success()
 }
@@ -176,6 +181,10 @@ func (b *BMC) expire(now time.Time) bool {
 	before := len(b.state.Sessions)
 	b.state.Sessions = slices.DeleteFunc(b.state.Sessions, func(s *session) bool { return s.Used.Before(oldest) })
 	return len(b.state.Sessions) != before
+}
+
+func (b *BMC) endSession(s *session) {
+	b.state.Sessions = slices.DeleteFunc(b.state.Sessions, func(x *session) bool { return x == s })
 }
 
 // endSessions ends all sessions of a user.

@@ -94,11 +94,15 @@ func TestAutoGivesASensorBack(t *testing.T) {
 
 func TestGetReducesInstances(t *testing.T) {
 	b := newBMC(t, bmcsim.Config{PowerOn: true})
-	for ref, value := range map[string]string{
-		"temperature_cpu0": "50", "temperature_cpu1": "70", "power_cpu0": "100", "power_cpu1": "110",
-		"fan.speed": "5000", "fantach_fan2": "4000",
+	for _, set := range [][2]string{ // in this order: one fan after all of them
+		{"temperature_cpu0", "50"},
+		{"temperature_cpu1", "70"},
+		{"power_cpu0", "100"},
+		{"power_cpu1", "110"},
+		{"fan.speed", "5000"},
+		{"fantach_fan2", "4000"},
 	} {
-		if err := b.Set(ref, value); err != nil {
+		if err := b.Set(set[0], set[1]); err != nil {
 			t.Fatal(err)
 		}
 	}

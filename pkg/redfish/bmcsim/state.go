@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 )
 
 // State is what a BMC keeps in its flash and what its server is doing. It
@@ -22,8 +24,12 @@ type State struct {
 	ServiceUUID string
 	SystemUUID  string
 	ManagerUUID string
-	Certificate string // PEM
+	Certificate string // PEM, with what is sent with it
 	Key         string // PEM
+	Requests    certs.Keys
+	Trust       certs.Store
+	Mapping     certs.Mapping
+	Strict      bool // clients without a good certificate are not served at all
 
 	Accounts         map[string]*account
 	Sessions         []*session
@@ -47,6 +53,14 @@ type State struct {
 	Clock   time.Duration // how far the BMC's clock is off
 	Service string        // ServiceIdentification
 	Log     []logEntry
+
+	Firmware                []firmware
+	RunningBMC, RunningBios string // ids in Firmware
+	Dumps                   []dump
+	LastDump                int
+
+	Events        eventSettings
+	Subscriptions []events.Subscription
 }
 
 type authMethods struct{ BasicAuth, Cookie, SessionToken, TLS, XToken bool }
@@ -68,6 +82,7 @@ func freshState(cfg Config) (*State, error) {
 		Hostname:       cfg.Hostname,
 		Accounts:       map[string]*account{"root": {Hash: hash, Role: administrator, Enabled: true}},
 		SessionTimeout: 1800,
+		Mapping:        certs.CommonName,
 		Auth:           authMethods{BasicAuth: true, Cookie: true, SessionToken: true, TLS: true, XToken: true},
 		Restore:        "AlwaysOff",
 		Health:         "OK",
@@ -75,8 +90,13 @@ func freshState(cfg Config) (*State, error) {
 		LastReset:      cfg.Now(),
 		Power:          []phase{steady(cfg.PowerOn, cfg.Now())},
 		Pins:           map[string]float64{},
-		BMCNIC:         NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
-		NTP:            ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
+		Firmware:       factoryFirmware(), RunningBMC: bmcID, RunningBios: biosID,
+		Events: eventSettings{Enabled: true, Attempts: 3, Interval: 30},
+		BMCNIC: NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
+		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
+	}
+	if cfg.Epoch {
+		s.Clock, s.NTP.Enabled = time.Unix(0, 0).Sub(cfg.Now()), false
 	}
 	if cfg.HostNIC != nil {
 		s.HostNIC = *cfg.HostNIC
@@ -91,14 +111,15 @@ func freshState(cfg Config) (*State, error) {
 
 // renewCertificate makes a new key and a certificate for the host name.
 func (s *State) renewCertificate(cfg Config) error {
-	cert, key, err := selfSigned(s.Hostname, cfg.Now(), cfg.Rand)
+	cert, key, err := certs.SelfSigned(s.Hostname, cfg.Now(), cfg.Rand)
 	s.Certificate, s.Key = string(cert), string(key)
 	return err
 }
 
+// keyPair is what is served: the certificate, and the CA that the truststore
+// has for it.
 func (s *State) keyPair() (*tls.Certificate, error) {
-	pair, err := tls.X509KeyPair([]byte(s.Certificate), []byte(s.Key))
-	return &pair, err
+	return certs.Pair{Chain: s.Certificate, Key: s.Key}.Served(s.Trust)
 }
 
 // loadState is nil without an error if there is no such file yet.
@@ -121,6 +142,15 @@ func loadState(path string) (*State, error) {
 	if len(s.Power) == 0 || s.Accounts == nil {
 		return nil, fault.New(fault.BadInput, "read the simulator's state", path+": not a BMC's state").
 			WithHint("remove the file to start with a fresh BMC")
+	}
+	if s.Events.Attempts == 0 { // written before there were events
+		s.Events = eventSettings{Enabled: true, Attempts: 3, Interval: 30}
+	}
+	if len(s.Firmware) == 0 {
+		s.Firmware, s.RunningBMC, s.RunningBios = factoryFirmware(), bmcID, biosID
+	}
+	if s.Mapping == "" {
+		s.Mapping = certs.CommonName
 	}
 	if s.Pins == nil {
 		s.Pins = map[string]float64{}

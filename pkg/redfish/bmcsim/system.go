@@ -22,6 +22,7 @@ func systemRoutes() []route {
 		},
 		{path: "/redfish/v1/Systems/{system}/Actions/ComputerSystem.Reset", do: posts(configureComponents, resetSystem)},
 		{path: "/redfish/v1/Systems/{system}/Bios", do: gets(getBios)},
+		{path: "/redfish/v1/Systems/{system}/Bios/Actions/Bios.ResetBios", do: posts(configureComponents, resetBios)},
 	}
 }
 
@@ -33,7 +34,7 @@ func getSystem(b *BMC, _ *request) reply {
 			"@Redfish.ActionInfo": systemURI + "/ResetActionInfo",
 			"target":              systemURI + "/Actions/ComputerSystem.Reset",
 		}},
-		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": biosVersion,
+		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.running(true).Version,
 		"Boot":             s.Boot.body(),
 		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, microseconds)},
 		"Description":      "Computer System",
@@ -50,7 +51,7 @@ func getSystem(b *BMC, _ *request) reply {
 		"Manufacturer":            b.cfg.Manufacturer, "Model": b.cfg.Model, "SerialNumber": b.cfg.Serial,
 		"Memory":        link(systemURI + "/Memory"),
 		"MemorySummary": obj{"TotalSystemMemoryGiB": real(b.cfg.DIMMs * dimmGiB)},
-		"PCIeDevices":   []obj{}, "PCIeDevices@odata.count": 0,
+		"PCIeDevices":   links(pcieURI, b.cards()), "PCIeDevices@odata.count": len(b.cfg.PCIe),
 		"PartNumber": "SIM-1U-0001", "UUID": s.SystemUUID,
 		"PowerRestorePolicy": s.Restore, "PowerState": p.Power,
 		"ProcessorSummary": obj{"CoreCount": b.cfg.CPUs * cpuCores, "Count": b.cfg.CPUs},
@@ -155,17 +156,23 @@ func (b *BMC) resetPower(now time.Time, kind string) {
 	b.settle(now)
 }
 
-func getBios(*BMC, *request) reply {
-	image := link(firmwareURI + "/" + biosID)
+func getBios(b *BMC, _ *request) reply {
+	image := link(firmwareURI + "/" + b.running(true).ID)
+	all := links(firmwareURI, b.firmwareIDs(func(f firmware) bool { return f.Bios }))
 	return ok(obj{
 		"@odata.id": systemURI + "/Bios", "@odata.type": "#Bios.v1_1_0.Bios",
+		"Actions":     obj{"#Bios.ResetBios": obj{"target": systemURI + "/Bios/Actions/Bios.ResetBios"}},
 		"Description": "BIOS Configuration Service", "Id": "BIOS", "Name": "BIOS Configuration",
-		"Links": obj{"ActiveSoftwareImage": image, "SoftwareImages": []obj{image}, "SoftwareImages@odata.count": 1},
+		"Links": obj{"ActiveSoftwareImage": image, "SoftwareImages": all, "SoftwareImages@odata.count": len(all)},
 	})
 }
 
+// resetBios needs no body and takes whatever it gets.
+func resetBios(*BMC, *request) reply { return success() }
+
 const (
 	seconds      = "2006-01-02T15:04:05-07:00"
+	milliseconds = "2006-01-02T15:04:05.000-07:00"
 	microseconds = "2006-01-02T15:04:05.000000-07:00"
 )
 

@@ -1,4 +1,9 @@
-package bmcsim
+// Package certs is the certificate side of a BMC as OpenBMC's certificate
+// manager has it: the self-signed start certificate, signing requests with
+// their oddities, installing what comes back, and the truststore that client
+// certificates are checked against. It reads and makes X.509 and holds no
+// state of its own: keys and entries live in the values its caller keeps.
+package certs
 
 import (
 	"crypto/ecdsa"
@@ -15,10 +20,10 @@ import (
 	"time"
 )
 
-// selfSigned makes the certificate OpenBMC makes at its first start: EC P-384,
+// SelfSigned makes the certificate OpenBMC makes at its first start: EC P-384,
 // itself a CA, ten years, named after the host. It returns certificate and key
 // as PEM.
-func selfSigned(hostname string, now time.Time, random io.Reader) (cert, key []byte, err error) {
+func SelfSigned(hostname string, now time.Time, random io.Reader) (cert, key []byte, err error) {
 	priv, err := ecdsa.GenerateKey(elliptic.P384(), random)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a key: %w", err)
@@ -57,6 +62,17 @@ func pemText(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
+// Own reports whether a certificate is one that SelfSigned made: only such a
+// one is replaced when the host's name changes.
+func Own(cert *x509.Certificate) bool {
+	for _, e := range cert.Extensions {
+		if e.Id.Equal(netscapeComment().Id) {
+			return cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+		}
+	}
+	return false
+}
+
 // netscapeComment is the comment that OpenBMC writes into its certificate.
 func netscapeComment() pkix.Extension {
 	const text = "Generated from OpenBMC service"
@@ -66,9 +82,9 @@ func netscapeComment() pkix.Extension {
 	}
 }
 
-// PinOf is the pin of a certificate: "sha256/" and the base64 SHA-256 of its
+// Pin is the pin of a certificate: "sha256/" and the base64 SHA-256 of its
 // public key (SubjectPublicKeyInfo).
-func PinOf(cert *x509.Certificate) string {
+func Pin(cert *x509.Certificate) string {
 	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
 	return "sha256/" + base64.StdEncoding.EncodeToString(sum[:])
 }

@@ -1,0 +1,83 @@
+package bmcsim
+
+import (
+	"crypto/subtle"
+	"net/http"
+	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+const sessionCookie = "BMCWEB-SESSION"
+
+// browserRoutes are the login that bmcweb has had since before Redfish. They
+// are plain JSON: no OData.
+func browserRoutes() []route {
+	return []route{
+		{path: "/login", do: posts(anyone, browserLogin)},
+		{path: "/logout", do: posts(login, browserLogout)},
+	}
+}
+
+func browserLogin(b *BMC, q *request) reply {
+	v, _, valid := q.action(field{path: "username", need: true}, field{path: "password", need: true})
+	if !valid {
+		return reply{status: http.StatusBadRequest, noOData: true}
+	}
+	user, _ := v.text("username")
+	password, _ := v.text("password")
+	if !b.login(q, user, fleet.NewSecret(password)) {
+		return reply{status: http.StatusUnauthorized}
+	}
+	s, err := b.newSession(q, user)
+	if err != nil {
+		return failure(http.StatusInternalServerError, message("InternalError"))
+	}
+	r := ok(obj{"token": s.Token})
+	r.noOData = true
+	r.set("Set-Cookie", sessionCookie+"="+s.Token+"; Path=/; SameSite=Strict; Secure; HttpOnly")
+	return r
+}
+
+func browserLogout(b *BMC, q *request) reply {
+	b.endSession(q.session)
+	q.dirty = true
+	r := ok(obj{"data": "User '" + q.user + "' logged out", "message": "200 OK", "status": "ok"})
+	r.noOData = true
+	r.set("Set-Cookie", sessionCookie+"=; Path=/; SameSite=Strict; Secure; HttpOnly; expires=Thu, 01 Jan 1970 00:00:00 GMT")
+	return r
+}
+
+// identifyCookie is the login of a browser. What changes something must carry
+// the session's second token in a header, which no other site's page can.
+func (b *BMC) identifyCookie(q *request) {
+	token := ""
+	for part := range strings.SplitSeq(q.header.Get("Cookie"), ";") {
+		if name, value, _ := strings.Cut(strings.TrimSpace(part), "="); name == sessionCookie {
+			token = value
+		}
+	}
+	if token == "" {
+		return
+	}
+	b.identifyToken(q, token)
+	if q.session == nil || q.method == http.MethodGet || q.method == http.MethodHead {
+		return
+	}
+	if subtle.ConstantTimeCompare([]byte(q.session.XSRF), []byte(q.header.Get("X-Xsrf-Token"))) != 1 {
+		q.user, q.role, q.session = "", "", nil
+	}
+}
+
+// XSRF is the token that a browser with this session must show in a header, ""
+// if there is no such session.
+func (b *BMC) XSRF(token string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.state.Sessions {
+		if s.Token == token {
+			return s.XSRF
+		}
+	}
+	return ""
+}

@@ -1,0 +1,322 @@
+package bmcsim
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+)
+
+const (
+	eventServiceURI  = "/redfish/v1/EventService"
+	subscriptionsURI = eventServiceURI + "/Subscriptions"
+	streamURI        = eventServiceURI + "/SSE"
+)
+
+// eventSettings are what a client can change of the event service.
+type eventSettings struct {
+	Enabled  bool
+	Attempts int
+	Interval int // seconds
+}
+
+func eventRoutes() []route {
+	return []route{
+		{path: eventServiceURI, do: map[string]deed{
+			http.MethodGet:   {login, getEventService},
+			http.MethodPatch: {configureManager, patchEventService},
+		}},
+		{path: eventServiceURI + "/Actions/EventService.SubmitTestEvent", do: posts(configureManager, submitTestEvent)},
+		{path: subscriptionsURI, do: map[string]deed{
+			http.MethodGet:  {login, getSubscriptions},
+			http.MethodPost: {configureComponents, postSubscription},
+		}},
+		{path: subscriptionsURI + "/{subscription}", do: map[string]deed{
+			http.MethodGet:    {login, getSubscription},
+			http.MethodPatch:  {configureComponents, patchSubscription},
+			http.MethodDelete: {configureComponents, deleteSubscription},
+		}},
+	}
+}
+
+func registryPrefixes() []string { return []string{"Base", "OpenBMC", "TaskEvent", "HeartbeatEvent"} }
+
+func getEventService(b *BMC, _ *request) reply {
+	set := b.state.Events
+	return ok(obj{
+		"@odata.id": eventServiceURI, "@odata.type": "#EventService.v1_5_0.EventService",
+		"Actions": obj{"#EventService.SubmitTestEvent": obj{
+			"target": eventServiceURI + "/Actions/EventService.SubmitTestEvent",
+		}},
+		"DeliveryRetryAttempts": set.Attempts, "DeliveryRetryIntervalSeconds": set.Interval,
+		"EventFormatTypes": []string{"Event", "MetricReport"}, "Id": "EventService", "Name": "Event Service",
+		"RegistryPrefixes": registryPrefixes(), "ResourceTypes": []string{"Task", "Heartbeat"},
+		"SSEFilterPropertiesSupported": obj{
+			"EventFormatType": true, "MessageId": true, "MetricReportDefinition": true, "OriginResource": false,
+			"RegistryPrefix": true, "ResourceType": false,
+		},
+		"ServerSentEventUri": streamURI, "ServiceEnabled": set.Enabled, "Status": obj{"State": "Enabled"},
+		"Subscriptions": link(subscriptionsURI),
+	})
+}
+
+func patchEventService(b *BMC, q *request) reply {
+	v, r, valid := q.patch(field{path: "ServiceEnabled", kind: boolKind},
+		field{path: "DeliveryRetryAttempts", kind: intKind}, field{path: "DeliveryRetryIntervalSeconds", kind: intKind})
+	if !valid {
+		return r
+	}
+	set := b.state.Events
+	if on, given := v.bool("ServiceEnabled"); given {
+		set.Enabled = on
+	}
+	for _, limit := range []struct {
+		path      string
+		low, high int
+		to        *int
+	}{{"DeliveryRetryAttempts", 1, 3, &set.Attempts}, {"DeliveryRetryIntervalSeconds", 5, 180, &set.Interval}} {
+		n, given := v.int(limit.path)
+		if given && (n < limit.low || n > limit.high) {
+			return badRequest("PropertyValueOutOfRange", strconv.Itoa(n), limit.path)
+		}
+		if given {
+			*limit.to = n
+		}
+	}
+	b.state.Events, q.dirty = set, true
+	b.subscribe()
+	return noContent()
+}
+
+// subscribe tells the hub what the state says.
+func (b *BMC) subscribe() {
+	set := b.state.Events
+	b.hub.Configure(events.Retries{Attempts: set.Attempts, Interval: time.Duration(set.Interval) * time.Second}, b.state.Trust.Roots())
+	if !set.Enabled {
+		b.hub.Subscribe(nil)
+		return
+	}
+	b.hub.Subscribe(b.state.Subscriptions)
+}
+
+// unreachable is called when the retries of a subscription have run out.
+func (b *BMC) unreachable(id, policy string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := b.subscriptionIndex(id)
+	if i < 0 {
+		return
+	}
+	b.state.Subscriptions = slices.Clone(b.state.Subscriptions)
+	if policy == events.Suspend {
+		b.state.Subscriptions[i].Suspended = true
+	} else {
+		b.state.Subscriptions = slices.Delete(b.state.Subscriptions, i, i+1)
+	}
+	b.subscribe()
+	_ = b.state.save(b.cfg.StateFile) // nobody asked; the next change tries again
+}
+
+func (b *BMC) subscriptionIndex(id string) int {
+	return slices.IndexFunc(b.state.Subscriptions, func(s events.Subscription) bool { return s.ID == id })
+}
+
+func submitTestEvent(b *BMC, q *request) reply {
+	v, r, valid := q.action(field{path: "EventId"}, field{path: "EventTimestamp"}, field{path: "Message"},
+		field{path: "MessageArgs", kind: textsKind}, field{path: "MessageId"}, field{path: "OriginOfCondition"},
+		field{path: "Severity"}, field{path: "EventGroupId", kind: intKind})
+	if !valid {
+		return r
+	}
+	b.hub.Tell(func(id int) events.Event { return events.Test(id, v) })
+	return noContent()
+}
+
+func getSubscriptions(b *BMC, _ *request) reply {
+	ids := b.hub.Streams()
+	for _, s := range b.state.Subscriptions {
+		ids = append(ids, s.ID)
+	}
+	slices.Sort(ids)
+	return collection(subscriptionsURI, "EventDestinationCollection", "Event Destination Collections", ids, nil)
+}
+
+func getSubscription(b *BMC, q *request) reply {
+	id := q.args["subscription"]
+	if slices.Contains(b.hub.Streams(), id) {
+		return ok(subscriptionBody(events.Subscription{ID: id, Policy: events.Terminate, Verify: true}, "SSE"))
+	}
+	i := b.subscriptionIndex(id)
+	if i < 0 {
+		return notFound("EventDestination", id)
+	}
+	return ok(subscriptionBody(b.state.Subscriptions[i], "RedfishEvent"))
+}
+
+// subscriptionBody shows no value of HttpHeaders: they may hold secrets.
+func subscriptionBody(s events.Subscription, kind string) obj {
+	return obj{
+		"@odata.id": subscriptionsURI + "/" + s.ID, "@odata.type": "#EventDestination.v1_14_1.EventDestination",
+		"Context": s.Context, "DeliveryRetryPolicy": s.Policy, "Destination": s.Destination, "EventFormatType": "Event",
+		"HeartbeatIntervalMinutes": 10, "HttpHeaders": []obj{}, "Id": s.ID, "MessageIds": orEmpty(s.MessageIDs),
+		"MetricReportDefinitions": []obj{}, "Name": "Event Destination " + s.ID, "Protocol": "Redfish",
+		"RegistryPrefixes": orEmpty(s.Prefixes), "ResourceTypes": []string{}, "SendHeartbeat": false,
+		"SubscriptionType": kind, "VerifyCertificate": s.Verify,
+	}
+}
+
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+func postSubscription(b *BMC, q *request) reply {
+	v, r, valid := q.patch(
+		field{path: "Destination", need: true}, field{path: "Protocol", need: true}, field{path: "Context"},
+		field{path: "DeliveryRetryPolicy"}, field{path: "EventFormatType"}, field{path: "SubscriptionType"},
+		field{path: "HttpHeaders", kind: objectsKind}, field{path: "MessageIds", kind: textsKind},
+		field{path: "RegistryPrefixes", kind: textsKind}, field{path: "ResourceTypes", kind: textsKind},
+		field{path: "MetricReportDefinitions", kind: objectsKind}, field{path: "OriginResources", kind: objectsKind},
+		field{path: "VerifyCertificate", kind: boolKind}, field{path: "SendHeartbeat", kind: boolKind},
+		field{path: "HeartbeatIntervalMinutes", kind: intKind},
+	)
+	if !valid {
+		return r
+	}
+	if len(b.state.Subscriptions)+len(b.hub.Streams()) >= events.MaxSubscriptions {
+		return failure(http.StatusServiceUnavailable, message("EventSubscriptionLimitExceeded"))
+	}
+	s := events.Subscription{Policy: events.Terminate, Verify: true}
+	if refusal := refuseSubscription(v); refusal != nil {
+		return *refusal
+	}
+	s.Destination, _ = v.text("Destination")
+	s.MessageIDs, _ = v["MessageIds"].([]string)
+	s.Prefixes, _ = v["RegistryPrefixes"].([]string)
+	s.Headers = headersOf(v)
+	apply(&s, v)
+	var err error
+	if s.ID, err = b.randomID(); err != nil {
+		return failure(http.StatusInternalServerError, message("InternalError"))
+	}
+	b.state.Subscriptions = append(slices.Clone(b.state.Subscriptions), s)
+	b.subscribe()
+	q.dirty = true
+	r = note(http.StatusCreated, "Created")
+	r.set("Location", subscriptionsURI+"/"+s.ID)
+	return r
+}
+
+func headersOf(v values) (list []map[string]string) {
+	sets, _ := v["HttpHeaders"].([]obj)
+	for _, set := range sets {
+		plain := map[string]string{}
+		for name, value := range set {
+			plain[name] = text(value)
+		}
+		list = append(list, plain)
+	}
+	return list
+}
+
+// refuseSubscription are the values that OpenBMC does not take. A plain HTTP
+// destination is none of them.
+func refuseSubscription(v values) *reply {
+	destination, _ := v.text("Destination")
+	protocol, _ := v.text("Protocol")
+	format, formatted := v.text("EventFormatType")
+	kind, typed := v.text("SubscriptionType")
+	prefixes, _ := v["RegistryPrefixes"].([]string)
+	unknown := slices.IndexFunc(prefixes, func(p string) bool { return !slices.Contains(registryPrefixes(), p) })
+	u, err := url.Parse(destination)
+	var r reply
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		r = badRequest("PropertyValueFormatError", quoted(destination), "Destination")
+	case protocol != "Redfish":
+		r = badRequest("PropertyValueNotInList", quoted(protocol), "Protocol")
+	case formatted && format != "Event" && format != "MetricReport":
+		r = badRequest("PropertyValueNotInList", quoted(format), "EventFormatType")
+	case typed && kind != "RedfishEvent":
+		r = badRequest("PropertyValueNotInList", quoted(kind), "SubscriptionType")
+	case unknown >= 0:
+		r = badRequest("PropertyValueNotInList", quoted(prefixes[unknown]), "RegistryPrefixes")
+	default:
+		return refusePolicy(v)
+	}
+	return &r
+}
+
+func refusePolicy(v values) *reply {
+	policy, given := v.text("DeliveryRetryPolicy")
+	if !given || slices.Contains([]string{events.Terminate, events.Suspend, events.Forever}, policy) {
+		return nil
+	}
+	r := badRequest("PropertyValueNotInList", quoted(policy), "DeliveryRetryPolicy")
+	return &r
+}
+
+// apply takes over what can also be changed later.
+func apply(s *events.Subscription, v values) {
+	if text, given := v.text("Context"); given {
+		s.Context = text
+	}
+	if text, given := v.text("DeliveryRetryPolicy"); given {
+		s.Policy, s.Suspended = text, false
+	}
+	if on, given := v.bool("VerifyCertificate"); given {
+		s.Verify = on
+	}
+}
+
+// randomID is a number of 32 bits, as OpenBMC names subscriptions.
+func (b *BMC) randomID() (string, error) {
+	var n [4]byte
+	if _, err := io.ReadFull(b.cfg.Rand, n[:]); err != nil {
+		return "", fmt.Errorf("make an id: %w", err)
+	}
+	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(n[:])), 10), nil
+}
+
+func patchSubscription(b *BMC, q *request) reply {
+	i := b.subscriptionIndex(q.args["subscription"])
+	if i < 0 {
+		return notFound("EventDestination", q.args["subscription"])
+	}
+	v, r, valid := q.patch(field{path: "Context"}, field{path: "DeliveryRetryPolicy"},
+		field{path: "VerifyCertificate", kind: boolKind}, field{path: "HttpHeaders", kind: objectsKind},
+		field{path: "SendHeartbeat", kind: boolKind}, field{path: "HeartbeatIntervalMinutes", kind: intKind})
+	if !valid {
+		return r
+	}
+	if refusal := refusePolicy(v); refusal != nil {
+		return *refusal
+	}
+	b.state.Subscriptions = slices.Clone(b.state.Subscriptions)
+	apply(&b.state.Subscriptions[i], v)
+	if headers := headersOf(v); headers != nil {
+		b.state.Subscriptions[i].Headers = headers
+	}
+	b.subscribe()
+	q.dirty = true
+	return reply{status: http.StatusOK}
+}
+
+func deleteSubscription(b *BMC, q *request) reply {
+	i := b.subscriptionIndex(q.args["subscription"])
+	if i < 0 {
+		return notFound("EventDestination", q.args["subscription"])
+	}
+	b.state.Subscriptions = slices.Delete(slices.Clone(b.state.Subscriptions), i, i+1)
+	b.subscribe()
+	q.dirty = true
+	return success()
+}

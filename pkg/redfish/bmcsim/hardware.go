@@ -1,0 +1,186 @@
+package bmcsim
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+)
+
+const (
+	pcieURI  = systemURI + "/PCIeDevices"
+	boardURI = "/redfish/v1/Chassis/motherboard"
+)
+
+// hardwareRoutes are cards, cores and what a rack server has none of.
+func hardwareRoutes() []route {
+	const system = "/redfish/v1/Systems/{system}"
+	empty := func(uri, kind, name string, extra obj) map[string]deed {
+		return gets(func(*BMC, *request) reply { return collection(uri, kind, name, nil, extra) })
+	}
+	return []route{
+		{path: system + "/PCIeDevices", schema: "PCIeDeviceCollection/PCIeDeviceCollection", do: gets(getCards)},
+		{path: system + "/PCIeDevices/{card}", schema: "PCIeDevice/PCIeDevice", linkEarly: true, do: gets(getCard)},
+		{path: system + "/PCIeDevices/{card}/PCIeFunctions", schema: "PCIeFunctionCollection/PCIeFunctionCollection", do: gets(getCardFunctions)},
+		{path: system + "/Processors/{cpu}/SubProcessors", head: true, schema: "ProcessorCollection/ProcessorCollection", do: gets(getCores)},
+		{path: "/redfish/v1/Cables", do: empty("/redfish/v1/Cables", "CableCollection", "Cable Collection",
+			obj{"Description": "Collection of Cable Entries"})},
+		{path: "/redfish/v1/Fabrics", do: gets(fixedCollection("/redfish/v1/Fabrics", "FabricCollection", "Fabric Collection"))},
+		{path: "/redfish/v1/TelemetryService", do: gets(getTelemetry)},
+		{path: "/redfish/v1/TelemetryService/MetricReportDefinitions", do: empty("/redfish/v1/TelemetryService/MetricReportDefinitions",
+			"MetricReportDefinitionCollection", "Metric Definition Collection", nil)},
+		{path: "/redfish/v1/TelemetryService/MetricReports", do: empty("/redfish/v1/TelemetryService/MetricReports",
+			"MetricReportCollection", "Metric Report Collection", nil)},
+		{path: "/redfish/v1/TelemetryService/Triggers", do: empty("/redfish/v1/TelemetryService/Triggers",
+			"TriggersCollection", "Triggers Collection", nil)},
+	}
+}
+
+// boardRoutes is a chassis inside the chassis. It must come before the others,
+// whose paths match it too.
+func boardRoutes() []route {
+	return []route{
+		{path: boardURI, do: map[string]deed{
+			http.MethodGet:   {login, getBoard},
+			http.MethodPatch: {configureComponents, patchChassis},
+		}},
+	}
+}
+
+func (b *BMC) cards() []string {
+	ids := make([]string, len(b.cfg.PCIe))
+	for i, c := range b.cfg.PCIe {
+		ids[i] = c.ID
+	}
+	return ids
+}
+
+func getCards(b *BMC, _ *request) reply {
+	return collection(pcieURI, "PCIeDeviceCollection", "PCIe Device Collection", b.cards(), obj{"Description": "Collection of PCIe Devices"})
+}
+
+func (b *BMC) cardIndex(q *request) int {
+	return slices.IndexFunc(b.cfg.PCIe, func(c PCIe) bool { return c.ID == q.args["card"] })
+}
+
+func getCard(b *BMC, q *request) reply {
+	i := b.cardIndex(q)
+	if i < 0 {
+		return notFound("PCIeDevice", q.args["card"])
+	}
+	c := b.cfg.PCIe[i]
+	return ok(obj{
+		"@odata.id": pcieURI + "/" + c.ID, "@odata.type": "#PCIeDevice.v1_19_0.PCIeDevice", "DeviceType": "SingleFunction",
+		"Id": c.ID, "Manufacturer": c.Manufacturer, "Model": c.Model, "Name": "PCIe Device",
+		"PCIeFunctions": link(pcieURI + "/" + c.ID + "/PCIeFunctions"),
+		"PCIeInterface": obj{"LanesInUse": 16, "MaxLanes": 16, "MaxPCIeType": "Gen4", "PCIeType": "Gen4"},
+		"PartNumber":    c.Part, "SerialNumber": b.part("PCI", i), "Status": enabled(),
+	})
+}
+
+func getCardFunctions(b *BMC, q *request) reply {
+	id := q.args["card"]
+	if b.cardIndex(q) < 0 {
+		return notFound("PCIeDevice", id)
+	}
+	return collection(pcieURI+"/"+id+"/PCIeFunctions", "PCIeFunctionCollection", "PCIe Function Collection", nil,
+		obj{"Description": "Collection of PCIe Functions for PCIe Device " + id})
+}
+
+func getCores(b *BMC, q *request) reply {
+	id := q.args["cpu"]
+	if !slices.Contains(numbered("cpu", b.cfg.CPUs), id) {
+		return notFound("Processor", id)
+	}
+	return collection(processorsURI+"/"+id+"/SubProcessors", "ProcessorCollection", "SubProcessor Collection", nil, nil)
+}
+
+func getBoard(b *BMC, _ *request) reply {
+	at := func(name string) obj { return link(boardURI + "/" + name) }
+	return ok(obj{
+		"@odata.id": boardURI, "@odata.type": "#Chassis.v1_22_0.Chassis",
+		"Actions": obj{"#Chassis.Reset": obj{
+			"@Redfish.ActionInfo": boardURI + "/ResetActionInfo", "target": boardURI + "/Actions/Chassis.Reset",
+		}},
+		"Assembly": at("Assembly"), "ChassisType": "RackMount", "EnvironmentMetrics": at("EnvironmentMetrics"), "Id": "motherboard",
+		"Links": obj{
+			"ComputerSystems": []obj{link(systemURI)}, "ContainedBy": link(chassisURI), "ManagedBy": []obj{link(managerURI)},
+			"Processors": []obj{}, "Processors@odata.count": 0,
+		},
+		"Manufacturer": b.cfg.Manufacturer, "Model": "SIM-MB-1", "Name": "motherboard", "NetworkAdapters": at("NetworkAdapters"),
+		"PartNumber": "SIM-MB-0001", "PowerState": b.chassisPower(), "PowerSubsystem": at("PowerSubsystem"),
+		"Sensors": at("Sensors"), "SerialNumber": b.part("MB", 0), "Status": obj{"State": "Enabled"}, "ThermalSubsystem": at("ThermalSubsystem"),
+	})
+}
+
+func getTelemetry(*BMC, *request) reply {
+	const uri = "/redfish/v1/TelemetryService"
+	return ok(obj{
+		"@odata.id": uri, "@odata.type": "#TelemetryService.v1_2_1.TelemetryService", "Id": "TelemetryService",
+		"MetricReportDefinitions": link(uri + "/MetricReportDefinitions"), "MetricReports": link(uri + "/MetricReports"),
+		"Name": "Telemetry Service", "Status": obj{"State": "Absent"}, "Triggers": link(uri + "/Triggers"),
+	})
+}
+
+// hostLogRoutes are what the host said while it booted.
+func hostLogRoutes() []route {
+	const system = "/redfish/v1/Systems/{system}/LogServices"
+	return []route{
+		{path: system + "/HostLogger", do: gets(getHostLogger)},
+		{path: system + "/HostLogger/Entries", do: gets(noEntries(systemLogsURI+"/HostLogger", "HostLogger"))},
+		{path: system + "/PostCodes", do: gets(getPostCodes)},
+		{path: system + "/PostCodes/Entries", do: gets(getPostCodeEntries)},
+		{path: system + "/PostCodes/Entries/{entry}", do: gets(getPostCode)},
+	}
+}
+
+func getHostLogger(*BMC, *request) reply {
+	const uri = systemLogsURI + "/HostLogger"
+	return ok(obj{
+		"@odata.id": uri, "@odata.type": "#LogService.v1_2_0.LogService", "Description": "Host Logger Service",
+		"Entries": link(uri + "/Entries"), "Id": "HostLogger", "Name": "Host Logger Service",
+	})
+}
+
+const postCodesURI = systemLogsURI + "/PostCodes"
+
+func getPostCodes(b *BMC, q *request) reply {
+	return ok(obj{
+		"@odata.id": postCodesURI, "@odata.type": "#LogService.v1_2_0.LogService",
+		"Actions":  obj{"#LogService.ClearLog": obj{"target": postCodesURI + "/Actions/LogService.ClearLog"}},
+		"DateTime": b.stamp(q.now, seconds), "DateTimeLocalOffset": "+00:00", "Description": "POST Code Log Service",
+		"Entries": link(postCodesURI + "/Entries"), "Id": "PostCodes", "Name": "POST Code Log Service", "OverWritePolicy": "WrapsWhenFull",
+	})
+}
+
+// postCodes are those of the last boot; a host that is off shows none.
+func (b *BMC) postCodes() []obj {
+	entries := []obj{}
+	if !b.power().on() {
+		return entries
+	}
+	for i, code := range []string{"0x01", "0x15", "0x2B", "0x4F", "0x92", "0xA0"} {
+		id, offset := "B1-"+strconv.Itoa(i+1), "0."+strconv.Itoa(i)+"000"
+		entries = append(entries, obj{
+			"@odata.id": postCodesURI + "/Entries/" + id, "@odata.type": "#LogEntry.v1_9_0.LogEntry",
+			"Created": b.stamp(b.state.LastReset, microseconds), "EntryType": "Event", "Id": id,
+			"Message":     "Boot Count: 1; Time Stamp Offset: " + offset + " seconds; POST Code: " + code,
+			"MessageArgs": []string{"1", offset, code}, "MessageId": "OpenBMC.0.2.BIOSPOSTCode",
+			"Name": "POST Code Log Entry", "Severity": severityOK,
+		})
+	}
+	return entries
+}
+
+func getPostCodeEntries(b *BMC, _ *request) reply {
+	return collectionOf(postCodesURI+"/Entries", "LogEntryCollection", "POST Code Log Entries", b.postCodes(),
+		obj{"Description": "Collection of POST Code Log Entries"})
+}
+
+func getPostCode(b *BMC, q *request) reply {
+	for _, e := range b.postCodes() {
+		if e["Id"] == q.args["entry"] {
+			return ok(e)
+		}
+	}
+	return notFound("LogEntry", q.args["entry"])
+}
