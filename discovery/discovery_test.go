@@ -27,8 +27,12 @@ func TestOneBMCWithTwoAddresses(t *testing.T) {
 		{
 			Pin: "sha256/five", Addresses: []string{"[fe80::5%eth1]:443", "10.0.0.5:443"},
 			Found: []string{"mdns", "static"}, Names: []string{"bmc-5"}, Seen: at(time.Second),
+			Odd: []string{"2 BMCs claim the name bmc-5"},
 		},
-		{Pin: "sha256/six", Addresses: []string{"10.0.0.6:443"}, Found: []string{"mdns"}, Names: []string{"bmc-5"}, Seen: at(2 * time.Second)},
+		{
+			Pin: "sha256/six", Addresses: []string{"10.0.0.6:443"}, Found: []string{"mdns"}, Names: []string{"bmc-5"}, Seen: at(2 * time.Second),
+			Odd: []string{"2 BMCs claim the name bmc-5"},
+		},
 	}
 	if diff := cmp.Diff(want, table.Candidates()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -121,5 +125,22 @@ func TestAFloodChangesNothing(t *testing.T) {
 	}
 	if !table.See(at(discovery.Expiry+time.Second), discovery.Sighting{Address: "10.9.9.9:443", Found: "mdns"}) {
 		t.Error("after the flood there is no room again")
+	}
+}
+
+func TestExplain(t *testing.T) {
+	var table discovery.Table
+	for i, found := range []string{"mdns", "static", "mdns"} {
+		table.See(at(0), discovery.Sighting{Address: fmt.Sprintf("10.0.0.%d:443", i), Found: found})
+	}
+	table.See(at(time.Second), discovery.Sighting{Address: "10.0.0.0:443", Found: "static"})
+	table.Probed(at(time.Second), "10.0.0.0:443", "sha256/zero", nil)
+	table.Probed(at(2*time.Second), "10.0.0.1:443", "", errors.New("connection refused"))
+	want := `10.0.0.0:443: found by mdns and static 4s ago, answers with key sha256/zero
+10.0.0.1:443: found by static 5s ago, did not answer 3s ago: connection refused
+10.0.0.2:443: found by mdns 5s ago, is being asked for its key
+`
+	if diff := cmp.Diff(want, table.Explain(at(5*time.Second))); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
