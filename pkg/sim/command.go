@@ -20,6 +20,7 @@ import (
 func Command() *cobra.Command {
 	var nodes int
 	var latency time.Duration
+	var knobs bmcsim.Config
 	cmd := &cobra.Command{
 		Use:     "sim",
 		GroupID: cli.GroupRun,
@@ -44,13 +45,27 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 				}
 				specs = Racks(nodes)
 			}
-			return runRack(cmd, Config{Dir: stateDir(cmd), Specs: specs, Latency: latency})
+			return runRack(cmd, Config{Dir: stateDir(cmd), Specs: specs, Latency: latency, Tune: tuneTo(knobs)})
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 0, "run `N` like servers, r01-u01 and so on, instead of the example rack")
 	cmd.Flags().DurationVar(&latency, "latency", 0, "add `TIME` to every request, for example 50ms")
+	cmd.Flags().DurationVar(&knobs.FailDelay, "fail-delay", 0, "block a BMC for `TIME` at every failed login, real ones: 2s")
+	cmd.Flags().DurationVar(&knobs.ResetTime, "reset-time", 0, "take a BMC away for `TIME` when it is reset, real ones: 3m")
+	cmd.Flags().IntVar(&knobs.Concurrency, "concurrency", 0, "let a BMC work on `N` requests at once, 0 for any number")
+	cmd.Flags().BoolVar(&knobs.Epoch, "epoch", false, "start the clocks of new BMCs in 1970")
+	cmd.Flags().BoolVar(&knobs.Expand, "expand", false, "let the BMCs understand $expand")
+	cmd.Flags().BoolVar(&knobs.WebUI, "web-ui", false, "ask no client for a certificate, as a build with the web interface")
 	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), statsCommand(), nodesCommand())
 	return cmd
+}
+
+// tuneTo sets what the flags say, for every BMC.
+func tuneTo(k bmcsim.Config) func(*bmcsim.Config) {
+	return func(c *bmcsim.Config) {
+		c.FailDelay, c.ResetTime, c.Concurrency = k.FailDelay, k.ResetTime, k.Concurrency
+		c.Epoch, c.Expand, c.WebUI = k.Epoch, k.Expand, k.WebUI
+	}
 }
 
 // maxNodes is as many BMCs as one process should listen for.

@@ -25,7 +25,9 @@ type Config struct {
 	Dir     string // of the state; made if it is not there
 	Specs   []Spec
 	Latency time.Duration // added to every request of every BMC
-	Quiet   bool          // announce nothing over mDNS
+	// Tune changes the behaviour of every BMC; nil: not at all.
+	Tune  func(*bmcsim.Config)
+	Quiet bool // announce nothing over mDNS
 }
 
 // Rack is a set of running BMCs. Its methods are safe for concurrent use.
@@ -100,6 +102,9 @@ func (r *Rack) add(ctx context.Context, cfg Config, s Spec, ports map[fleet.Node
 		c.Hostname = strings.ToLower(string(s.Name))
 	}
 	c.Latency += cfg.Latency
+	if cfg.Tune != nil {
+		cfg.Tune(&c)
+	}
 	c.StateFile = filepath.Join(cfg.Dir, "sim", string(s.Name)+".json")
 	bmc, err := bmcsim.New(c)
 	if err != nil {

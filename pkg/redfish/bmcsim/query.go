@@ -15,13 +15,14 @@ type query struct {
 	top    int      // -1: all
 	skip   int
 	paging bool // $top or $skip was given
+	expand expansion
 }
 
 var selectable = regexp.MustCompile(`^[A-Za-z@#][A-Za-z0-9@#._]*(/[A-Za-z@#][A-Za-z0-9@#._]*)*$`)
 
 // parseQuery understands what bmcweb does: only, $select, $top and $skip. All
 // else with a dollar is refused with 501, and anything without is ignored.
-func parseQuery(raw string) (query, *reply) {
+func parseQuery(raw string, expand bool) (query, *reply) {
 	q := query{top: -1}
 	for part := range strings.SplitSeq(raw, "&") {
 		key, value, _ := strings.Cut(part, "=")
@@ -41,6 +42,12 @@ func parseQuery(raw string) (query, *reply) {
 		case "$skip":
 			q.skip, valid = count(value)
 			q.paging = true
+		case "$expand":
+			if !expand {
+				valid, status = false, http.StatusNotImplemented
+				break
+			}
+			q.expand, valid = parseExpand(value)
 		default:
 			valid, status = !strings.HasPrefix(key, "$"), http.StatusNotImplemented
 		}

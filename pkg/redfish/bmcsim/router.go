@@ -251,7 +251,7 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if r := b.precondition(q, rt); r != nil {
 		return *r
 	}
-	parsed, bad := parseQuery(q.args["query"])
+	parsed, bad := parseQuery(q.args["query"], b.cfg.Expand)
 	if bad != nil {
 		return *bad
 	}
@@ -309,6 +309,9 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 		q.query.page(o)
 		if b.cfg.DBusLog && o["@odata.id"] == eventsURI {
 			delete(o, "Members@odata.nextLink") // this log does not page
+		}
+		if q.query.expand.levels > 0 {
+			o, _ = b.expand(q, o, q.query.expand, false).(obj)
 		}
 		r.body = q.query.selected(o)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -34,9 +35,9 @@ func TestADifferenceFails(t *testing.T) {
 	zipped := gzip.NewWriter(&packed)
 	archive := tar.NewWriter(zipped)
 	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
+		text, unread := os.ReadFile(name)
+		if unread != nil {
+			t.Fatal(unread)
 		}
 		text = bytes.Replace(text, []byte("with the invalid parameter Jump"), []byte("with a parameter"), 1)
 		h := &tar.Header{Name: "cases/" + filepath.Base(name), Mode: 0o600, Size: int64(len(text)), Typeflag: tar.TypeReg}
@@ -47,10 +48,7 @@ func TestADifferenceFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := archive.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := zipped.Close(); err != nil {
+	if err = errors.Join(archive.Close(), zipped.Close()); err != nil {
 		t.Fatal(err)
 	}
 	source := filepath.Join(t.TempDir(), "cases.tar.gz")
