@@ -3,13 +3,15 @@
 
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
+FUZZMORE ?= 3s
 PKGS     ?= ./...
+TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## build Chiba, start a simulated rack, play the main job once, stay up
 	bin/chiba dev --demo
@@ -45,14 +47,23 @@ TRANSCRIPTS ?= $(or $(wildcard ../shared/data/openbmc-transcripts.tar.gz),pkg/re
 conformance: ## replay TRANSCRIPTS against the simulator, over TLS
 	@go run ./pkg/redfish/bmcsim/conformance $(TRANSCRIPTS)
 
-fuzz: ## fuzz what parses hostile input, FUZZTIME each
+fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
-	go test -run '^$$' -fuzz '^FuzzRequest$$' -fuzztime $(FUZZTIME) ./pkg/redfish/bmcsim
-	go test -run '^$$' -fuzz '^FuzzInstall$$' -fuzztime $(FUZZTIME) ./pkg/redfish/bmcsim/certs
+	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzInstall:pkg/redfish/bmcsim/certs FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
+		FuzzOpen:trust/seal FuzzApply:coordinator/state FuzzTarget:pkg/ctl FuzzJoinXML:pkg/ctl FuzzJoinJSON:pkg/ctl \
+		FuzzOf:pkg/redfish/inventory; do \
+		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
 
-bench: ## benchmarks beside the code
+bench: build ## what Chiba and others need for a simulated rack, against the goals
+	bin/chiba bench
+
+bench-code: ## benchmarks beside the code
 	go test -run '^$$' -bench . -benchmem $(PKGS)
+
+crawl-report: ## what is found in recorded trees of real BMCs: TREES=DIR or FILE.tar.gz
+	@if test -e "$(TREES)"; then CHIBA_TREES="$(abspath $(TREES))" go test -count=1 -v -run '^TestRecordedTrees$$' ./pkg/redfish/inventory; \
+	else echo "crawl-report: there is nothing at $(TREES): name a folder or a .tar.gz with TREES="; fi
 
 clean: ## remove what make built
 	rm -rf bin

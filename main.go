@@ -11,6 +11,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent"
 	"github.com/chiba-mesh/chiba/coordinator"
+	"github.com/chiba-mesh/chiba/e2e/bench"
 	"github.com/chiba-mesh/chiba/e2e/dev"
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/ctl"
@@ -27,7 +28,7 @@ func command() *cobra.Command {
 	}
 	root := cli.NewRoot()
 	root.AddCommand(ctl.Commands()...)
-	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), sim.Command())
+	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), sim.Command(), bench.Command())
 	return root
 }
 

@@ -121,12 +121,14 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.runs.init()
 	a.open = a.openLane
-	a.vault = &vault{spool: disk, key: key, first: func(name fleet.NodeName) (Login, bool) {
+	a.vault = &vault{spool: disk, key: key, entry: func(name fleet.NodeName) (Entry, bool) {
 		n := a.byName[name]
 		if n == nil {
-			return Login{}, false
+			return Entry{}, false
 		}
-		return cfg.loginOf(n.entry), true
+		e := n.entry
+		e.Login = cfg.loginOf(e)
+		return e, true
 	}}
 	for _, e := range cfg.Nodes {
 		n := newNode(e, cfg.Rack, cfg.Site)

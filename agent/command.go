@@ -2,37 +2,39 @@ package agent
 
 import (
 	"errors"
+	"log/slog"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/cli"
 )
 
 // Command is `chiba agent`. It runs until its context ends, which is no error.
 func Command() *cobra.Command {
 	var config, state string
+	var verbose bool
 	cmd := &cobra.Command{
-		Use:   "agent (--config FILE | --state DIR)",
-		Short: "Run the agent of a rack",
+		Use:     "agent (--config FILE | --state DIR)",
+		GroupID: cli.GroupRun,
+		Short:   "run the agent of a rack",
 		Long: `Run the agent of a rack: it finds the BMCs of its catalogue, watches the standing
-rules, and does the rack's part of every run, also while it reaches no coordinator.`,
-		Args: cobra.NoArgs,
+rules, and does the rack's part of every run, also while it reaches no coordinator.
+
+It logs to stderr and ends with SIGINT or SIGTERM, after it has logged out from
+every BMC. deploy/agent.yaml shows every field of its configuration.`,
+		Example: "  chiba agent --config /etc/chiba/agent.yaml\n  chiba agent --state .chiba/agent --verbose",
+		Args:    cli.Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (config == "") == (state == "") {
-				return fault.New(fault.BadInput, "", "either --config or --state is needed").
-					WithHint("chiba agent --state DIR reads DIR/" + ConfigFile)
-			}
-			if config == "" {
-				config = filepath.Join(state, ConfigFile)
-			}
-			cfg, err := ReadConfig(config)
+			cfg, err := configOf(config, state)
 			if err != nil {
 				return err
 			}
-			if state != "" {
-				cfg.State = state
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
 			}
+			cfg.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 			a, err := New(cfg)
 			if err != nil {
 				return err
@@ -43,7 +45,26 @@ rules, and does the rack's part of every run, also while it reaches no coordinat
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&config, "config", "", "configuration file")
-	cmd.Flags().StringVar(&state, "state", "", "directory with "+ConfigFile+", the credentials and the spool")
+	flags := cmd.Flags()
+	flags.StringVar(&config, "config", "", "configuration `file`")
+	flags.StringVar(&state, "state", "", "`directory` with "+ConfigFile+", the credentials and the spool")
+	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
+}
+
+// configOf is the configuration that the flags name: a file, or a state directory
+// that holds one.
+func configOf(file, state string) (Config, error) {
+	if (file == "") == (state == "") {
+		return Config{}, cli.UsageError("chiba agent needs either --config or --state",
+			"chiba agent --state DIR reads DIR/"+ConfigFile)
+	}
+	if file == "" {
+		file = filepath.Join(state, ConfigFile)
+	}
+	cfg, err := ReadConfig(file)
+	if err == nil && state != "" {
+		cfg.State = state
+	}
+	return cfg, err
 }

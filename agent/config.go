@@ -79,7 +79,7 @@ func ReadConfig(path string) (Config, error) {
 	const op = "read configuration"
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return Config{}, fault.Wrap(fault.BadInput, op, err)
+		return Config{}, fault.New(fault.BadInput, op, err.Error()).WithHint("the documentation has a sample: deploy/agent.yaml")
 	}
 	var c Config
 	err = yaml.NewDecoder(bytes.NewReader(raw), yaml.Strict()).Decode(&c)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -91,17 +92,44 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 		return nil
 	}
 	next := a.wanted(d.GetScripts())
-	full := a.spool.Full()
+	fresh, err := a.unknownRuns(d.GetRuns())
+	if err != nil {
+		return err
+	}
+	if full := a.spool.Full(); full != nil && len(fresh) > 0 {
+		a.log.Error("new runs wait", obs.Err, full, obs.Count, len(fresh))
+		fresh = nil
+	}
+	if err := a.keepDesired(d, next, fresh); err != nil {
+		return err
+	}
+	a.runs.only(d.GetRuns())
+	return nil
+}
+
+// keepDesired puts a desired state into force, if it differs from the one that is.
+func (a *Agent) keepDesired(d *pb.Desired, next map[string]*script, fresh []*pb.Run) error {
+	s := &a.standing
+	s.mu.Lock()
+	revision, have := s.revision, s.scripts
+	s.mu.Unlock()
+	if revision == d.GetRevision() && len(fresh) == 0 && maps.Equal(have, next) {
+		return nil
+	}
 	err := a.spool.Update(func(tx *spool.Tx) error {
-		tx.DeleteAll(spool.Scripts, "")
+		for name := range have {
+			if next[name] == nil {
+				tx.Delete(spool.Scripts, name)
+			}
+		}
 		for name, s := range next {
-			tx.PutMessage(spool.Scripts, name, s.Script)
+			if have[name] != s {
+				tx.PutMessage(spool.Scripts, name, s.Script)
+			}
 		}
 		tx.Put(spool.Notes, keyRevision, binary.BigEndian.AppendUint64(nil, d.GetRevision()))
-		for _, r := range d.GetRuns() {
-			if full == nil && !tx.Has(spool.Finished, r.GetId()) && !tx.Has(spool.Runs, r.GetId()) {
-				tx.PutMessage(spool.Runs, r.GetId(), r)
-			}
+		for _, r := range fresh {
+			tx.PutMessage(spool.Runs, runKey(r), r)
 		}
 		a.tidy(tx, d.GetRuns())
 		return nil
@@ -109,15 +137,24 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 	if err != nil {
 		return err
 	}
-	if full != nil && len(d.GetRuns()) > 0 {
-		a.log.Error("new runs wait", obs.Err, full, obs.Count, len(d.GetRuns()))
-	}
-	a.standing.mu.Lock()
-	a.standing.revision, a.standing.scripts = d.GetRevision(), next
-	a.standing.mu.Unlock()
-	a.runs.only(d.GetRuns())
+	s.mu.Lock()
+	s.revision, s.scripts = d.GetRevision(), next
+	s.mu.Unlock()
 	a.retarget()
 	return nil
+}
+
+// unknownRuns are those that are neither accepted nor finished here.
+func (a *Agent) unknownRuns(listed []*pb.Run) (fresh []*pb.Run, err error) {
+	err = a.spool.View(func(tx *spool.Tx) error {
+		for _, r := range listed {
+			if !tx.Has(spool.Finished, runKey(r)) && !tx.Has(spool.Runs, runKey(r)) {
+				fresh = append(fresh, r)
+			}
+		}
+		return nil
+	})
+	return fresh, err
 }
 
 // lags reports whether revision is older than ours, for the first times.
@@ -156,14 +193,14 @@ func (a *Agent) wanted(scripts []*pb.Script) map[string]*script {
 // tidy forgets the ends of runs that nobody lists any longer.
 func (a *Agent) tidy(tx *spool.Tx, listed []*pb.Run) {
 	var old []string
-	for id := range tx.All(spool.Finished, "") {
-		isListed := slices.ContainsFunc(listed, func(r *pb.Run) bool { return r.GetId() == id })
-		if !isListed && a.now().Sub(tx.Time(spool.Finished, id)) > finishedFor {
-			old = append(old, id)
+	for key := range tx.All(spool.Finished, "") {
+		isListed := slices.ContainsFunc(listed, func(r *pb.Run) bool { return runKey(r) == key })
+		if !isListed && a.now().Sub(tx.Time(spool.Finished, key)) > finishedFor {
+			old = append(old, key)
 		}
 	}
-	for _, id := range old {
-		tx.Delete(spool.Finished, id)
+	for _, key := range old {
+		tx.Delete(spool.Finished, key)
 	}
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"testing"
 	"testing/synctest"
 
@@ -61,5 +62,45 @@ func TestOlderState(t *testing.T) {
 		}
 		w.desire(&pb.Desired{Revision: 4})
 		w.expectHave(4, map[string]string{})
+	})
+}
+
+// Agents pull every minute; what they have already costs their disks nothing.
+func TestNothingNewWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		defer w.stop()
+		state := func(revision uint64) *pb.Desired {
+			return &pb.Desired{
+				Revision: revision, Scripts: []*pb.Script{standingScript("a", "d1", quiet)},
+				Runs: []*pb.Run{{Id: "R1", File: "s.scl", Source: []byte(`(config "n1" (asset-tag "x"))`)}},
+			}
+		}
+		w.desire(state(5))
+		before := w.image()
+		w.desire(state(5))
+		if !bytes.Equal(before, w.image()) {
+			t.Error("the same again was written")
+		}
+		w.desire(state(6))
+		w.expectHave(6, map[string]string{"a": "d1"})
+	})
+}
+
+// Coordinators that were restored from a backup give the numbers of runs again.
+func TestAnotherRunOfTheSameNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		defer w.stop()
+		for _, started := range []int64{1000, 2000} {
+			w.desire(&pb.Desired{Revision: 1, Runs: []*pb.Run{{
+				Id: "R1", StartedUnixMs: started, File: "s.scl", Source: []byte(`(config "n1" (asset-tag "x"))`),
+			}}})
+		}
+		if got := w.lanes["n1"].did(); got != "set asset-tag; set asset-tag" {
+			t.Errorf("n1 was told %q", got)
+		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// actionTimeout bounds one command; the lane has closer bounds of its own.
+	// actionTimeout bounds one command on a BMC; the lane has closer bounds of its own.
 	actionTimeout = 10 * time.Minute
 	waitTimeout   = 10 * time.Minute
 	lookEvery     = 5 * time.Second // of wait
@@ -45,8 +45,6 @@ func once(c scl.Command) bool {
 
 // command does one command on a node.
 func (a *Agent) command(ctx context.Context, n *node, c scl.Command) fleet.Result {
-	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
-	defer cancel()
 	begun := a.now()
 	r := a.dispatch(ctx, n, c)
 	if r.Node == "" {
@@ -85,6 +83,8 @@ func (a *Agent) act(ctx context.Context, n *node, c scl.Command) fleet.Result {
 	if err != nil {
 		return failure(err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
 	defer n.poke()
 	return l.Do(ctx, c)
 }
@@ -142,6 +142,13 @@ func slotsOf(readings []fleet.Reading) []scl.Slot {
 		slots[i] = slotOf(r)
 	}
 	return slots
+}
+
+// skipped is the result of a step that was not tried.
+func skipped(node fleet.NodeName, step string, why error) fleet.Result {
+	r := failure(why)
+	r.Status, r.Step, r.Node = fleet.Skipped, step, node
+	return r
 }
 
 // failure is the result of something that was not done, or went wrong.

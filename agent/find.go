@@ -156,7 +156,7 @@ func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table
 			if at != address {
 				continue
 			}
-			reason := fmt.Sprintf("%s answers with the key %s, the catalogue says %s", address, c.Pin, n.entry.Pin)
+			reason := fmt.Sprintf("%s answers with the key %s, the catalogue says %s; if the BMC was replaced, write its new key there", address, c.Pin, n.entry.Pin)
 			if n.refuse(fleet.Untrusted, reason) {
 				a.report(n.seen())
 				a.contacted(n)

@@ -41,11 +41,11 @@ func unknownResult(node fleet.NodeName, text string) fleet.Result {
 }
 
 func unitKey(r *run, n *node, u unit) string {
-	return spool.Key(r.GetId(), string(n.entry.Name), u.id)
+	return spool.Key(r.key(), string(n.entry.Name), u.id)
 }
 
 func intentKey(r *run, n *node, u unit) string {
-	return spool.Key(intentRun, r.GetId(), string(n.entry.Name), u.id)
+	return spool.Key(intentRun, r.key(), string(n.entry.Name), u.id)
 }
 
 // mark is whether a unit has its result, and how it went.
@@ -104,13 +104,14 @@ func (a *Agent) record(r *run, n *node, u unit, results []fleet.Result) (mark, e
 }
 
 // verdict is whether a node goes on after a unit. A field of a config that the BMC
-// does not have is missed, and told; the rest of the script may do without it.
+// does not have is missed, and told, and so is a rule that does not watch the node;
+// the rest of the script may do without it.
 func verdict(u unit, results []fleet.Result) mark {
 	was := markOK
 	for _, r := range results {
 		switch {
 		case r.Status.OK():
-		case r.Status == fleet.NotProvided && u.config != nil:
+		case r.Status == fleet.NotProvided && u.config != nil, u.rule != nil:
 			was = markMiss
 		default:
 			return markStop
@@ -120,9 +121,9 @@ func verdict(u unit, results []fleet.Result) mark {
 }
 
 // keptChoice is which units concern which nodes, if that was decided already.
-func (a *Agent) keptChoice(run string) (ids choice, known bool, err error) {
+func (a *Agent) keptChoice(key string) (ids choice, known bool, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
-		raw := tx.Get(spool.Choices, run)
+		raw := tx.Get(spool.Choices, key)
 		if known = raw != nil; !known {
 			return nil
 		}
@@ -134,7 +135,7 @@ func (a *Agent) keptChoice(run string) (ids choice, known bool, err error) {
 // keepChoice keeps it, and tells that the rack has accepted the run.
 func (a *Agent) keepChoice(r *run, ids choice) error {
 	return a.spool.Update(func(tx *spool.Tx) error {
-		tx.PutJSON(spool.Choices, r.GetId(), ids)
+		tx.PutJSON(spool.Choices, r.key(), ids)
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Accepted{Accepted: &pb.RackRunAccepted{Run: r.GetId(), Nodes: int32(len(ids))}}})
 		return nil
 	})
@@ -151,11 +152,11 @@ func (a *Agent) finish(r *run, why error) error {
 	}
 	return a.spool.Update(func(tx *spool.Tx) error {
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Done{Done: end}})
-		tx.Delete(spool.Runs, r.GetId())
-		tx.Delete(spool.Choices, r.GetId())
-		tx.DeleteAll(spool.Done, spool.Key(r.GetId()))
-		tx.DeleteAll(spool.Intents, spool.Key(intentRun, r.GetId()))
-		tx.PutTime(spool.Finished, r.GetId(), a.now())
+		tx.Delete(spool.Runs, r.key())
+		tx.Delete(spool.Choices, r.key())
+		tx.DeleteAll(spool.Done, spool.Key(r.key()))
+		tx.DeleteAll(spool.Intents, spool.Key(intentRun, r.key()))
+		tx.PutTime(spool.Finished, r.key(), a.now())
 		return nil
 	})
 }

@@ -157,28 +157,35 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 // the rules, whose targets may select other nodes now.
 func (a *Agent) report(s fleet.Node) {
 	msg := wire.ToNode(s)
-	changed := false
-	err := a.spool.Update(func(tx *spool.Tx) error {
-		old := &pb.Node{}
-		if raw := tx.Get(spool.Nodes, string(s.Name)); raw != nil {
-			if err := proto.Unmarshal(raw, old); err != nil {
-				return err
-			}
-		}
-		old.SeenUnixMs = msg.GetSeenUnixMs() // the passing of time is no news
-		if changed = !proto.Equal(old, msg); !changed {
-			return nil
-		}
-		tx.PutMessage(spool.Nodes, string(s.Name), msg)
-		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
-		return nil
+	news := false
+	err := a.spool.View(func(tx *spool.Tx) (err error) {
+		news, err = differs(tx, msg)
+		return err
 	})
+	if err == nil && news {
+		err = a.spool.Update(func(tx *spool.Tx) error {
+			tx.PutMessage(spool.Nodes, string(s.Name), msg)
+			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
+			return nil
+		})
+		a.retarget()
+	}
 	if err != nil {
 		a.complain("report node", err)
 	}
-	if changed {
-		a.retarget()
+}
+
+// differs compares a summary with the one recorded before. The passing of time is
+// no news.
+func differs(tx *spool.Tx, msg *pb.Node) (bool, error) {
+	old := &pb.Node{}
+	if raw := tx.Get(spool.Nodes, msg.GetName()); raw != nil {
+		if err := proto.Unmarshal(raw, old); err != nil {
+			return false, err
+		}
 	}
+	old.SeenUnixMs = msg.GetSeenUnixMs()
+	return !proto.Equal(old, msg), nil
 }
 
 // forget tells the coordinators of nodes that have left the catalogue.

@@ -29,6 +29,10 @@ const nodeTimeout = 15 * time.Second
 // dumpTimeout is longer: a dump reads everything a BMC has.
 const dumpTimeout = 2 * time.Minute
 
+// notWatched is why a rule does not watch a node that was chosen by what its BMC
+// said: the rules go by what the mesh knows.
+const notWatched = "a rule does not ask the BMC which nodes it watches, so this one is not watched"
+
 // summaryRefs is what (show NODE) shows.
 var summaryRefs = [...]string{
 	"node.state", "power.state", "system.health", "system.manufacturer", "system.model", "system.serial", "cpu.temp", "bmc.version",
@@ -40,6 +44,8 @@ type query struct {
 	units []unit
 	plan  bool
 	send  func(*pb.QueryEvent) error
+	old   *scl.Program // what is in force under the script's name
+	rules *chooser     // selects as the rules do: by what the mesh knows
 
 	mu     sync.Mutex
 	failed map[fleet.NodeName]bool
@@ -53,15 +59,16 @@ func (a *Agent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent
 		return refused(fault.New(fault.BadInput, "read script", diags.String()))
 	}
 	x := &query{Agent: a, units: unitsOf(program), plan: q.GetPlan(), send: send, failed: make(map[fleet.NodeName]bool)}
+	// A plan does not say under which name it would be applied; the name that
+	// apply gives it is the file's.
+	x.old = x.programs()[fleet.ScriptName(scriptName(q.GetFile()))]
+	x.rules = x.chooser(program)
 	if err := errors.Join(x.allowed(program), x.looked(ctx)); err != nil {
 		return refused(err)
 	}
 	chosen := x.chosen(ctx, program)
 	if err := send(&pb.QueryEvent{Body: &pb.QueryEvent_Started_{Started: &pb.QueryEvent_Started{Nodes: int32(len(chosen))}}}); err != nil {
 		return refused(err)
-	}
-	if x.plan {
-		x.monitors(q.GetFile(), program)
 	}
 	var group errgroup.Group
 	group.SetLimit(atOnce)
@@ -123,6 +130,7 @@ func (x *query) node(ctx context.Context, n *node, units []unit) error {
 			x.mu.Unlock()
 		}
 		for _, e := range events {
+			wire.Fit(e)
 			if err := x.send(e); err != nil {
 				return err
 			}
@@ -144,6 +152,8 @@ func (x *query) unit(ctx context.Context, n *node, u unit) (events []*pb.QueryEv
 	}
 	var changes []fleet.Change
 	switch {
+	case u.rule != nil:
+		changes = []fleet.Change{x.rule(n, u.rule)}
 	case u.config != nil:
 		changes = x.Agent.plan(ctx, n, u.config)
 	case u.cmd != nil:
@@ -160,26 +170,31 @@ func changeEvent(c fleet.Change) *pb.QueryEvent {
 	return &pb.QueryEvent{Body: &pb.QueryEvent_Change{Change: wire.ToChange(c)}}
 }
 
-// monitors tells which rules of a script are new here. A plan does not say under
-// which name it would be applied; the name that apply gives it is the file's.
-func (x *query) monitors(file string, p *scl.Program) {
-	old := x.programs()[fleet.ScriptName(scriptName(file))]
-	for _, m := range p.Monitors {
-		c := fleet.Change{Path: "monitor " + m.Name, After: m.Condition.Text, Verdict: fleet.Differs, Note: "new"}
-		if old != nil {
-			for _, have := range old.Monitors {
-				if have.Name == m.Name {
-					c.Before, c.Note = have.Condition.Text, "replaces the one in force"
-					if sameRule(have, m) {
-						c.Verdict, c.Note = fleet.Same, "in force"
-					}
-				}
-			}
+// rule tells whether a rule is new on a node.
+func (x *query) rule(n *node, m *scl.Monitor) fleet.Change {
+	c := fleet.Change{Node: n.entry.Name, Path: "rule " + m.Name, After: ruleText(m), Verdict: fleet.Differs, Note: "new"}
+	if x.rules.match(m.Target, n) != scl.True {
+		c.Verdict, c.Note = fleet.Unreadable, notWatched
+		return c
+	}
+	if x.old == nil {
+		return c
+	}
+	for i := range x.old.Monitors {
+		have := &x.old.Monitors[i]
+		if have.Name != m.Name {
+			continue
 		}
-		if x.send(changeEvent(c)) != nil {
-			return // the next send ends the query
+		c.Before, c.Note = ruleText(have), "replaces the one in force"
+		if sameRule(*have, *m) {
+			c.Verdict, c.Note = fleet.Same, "in force"
 		}
 	}
+	return c
+}
+
+func ruleText(m *scl.Monitor) string {
+	return "when " + m.Condition.Text + " do " + strings.TrimSpace(strings.ReplaceAll(texts(m.Commands), "\n", " "))
 }
 
 func sameRule(a, b scl.Monitor) bool {

@@ -58,10 +58,10 @@ func TestPlan(t *testing.T) {
 			(monitor "n1" (trigger "warm" (condition (> cpu.temp 60)) (action (log "warm"))))`)
 		expect(t, []string{
 			`0s asks 2`,
-			`0s monitor hot: "(> cpu.temp 90)" -> "(> cpu.temp 90)" same in force`,
-			`0s monitor new: "" -> "(> cpu.temp 10)" differs new`,
-			`0s monitor warm: "(> cpu.temp 60)" -> "(> cpu.temp 70)" differs replaces the one in force`,
 			`0s n1 asset-tag: "was" -> "x" differs`,
+			`0s n1 rule hot: "when (> cpu.temp 90) do (reboot)" -> "when (> cpu.temp 90) do (reboot)" same in force`,
+			`0s n1 rule new: "" -> "when (> cpu.temp 10) do (log \"new\")" differs new`,
+			`0s n1 rule warm: "when (> cpu.temp 60) do (log \"warm\")" -> "when (> cpu.temp 70) do (log \"warm\")" differs replaces the one in force`,
 			`0s n2 action: "" -> "(reboot)" differs will be done once`,
 			`0s 2 nodes, 0 failed`,
 		}, w.ask(&pb.Query{Plan: true, Source: []byte(`(config "n1" (asset-tag "x")) (action "n2" (reboot))
@@ -155,6 +155,19 @@ func TestUnreachableNodeInAPlan(t *testing.T) {
 		got := w.ask(&pb.Query{Plan: true, Source: []byte(`(config "n1" (asset-tag "x"))`)})
 		if !strings.Contains(got[1], "unreadable") || !strings.Contains(got[1], "connection refused") || !strings.HasSuffix(got[2], "1 failed") {
 			t.Errorf("told: %q", got)
+		}
+	})
+}
+
+func TestPlanOfARuleThatWatchesLessThanItsTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lanes["n1"].values["cpu.count"] = fleet.Number(2, fleet.NoUnit)
+		w.start(w.dir)
+		defer w.stop()
+		got := w.ask(&pb.Query{Plan: true, Source: []byte(`(monitor (where (= cpu.count 2)) (trigger "hot" (condition (> cpu.temp 90)) (action (log "hot"))))`)})
+		if text := strings.Join(got, "\n"); !strings.Contains(text, notWatched) || !strings.Contains(text, "1 nodes, 1 failed") {
+			t.Errorf("it tells:\n%s", text)
 		}
 	})
 }

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 const (
 	maxRuns      = 16 // at the same time; the others wait on disk
 	learnTimeout = 15 * time.Second
+	retryAfter   = 5 * time.Second // of a run that could not be kept on disk
 )
 
 // runs are the runs being done. Which runs there are, the spool says.
@@ -39,7 +42,7 @@ func (r *runs) only(listed []*pb.Run) {
 	defer r.mu.Unlock()
 	r.listed = make(map[string]bool, len(listed))
 	for _, l := range listed {
-		r.listed[l.GetId()] = true
+		r.listed[runKey(l)] = true
 	}
 	for _, active := range r.active {
 		r.check(active)
@@ -49,7 +52,7 @@ func (r *runs) only(listed []*pb.Run) {
 
 // check cancels a run that is not listed any longer.
 func (r *runs) check(x *run) {
-	if r.listed != nil && !r.listed[x.GetId()] {
+	if r.listed != nil && !r.listed[x.key()] {
 		x.cancel()
 	}
 }
@@ -64,10 +67,10 @@ func (r *runs) kick() {
 func (r *runs) enter(x *run) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.active[x.GetId()] != nil || len(r.active) >= maxRuns {
+	if r.active[x.key()] != nil || len(r.active) >= maxRuns {
 		return false
 	}
-	r.active[x.GetId()] = x
+	r.active[x.key()] = x
 	r.check(x)
 	return true
 }
@@ -75,7 +78,7 @@ func (r *runs) enter(x *run) bool {
 func (r *runs) leave(x *run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.active, x.GetId())
+	delete(r.active, x.key())
 	r.kick()
 }
 
@@ -85,8 +88,8 @@ type run struct {
 	program *scl.Program
 	units   []unit
 
-	once     sync.Once
-	canceled chan struct{} // closed: stop before the next unit
+	canceled context.Context // ended: stop before the next unit
+	cancel   context.CancelFunc
 
 	mu     sync.Mutex
 	nodes  int
@@ -94,16 +97,27 @@ type run struct {
 	failed int
 }
 
-func newRun(msg *pb.Run) *run { return &run{Run: msg, canceled: make(chan struct{})} }
+// runKey is what is kept of a run under. Its number alone is not enough:
+// coordinators that were restored from a backup give it again.
+func runKey(r *pb.Run) string {
+	return spool.Key(r.GetId(), strconv.FormatInt(r.GetStartedUnixMs(), 10))
+}
 
-func (r *run) cancel() { r.once.Do(func() { close(r.canceled) }) }
+func (r *run) key() string { return runKey(r.Run) }
 
-// unit is the smallest part of a run that has a result of its own: a config, a
-// command, or a step that reads. Its id is the same after a restart.
+func newRun(msg *pb.Run) *run {
+	r := &run{Run: msg}
+	r.canceled, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+// unit is the smallest part of a run that has a result of its own: a rule, a
+// config, a command, or a step that reads. Its id is the same after a restart.
 type unit struct {
 	id     string
 	target scl.Target
 	text   string
+	rule   *scl.Monitor
 	config *scl.Config
 	step   *scl.Step // of show, dump, refresh
 	cmd    *scl.Command
@@ -112,6 +126,12 @@ type unit struct {
 // unitsOf lays a program open, in the order in which it is done.
 func unitsOf(p *scl.Program) []unit {
 	var units []unit
+	// The rules come first: they are in force since the desired state was kept,
+	// whatever becomes of the rest.
+	for i := range p.Monitors {
+		m := &p.Monitors[i]
+		units = append(units, unit{id: fmt.Sprintf("m%d", i), target: m.Target, text: "rule " + m.Name, rule: m})
+	}
 	for i := range p.Configs {
 		c := &p.Configs[i]
 		units = append(units, unit{id: fmt.Sprintf("c%d", i), target: c.Target, text: "config", config: c})
@@ -135,6 +155,8 @@ func unitsOf(p *scl.Program) []unit {
 func (a *Agent) work(ctx context.Context) error {
 	var working sync.WaitGroup
 	defer working.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := a.looked(ctx); err != nil {
 		return err
 	}
@@ -149,9 +171,11 @@ func (a *Agent) work(ctx context.Context) error {
 				continue
 			}
 			working.Go(func() {
+				defer r.cancel()
 				defer a.runs.leave(r)
 				if err := a.do(ctx, r); err != nil && ctx.Err() == nil {
 					a.log.Error("a run stopped", obs.Run, r.GetId(), obs.Err, err)
+					wait(ctx, retryAfter)
 				}
 			})
 		}
@@ -190,7 +214,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 		deadline, cancel = context.WithDeadline(ctx, time.UnixMilli(ms))
 	}
 	defer cancel()
-	chosen, err := a.chosen(deadline, r)
+	chosen, err := a.chosen(ctx, deadline, r)
 	if err != nil {
 		return err
 	}
@@ -203,17 +227,36 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if r.complete() { // what has passed or was canceled since has cut nothing short
+		return a.finish(r, nil)
+	}
 	return a.finish(r, r.stopped(deadline))
 }
 
-// stopped is why a run ended early, nil if it did not.
-func (r *run) stopped(deadline context.Context) error {
+// complete reports whether every chosen node, and there are some, is well.
+func (r *run) complete() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes > 0 && r.ok == r.nodes
+}
+
+// wait waits for d, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case <-r.canceled:
-		return fault.New(fault.Canceled, "", "the run was canceled")
-	default:
+	case <-ctx.Done():
+	case <-timer.C:
 	}
-	if deadline.Err() != nil {
+}
+
+// stopped is why a run ended early, nil if it did not. The end of the process is
+// no reason: the next one goes on with the run.
+func (r *run) stopped(deadline context.Context) error {
+	if r.canceled.Err() != nil {
+		return fault.New(fault.Canceled, "", "the run was canceled")
+	}
+	if errors.Is(deadline.Err(), context.DeadlineExceeded) {
 		return fault.New(fault.Timeout, "", "the run's deadline has passed")
 	}
 	return nil
@@ -221,17 +264,18 @@ func (r *run) stopped(deadline context.Context) error {
 
 // chosen is which units concern which node. It is decided once and kept, so that
 // a restart does not choose other nodes because the run has changed them.
-func (a *Agent) chosen(ctx context.Context, r *run) (map[*node][]unit, error) {
-	ids, known, err := a.keptChoice(r.GetId())
+func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit, error) {
+	ids, known, err := a.keptChoice(r.key())
 	if err != nil {
 		return nil, err
 	}
 	if !known {
-		ids = a.choose(ctx, r)
-		if ctx.Err() == nil || len(ids) > 0 {
-			if err := a.keepChoice(r, ids); err != nil {
-				return nil, err
-			}
+		ids = a.choose(deadline, r)
+		if ctx.Err() != nil { // what was not read is not known
+			return nil, ctx.Err()
+		}
+		if err := a.keepChoice(r, ids); err != nil {
+			return nil, err
 		}
 	}
 	chosen := make(map[*node][]unit)
@@ -297,6 +341,9 @@ func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []u
 // doUnit does one unit and records it. It records nothing if the agent stops
 // meanwhile: an action is then unknown at the next start, all else is done again.
 func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, stop error) (mark, error) {
+	if ctx.Err() != nil {
+		return markStop, ctx.Err()
+	}
 	left, err := a.leftover(r, n, u)
 	if err != nil {
 		return markStop, err
@@ -308,24 +355,26 @@ func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, s
 		stop = r.stopped(deadline)
 	}
 	if stop != nil {
-		skipped := failure(stop)
-		skipped.Status, skipped.Step, skipped.Node = fleet.Skipped, u.text, n.entry.Name
-		return a.record(r, n, u, []fleet.Result{skipped})
+		return a.record(r, n, u, []fleet.Result{skipped(n.entry.Name, u.text, stop)})
 	}
 	if u.cmd != nil && once(*u.cmd) {
 		if err := a.intend(r, n, u); err != nil {
 			return markStop, err
 		}
 	}
-	results := a.perform(deadline, n, u)
+	results := a.perform(deadline, r, n, u)
 	if ctx.Err() != nil {
 		return markStop, ctx.Err()
 	}
 	return a.record(r, n, u, results)
 }
 
-func (a *Agent) perform(ctx context.Context, n *node, u unit) []fleet.Result {
+func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Result {
 	switch {
+	case u.cmd != nil && u.cmd.Verb == scl.DoWait:
+		return []fleet.Result{a.waitFor(ctx, r, n, *u.cmd)}
+	case u.rule != nil:
+		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
 	case u.cmd != nil:
@@ -333,6 +382,30 @@ func (a *Agent) perform(ctx context.Context, n *node, u unit) []fleet.Result {
 	default:
 		return []fleet.Result{a.look(ctx, n, *u.step)}
 	}
+}
+
+// inForce tells whether a rule watches a node.
+func (a *Agent) inForce(r *run, n *node, u unit) fleet.Result {
+	result := fleet.Result{Status: fleet.Confirmed, After: "in force"}
+	if a.chooser(r.program).match(u.target, n) != scl.True {
+		result = failure(fault.New(fault.Unsupported, "watch", notWatched).
+			WithHint("select it by its name, a group, a rack, a site, or by node.label"))
+	}
+	result.Node, result.Step, result.Started = n.entry.Name, u.text, a.now()
+	return result
+}
+
+// waitFor is a wait that the cancel of its run ends: it changes nothing, so nothing
+// is lost.
+func (a *Agent) waitFor(ctx context.Context, r *run, n *node, c scl.Command) fleet.Result {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.canceled, cancel)()
+	result := a.command(waiting, n, c)
+	if r.canceled.Err() != nil && !result.Status.OK() {
+		return skipped(n.entry.Name, c.Text, r.stopped(ctx))
+	}
+	return result
 }
 
 func (r *run) ended(ok bool) {

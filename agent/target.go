@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,11 +23,13 @@ type chooser struct {
 }
 
 // chooser knows the groups of the standing scripts and of p, which may be nil and
-// whose own come first.
+// whose own come first. Where two scripts make the same one, the later in the order
+// of names counts, as for the coordinator.
 func (a *Agent) chooser(p *scl.Program) *chooser {
 	c := &chooser{groups: make(map[string]scl.Target), slots: make(map[fleet.NodeName]map[string]scl.Slot)}
-	for _, standing := range a.programs() {
-		c.add(standing)
+	standing := a.programs()
+	for _, name := range slices.Sorted(maps.Keys(standing)) {
+		c.add(standing[name])
 	}
 	if p != nil {
 		c.add(p)

@@ -17,13 +17,19 @@ import (
 
 // vault keeps what the lanes must remember: logins that scripts have changed,
 // sealed to the agent's own key; digests of passwords that were set; sessions
-// that are open. Everything is keyed by the node's name. It is safe for
-// concurrent use.
+// that are open. Lanes ask by the node's name; what is kept is keyed by the pin of
+// its BMC, which is the same under another name. It is safe for concurrent use.
 type vault struct {
 	spool *spool.Spool
 	key   *seal.Key
-	// first is the login that the configuration tells for a node.
-	first func(fleet.NodeName) (Login, bool)
+	// entry is the node's in the catalogue, its login filled in.
+	entry func(fleet.NodeName) (Entry, bool)
+}
+
+// pin is what is kept of a node under.
+func (v *vault) pin(bmc string) string {
+	e, _ := v.entry(fleet.NodeName(bmc))
+	return e.Pin
 }
 
 // kept is one login at rest.
@@ -50,11 +56,11 @@ func (v *vault) Candidates(bmc string) ([]redfish.Credentials, error) {
 		}
 		all = append(all, redfish.Credentials{User: k.User, Password: password})
 	}
-	login, ok := v.first(fleet.NodeName(bmc))
+	e, ok := v.entry(fleet.NodeName(bmc))
 	if !ok {
 		return all, nil
 	}
-	user, password, err := login.read()
+	user, password, err := e.read()
 	if err != nil && len(all) == 0 {
 		return nil, fault.Wrap(fault.Denied, op, err)
 	}
@@ -71,8 +77,8 @@ func same(c redfish.Credentials, user string, password fleet.Secret) bool {
 // Prove keeps the login that the BMC accepted and forgets the others. The
 // configured one need not be kept.
 func (v *vault) Prove(bmc string, proven redfish.Credentials) error {
-	if login, ok := v.first(fleet.NodeName(bmc)); ok {
-		if user, password, err := login.read(); err == nil && same(proven, user, password) {
+	if e, ok := v.entry(fleet.NodeName(bmc)); ok {
+		if user, password, err := e.read(); err == nil && same(proven, user, password) {
 			return v.keep(bmc, nil)
 		}
 	}
@@ -83,7 +89,8 @@ func (v *vault) Prove(bmc string, proven redfish.Credentials) error {
 	return v.keep(bmc, []kept{k})
 }
 
-// Propose keeps a login that is about to be set, before those that are there.
+// Propose keeps a login that is about to be set, before those that are there. One
+// that was proposed before is moved to the front.
 func (v *vault) Propose(bmc string, next redfish.Credentials) error {
 	logins, err := v.logins(bmc)
 	if err != nil {
@@ -93,7 +100,11 @@ func (v *vault) Propose(bmc string, next redfish.Credentials) error {
 	if err != nil {
 		return err
 	}
-	return v.keep(bmc, append([]kept{k}, logins...))
+	others := slices.DeleteFunc(logins, func(old kept) bool {
+		password, openErr := v.key.Open(old.Sealed)
+		return openErr == nil && same(next, old.User, password)
+	})
+	return v.keep(bmc, append([]kept{k}, others...))
 }
 
 func (v *vault) seal(c redfish.Credentials) (kept, error) {
@@ -103,7 +114,7 @@ func (v *vault) seal(c redfish.Credentials) (kept, error) {
 
 func (v *vault) logins(bmc string) (logins []kept, err error) {
 	err = v.spool.View(func(tx *spool.Tx) error {
-		if raw := tx.Get(spool.Secrets, bmc); raw != nil {
+		if raw := tx.Get(spool.Secrets, v.pin(bmc)); raw != nil {
 			return json.Unmarshal(raw, &logins)
 		}
 		return nil
@@ -114,9 +125,9 @@ func (v *vault) logins(bmc string) (logins []kept, err error) {
 func (v *vault) keep(bmc string, logins []kept) error {
 	return v.spool.Update(func(tx *spool.Tx) error {
 		if len(logins) == 0 {
-			tx.Delete(spool.Secrets, bmc)
+			tx.Delete(spool.Secrets, v.pin(bmc))
 		} else {
-			tx.PutJSON(spool.Secrets, bmc, logins)
+			tx.PutJSON(spool.Secrets, v.pin(bmc), logins)
 		}
 		return nil
 	})
@@ -129,9 +140,9 @@ func (v *vault) Matches(bmc, user string, password fleet.Secret) (same, known bo
 		return false, false, err
 	}
 	err = v.spool.View(func(tx *spool.Tx) error {
-		have := tx.Get(spool.Digests, spool.Key(bmc, user))
+		have := tx.Get(spool.Digests, spool.Key(v.pin(bmc), user))
 		known = have != nil
-		same = known && hmac.Equal(have, digest(key, bmc, user, password))
+		same = known && hmac.Equal(have, digest(key, v.pin(bmc), user, password))
 		return nil
 	})
 	return same, known, err
@@ -144,16 +155,16 @@ func (v *vault) Store(bmc, user string, password fleet.Secret) error {
 		return err
 	}
 	return v.spool.Update(func(tx *spool.Tx) error {
-		tx.Put(spool.Digests, spool.Key(bmc, user), digest(key, bmc, user, password))
+		tx.Put(spool.Digests, spool.Key(v.pin(bmc), user), digest(key, v.pin(bmc), user, password))
 		return nil
 	})
 }
 
 // digest is keyed, so that the table alone tells nobody which nodes share a
 // password and can't be searched with a list of common ones.
-func digest(key fleet.Secret, bmc, user string, password fleet.Secret) []byte {
+func digest(key fleet.Secret, pin, user string, password fleet.Secret) []byte {
 	mac := hmac.New(sha256.New, []byte(key.Reveal()))
-	mac.Write([]byte(spool.Key(bmc, user, password.Reveal())))
+	mac.Write([]byte(spool.Key(pin, user, password.Reveal())))
 	return mac.Sum(nil)
 }
 
@@ -192,7 +203,7 @@ func (v *vault) digestKey() (fleet.Secret, error) {
 // Save remembers that a session may be open on the BMC.
 func (v *vault) Save(bmc, uri string) error {
 	return v.spool.Update(func(tx *spool.Tx) error {
-		tx.Put(spool.Sessions, bmc, []byte(uri))
+		tx.Put(spool.Sessions, v.pin(bmc), []byte(uri))
 		return nil
 	})
 }
@@ -200,7 +211,7 @@ func (v *vault) Save(bmc, uri string) error {
 // Load is the session that may be open on the BMC.
 func (v *vault) Load(bmc string) (uri string, open bool, err error) {
 	err = v.spool.View(func(tx *spool.Tx) error {
-		raw := tx.Get(spool.Sessions, bmc)
+		raw := tx.Get(spool.Sessions, v.pin(bmc))
 		uri, open = string(raw), raw != nil
 		return nil
 	})
@@ -210,7 +221,7 @@ func (v *vault) Load(bmc string) (uri string, open bool, err error) {
 // Forget is called when the session is deleted.
 func (v *vault) Forget(bmc string) error {
 	return v.spool.Update(func(tx *spool.Tx) error {
-		tx.Delete(spool.Sessions, bmc)
+		tx.Delete(spool.Sessions, v.pin(bmc))
 		return nil
 	})
 }

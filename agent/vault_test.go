@@ -26,8 +26,9 @@ func newVault(t *testing.T, dir string) *vault {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return &vault{spool: s, key: key, first: func(n fleet.NodeName) (Login, bool) {
-		return Login{Factory: FactoryOpenBMC}, n == "n1"
+	return &vault{spool: s, key: key, entry: func(n fleet.NodeName) (Entry, bool) {
+		pin := map[fleet.NodeName]string{"n1": "sha256/1", "renamed": "sha256/1"}[n]
+		return Entry{Name: n, Pin: pin, Login: Login{Factory: FactoryOpenBMC}}, pin != ""
 	}}
 }
 
@@ -129,5 +130,40 @@ func TestDigests(t *testing.T) {
 		if err != nil || same != c.same || known != c.known {
 			t.Errorf("%s %s %s: same %v, known %v, %v", c.bmc, c.user, c.password, same, known, err)
 		}
+	}
+}
+
+// A node may get another name: what was set on its BMC is still known.
+func TestRenamedNode(t *testing.T) {
+	v := newVault(t, t.TempDir())
+	for _, err := range []error{
+		v.Propose("n1", credentials("one")), v.Store("n1", "admin", fleet.NewSecret("two")), v.Save("n1", "/sessions/7"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"root:one", "root:0penBmc"}, candidates(t, v, "renamed")); diff != "" {
+		t.Error(diff)
+	}
+	if same, known, err := v.Matches("renamed", "admin", fleet.NewSecret("two")); err != nil || !same || !known {
+		t.Errorf("the digest: same %v, known %v, %v", same, known, err)
+	}
+	if uri, open, err := v.Load("renamed"); err != nil || !open || uri != "/sessions/7" {
+		t.Errorf("the session is %q, %v, %v", uri, open, err)
+	}
+}
+
+// A password that is proposed again and again, because the BMC never answers, is
+// one candidate: each of them is one more failed login.
+func TestProposedAgain(t *testing.T) {
+	v := newVault(t, t.TempDir())
+	for _, password := range []string{"one", "two", "one", "one"} {
+		if err := v.Propose("n1", credentials(password)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"root:one", "root:two", "root:0penBmc"}, candidates(t, v, "n1")); diff != "" {
+		t.Error(diff)
 	}
 }

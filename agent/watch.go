@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -9,8 +10,10 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -34,6 +37,8 @@ func (a *Agent) watch(ctx context.Context) error {
 	}
 	w := &watcher{Agent: a, engine: core.New(states)}
 	defer w.doing.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := w.step(ctx, core.Link{Since: a.cutSince()}); err != nil {
 		return err
 	}
@@ -102,15 +107,24 @@ func (w *watcher) keep(out core.Output) error {
 			tx.Delete(spool.Rules, stateKey(k))
 		}
 		for _, f := range out.Fire {
-			msg := wire.ToFiring(f.Firing)
 			if f.Firing.Held != "" {
-				tx.Append(w.now(), &pb.Record{Body: &pb.Record_Firing{Firing: msg}})
+				tx.Append(w.now(), &pb.Record{Body: &pb.Record_Firing{Firing: wire.ToFiring(f.Firing)}})
 			} else {
-				tx.PutMessage(spool.Intents, firingKey(f.Firing), msg)
+				tx.PutMessage(spool.Intents, firingKey(f.Firing), wire.ToFiring(notBegun(f)))
 			}
 		}
 		return nil
 	})
+}
+
+// notBegun is the firing as it is if the process ends before its first command.
+func notBegun(f core.Fire) fleet.Firing {
+	firing := f.Firing
+	for _, c := range flat(f.Commands) {
+		why := fault.New(fault.Canceled, "", "not tried: the agent stopped before")
+		firing.Results = append(firing.Results, skipped(firing.Node, c.Text, why))
+	}
+	return firing
 }
 
 func stateKey(k core.Key) string {
@@ -141,11 +155,16 @@ func (a *Agent) tell(ctx context.Context, in core.Input) {
 }
 
 // fire does what a rule asks for, one command after the other until one fails, and
-// records the firing with what came of it. Each command is noted before it begins.
+// records the firing with what came of it. Each command is noted before it begins,
+// and only begun while the rule stands: whoever removes a rule wants it to stop.
 func (w *watcher) fire(ctx context.Context, f core.Fire) {
 	firing, key := f.Firing, firingKey(f.Firing)
 	n := w.byName[firing.Node]
 	for _, c := range flat(f.Commands) {
+		if !w.stands(firing) {
+			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
+			break
+		}
 		if err := w.intendFiring(key, firing, c); err != nil {
 			w.complain("firing", err)
 			return
@@ -163,6 +182,12 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 	if err := w.recordFiring(key, firing); err != nil {
 		w.complain("firing", err)
 	}
+}
+
+// stands reports whether the rule of a firing is still in force.
+func (a *Agent) stands(f fleet.Firing) bool {
+	p := a.programs()[f.Script]
+	return p != nil && slices.ContainsFunc(p.Monitors, func(m scl.Monitor) bool { return m.Name == f.Rule })
 }
 
 // Linked is told by the link when a coordinator is reached or lost. When the link

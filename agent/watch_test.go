@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -183,5 +184,28 @@ func TestHungBMCDelaysNoOtherRule(t *testing.T) {
 		w.apply(`(monitor "n[1-2]" (trigger "hot" (condition (> cpu.temp 90)) (action (reboot))))`)
 		pass(2 * time.Second)
 		expect(t, []string{"hot on n2, cut off, n2: (reboot) confirmed"}, w.records())
+	})
+}
+
+// A rule does not ask a BMC which nodes it watches. Nobody is told that it watches
+// one that it does not.
+func TestRuleThatWatchesLessThanItsTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lanes["n1"].values["cpu.count"] = fleet.Number(2, fleet.NoUnit)
+		w.start(w.dir)
+		defer w.stop()
+		const source = `(monitor (or "n2" (where (= cpu.count 2))) (trigger "hot" (condition (> cpu.temp 90)) (action (log "hot"))))`
+		w.apply(source)
+		w.run("R1", source+`(config "n1" (asset-tag "x"))`)
+		got := w.records()
+		slices.Sort(got[1 : len(got)-1])
+		expect(t, []string{
+			"R1 accepted for 2",
+			"R1 n1: config asset-tag confirmed",
+			"R1 n1: rule hot failed (watch: a rule does not ask the BMC which nodes it watches, so this one is not watched)",
+			"R1 n2: rule hot confirmed",
+			"R1 done: 1 ok, 1 failed",
+		}, got)
 	})
 }

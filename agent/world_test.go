@@ -204,8 +204,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// start begins a process on the state directory dir.
-func (w *world) start(dir string) {
+// assemble is an agent on the state directory dir that does not run yet.
+func (w *world) assemble(dir string) *Agent {
 	w.t.Helper()
 	key, err := seal.OpenKey(filepath.Join(w.dir, sealFile))
 	if err != nil {
@@ -230,6 +230,13 @@ func (w *world) start(dir string) {
 		return "", errors.New("connection refused")
 	}
 	a.open = func(e Entry, _ string) (lane, error) { return w.lanes[e.Name], nil }
+	return a
+}
+
+// start begins a process on the state directory dir.
+func (w *world) start(dir string) {
+	w.t.Helper()
+	a := w.assemble(dir)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()

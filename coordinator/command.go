@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/trust"
 )
 
@@ -40,7 +41,10 @@ good. It ends with SIGINT or SIGTERM.`,
 			}
 			var err error
 			if c.Credentials, err = trust.Load(certs); err != nil {
-				return err
+				return &fault.Error{
+					Kind: fault.KindOf(err), Err: err,
+					Hint: "cert.pem, key.pem and ca.pem are needed in " + certs + "; --certs names another directory",
+				}
 			}
 			level := slog.LevelInfo
 			if verbose {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -112,10 +113,18 @@ func (c *Coordinator) open() error {
 	}
 	c.mesh, err = mesh.Listen(c.conf.MeshAddr, c.conf.Credentials.Server(trust.Agent), key)
 	if err != nil {
-		return err
+		return taken(err, "--mesh-addr")
 	}
 	c.web, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", c.conf.APIAddr)
-	return fault.Wrap(fault.Unavailable, "listen for the API at "+c.conf.APIAddr, err)
+	return taken(fault.Wrap(fault.Unavailable, "listen for the API at "+c.conf.APIAddr, err), "--api-addr")
+}
+
+// taken adds to an error of listening what to do if another program does.
+func taken(err error, flag string) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return &fault.Error{Kind: fault.KindOf(err), Err: err, Hint: "does another coordinator run here? else choose another port with " + flag}
 }
 
 // resetKey is kept, so that a restarted process ends the connections of the one

@@ -6,9 +6,7 @@ package discovery
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -54,7 +52,6 @@ type row struct {
 	address string
 	found   map[string]bool
 	names   map[string]bool
-	first   time.Time
 	seen    time.Time
 	asking  bool      // a probe is under way
 	probed  time.Time // when it was last answered; zero: never
@@ -74,7 +71,7 @@ func (t *Table) See(now time.Time, s Sighting) (probe bool) {
 		if !t.room(now) {
 			return false
 		}
-		r = &row{address: s.Address, found: map[string]bool{}, names: map[string]bool{}, first: now}
+		r = &row{address: s.Address, found: map[string]bool{}, names: map[string]bool{}}
 		t.rows[s.Address] = r
 	}
 	r.seen = now
@@ -195,32 +192,4 @@ func sorted(set map[string]bool) []string {
 	}
 	slices.Sort(all)
 	return all
-}
-
-// Explain says, for a person, what is known of every address and why: one line
-// each, in the order of the addresses.
-func (t *Table) Explain(now time.Time) string {
-	var rows []*row
-	for _, r := range t.rows {
-		rows = append(rows, r)
-	}
-	slices.SortFunc(rows, func(a, b *row) int { return cmp.Compare(a.address, b.address) })
-	var b strings.Builder
-	for _, r := range rows {
-		fmt.Fprintf(&b, "%s: found by %s %s ago, %s\n", r.address, strings.Join(sorted(r.found), " and "), now.Sub(r.seen).Truncate(time.Second), r.answer(now))
-	}
-	return b.String()
-}
-
-func (r *row) answer(now time.Time) string {
-	switch {
-	case r.pin != "":
-		return "answers with key " + r.pin
-	case r.problem != "":
-		return fmt.Sprintf("did not answer %s ago: %s", now.Sub(r.probed).Truncate(time.Second), r.problem)
-	case r.asking:
-		return "is being asked for its key"
-	default:
-		return "not asked yet"
-	}
 }

@@ -123,20 +123,3 @@ func TestAFloodChangesNothing(t *testing.T) {
 		t.Error("after the flood there is no room again")
 	}
 }
-
-func TestExplain(t *testing.T) {
-	var table discovery.Table
-	for i, found := range []string{"mdns", "static", "mdns"} {
-		table.See(at(0), discovery.Sighting{Address: fmt.Sprintf("10.0.0.%d:443", i), Found: found})
-	}
-	table.See(at(time.Second), discovery.Sighting{Address: "10.0.0.0:443", Found: "static"})
-	table.Probed(at(time.Second), "10.0.0.0:443", "sha256/zero", nil)
-	table.Probed(at(2*time.Second), "10.0.0.1:443", "", errors.New("connection refused"))
-	want := `10.0.0.0:443: found by mdns and static 4s ago, answers with key sha256/zero
-10.0.0.1:443: found by static 5s ago, did not answer 3s ago: connection refused
-10.0.0.2:443: found by mdns 5s ago, is being asked for its key
-`
-	if diff := cmp.Diff(want, table.Explain(at(5*time.Second))); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
-}

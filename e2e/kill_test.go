@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,11 +17,11 @@ func TestKill9AtAnyMoment(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready")
+	w.start("dev", "--only", "sim").wait("ready in")
 	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready")
+	coordinator.wait("ready in")
 	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready")
+	agent.wait("ready in")
 	w.must("apply", thermal)
 
 	const rounds = 6
@@ -36,11 +37,11 @@ func TestKill9AtAnyMoment(t *testing.T) {
 		}
 		if round%3 != 0 {
 			coordinator = w.start("dev", "--only", "coordinator")
-			coordinator.wait("ready")
+			coordinator.wait("ready in")
 		}
 		if round%3 != 1 {
 			agent = w.start("dev", "--only", "agent")
-			agent.wait("ready")
+			agent.wait("ready in")
 		}
 		apply.kill()
 		w.linked()
@@ -84,11 +85,46 @@ func TestKill9AtAnyMoment(t *testing.T) {
 	if code := agent.interrupt(); code != 0 {
 		t.Errorf("the agent's Ctrl-C: exit %d", code)
 	}
+	w.sessions(0)
+}
+
+// The same in one process: everything is killed at once, the simulated BMCs too,
+// which keep their sessions as a real one does.
+func TestKill9OfAllAtOnce(t *testing.T) {
+	w := newWorld(t)
+	dev := w.dev()
+	w.must("apply", thermal)
+	w.must("apply", w.file("tag.scl", `(config "all" (asset-tag "before"))`))
+	dev.kill()
+
+	dev = w.dev()
+	w.linked()
+	var scripts []struct{ Name string }
+	w.decode(&scripts, "get", "scripts")
+	if len(scripts) != 2 {
+		t.Errorf("scripts after the restart: %+v", scripts)
+	}
+	if out := w.must("plan", w.file("tag.scl", `(config "all" (asset-tag "before"))`)); !strings.Contains(out, "no change") {
+		t.Errorf("the simulated rack forgot its settings:\n%s", out)
+	}
+	w.sessions(1)
+	watch := w.start("watch")
+	w.must("sim", "set", "ai-node-0", "cpu.temp", "95")
+	watch.wait("start-new-server-with-image")
+	dev.interrupt()
+
+	w.start("dev", "--only", "sim").wait("ready in")
+	w.sessions(0)
+}
+
+// sessions checks how many sessions each BMC holds.
+func (w *world) sessions(want int) {
+	w.t.Helper()
 	var all []stats
 	w.decode(&all, "sim", "stats")
 	for _, s := range all {
-		if s.Sessions != 0 {
-			t.Errorf("%s still holds %d sessions", s.Node, s.Sessions)
+		if s.Sessions != want {
+			w.t.Errorf("%s holds %d sessions, want %d", s.Node, s.Sessions, want)
 		}
 	}
 }
@@ -97,22 +133,22 @@ func TestKill9AtAnyMoment(t *testing.T) {
 // back.
 func TestARuleFiresWhileCutOff(t *testing.T) {
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready")
+	w.start("dev", "--only", "sim").wait("ready in")
 	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready")
+	coordinator.wait("ready in")
 	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready")
+	agent.wait("ready in")
 	w.must("apply", thermal)
 	coordinator.kill()
 
 	// A restart while cut off: the rule comes from the agent's own disk.
 	agent.kill()
 	agent = w.start("dev", "--only", "agent")
-	agent.wait("ready")
+	agent.wait("ready in")
 	w.must("sim", "set", "ai-node-0", "cpu.temp", "95")
 	agent.wait("rule fired")
 
-	w.start("dev", "--only", "coordinator").wait("ready")
+	w.start("dev", "--only", "coordinator").wait("ready in")
 	w.start("watch", "--past").wait("ai-node-0")
 	var firings []firing
 	w.decode(&firings, "get", "firings")

@@ -15,6 +15,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	// The binary under test is made of these. Without them here go would take
+	// an earlier result of these tests for one of the changed binary.
+	_ "github.com/chiba-mesh/chiba/e2e/dev"
+	_ "github.com/chiba-mesh/chiba/pkg/ctl"
 )
 
 // binary is the chiba under test, built once.
@@ -91,7 +96,7 @@ func (w *world) start(args ...string) *process {
 func (w *world) dev(args ...string) *process {
 	w.t.Helper()
 	p := w.start(append([]string{"dev"}, args...)...)
-	p.wait("ready")
+	p.wait("ready in")
 	return p
 }
 

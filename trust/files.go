@@ -3,6 +3,8 @@ package trust
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -15,6 +17,29 @@ const (
 	KeyFile  = "key.pem"  // our private key, mode 0600
 	CAFile   = "ca.pem"   // the roots we believe
 )
+
+// WriteFile replaces a file in one step, and returns when it would outlive a power
+// failure: what is sealed to a key, or signed by it, must not outlive the key.
+func WriteFile(path string, mode fs.FileMode, data []byte) error {
+	fresh := path + ".new"
+	_ = os.Remove(fresh) // what a crash has left, of whatever mode
+	file, err := os.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(fresh, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
 
 // Load reads the credentials in dir.
 func Load(dir string) (Credentials, error) {

@@ -85,6 +85,20 @@ func (b *breaker) cause() error {
 	return b.last
 }
 
+// state is "closed", "open", or "half-open" while one probe may go through.
+func (b *breaker) state() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case !b.open():
+		return "closed"
+	case b.probing || !b.now().Before(b.until):
+		return "half-open"
+	default:
+		return "open"
+	}
+}
+
 func (b *breaker) open() bool { return b.failed >= tripAfter }
 
 func (b *breaker) closedTo() error {

@@ -109,9 +109,9 @@ func (v *view) boot(ctx context.Context, word string, once bool) outcome {
 	if err != nil {
 		return o.with(err)
 	}
-	err = patchSystem(ctx, v, map[string]any{"Boot": map[string]any{
+	err = patchBoot(ctx, v, s, map[string]any{
 		"BootSourceOverrideTarget": target, "BootSourceOverrideEnabled": enabledFor(target, once),
-	}})
+	})
 	if err != nil && !redfish.Uncertain(err) {
 		return o.with(err)
 	}

@@ -20,7 +20,7 @@ type gate struct {
 	waiting [priorities][]chan struct{} // closed when the waiter is let in
 }
 
-// newGate lets one pass at a time; see widen.
+// newGate lets one pass at a time; see resize.
 func newGate() *gate { return &gate{size: 1} }
 
 // enter waits for a place. Each nil return is to be followed by one leave.
@@ -70,12 +70,19 @@ func (g *gate) leave() {
 	g.admit()
 }
 
-// widen sets how many may be inside at once, never fewer than before.
-func (g *gate) widen(size int) {
+// resize sets how many may be inside at once. Who is inside already stays.
+func (g *gate) resize(size int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.size = max(g.size, size)
+	g.size = size
 	g.admit()
+}
+
+// load is how many are inside and how many wait.
+func (g *gate) load() (inside, waiting int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inside, g.queued()
 }
 
 func (g *gate) admit() {

@@ -66,10 +66,9 @@ func TestGateIsBounded(t *testing.T) {
 	})
 }
 
-func TestGateWidens(t *testing.T) {
+func TestGateResizes(t *testing.T) {
 	g := newGate()
-	g.widen(3)
-	g.widen(1) // never narrower
+	g.resize(3)
 	for range 3 {
 		if err := g.enter(t.Context(), Person); err != nil {
 			t.Fatal(err)
@@ -79,5 +78,16 @@ func TestGateWidens(t *testing.T) {
 	cancel()
 	if err := g.enter(ctx, Person); err == nil {
 		t.Error("a fourth went in")
+	}
+	g.resize(1)
+	for range 2 {
+		g.leave()
+	}
+	if err := g.enter(ctx, Person); err == nil {
+		t.Error("a second went in where only one may")
+	}
+	g.leave()
+	if err := g.enter(t.Context(), Person); err != nil {
+		t.Error(err)
 	}
 }

@@ -60,7 +60,7 @@ type Config struct {
 	// Digests may be nil: then every password is set anew.
 	Digests Digests
 
-	Streams int           // reads at once where the BMC speaks HTTP/2, default 4
+	Streams int           // reads at once over HTTP/2, at most; default what the BMC's profile says
 	Poll    time.Duration // between two looks at what a write did, default 1 s
 	Settle  time.Duration // how long a power change may take, default 2 min
 	Rest    time.Duration // of the breaker after its first opening, default 2 s
@@ -78,9 +78,6 @@ func (c Config) withDefaults() Config {
 	set(&c.Poll, time.Second)
 	set(&c.Settle, 2*time.Minute)
 	set(&c.Rest, 2*time.Second)
-	if c.Streams <= 0 {
-		c.Streams = 4
-	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -106,7 +103,8 @@ type Lane struct {
 	log     *logService
 	allowed map[string][]string // reset types by the action's target
 	recent  recentSystem
-	latency time.Duration
+	budget  *budget
+	stats   Stats
 	refusal error // the last failure to log in or to trust, nil once it works
 }
 
@@ -115,19 +113,21 @@ func New(cfg Config) (*Lane, error) {
 	if cfg.Vault == nil {
 		return nil, errors.New("bmc: no vault")
 	}
-	cfg = cfg.withDefaults()
-	client, err := redfish.New(cfg.BMC)
+	l := &Lane{
+		cfg:     cfg.withDefaults(),
+		reads:   newGate(),
+		writes:  newGate(),
+		budget:  newBudget(),
+		allowed: map[string][]string{},
+	}
+	l.brk = newBreaker(l.cfg.Rest, l.cfg.Now, l.cfg.Jitter)
+	l.cfg.BMC.Observe = l.observe
+	client, err := redfish.New(l.cfg.BMC)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", cfg.Node, err)
 	}
-	return &Lane{
-		cfg:     cfg,
-		client:  client,
-		reads:   newGate(), // widened once the BMC is seen to speak HTTP/2
-		writes:  newGate(),
-		brk:     newBreaker(cfg.Rest, cfg.Now, cfg.Jitter),
-		allowed: map[string][]string{},
-	}, nil
+	l.client = client
+	return l, nil
 }
 
 // Node is the name of the server behind the lane.
@@ -162,9 +162,7 @@ func (l *Lane) State() (state fleet.NodeState, reason string) {
 // fetch is one paced read.
 func (l *Lane) fetch(ctx context.Context, prio Priority, uri string) (body []byte, err error) {
 	err = l.paced(ctx, prio, l.reads, func() error {
-		begun := time.Now()
 		body, err = l.client.Fetch(ctx, uri)
-		l.measure(time.Since(begun), err)
 		return err
 	})
 	return body, err
@@ -176,17 +174,50 @@ func (l *Lane) write(ctx context.Context, prio Priority, do func() error) error 
 }
 
 func (l *Lane) patch(ctx context.Context, prio Priority, uri redfish.Link, body any) error {
-	return l.write(ctx, prio, func() error {
-		_, err := l.client.Patch(ctx, string(uri), body)
+	var reply *redfish.Reply
+	err := l.write(ctx, prio, func() (err error) {
+		reply, err = l.client.Patch(ctx, string(uri), body)
 		return err
 	})
+	return l.finish(ctx, prio, reply, err)
 }
 
 func (l *Lane) post(ctx context.Context, prio Priority, uri string, body any) error {
-	return l.write(ctx, prio, func() error {
-		_, err := l.client.Post(ctx, uri, body)
+	var reply *redfish.Reply
+	err := l.write(ctx, prio, func() (err error) {
+		reply, err = l.client.Post(ctx, uri, body)
 		return err
 	})
+	return l.finish(ctx, prio, reply, err)
+}
+
+// finish waits for the task that a write has begun, if it has. Nobody is kept
+// from the BMC meanwhile.
+func (l *Lane) finish(ctx context.Context, prio Priority, reply *redfish.Reply, err error) error {
+	if err != nil {
+		return err
+	}
+	task, begun := reply.TaskOf()
+	if !begun {
+		return nil
+	}
+	watch := redfish.Watch{Deadline: l.cfg.Settle, Jitter: l.cfg.Jitter}
+	return l.named(redfish.WaitTask(ctx, asker{l, prio}, task, watch).Err())
+}
+
+// asker reads at a pace, for whoever needs more than a body.
+type asker struct {
+	lane *Lane
+	prio Priority
+}
+
+// Ask implements redfish.Asker.
+func (a asker) Ask(ctx context.Context, uri string) (reply *redfish.Reply, err error) {
+	err = a.lane.paced(ctx, a.prio, a.lane.reads, func() error {
+		reply, err = a.lane.client.Ask(ctx, uri)
+		return err
+	})
+	return reply, err
 }
 
 // paced runs do when it is its turn and the breaker lets it.
@@ -204,9 +235,6 @@ func (l *Lane) paced(ctx context.Context, prio Priority, g *gate, do func() erro
 	err := do()
 	l.brk.end(err)
 	l.note(err)
-	if l.client.HTTP2() {
-		l.reads.widen(l.cfg.Streams)
-	}
 	return l.named(err)
 }
 
@@ -216,24 +244,13 @@ func (l *Lane) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case redfish.ChangeRequired(err):
+		l.refusal = err
 	case err == nil || errors.As(err, &answered):
 		l.refusal = nil
 	case fault.Is(err, fault.Untrusted) || fault.Is(err, fault.Denied):
 		l.refusal = err
 	}
-}
-
-// measure keeps a moving average of how long a read takes.
-func (l *Lane) measure(took time.Duration, err error) {
-	if err != nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.latency == 0 {
-		l.latency = took
-	}
-	l.latency += (took - l.latency) / 8
 }
 
 // named puts the node's name on an error that carries none.

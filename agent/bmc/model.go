@@ -22,6 +22,9 @@ type system struct {
 	Locating     redfish.Flag `json:"LocationIndicatorActive"`
 	Status       redfish.Status
 	Boot         boot
+	Settings     struct {
+		Object redfish.Link `json:"SettingsObject"`
+	} `json:"@Redfish.Settings"`
 	BootProgress struct{ LastState redfish.Text }
 	Processors   redfish.Link
 	Memory       redfish.Link
@@ -59,6 +62,7 @@ type boot struct {
 // manager is what is read of a Manager.
 type manager struct {
 	UUID            redfish.Text
+	Model           redfish.Text
 	FirmwareVersion redfish.Text
 	Status          redfish.Status
 	Actions         struct {

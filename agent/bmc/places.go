@@ -191,6 +191,7 @@ func (v *view) manager(ctx context.Context) (*manager, redfish.Link, error) {
 	}
 	m := &manager{}
 	err = redfish.Get(ctx, v, p.manager, m)
+	v.lane.client.SawManager(string(m.Model))
 	return m, p.manager, err
 }
 

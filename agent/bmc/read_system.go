@@ -117,7 +117,7 @@ func latency(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 	known := func() time.Duration {
 		v.lane.mu.Lock()
 		defer v.lane.mu.Unlock()
-		return v.lane.latency
+		return v.lane.stats.Latency
 	}
 	if known() == 0 {
 		if _, _, err := v.system(ctx); err != nil {

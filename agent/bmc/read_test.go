@@ -167,7 +167,7 @@ func TestUnreachableBMC(t *testing.T) {
 	b, base := bmctest.Start(t, quick())
 	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 	l := open(t, b, base, newStore(bmcsim.DefaultPassword), func(c *bmc.Config) {
-		c.Now, c.BMC.Limits.Read = func() time.Time { return now }, 200*time.Millisecond
+		c.Now, c.BMC.Limits.Read = func() time.Time { return now }, 600*time.Millisecond
 	})
 	watch := refs(t, "power.state", "cpu.temp")
 	if _, err := l.Read(t.Context(), bmc.Monitor, watch); err != nil {

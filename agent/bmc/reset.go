@@ -38,13 +38,14 @@ func (v *view) resetBy(ctx context.Context, action redfish.Action, types []schem
 }
 
 // postReset asks again a little later where the BMC says that it can't do it
-// now: iDRACs answer 409 to On shortly after Off. A refusal is certain, so that
+// now, for as long as its make is known to need. A refusal is certain, so that
 // nothing is done twice.
 func (v *view) postReset(ctx context.Context, target string, t schemas.ResetType) error {
-	const tries = 3
-	for n := 1; ; n++ {
-		err := v.lane.post(ctx, v.prio, target, map[string]any{"ResetType": t})
-		if !fault.Is(err, fault.Conflict) || n == tries || !v.lane.pause(ctx) {
+	l := v.lane
+	until := l.cfg.Now().Add(l.client.Profile().PowerRetry)
+	for {
+		err := l.post(ctx, v.prio, target, map[string]any{"ResetType": t})
+		if !fault.Is(err, fault.Conflict) || !l.cfg.Now().Before(until) || !l.pause(ctx) {
 			return err
 		}
 	}

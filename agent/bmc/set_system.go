@@ -35,6 +35,20 @@ func patchSystem(ctx context.Context, v *view, body any) error {
 	return v.lane.patch(ctx, v.prio, p.system, body)
 }
 
+// patchBoot changes the Boot member. Some makes want the mode repeated. Where
+// the system itself is read-only, its settings resource takes the change
+// (DSP0266, settings resources; iDRAC10: stmcginnis/gofish#511).
+func patchBoot(ctx context.Context, v *view, s *system, body map[string]any) error {
+	if _, given := body["BootSourceOverrideMode"]; !given && v.lane.client.Profile().BootMode && s.Boot.Mode != "" {
+		body["BootSourceOverrideMode"] = s.Boot.Mode
+	}
+	err := patchSystem(ctx, v, map[string]any{"Boot": body})
+	if fault.Is(err, fault.Unsupported) && s.Settings.Object != "" {
+		return v.lane.patch(ctx, v.prio, s.Settings.Object, map[string]any{"Boot": body})
+	}
+	return err
+}
+
 // powerSetting is (power (state "on"|"off")).
 type powerSetting struct{}
 
@@ -127,7 +141,7 @@ func (bootSetting) write(ctx context.Context, v *view, settings []scl.Setting) e
 			body["BootSourceOverrideMode"] = s.Boot.redfishMode(wordOfValue(setting.Value))
 		}
 	}
-	return patchSystem(ctx, v, map[string]any{"Boot": body})
+	return patchBoot(ctx, v, s, body)
 }
 
 // enabledFor is the BootSourceOverrideEnabled that belongs to a target.

@@ -138,7 +138,11 @@ func (v *view) comparePassword(ctx context.Context, s scl.Setting) (fleet.Change
 		return unread([]scl.Setting{s}, err)[0], true
 	}
 	if creds.User == s.Name {
-		return compared("", creds.Password == s.Secret.Literal), true
+		c := compared("", creds.Password == s.Secret.Literal)
+		if _, must := v.lane.client.MustChange(); must && c.Verdict == fleet.Same {
+			c.Verdict, c.Note = fleet.Differs, "this is the password that the BMC demands to be changed: choose another"
+		}
+		return c, true
 	}
 	if v.lane.cfg.Digests == nil {
 		return fleet.Change{}, false
@@ -194,11 +198,11 @@ func (userSetting) write(ctx context.Context, v *view, settings []scl.Setting) e
 			body["RoleId"] = roleID(s.Value.String())
 		}
 	}
-	a, err := v.account(ctx, user)
+	creds, err := v.loggedIn(ctx)
 	if err != nil {
 		return err
 	}
-	creds, err := v.loggedIn(ctx)
+	a, err := v.accountToWrite(ctx, user, creds)
 	if err != nil {
 		return err
 	}
@@ -214,6 +218,15 @@ func (userSetting) write(ctx context.Context, v *view, settings []scl.Setting) e
 	default:
 		return v.changeOther(ctx, a, body, next)
 	}
+}
+
+// accountToWrite is the user's account. Where the BMC demands a new password
+// first, it refuses to show any: then our own is the one that it named.
+func (v *view) accountToWrite(ctx context.Context, user string, creds redfish.Credentials) (*account, error) {
+	if uri, must := v.lane.client.MustChange(); must && creds.User == user {
+		return &account{uri: uri, UserName: redfish.Text(user)}, nil
+	}
+	return v.account(ctx, user)
 }
 
 // changeOwn changes the password that the lane itself logs in with. The new one
@@ -279,25 +292,35 @@ func (v *view) rememberPassword(c redfish.Credentials) error {
 // writeAccount changes the account, or makes it if a is nil. A refusal of the
 // password tells the BMC's own rule.
 func (v *view) writeAccount(ctx context.Context, a *account, body map[string]any, creds redfish.Credentials) error {
+	conf := redfish.Confidential{Body: body, Secrets: []fleet.Secret{creds.Password}}
+	var err error
+	if a != nil {
+		err = v.lane.patch(ctx, v.prio, a.uri, conf)
+	} else {
+		err = v.makeAccount(ctx, body, conf, creds.User)
+	}
+	var answered *redfish.StatusError
+	if errors.As(err, &answered) && strings.Contains(answered.Error(), "Password") && fault.Is(err, fault.BadInput) {
+		rule := "it does not tell the rule"
+		if s, e := v.accountService(ctx); e == nil {
+			rule = s.rule()
+		}
+		return fault.Wrap(fault.BadInput, "set the password", fmt.Errorf("%w (%s)", err, rule))
+	}
+	return err
+}
+
+func (v *view) makeAccount(ctx context.Context, body map[string]any, conf redfish.Confidential, user string) error {
 	s, err := v.accountService(ctx)
 	if err != nil {
 		return err
 	}
-	if a != nil {
-		err = v.lane.patch(ctx, v.prio, a.uri, redfish.Confidential{Body: body, Secrets: []fleet.Secret{creds.Password}})
-	} else {
-		body["UserName"], body["Enabled"] = creds.User, true
-		if body["RoleId"] == nil {
-			return fault.New(fault.BadInput, "make the user", "the script gives the new user "+creds.User+" no role").
-				WithHint("write its (role …) too: administrator, operator or readonly")
-		}
-		err = v.lane.post(ctx, v.prio, string(s.Accounts), redfish.Confidential{Body: body, Secrets: []fleet.Secret{creds.Password}})
+	if body["RoleId"] == nil {
+		return fault.New(fault.BadInput, "make the user", "the script gives the new user "+user+" no role").
+			WithHint("write its (role …) too: administrator, operator or readonly")
 	}
-	var answered *redfish.StatusError
-	if errors.As(err, &answered) && strings.Contains(answered.Error(), "Password") && fault.Is(err, fault.BadInput) {
-		return fault.Wrap(fault.BadInput, "set the password", fmt.Errorf("%w (%s)", err, s.rule()))
-	}
-	return err
+	body["UserName"], body["Enabled"] = user, true
+	return v.lane.post(ctx, v.prio, string(s.Accounts), conf)
 }
 
 // rule is what the BMC demands of a password, in its own numbers.

@@ -25,9 +25,17 @@ type vendor struct {
 	docs map[string]string
 	log  []string
 	seen []string // bodies of writes
+	// hook answers in place of the documents if it reports true. It may block.
+	hook func(w http.ResponseWriter, r *http.Request) bool
 }
 
 func (v *vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if v.hook != nil && v.hook(w, r) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.log = append(v.log, r.Method+" "+r.URL.RequestURI())
+		return
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	uri := r.URL.RequestURI()
@@ -67,19 +75,32 @@ func (v *vendor) requests() string {
 func serve(tb testing.TB, docs map[string]string) (*vendor, *bmc.Lane) {
 	tb.Helper()
 	v := &vendor{docs: docs}
+	_, l := v.start(tb, nil)
+	return v, l
+}
+
+// start serves the vendor over HTTP/2 if the lane may use several streams.
+func (v *vendor) start(tb testing.TB, change func(*bmc.Config)) (*store, *bmc.Lane) {
+	tb.Helper()
+	st := newStore("calvin")
+	cfg := bmc.Config{
+		Node: "n1", Vault: st, Digests: st, Poll: time.Millisecond, Settle: 20 * time.Millisecond,
+		BMC: redfish.Config{BMC: "b1", Sessions: st},
+	}
+	if change != nil {
+		change(&cfg)
+	}
 	s := httptest.NewUnstartedServer(v)
+	s.EnableHTTP2 = cfg.Streams > 0
 	s.StartTLS()
 	tb.Cleanup(s.Close)
-	st := newStore("calvin")
-	l, err := bmc.New(bmc.Config{
-		Node: "n1", Vault: st, Digests: st, Poll: time.Millisecond, Settle: 20 * time.Millisecond,
-		BMC: redfish.Config{BMC: "b1", Address: s.Listener.Addr().String(), Pin: redfish.PinOf(s.Certificate()), Sessions: st},
-	})
+	cfg.BMC.Address, cfg.BMC.Pin = s.Listener.Addr().String(), redfish.PinOf(s.Certificate())
+	l, err := bmc.New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = l.Close(context.WithoutCancel(tb.Context())) })
-	return v, l
+	return st, l
 }
 
 func idrac() map[string]string {

@@ -124,6 +124,7 @@ func New(states []State) *Engine {
 // than the period or the cooldown in question.
 func (e *Engine) Step(now time.Time, in Input) Output {
 	var out Output
+	e.link.Since = earlier(e.link.Since, now)
 	in.happen(e, now, &out)
 	for _, n := range e.nodes {
 		if read, ok := n.read(now); ok {
@@ -152,7 +153,10 @@ func (k Key) compare(o Key) int {
 
 func (Tick) happen(*Engine, time.Time, *Output) {}
 
-func (l Link) happen(e *Engine, _ time.Time, _ *Output) { e.link = l }
+func (l Link) happen(e *Engine, now time.Time, _ *Output) {
+	l.Since = earlier(l.Since, now)
+	e.link = l
+}
 
 func (s Sample) happen(e *Engine, now time.Time, out *Output) {
 	i, ok := slices.BinarySearchFunc(e.nodes, s.Node, (*node).compare)

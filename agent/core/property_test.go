@@ -211,3 +211,18 @@ func BenchmarkSample(b *testing.B) {
 		w.engine.Step(w.now, s)
 	}
 }
+
+// A link that was cut "tomorrow", because the clock was set back over a restart, is
+// cut since now: (run-for …) is not a day longer for it.
+func TestCutInTheFuture(t *testing.T) {
+	m := above("hot", "cpu.temp", 90)
+	m.Options = scl.Options{Every: time.Minute, CutOff: scl.CutOff{RunFor: time.Hour}}
+	e := core.New(nil)
+	e.Step(start, core.Link{Since: start.Add(24 * time.Hour)})
+	e.Step(start, core.Rules{{Script: "s", Monitor: m, Nodes: rack[:1]}})
+	hot := core.Sample{Node: rack[0], Refs: m.Condition.Refs, Readings: []fleet.Reading{{Value: fleet.Number(95, fleet.Celsius)}}}
+	fires := e.Step(start.Add(2*time.Hour), hot).Fire
+	if len(fires) != 1 || fires[0].Firing.Held == "" {
+		t.Errorf("it is not held: %v", fires)
+	}
+}

@@ -57,7 +57,7 @@ type Outbox interface {
 	Cursor() (spool.Cursor, error)
 	Batch(from uint64, size int) (*pb.RecordBatch, error)
 	Ack(epoch, next uint64) error
-	Restart() error
+	Restart(above uint64) error
 	Wait(ctx context.Context) error
 }
 

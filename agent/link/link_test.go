@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -156,6 +157,7 @@ type coordinator struct {
 
 	mu      sync.Mutex
 	next    map[uint64]uint64 // epoch -> next wanted
+	epoch   uint64            // the last one that it knows
 	steps   []string
 	mute    bool // sends no acks
 	version uint32
@@ -248,8 +250,12 @@ func (c *coordinator) welcome(p *peer) {
 		_ = p.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Refusal{Refusal: c.refuse}})
 		return
 	}
+	next := max(1, c.next[p.hello.GetSpoolEpoch()])
+	if p.hello.GetSpoolEpoch() < c.epoch {
+		next = math.MaxUint64
+	}
 	_ = p.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: &pb.Welcome{
-		Version: c.version, NextWanted: max(1, c.next[p.hello.GetSpoolEpoch()]), Coordinator: "c1",
+		Version: c.version, NextWanted: next, Coordinator: "c1", SpoolEpoch: c.epoch,
 	}}})
 	c.sessions <- p
 }
@@ -405,6 +411,22 @@ func TestRolledBackDisk(t *testing.T) {
 	w.expectRecorded(c, "kept")
 	if now := w.cursor().Epoch; now <= old {
 		t.Errorf("the epoch is %d after %d", now, old)
+	}
+}
+
+// A new disk in a machine whose clock is behind: its epoch is below the one that
+// the coordinators know, and the clock is no help in finding one above.
+func TestNewDiskAndAClockThatIsBehind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.coordinator("c1")
+	known := w.cursor().Epoch + 1<<50
+	c.set(func() { c.epoch = known })
+	w.add("kept")
+	w.dial(c.listener.Addr())
+	w.expectRecorded(c, "kept")
+	if now := w.cursor().Epoch; now <= known {
+		t.Errorf("the epoch is %d, the coordinators know %d", now, known)
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 
 const (
 	batchSize = 32 << 10
-	// pingPad makes a ping large enough for a stateless reset, see mesh.proto.
-	pingPad = 64
+	// pongWithin is how long a ping may stay unanswered.
+	pongWithin = 10 * time.Second
 	// pullEvery bounds how long a change is missed if its hint is never sent,
 	// for example because a coordinator died after the commit.
 	pullEvery = time.Minute
@@ -106,22 +106,23 @@ func (s *session) welcome(hello *pb.Hello, w *pb.Welcome) error {
 	switch {
 	case w.GetNextWanted() > hello.GetNextSeq():
 		s.cfg.Log.Warn("the spool is an old copy of itself; a new epoch begins", obs.Epoch, hello.GetSpoolEpoch(), obs.Seq, w.GetNextWanted())
-		return s.restart(op)
+		return s.restart(op, w.GetSpoolEpoch())
 	case w.GetNextWanted() < hello.GetFirstUnacked():
 		if s.behind++; s.behind < patience {
 			return fault.New(fault.Conflict, op, "it has not yet what another one has acknowledged")
 		}
 		s.cfg.Log.Warn("the coordinators have lost records; a new epoch begins", obs.Epoch, hello.GetSpoolEpoch(), obs.Seq, w.GetNextWanted())
-		return s.restart(op)
+		return s.restart(op, w.GetSpoolEpoch())
 	}
 	s.behind = 0
 	return s.outbox.Ack(hello.GetSpoolEpoch(), w.GetNextWanted())
 }
 
-// restart begins a new epoch and ends the session, which was opened for the old.
-func (s *session) restart(op string) error {
+// restart begins a new epoch, above the one that the coordinator knows, and ends
+// the session, which was opened for the old.
+func (s *session) restart(op string, known uint64) error {
 	s.behind = 0
-	if err := s.outbox.Restart(); err != nil {
+	if err := s.outbox.Restart(known); err != nil {
 		return err
 	}
 	return fault.New(fault.Conflict, op, "a new epoch begins with the next session")
@@ -145,7 +146,7 @@ func (s *session) run(parent context.Context) error {
 func (s *session) listen(ctx context.Context) error {
 	s.pull()
 	for {
-		if err := s.control.SetReceiveDeadline(time.Now().Add(s.cfg.PingEvery * 2)); err != nil {
+		if err := s.control.SetReceiveDeadline(time.Now().Add(s.cfg.PingEvery + min(s.cfg.PingEvery, pongWithin))); err != nil {
 			return err
 		}
 		var m pb.FromCoordinator
@@ -198,7 +199,7 @@ func (s *session) tick(ctx context.Context) error {
 			if err := s.stalled(now); err != nil {
 				return err
 			}
-			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli(), Pad: make([]byte, pingPad)}}
+			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli()}}
 		case <-pull.C:
 			s.pull()
 			continue

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -24,8 +25,10 @@ type Cursor struct {
 	Next  uint64 // the seq of the record to be appended next
 }
 
-// Append adds a record to the outbox. It sets the record's seq and time.
+// Append adds a record to the outbox. It sets the record's seq and time, and makes
+// it as small as a coordinator takes it.
 func (t *Tx) Append(at time.Time, r *pb.Record) {
+	wire.Fit(r)
 	r.Seq, r.AtUnixMs = t.number(keyNext), at.UnixMilli()
 	t.PutMessage(outbox, place(t.number(keyEpoch), r.GetSeq()), r)
 	t.setNumber(keyNext, r.GetSeq()+1)
@@ -86,14 +89,15 @@ func (s *Spool) Ack(epoch, next uint64) error {
 	})
 }
 
-// Restart begins a new epoch. It is for a spool whose file turned out to be an
+// Restart begins a new epoch, above the last one and above the given one, which
+// the coordinators know: the clock may be behind. It is for a spool whose file turned out to be an
 // old copy: a coordinator has records of this epoch that the file never had.
 // What is not acknowledged moves along; a record that was already recorded under
 // the old epoch is then recorded twice, which is better than not at all.
-func (s *Spool) Restart() error {
+func (s *Spool) Restart(above uint64) error {
 	err := s.Update(func(t *Tx) error {
 		c := t.Cursor()
-		epoch, seq := newEpoch(c.Epoch), uint64(0)
+		epoch, seq := newEpoch(max(c.Epoch, above)), uint64(0)
 		for old := c.First; old < c.Next; old++ {
 			r := &pb.Record{}
 			if err := proto.Unmarshal(t.Get(outbox, place(c.Epoch, old)), r); err != nil {

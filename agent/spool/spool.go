@@ -24,6 +24,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/chiba-mesh/chiba/pkg/boltfile"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 )
 
@@ -58,11 +59,15 @@ type Spool struct {
 // Open opens the spool at path, and makes it on first use (0600). A file that
 // another process has open is an error.
 func Open(path string, opt Options) (*Spool, error) {
-	const op = "open spool"
+	op := "open spool " + path
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
 	db, err := openFile(path)
+	if errors.Is(err, errDamaged) {
+		return nil, fault.New(fault.Garbage, op, err.Error()).
+			WithHint("move the file away: the agent begins anew and asks the coordinators what stands; what it had not reported, and passwords that scripts set, are lost")
+	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
@@ -77,11 +82,20 @@ func Open(path string, opt Options) (*Spool, error) {
 	return s, nil
 }
 
+// errDamaged is a file that is there and can't be read.
+var errDamaged = errors.New("it is damaged")
+
 func openFile(path string) (*bolt.DB, error) {
 	opt := &bolt.Options{Timeout: lockWait, NoFreelistSync: true, FreelistType: bolt.FreelistMapType}
+	if err := boltfile.Whole(path); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
 	db, err := bolt.Open(path, 0o600, opt)
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("%s is in use by another process", path)
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, errors.New("it is in use by another process")
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if err != nil || !mostlyFree(db) {
 		return db, err

@@ -19,17 +19,16 @@ type Table string
 // The tables.
 const (
 	Scripts  Table = "scripts"  // standing scripts: name -> pb.Script, secrets sealed
-	Runs     Table = "runs"     // accepted and not finished: id -> pb.Run
-	Done     Table = "done"     // steps with a result: run, node, step -> nothing
-	Choices  Table = "choices"  // which units of a run concern which node: id -> JSON
-	Finished Table = "finished" // runs that are over: id -> when
+	Runs     Table = "runs"     // accepted and not finished: run -> pb.Run; a run is its id and its start
+	Done     Table = "done"     // steps with a result: run, node, unit -> how it went
+	Choices  Table = "choices"  // which units of a run concern which node: run -> JSON
+	Finished Table = "finished" // runs that are over: run -> when
 	Intents  Table = "intents"  // actions begun and not ended: see agent's journal
 	Rules    Table = "rules"    // states of rules: script, rule, node -> core.State as JSON
 	Nodes    Table = "nodes"    // the summary last reported: name -> pb.Node
-	Sessions Table = "sessions" // BMC sessions that are ours: node, URI -> nothing
-	Secrets  Table = "secrets"  // sealed to the agent's own key: node, what -> text
-	Digests  Table = "digests"  // of what a BMC does not tell: node, path -> digest
-	Pins     Table = "pins"     // keys of BMCs: node -> pin
+	Sessions Table = "sessions" // the BMC session that is ours: pin -> URI
+	Secrets  Table = "secrets"  // logins, sealed to the agent's own key: pin -> JSON
+	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
 	Notes    Table = "notes"    // single facts: revision, when the link was cut
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
@@ -37,7 +36,7 @@ const (
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Pins, Notes, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Notes, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key
@@ -49,20 +48,6 @@ func Key(parts ...string) string {
 		b = append(b, p...)
 	}
 	return string(b)
-}
-
-// Split is the inverse of Key; nil if key is none.
-func Split(key string) []string {
-	var parts []string
-	for b := []byte(key); len(b) > 0; {
-		n, size := binary.Uvarint(b)
-		if size <= 0 || uint64(len(b)-size) < n {
-			return nil
-		}
-		parts = append(parts, string(b[size:size+int(n)]))
-		b = b[size+int(n):]
-	}
-	return parts
 }
 
 // Tx is a transaction. Its writing methods remember the first error, which then

@@ -68,8 +68,8 @@ func TestWhereItsSpoolGoesOn(t *testing.T) {
 		again, h := w.dial("a-r1"), hello("a-r1", "r1")
 		h.SpoolEpoch, h.FirstUnacked = c.epoch, c.first
 		again.greet(h)
-		if got := again.welcome().GetNextWanted(); got != c.want {
-			t.Errorf("%s: next wanted %d, want %d", c.why, got, c.want)
+		if got := again.welcome(); got.GetNextWanted() != c.want || got.GetSpoolEpoch() != 7 {
+			t.Errorf("%s: next wanted %d, want %d; the epoch is %d", c.why, got.GetNextWanted(), c.want, got.GetSpoolEpoch())
 		}
 	}
 	if got := w.node.Status().Commit; got != index {

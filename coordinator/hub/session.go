@@ -70,7 +70,7 @@ func (s *session) greet(parent context.Context) error {
 	s.hub.enter(s)
 	err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: &pb.Welcome{
 		Version: Version, NextWanted: next, Revision: s.hub.conf.Machine.Counts().Revision,
-		TimeUnixMs: time.Now().UnixMilli(), Coordinator: s.hub.conf.Name,
+		TimeUnixMs: time.Now().UnixMilli(), Coordinator: s.hub.conf.Name, SpoolEpoch: s.epoch(),
 	}}})
 	if err != nil {
 		s.hub.leave(s)
@@ -156,8 +156,9 @@ func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, e
 	}
 	known, ok := s.hub.conf.Machine.Agent(s.agent)
 	if ok && known.GetSpoolEpoch() > said.GetSpoolEpoch() {
-		// An old copy of its disk. It begins a new epoch when it is asked for
-		// records that it has not written yet.
+		// An old copy of its disk, or a new disk and a clock that is behind. It
+		// begins a new epoch when it is asked for records that it has not
+		// written yet.
 		s.hub.conf.Log.Warn("agent has an old spool", obs.Agent, s.agent, obs.Epoch, said.GetSpoolEpoch())
 		return math.MaxUint64, nil
 	}
@@ -166,6 +167,12 @@ func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, e
 	}
 	o, err := s.hub.conf.Commands.Propose(ctx, &pb.Command{Body: &pb.Command_PutAgent{PutAgent: &pb.PutAgent{Agent: said}}})
 	return o.NextWanted, errors.Join(err, o.Err)
+}
+
+// epoch is that of the agent's spool, as far as it is known.
+func (s *session) epoch() uint64 {
+	known, _ := s.hub.conf.Machine.Agent(s.agent)
+	return known.GetSpoolEpoch()
 }
 
 // same reports whether there is nothing new in what the agent says.

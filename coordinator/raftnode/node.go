@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/boltfile"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -35,7 +36,7 @@ const (
 	// maxCommand is the largest command: a script and its run, 4 MiB each, and
 	// room for their company.
 	maxCommand = 10 << 20
-	// proposeTimeout bounds a proposal whose context has no deadline.
+	// proposeTimeout is the default patience.
 	proposeTimeout = 10 * time.Second
 	// election is how long a start waits before it votes for itself, at most
 	// twice this.
@@ -61,7 +62,9 @@ type Config struct {
 	// that are replayed at the start. It runs between two commands, so it must
 	// not wait for anything. Nil means nobody asks.
 	Applied func(state.Outcome)
-	Log     *slog.Logger
+	// Patience bounds a proposal whose context has no deadline; default 10 s.
+	Patience time.Duration
+	Log      *slog.Logger
 }
 
 // Node is one open voter. All methods are safe for concurrent use.
@@ -89,6 +92,9 @@ func Open(c Config) (*Node, error) {
 	if c.Applied == nil {
 		c.Applied = func(state.Outcome) {}
 	}
+	if c.Patience <= 0 {
+		c.Patience = proposeTimeout
+	}
 	walDir := filepath.Join(c.Dir, "wal")
 	if err := os.MkdirAll(walDir, 0o700); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
@@ -98,9 +104,10 @@ func Open(c Config) (*Node, error) {
 		return nil, err
 	}
 	log := newLogger(c.Log)
-	store, err := wal.Open(walDir, wal.WithLogger(log))
+	store, err := openWAL(walDir, log)
 	if err != nil {
-		return nil, errors.Join(fault.Wrap(fault.Unavailable, op, err), lock.Close())
+		return nil, errors.Join(lock.Close(), fault.New(fault.Garbage, op, err.Error()).
+			WithHint(damagedHint))
 	}
 	n := &Node{
 		conf: c, wal: store, lock: lock, fsm: newFSM(c.Machine, c.Applied),
@@ -110,6 +117,15 @@ func Open(c Config) (*Node, error) {
 		return nil, errors.Join(fault.Wrap(fault.KindOf(err), op, err), store.Close(), lock.Close())
 	}
 	return n, nil
+}
+
+const damagedHint = "restore the directory from a copy; or move it away to begin with an empty log, and apply the scripts again"
+
+func openWAL(dir string, log *logger) (*wal.WAL, error) {
+	if err := boltfile.Whole(filepath.Join(dir, "wal-meta.db")); err != nil {
+		return nil, err
+	}
+	return wal.Open(dir, wal.WithLogger(log))
 }
 
 func (n *Node) start(log *logger) error {
@@ -165,6 +181,9 @@ func (n *Node) checkOwner() error {
 			return nil
 		}
 	}
+	if len(servers) == 0 { // no voter is the first entry of no log
+		return fault.New(fault.Garbage, "", "it is damaged: its beginning is lost").WithHint(damagedHint)
+	}
 	e := fault.New(fault.Conflict, "check whose it is", fmt.Sprintf("it belongs to coordinator %v, not to %q", servers, n.conf.Name))
 	return e.WithHint("start the coordinator under its old name, or choose another state directory")
 }
@@ -187,7 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 				continue
 			}
 			give.Stop()
-			if err := n.Barrier(ctx); err != nil {
+			if err := n.barrier(ctx); err != nil { // the lead is lost again, or we stop
 				n.conf.Log.Warn("catching up with the log", obs.Err, err)
 				continue
 			}
@@ -220,9 +239,9 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error
 	if len(data) > maxCommand {
 		return state.Outcome{}, fault.New(fault.TooLarge, op, fmt.Sprintf("%d bytes, the limit is %d", len(data), maxCommand))
 	}
-	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
 	defer cancel()
-	future, err := submit(ctx, n, func() raft.ApplyFuture { return n.raft.Apply(data, proposeTimeout) })
+	future, err := submit(ctx, n, func() raft.ApplyFuture { return n.raft.Apply(data, n.conf.Patience) })
 	if err != nil {
 		return state.Outcome{}, proposeError(op, err)
 	}
@@ -235,9 +254,15 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error
 
 // Barrier returns when everything that was committed before has been applied.
 func (n *Node) Barrier(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
 	defer cancel()
-	_, err := submit(ctx, n, func() raft.Future { return n.raft.Barrier(proposeTimeout) })
+	return n.barrier(ctx)
+}
+
+// barrier takes as long as it takes: a start may have thousands of commands to
+// apply.
+func (n *Node) barrier(ctx context.Context) error {
+	_, err := submit(ctx, n, func() raft.Future { return n.raft.Barrier(0) })
 	return proposeError("wait for the log", err)
 }
 

@@ -3,6 +3,7 @@ package raftnode_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -124,7 +125,7 @@ func TestItLeadsAtOnce(t *testing.T) {
 		if took > 2*time.Second { // 300 ms is the aim; the rest is for a busy machine
 			t.Errorf("%s start took %v", life, took)
 		}
-		if s := n.Status(); s.State != "Leader" || s.Applied == 0 {
+		if s := n.Status(); s.State != "Leader" || s.Commit == 0 { // Raft counts Applied a moment later
 			t.Errorf("status %+v", s)
 		}
 		n.close(t)
@@ -438,5 +439,45 @@ func BenchmarkPropose(b *testing.B) {
 	}
 	if err := <-n.ended; err != nil {
 		b.Error(err)
+	}
+}
+
+// A start that takes longer to apply the log than one command may take is slow,
+// and no failure.
+func TestALongCatchingUp(t *testing.T) {
+	dir := t.TempDir()
+	n := open(t, dir)
+	n.put(t, "s")
+	n.close(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	var logs lockedBuffer
+	slow, err := raftnode.Open(raftnode.Config{
+		Dir: dir, Name: "c1", Machine: state.New(), Patience: time.Millisecond, Log: slog.New(slog.NewTextHandler(&logs, nil)),
+		Applied: func(state.Outcome) { close(held); <-release },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- slow.Run(ctx) }()
+	<-held
+	if err := slow.Barrier(ctx); !fault.Is(err, fault.Timeout) { // so the patience is over
+		t.Errorf("barrier: %v", err)
+	}
+	select {
+	case <-slow.Ready():
+		t.Error("it is ready before it has applied its log")
+	case <-time.After(200 * time.Millisecond): // an election takes half of it
+	}
+	close(release)
+	select {
+	case <-slow.Ready():
+	case <-time.After(5 * time.Second):
+		t.Errorf("it is never ready; it logs:\n%s", logs.b.String())
+	}
+	stop()
+	if err := errors.Join(<-ended, slow.Close()); err != nil {
+		t.Error(err)
 	}
 }

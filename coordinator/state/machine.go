@@ -29,11 +29,12 @@ const Version = 1
 const (
 	MaxSource       = 4 << 20   // bytes of a script
 	MaxScripts      = 10_000    // standing
+	MaxSourceBytes  = 512 << 20 // of all standing scripts
 	MaxOpenRuns     = 1_000     // not ended
 	MaxEndedRuns    = 1_000     // the oldest goes first
 	MaxResults      = 100_000   // of one run; later ones only count
 	MaxRunBytes     = 32 << 20  // of one run's results; later ones lose what they read
-	MaxResultBytes  = 512 << 20 // of all runs; the oldest ended runs go first, then as above
+	MaxResultBytes  = 512 << 20 // of all runs, sources counted; the oldest ended runs go first, then as above
 	MaxFirings      = 10_000    // the oldest goes first
 	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first
 	MaxNodesPerRack = 4_096
@@ -59,7 +60,7 @@ type Machine struct {
 	perRack map[string]int // nodes
 
 	runs     []*run // by number
-	runBytes int    // of all results
+	runBytes int    // of all sources and results
 
 	firings     []*pb.Firing // oldest first
 	firingBytes int
@@ -69,8 +70,10 @@ type Machine struct {
 type run struct {
 	msg     *pb.Run
 	results []*pb.Result
-	bytes   int
+	bytes   int // of its source and its results
 }
+
+func newRun(msg *pb.Run) *run { return &run{msg: msg, bytes: len(msg.GetSource())} }
 
 // New is the empty state.
 func New() *Machine {
@@ -169,7 +172,7 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 	case *pb.Command_RecordResults:
 		return m.record(at, b.RecordResults)
 	case *pb.Command_PutAgent:
-		return m.putAgent(b.PutAgent.GetAgent())
+		return m.putAgent(at, b.PutAgent.GetAgent())
 	default: // readable has seen to it
 		return refused(fault.Internal, "apply command", "it has no body")
 	}
@@ -181,7 +184,7 @@ func refused(k fault.Kind, op, why string) Outcome {
 
 // putAgent keeps what an agent says of itself. A rack belongs to the agent that
 // came first: who may take another's rack may read its secrets.
-func (m *Machine) putAgent(a *pb.AgentInfo) Outcome {
+func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	const op = "register agent"
 	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack())); err != nil {
 		return refused(fault.BadInput, op, err.Error())
@@ -202,7 +205,12 @@ func (m *Machine) putAgent(a *pb.AgentInfo) Outcome {
 		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)
 	}
 	m.agents[a.GetName()] = fresh
-	return Outcome{NextWanted: fresh.GetNextSeq()}
+	t := take{m: m, at: at, agent: fresh}
+	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() {
+		t.lost()
+	}
+	t.out.NextWanted = fresh.GetNextSeq()
+	return t.out
 }
 
 // cursor is where the spool goes on. A newer epoch starts where it says. In the

@@ -175,6 +175,21 @@ func (t *take) done(d *pb.RackRunDone) string {
 	return ""
 }
 
+// lost ends what the rack has accepted: its agent begins a new epoch, so its disk is
+// new, or an old copy, and doing it again could do an action twice.
+func (t *take) lost() {
+	for _, r := range t.m.runs {
+		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
+			return p.GetRack() == t.agent.GetRack() && p.GetState() == Accepted
+		})
+		if i >= 0 {
+			t.change(r, i, func(p *pb.RackRun) {
+				p.State, p.Error = Done, "its agent has lost its disk: what it had done is not known"
+			})
+		}
+	}
+}
+
 // change replaces the part i of the run.
 func (t *take) change(r *run, i int, edit func(*pb.RackRun)) {
 	msg := shallow(r.msg)

@@ -32,7 +32,8 @@ func Digest(source []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// applyScript keeps s, if there is one, and starts r, if there is one.
+// applyScript keeps s, if there is one, and starts r, if there is one. A run of a
+// script that has nothing standing replaces the script of its name all the same.
 func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	if s == nil && r == nil {
 		return refused(fault.BadInput, "apply script", "there is neither a script nor a run")
@@ -49,6 +50,10 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 		o.Script = m.keep(at, s)
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_Script{Script: withoutSource(o.Script)}})
+	} else if _, stood := m.scripts[r.GetScript()]; stood {
+		delete(m.scripts, r.GetScript())
+		o.Racks = m.racks()
+		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_RemovedScript{RemovedScript: r.GetScript()}})
 	}
 	if r != nil {
 		o.Run = m.start(at, r)
@@ -74,6 +79,16 @@ func (m *Machine) scriptOK(s *pb.Script) error {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("there are %d standing scripts already", MaxScripts)).
 			WithHint("remove some: chiba delete script NAME")
 	}
+	all := len(s.GetSource())
+	for name, other := range m.scripts {
+		if name != s.GetName() {
+			all += len(other.GetSource())
+		}
+	}
+	if all > MaxSourceBytes {
+		return fault.New(fault.TooLarge, op, fmt.Sprintf("all standing scripts hold at most %d MiB", MaxSourceBytes>>20)).
+			WithHint("remove some: chiba delete script NAME")
+	}
 	return sourceOK(op, s.GetSource(), s.GetDigest())
 }
 
@@ -96,6 +111,10 @@ func (m *Machine) runOK(r *pb.Run) error {
 	open := len(m.runs) - m.ended()
 	if open >= MaxOpenRuns {
 		return fault.New(fault.Conflict, op, fmt.Sprintf("%d runs have not ended yet", open)).
+			WithHint("wait, or cancel some: chiba cancel run ID")
+	}
+	if m.openBytes()+len(r.GetSource()) > MaxResultBytes {
+		return fault.New(fault.TooLarge, op, fmt.Sprintf("the runs that have not ended hold more than %d MiB", MaxResultBytes>>20)).
 			WithHint("wait, or cancel some: chiba cancel run ID")
 	}
 	seen := map[string]bool{}
@@ -130,7 +149,9 @@ func (m *Machine) start(at int64, r *pb.Run) *pb.Run {
 	}
 	slices.SortFunc(started.Racks, func(a, b *pb.RackRun) int { return strings.Compare(a.GetRack(), b.GetRack()) })
 	conclude(at, started)
-	m.runs = append(m.runs, &run{msg: started})
+	added := newRun(started)
+	m.runs = append(m.runs, added)
+	m.runBytes += added.bytes
 	m.retain()
 	return started
 }
@@ -233,6 +254,17 @@ func (m *Machine) retain() {
 		m.runBytes -= r.bytes
 		return true
 	})
+}
+
+// openBytes is what the sources and results of the runs hold that have not ended.
+func (m *Machine) openBytes() int {
+	n := 0
+	for _, r := range m.runs {
+		if r.msg.GetEndedUnixMs() == 0 {
+			n += r.bytes
+		}
+	}
+	return n
 }
 
 func (m *Machine) ended() int {

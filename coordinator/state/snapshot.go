@@ -75,7 +75,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 	for _, r := range s.GetRuns() {
-		m.runs = append(m.runs, &run{msg: r})
+		kept := newRun(r)
+		m.runs = append(m.runs, kept)
+		m.runBytes += kept.bytes
 	}
 	for _, rr := range s.GetResults() {
 		r := m.findRun(rr.GetRun())
@@ -84,9 +86,10 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 		}
 		r.results = rr.GetResults()
 		for _, res := range r.results {
-			r.bytes += proto.Size(res)
+			size := proto.Size(res)
+			r.bytes += size
+			m.runBytes += size
 		}
-		m.runBytes += r.bytes
 	}
 	return nil
 }

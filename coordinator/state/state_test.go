@@ -374,3 +374,76 @@ func TestListsLeaveSourcesOut(t *testing.T) {
 		t.Error("there is a run R2")
 	}
 }
+
+// Sources are bounded like everything else that is kept: a snapshot is one
+// message, and must stay one.
+func TestSourcesAreBounded(t *testing.T) {
+	big := strings.Repeat("x", state.MaxSource)
+	t.Run("of runs", func(t *testing.T) {
+		l := newLog(t)
+		l.must(putAgent("a1", "r1"))
+		r := runOf(big)
+		for range state.MaxResultBytes/state.MaxSource + 3 {
+			l.must(apply(nil, r)) // they concern no rack, and end at once
+		}
+		runs := l.Runs()
+		equal(t, "the oldest went", runs[len(runs)-1].GetId(), "R4")
+	})
+	t.Run("of open runs", func(t *testing.T) {
+		l := newLog(t)
+		l.must(putAgent("a1", "r1"))
+		r := runOf(big, "r1")
+		for range state.MaxResultBytes / state.MaxSource {
+			l.must(apply(nil, r))
+		}
+		refusedAs(t, l.try(apply(nil, r)), fault.TooLarge, "runs that have not ended hold")
+	})
+	t.Run("of scripts", func(t *testing.T) {
+		l, one := newLog(t), script("", big)
+		named := func(name string) *pb.Command { // they share the source
+			return apply(&pb.Script{Name: name, Source: one.GetSource(), Digest: one.GetDigest()}, nil)
+		}
+		for i := range state.MaxSourceBytes / state.MaxSource {
+			l.must(named(fmt.Sprint("s", i)))
+		}
+		refusedAs(t, l.try(named("more")), fault.TooLarge, "standing scripts hold")
+		l.must(named("s0")) // in place of itself
+		l.must(removeScript("s0"))
+		l.must(named("more"))
+	})
+}
+
+// A script is replaced as a whole: what the new one no longer says is no longer in
+// force.
+func TestAScriptThatNoLongerStands(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	l.must(putAgent("a2", "r2"))
+	named := func(source string) *pb.Run {
+		r := runOf(source, "r1")
+		r.Script = "s"
+		return r
+	}
+	l.must(apply(script("s", "(monitor)"), named("(monitor)")))
+	o := l.must(apply(nil, named("(show)")))
+	equal(t, "what stands", len(l.Desired("r2").GetScripts()), 0)
+	equal(t, "racks to wake", o.Racks, []string{"r1", "r2"})
+	equal(t, "events", kinds(o.Events), "removed s, run R2 running")
+}
+
+// An agent that comes back with a new disk does not know what it has done. What it
+// had accepted is not given to it again: an action is done at most once.
+func TestAnAgentThatLostItsDisk(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	l.must(apply(nil, runOf("x", "r1"))) // R1: accepted
+	l.must(apply(nil, runOf("x", "r1"))) // R2: not yet
+	l.must(batch("a1", "r1", 1, accepted("R1")))
+	o := l.must(agent(&pb.AgentInfo{Name: "a1", Rack: "r1", SpoolEpoch: 8, NextSeq: 1}))
+	equal(t, "events", kinds(o.Events), "run R1 failed")
+	equal(t, "why", l.Runs()[1].GetRacks()[0].GetError(), "its agent has lost its disk: what it had done is not known")
+	runs := l.Desired("r1").GetRuns()
+	equal(t, "what is left to do", []any{len(runs), runs[0].GetId()}, []any{1, "R2"})
+	o = l.must(agent(&pb.AgentInfo{Name: "a1", Rack: "r1", SpoolEpoch: 8, NextSeq: 1, Build: "new"}))
+	equal(t, "the same disk again", kinds(o.Events), "")
+}

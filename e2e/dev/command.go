@@ -57,6 +57,11 @@ them dies: chiba dev --only sim, --only coordinator, --only agent.`,
 			if (opts.User == "") != (opts.PasswordFile == "") {
 				return cli.UsageError("--bmc-user and --bmc-password-file go together", "without them OpenBMC's factory login is used")
 			}
+			for _, own := range opts.Own {
+				if _, err := parseBMC(own); err != nil {
+					return &cli.Exit{Code: cli.Usage, Err: err}
+				}
+			}
 			opts.Out = cmd.OutOrStdout()
 			opts.Log = logger(cmd, verbose)
 			if demo {
@@ -75,6 +80,7 @@ them dies: chiba dev --only sim, --only coordinator, --only agent.`,
 	flags.StringVar(&opts.User, "bmc-user", "", "log in on those BMCs as this `user` (default: OpenBMC's factory login)")
 	flags.StringVar(&opts.PasswordFile, "bmc-password-file", "", "`file` with that user's password")
 	flags.StringVar(&only, "only", "", "run one `part` alone: "+strings.Join(allParts, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(allParts, cobra.ShellCompDirectiveNoFileComp))
 	flags.BoolVar(&demo, "demo", false, "play the main job once when ready, then stay up")
 	flags.BoolVar(&verbose, "verbose", false, "log what happens inside, to stderr")
 	return cmd
@@ -95,11 +101,11 @@ func stateDir(flag string) string {
 	return flag
 }
 
-// logger writes to stderr: warnings and what rules did, or everything.
+// logger writes to stderr: for a person warnings and what rules did, or with
+// verbose everything.
 func logger(cmd *cobra.Command, verbose bool) *slog.Logger {
-	level := slog.LevelWarn
-	if verbose {
-		level = slog.LevelDebug
+	if !verbose {
+		return slog.New(newTeller(cmd.ErrOrStderr()))
 	}
-	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

@@ -1,6 +1,8 @@
 package dev
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,11 +23,11 @@ import (
 func nextSteps(out io.Writer) {
 	fmt.Fprint(out, `
 In another terminal:
-  chiba get nodes                              who is there
-  chiba show all cpu.temp power.watts          read sensors
-  chiba apply docs/examples/thermal.scl        put a rule into force
-  chiba sim set ai-node-0 cpu.temp 95          heat a CPU, and see the rule fire:
-  chiba watch
+  chiba get nodes                           who is there
+  chiba show all cpu.temp power.watts       read sensors
+  chiba apply docs/examples/thermal.scl     put a rule into force
+  chiba sim set ai-node-0 cpu.temp 95       heat a CPU, and see the rule fire:
+  chiba watch --past
 Ctrl-C stops the fleet; its state is kept.
 `)
 }
@@ -60,7 +62,7 @@ func (t *tour) play(ctx context.Context) error {
 		{"sim", "set", "ai-node-0", "cpu.temp", "auto"},
 		{"sim", "set", "ai-node-1", "power.state", "off"},
 		{"apply", script.path, "--yes"},
-		{"show", "ai-node-0 ai-node-1", "power.state", "cpu.temp"},
+		{"show", "ai-node-0,ai-node-1", "power.state", "cpu.temp"},
 		{"sim", "set", "ai-node-0", "cpu.temp", "95"},
 	}
 	for _, args := range steps {
@@ -73,7 +75,7 @@ func (t *tour) play(ctx context.Context) error {
 	if err := <-fired; err != nil {
 		return err
 	}
-	if err := t.run(ctx, "show", "ai-node-0 ai-node-1", "power.state", "cpu.temp"); err != nil {
+	if err := t.run(ctx, "show", "ai-node-0,ai-node-1", "power.state", "cpu.temp"); err != nil {
 		return err
 	}
 	fmt.Fprint(t.out, "\nThat was it. The fleet stays up.\n")
@@ -83,12 +85,16 @@ func (t *tour) play(ctx context.Context) error {
 
 type example struct{ path, text string }
 
-// example puts an embedded example into a file, for the command to read: the
-// binary may have been started anywhere.
+// example is an embedded example in a file, for the command to read: in its own
+// if the binary was started there, which may have been anywhere.
 func (t *tour) example(name string) (example, func(), error) {
 	text, err := fs.ReadFile(t.examples, name)
 	if err != nil {
 		return example{}, nil, fault.Wrap(fault.Internal, "read example", err)
+	}
+	here := filepath.Join("docs", "examples", name)
+	if same, readErr := os.ReadFile(here); readErr == nil && bytes.Equal(same, text) {
+		return example{here, string(text)}, func() {}, nil
 	}
 	dir, err := os.MkdirTemp("", "chiba-demo-")
 	if err != nil {
@@ -107,7 +113,9 @@ func (t *tour) example(name string) (example, func(), error) {
 func (t *tour) run(ctx context.Context, args ...string) error {
 	shown := make([]string, len(args))
 	for i, arg := range args {
-		shown[i] = filepath.Base(arg)
+		if shown[i] = arg; filepath.IsAbs(arg) {
+			shown[i] = filepath.Base(arg)
+		}
 		if strings.Contains(arg, " ") {
 			shown[i] = "'" + arg + "'"
 		}
@@ -151,11 +159,14 @@ func (t *tour) watch(ctx context.Context, began time.Time) error {
 func (t *tour) tell(f *fleet.Firing) {
 	var values []string
 	for _, r := range f.Readings {
-		values = append(values, fmt.Sprintf("%s = %s", r.Ref, r.Value))
+		values = append(values, fmt.Sprintf("%s = %s", r.Ref, r.Value.Short()))
 	}
 	fmt.Fprintf(t.out, "%s  rule %s of %s fired on %s: %s\n", f.At.Format(time.TimeOnly), f.Rule, f.Script, f.Node, strings.Join(values, ", "))
+	if f.Held != "" {
+		fmt.Fprintf(t.out, "          held back: %s\n          play it in a new directory: chiba dev --demo --state DIR\n", f.Held)
+	}
 	for _, did := range f.Results {
-		fmt.Fprintf(t.out, "          %s: %s: %s %s\n", did.Node, did.Step, did.Status, did.After)
+		fmt.Fprintf(t.out, "          %s: %s: %s: %s\n", did.Node, did.Step, did.Status, cmp.Or(did.Error, did.After))
 	}
 }
 

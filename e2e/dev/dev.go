@@ -10,6 +10,7 @@ package dev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -199,35 +200,21 @@ func (f *running) startSim(ctx context.Context) (func(context.Context) error, <-
 	return simulated.Run, immediately, nil
 }
 
-func (f *running) startCoordinator(ctx context.Context) (func(context.Context) error, <-chan struct{}, error) {
+func (f *running) startCoordinator(context.Context) (func(context.Context) error, <-chan struct{}, error) {
 	creds, err := trust.Load(f.coordinator())
 	if err != nil {
 		return nil, nil, err
 	}
-	mesh, err := f.address(ctx, "udp", meshFile, defaultMesh)
-	if err != nil {
-		return nil, nil, err
-	}
-	api, err := f.address(ctx, "tcp", apiFile, defaultAPI)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := coordinator.New(coordinator.Config{
-		Name: coordinatorName, Dir: f.coordinator(), MeshAddr: mesh, APIAddr: api,
-		Credentials: creds, Log: f.opts.Log,
+	c, err := f.listen(coordinator.Config{
+		Name: coordinatorName, Dir: f.coordinator(), Credentials: creds, Log: f.opts.Log,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	for file, addr := range map[string]string{meshFile: mesh, apiFile: api} {
-		if err := writeFile(f.path(file), []byte(addr+"\n")); err != nil {
-			return nil, nil, err
-		}
+	if err := f.remember(c); err != nil {
+		return nil, nil, errors.Join(err, c.Close())
 	}
-	if err := f.writeContext(api); err != nil {
-		return nil, nil, err
-	}
-	f.say("coordinator %s: API https://%s, agents udp %s", coordinatorName, api, mesh)
+	f.say("coordinator %s: API https://%s, agents udp %s", coordinatorName, c.APIAddr(), c.MeshAddr())
 	return c.Run, c.Ready(), nil
 }
 

@@ -1,60 +1,51 @@
 package dev
 
 import (
-	"context"
-	"net"
 	"os"
 	"strings"
 
-	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/coordinator"
 )
 
-// A dev fleet is found at these unless they are taken.
-const (
-	defaultMesh = "127.0.0.1:7443" // UDP
-	defaultAPI  = "127.0.0.1:7443" // TCP
-)
+// A dev fleet is found here, by agents over UDP and by people over TCP, unless
+// another one is.
+const defaultAddress = "127.0.0.1:7443"
 
-// meshFile remembers where agents dial, so that an agent that runs on its own
-// finds the coordinator, and both find each other again after a restart.
+// These remember where agents dial and where the API is, so that an agent that
+// runs on its own finds the coordinator, and a restart changes neither.
 const (
 	meshFile = "coordinator/mesh.addr"
 	apiFile  = "coordinator/api.addr"
 )
 
-// address is the one of the last time, else the default, else any other: the
-// first that is free.
-func (l layout) address(ctx context.Context, network, file, fallback string) (string, error) {
-	candidates := []string{fallback, "127.0.0.1:0"}
-	if text, err := os.ReadFile(l.path(file)); err == nil {
-		candidates = append([]string{strings.TrimSpace(string(text))}, candidates...)
+// listen makes a coordinator at the addresses of the last time, else at the
+// default ones, else wherever there is room.
+func (f *running) listen(config coordinator.Config) (*coordinator.Coordinator, error) {
+	config.MeshAddr, config.APIAddr = f.remembered(meshFile), f.remembered(apiFile)
+	c, err := coordinator.New(config)
+	if err == nil {
+		return c, nil
 	}
-	var last error
-	for _, candidate := range candidates {
-		addr, err := try(ctx, network, candidate)
-		if err == nil {
-			return addr, nil
-		}
-		last = err
+	config.MeshAddr, config.APIAddr = "127.0.0.1:0", "127.0.0.1:0"
+	if c, again := coordinator.New(config); again == nil {
+		return c, nil
 	}
-	return "", fault.Wrap(fault.Unavailable, "find a free port", last)
+	return nil, err
 }
 
-// try listens for a moment to see which address it would be.
-func try(ctx context.Context, network, addr string) (string, error) {
-	var listen net.ListenConfig
-	if network == "udp" {
-		socket, err := listen.ListenPacket(ctx, network, addr)
-		if err != nil {
-			return "", err
+func (f *running) remembered(file string) string {
+	if text, err := os.ReadFile(f.path(file)); err == nil {
+		return strings.TrimSpace(string(text))
+	}
+	return defaultAddress
+}
+
+// remember keeps the addresses and tells the client commands.
+func (f *running) remember(c *coordinator.Coordinator) error {
+	for file, addr := range map[string]string{meshFile: c.MeshAddr(), apiFile: c.APIAddr()} {
+		if err := writeFile(f.path(file), []byte(addr+"\n")); err != nil {
+			return err
 		}
-		defer socket.Close()
-		return socket.LocalAddr().String(), nil
 	}
-	listener, err := listen.Listen(ctx, network, addr)
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
+	return f.writeContext(c.APIAddr())
 }

@@ -171,7 +171,8 @@ func (r *rack) meet(ctx context.Context, e entry, say func(string, ...any)) erro
 	defer cancel()
 	pin, err := redfish.Fingerprint(ctx, e.Address)
 	if err != nil {
-		return err
+		return fault.New(fault.KindOf(err), "--bmc "+string(e.Name), err.Error()).
+			WithHint("is the address right, and can it be reached from here?")
 	}
 	e.Pin = pin
 	r.Own = append(r.Own, e)

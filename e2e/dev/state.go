@@ -43,7 +43,7 @@ func (l layout) operator() string    { return l.path("operator") }
 // unless they are there.
 func (l layout) prepare() error {
 	if err := os.MkdirAll(string(l), 0o700); err != nil {
-		return fault.Wrap(fault.Unavailable, "make the state directory", err)
+		return fault.New(fault.Unavailable, "make the state directory", err.Error()).WithHint("name another one with --state DIR")
 	}
 	unlock, err := l.waitPrepare()
 	if err != nil {

@@ -145,24 +145,25 @@ func TestClean(t *testing.T) {
 
 var start = time.Date(2026, 10, 15, 12, 0, 0, 0, time.UTC)
 
-func TestProgressInAPipeIsALinePerChange(t *testing.T) {
+func TestProgressInAPipeIsALinePerEvent(t *testing.T) {
 	var b bytes.Buffer
 	p := NewProgress(&b, start)
 	for _, bar := range []Bar{
 		{Name: "r01", Note: "waiting"},
 		{Name: "r01", Note: "waiting"},
-		{Name: "r01", Total: 8, Note: "accepted"},
-		{Name: "r01", Total: 8, Done: 3, Failed: 1, Note: "accepted"},
-		{Name: "r01", Total: 8, Done: 8, Failed: 1, Note: "done", Ended: true},
+		{Name: "r01", Total: 8, Note: "running"},
+		{Name: "r01", Total: 8, Done: 3, Failed: 1, Note: "running"},
+		{Name: "r01", Total: 8, Done: 4, Failed: 1, Note: "running"},
+		{Name: "r01", Total: 8, Done: 8, Failed: 1, Ended: true},
 	} {
 		p.Set(bar)
 		p.Draw(start)
 	}
 	p.Clear()
 	want := `r01: waiting
-r01: 0/8 done, accepted
-r01: 3/8 done, 1 failed, accepted
-r01: 8/8 done, 1 failed, done
+r01: 0/8 done, running
+r01: 3/8 done, 1 failed, running
+r01: 8/8 done, 1 failed
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)
@@ -171,19 +172,19 @@ r01: 8/8 done, 1 failed, done
 
 func TestProgressOnATerminalIsAPicture(t *testing.T) {
 	var b bytes.Buffer
-	p := &Progress{w: &b, start: start, screen: Screen{Terminal: true, Width: 60, Height: 24}}
-	p.Set(Bar{Name: "r01", Total: 8, Done: 4, Note: "accepted"})
+	p := &Progress{w: &b, start: start, screen: Screen{Terminal: true, Width: 57, Height: 24}}
+	p.Set(Bar{Name: "r01", Total: 8, Done: 4, Note: "running"})
 	p.Set(Bar{Name: "rack-02", Note: "waiting"})
 	p.Draw(start.Add(10 * time.Second))
-	p.Set(Bar{Name: "rack-02", Total: 2, Done: 1, Failed: 1, Note: "accepted"})
+	p.Set(Bar{Name: "rack-02", Total: 2, Done: 1, Failed: 1, Note: "running"})
 	p.Draw(start.Add(20 * time.Second))
 	p.Clear()
-	want := `r01      [##########..........] 4/8 done, accepted
+	want := `r01      [##########..........] 4/8 done, running
 rack-02  waiting
 4/8 done, 0 failed, 10s, about 10s left
 <up 3>
-r01      [##########..........] 4/8 done, accepted
-rack-02  [##########..........] 1/2 done, 1 failed, accept…
+r01      [##########..........] 4/8 done, running
+rack-02  [##########..........] 1/2 done, 1 failed, run…
 5/10 done, 1 failed, 20s, about 20s left
 <up 3>
 `
@@ -204,6 +205,19 @@ func TestProgressFitsTheScreen(t *testing.T) {
 		"10/10 done, 0 failed, 1s (and 2 more)",
 	}
 	if diff := cmp.Diff(want, p.lines(start.Add(time.Second))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAColumnThatIsKeptIsWhole(t *testing.T) {
+	table := Table{Columns: Columns("=AT", "NODE", "DID")}
+	table.Add("2026-10-15 12:00:00", "r01-u01", "it was switched off, and on again")
+	var b bytes.Buffer
+	table.Write(&b, Layout{Screen: Screen{Terminal: true, Width: 40}})
+	want := `AT                   NODE     DID
+2026-10-15 12:00:00  r01-u01  it was sw…
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -81,6 +81,9 @@ func Main(root *cobra.Command) int {
 		if c.Name() == "help" || c.Name() == "completion" {
 			c.Short = lowerFirst(c.Short)
 		}
+		if c.Name() == "help" {
+			c.Run, c.RunE = nil, help
+		}
 	}
 	checkArgs(root)
 	err := root.ExecuteContext(ctx)

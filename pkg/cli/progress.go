@@ -8,7 +8,7 @@ import (
 )
 
 // Progress shows how far several things are: a live line each on a terminal,
-// else one line per change. It is for one goroutine; the time is passed in.
+// else a line per event. It is for one goroutine; the time is passed in.
 type Progress struct {
 	w      io.Writer
 	screen Screen
@@ -34,14 +34,15 @@ func NewProgress(w io.Writer, now time.Time) *Progress {
 func (p *Progress) Live() bool { return p.screen.Terminal }
 
 // Set puts b in the place of the bar of the same name. Not on a terminal, it
-// prints a line if b says something new.
+// prints a line when b begins, fails or ends.
 func (p *Progress) Set(b Bar) {
 	for i := range p.bars {
 		if p.bars[i].Name != b.Name {
 			continue
 		}
-		if p.bars[i] != b {
-			p.bars[i] = b
+		old := p.bars[i]
+		p.bars[i] = b
+		if old.Note != b.Note || old.Failed != b.Failed || old.Ended != b.Ended { // not for each that went well
 			p.say(b)
 		}
 		return
@@ -146,7 +147,7 @@ func (b Bar) live() string {
 
 func (b Bar) text() string { return b.Name + ": " + b.state() }
 
-// state is b without its name: "3/8 done, 1 failed, accepted".
+// state is b without its name: "3/8 done, 1 failed, running".
 func (b Bar) state() string {
 	var parts []string
 	if b.Total > 0 {

@@ -42,6 +42,8 @@ is wrong, and 3 when a part failed.`,
 		SilenceErrors: true,
 	}
 	Parent(root)
+	root.Version = Build().String()
+	root.SetVersionTemplate("chiba {{.Version}}\n")
 	root.AddGroup(
 		&cobra.Group{ID: GroupSee, Title: "See:"},
 		&cobra.Group{ID: GroupChange, Title: "Change:"},
@@ -78,13 +80,33 @@ func Parent(cmd *cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		hint := helpHint(cmd)
-		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-			hint = "did you mean " + strings.Join(s, " or ") + "?"
-		}
-		return UsageError(fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), hint)
+		return noCommand(cmd, args)
 	}
 	return cmd
+}
+
+// noCommand is the usage error for a word that is no command of cmd.
+func noCommand(cmd *cobra.Command, args []string) error {
+	hint := helpHint(cmd)
+	if subs := cmd.Commands(); len(subs) == 1 && len(args) == 1 { // delete NAME: one kind alone can be meant
+		hint = "did you mean: " + subs[0].CommandPath() + " " + args[0]
+	} else if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+		hint = "did you mean " + strings.Join(s, " or ") + "?"
+	}
+	return UsageError(fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), hint)
+}
+
+// help is what `chiba help WORD…` does.
+func help(cmd *cobra.Command, args []string) error {
+	about, rest, err := cmd.Root().Find(args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 && about.HasSubCommands() {
+		return noCommand(about, rest)
+	}
+	about.InitDefaultHelpFlag()
+	return about.Help()
 }
 
 // Args says in the words of the command what arguments it takes: at least least

@@ -16,6 +16,7 @@ const minWidth = 6
 type Column struct {
 	Name string
 	Wide bool // only with -o wide
+	Keep bool // never cut: a part of it says nothing
 }
 
 // Cell of a table.
@@ -30,10 +31,12 @@ type Table struct {
 	Rows    [][]Cell
 }
 
-// Columns makes columns of names; one that begins with "+" is only for -o wide.
+// Columns makes columns of names; one that begins with "+" is only for -o wide,
+// one with "=" is never cut.
 func Columns(names ...string) []Column {
 	cols := make([]Column, len(names))
 	for i, n := range names {
+		n, cols[i].Keep = strings.CutPrefix(n, "=")
 		cols[i].Name, cols[i].Wide = strings.CutPrefix(n, "+")
 	}
 	return cols
@@ -94,7 +97,7 @@ func (t *Table) Write(w io.Writer, l Layout) {
 		}
 	}
 	if l.Screen.Terminal && !l.Wide {
-		fit(widths, l.Screen.Width)
+		fit(widths, t.kept(shown), l.Screen.Width)
 	}
 	for _, line := range lines {
 		writeLine(w, line, widths, l.Screen)
@@ -120,20 +123,29 @@ func (t *Table) shown(wide bool) []int {
 	return at
 }
 
-// fit cuts the widest column, again and again, until all fit into total.
-func fit(widths []int, total int) {
+func (t *Table) kept(shown []int) []bool {
+	kept := make([]bool, len(shown))
+	for i, c := range shown {
+		kept[i] = t.Columns[c].Keep
+	}
+	return kept
+}
+
+// fit cuts the widest column that is not kept, again and again, until all fit
+// into total.
+func fit(widths []int, kept []bool, total int) {
 	sum := 2 * (len(widths) - 1)
 	for _, w := range widths {
 		sum += w
 	}
 	for ; sum > total; sum-- {
-		widest := 0
+		widest := -1
 		for i, w := range widths {
-			if w >= widths[widest] {
+			if !kept[i] && (widest < 0 || w >= widths[widest]) {
 				widest = i
 			}
 		}
-		if widths[widest] <= minWidth {
+		if widest < 0 || widths[widest] <= minWidth {
 			return
 		}
 		widths[widest]--

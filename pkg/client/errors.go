@@ -67,7 +67,11 @@ func said(op string, ce *connect.Error) error {
 	if kind == "" {
 		kind = string(kindOfCode(ce.Code()))
 	}
-	err := wire.FromFault(kind, ce.Message(), ce.Meta().Get(hintHeader))
+	message := ce.Message()
+	if doing, rest, ok := strings.Cut(message, ": "); ok && strings.HasPrefix(op, doing) { // "get run: …" of "get run R7"
+		message = rest
+	}
+	err := wire.FromFault(kind, message, ce.Meta().Get(hintHeader))
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		f.Op = op
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
 // applyFlags are the flags of apply.
@@ -197,6 +198,9 @@ func applyOne(cmd *cobra.Command, c *client.Client, p plan, f applyFlags, talk b
 	if a.Revision > 0 && talk {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s is in force, revision %d\n", cli.Clean(string(a.Run.Script)), a.Revision)
 	}
+	if a.Revision == 0 && p.source.File != arguments {
+		noteStanding(cmd, c, a.Run.Script)
+	}
 	if a.Run.ID == "" {
 		return v, nil
 	}
@@ -215,6 +219,20 @@ func applyOne(cmd *cobra.Command, c *client.Client, p plan, f applyFlags, talk b
 		o.print(cmd)
 	}
 	return v, o.err()
+}
+
+// noteStanding warns who took everything that stands out of a script and believes
+// that it has ended: what is done once is no new revision of what stands.
+func noteStanding(cmd *cobra.Command, c *client.Client, name fleet.ScriptName) {
+	scripts, err := c.Scripts(cmd.Context())
+	if err != nil {
+		return // it is a remark; what was asked for is done
+	}
+	for _, s := range scripts {
+		if s.Name == name {
+			cli.Note(cmd, "nothing in this file stands, so %s revision %d stays in force; end it with: chiba delete script %s", name, s.Revision, name)
+		}
+	}
 }
 
 // sent is err of a call that sent a script: its diagnostics are printed.

@@ -78,7 +78,7 @@ func dump(cmd *cobra.Command, c *client.Client, src client.Source, format string
 	}
 	for _, r := range results {
 		if !r.Status.OK() {
-			cli.Note(cmd, "%s: %s", r.Node, r.Error)
+			cli.Note(cmd, "%s: %s", r.Node, without(r.Node, r.Error))
 		}
 	}
 	return a.end(results)

@@ -255,6 +255,12 @@ func (f *canned) Plan(_ context.Context, q *connect.Request[pb.PlanRequest], s *
 		if strings.Contains(text, "asset-tag") {
 			change("asset-tag", "", "rack 1", fleet.Differs, "")
 		}
+		if strings.Contains(text, "(monitor") {
+			change("rule m1", "", "when (> cpu.temp 90C) do (power graceful-off)", fleet.Differs, "new")
+		}
+		if strings.Contains(text, "(power cycle)") {
+			change("action", "", "(power cycle)", fleet.Differs, "will be done once")
+		}
 		switch {
 		case strings.Contains(text, `(state "off")`):
 			change("power.state", "on", "off", fleet.Differs, "")
@@ -482,7 +488,7 @@ func (f *canned) GetRun(_ context.Context, q *connect.Request[pb.GetRunRequest])
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if q.Msg.GetId() != "R7" {
-		return nil, clienttest.Error(connect.CodeNotFound, fault.New(fault.NotFound, "", "no run "+q.Msg.GetId()).WithHint("see them all: chiba get runs"))
+		return nil, clienttest.Error(connect.CodeNotFound, fault.New(fault.NotFound, "get run", "no run "+q.Msg.GetId()).WithHint("see them all: chiba get runs"))
 	}
 	return connect.NewResponse(&pb.GetRunReply{Run: f.run("done"), Results: f.results()}), nil
 }

@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,14 +13,17 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 )
 
 func getCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
-		Use:     "get",
-		GroupID: cli.GroupSee,
-		Short:   "list what the fleet knows: nodes, agents, scripts, runs, firings",
-		Example: "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
+		Use:        "get",
+		GroupID:    cli.GroupSee,
+		Short:      "list what the fleet knows: nodes, agents, scripts, runs, firings",
+		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
+		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
 	})
 	cmd.AddCommand(getNodes(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings())
 	return cmd
@@ -29,9 +31,9 @@ func getCommand() *cobra.Command {
 
 func getNodes() *cobra.Command {
 	return &cobra.Command{
-		Use:               "nodes [NAME…]",
+		Use:               "nodes [TARGET…]",
 		Short:             "list the nodes: all, or those that match",
-		Example:           "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide",
+		Example:           "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get nodes 'r01-u[01-04],ai-*'",
 		Aliases:           []string{"node"},
 		ValidArgsFunction: completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,54 +42,85 @@ func getNodes() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if nodes, err = matching(nodes, args); err != nil {
+				if nodes, err = matching(cmd, nodes, args); err != nil {
 					return err
 				}
-				return listNodes(nodes).Print(cmd)
+				if err := listNodes(nodes).Print(cmd); err != nil {
+					return err
+				}
+				printReasons(cmd, nodes)
+				return nil
 			})
 		},
 	}
 }
 
-// matching are the nodes that one of the globs matches, or all if there is no
-// glob. A glob that matches none is an error: it is most likely a typo.
-func matching(nodes []fleet.Node, globs []string) ([]fleet.Node, error) {
+// matching are the nodes that one of the targets selects, or all if there is no
+// target. One that selects none is an error: it is most likely a typo.
+func matching(cmd *cobra.Command, nodes []fleet.Node, args []string) ([]fleet.Node, error) {
 	slices.SortFunc(nodes, func(a, b fleet.Node) int { return strings.Compare(string(a.Name), string(b.Name)) })
-	if len(globs) == 0 {
+	if len(args) == 0 {
 		return nodes, nil
 	}
-	var out []fleet.Node
-	used := make([]bool, len(globs))
-	for _, n := range nodes {
-		match := false
-		for i, g := range globs {
-			ok, err := path.Match(g, string(n.Name))
-			if err != nil {
-				return nil, cli.UsageError("bad pattern "+strconv.Quote(g), "* stands for any text, ? for one character")
+	wanted := map[fleet.NodeName]bool{}
+	for _, arg := range args {
+		selected, err := selection(cmd, arg)
+		if err != nil {
+			return nil, err
+		}
+		found := false
+		for _, n := range nodes {
+			switch selected.Match(scl.Subject{Node: n}) {
+			case scl.True:
+				wanted[n.Name], found = true, true
+			case scl.Unknown: // a group, an element: they are not known here
+				return nil, cli.UsageError("chiba get nodes selects by name, rack and site alone, not by "+arg, "try: chiba show '"+arg+"'")
+			case scl.False:
 			}
-			used[i] = used[i] || ok
-			match = match || ok
 		}
-		if match {
-			out = append(out, n)
+		if !found {
+			return nil, fault.New(fault.NotFound, "", "no node matches "+arg).WithHint("see them all: chiba get nodes")
 		}
 	}
-	if i := slices.Index(used, false); i >= 0 {
-		return nil, fault.New(fault.NotFound, "", "no node matches "+globs[i]).WithHint("see them all: chiba get nodes")
+	return slices.DeleteFunc(nodes, func(n fleet.Node) bool { return !wanted[n.Name] }), nil
+}
+
+// selection is a TARGET argument.
+func selection(cmd *cobra.Command, arg string) (scl.Target, error) {
+	src, err := command(cmd, "show", []string{target(arg)})
+	if err != nil {
+		return scl.Target{}, err
 	}
-	return out, nil
+	program, _ := compile.Source(src.File, src.Text) // command saw that it is one step
+	return program.Steps[0].Target, nil
 }
 
 func listNodes(nodes []fleet.Node) cli.List {
 	l := cli.List{Data: mapped(nodes, viewNode), Names: []string{}}
-	l.Table.Columns = cli.Columns("NAME", "RACK", "POWER", "HEALTH", "STATE", "MODEL",
+	l.Table.Columns = cli.Columns("=NAME", "RACK", "POWER", "HEALTH", "=STATE", "MODEL",
 		"+VENDOR", "+SERIAL", "+SITE", "+ADDRESS", "+FOUND", "+SEEN", "+BMC", "+REASON")
 	for _, n := range nodes {
 		l.Names = append(l.Names, string(n.Name))
 		l.Table.Add(string(n.Name), string(n.Rack), n.Power, healthCell(n.Health), stateCell(n), n.Model,
-			n.Vendor, n.Serial, string(n.Site), n.Address, n.Found, ago(n.Seen), n.BMC, n.Reason)
+			n.Vendor, n.Serial, string(n.Site), n.Address, n.Found, ago(n.Seen), n.BMC, without(n.Name, n.Reason))
 	}
 	return l
+}
+
+// printReasons says below the table why nodes are not ready; -o wide has a column
+// for it.
+func printReasons(cmd *cobra.Command, nodes []fleet.Node) {
+	if format, _ := cli.OutputOf(cmd); format != cli.TableFormat {
+		return
+	}
+	bad := slices.DeleteFunc(slices.Clone(nodes), func(n fleet.Node) bool { return n.State == fleet.Ready || n.Reason == "" })
+	if len(bad) > 0 {
+		fmt.Fprintln(cmd.OutOrStdout())
+	}
+	for _, g := range grouped(bad, func(n fleet.Node) string { return string(n.State) + ": " + without(n.Name, n.Reason) }) {
+		who := nodeList(mapped(g, func(n fleet.Node) fleet.NodeName { return n.Name }))
+		fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(who+": "+string(g[0].State)+": "+without(g[0].Name, g[0].Reason)))
+	}
 }
 
 func healthCell(h string) cli.Cell {
@@ -260,7 +293,7 @@ func getFirings() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(firings, viewFiring)}
-				l.Table.Columns = cli.Columns("AT", "NODE", "RULE", "VALUES", "DID", "+CONDITION")
+				l.Table.Columns = cli.Columns("=AT", "NODE", "=RULE", "VALUES", "DID", "+CONDITION")
 				for _, f := range firings {
 					l.Table.Add(stamp(f.At), string(f.Node), string(f.Script)+"/"+f.Rule, values(f.Readings), did(f), f.Condition)
 				}

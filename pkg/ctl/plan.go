@@ -116,17 +116,16 @@ func (p plan) print(w io.Writer) {
 	}
 	for _, r := range p.answers.results {
 		if !r.Status.OK() {
-			say("  %s: %s", r.Node, r.Error)
+			say("  %s: %s", r.Node, without(r.Node, r.Error))
 		}
-	}
-	for _, m := range p.program.Monitors {
-		say("  rule %s on %s: when %s %s", m.Name, m.Target.Text, m.Condition.Text, commands(m.Commands))
 	}
 	for _, g := range p.program.Groups {
 		say("  group %s: %s", g.Name, g.Members.Text)
 	}
 	for _, s := range p.program.Steps {
-		say("  once: %s", s.Text)
+		if len(s.Action) == 0 { // an action is a change of each of its nodes
+			say("  once: %s", s.Text)
+		}
 	}
 	for _, r := range p.answers.cutOff {
 		say("  %s is cut off now: it gets its part when it is back", r)
@@ -135,10 +134,6 @@ func (p plan) print(w io.Writer) {
 		say("  %s: %s", e.rack, e.err)
 	}
 	say("%s", p.summary())
-}
-
-func commands(cs []scl.Command) string {
-	return strings.Join(mapped(cs, func(c scl.Command) string { return c.Text }), " ")
 }
 
 // changeGroup is nodes that change in the same way.
@@ -174,7 +169,7 @@ func (p plan) groups() []changeGroup {
 func changeLine(c fleet.Change) string {
 	note := ""
 	if c.Note != "" {
-		note = " (" + c.Note + ")"
+		note = " (" + without(c.Node, c.Note) + ")"
 	}
 	switch c.Verdict {
 	case fleet.Unsupported:
@@ -182,6 +177,9 @@ func changeLine(c fleet.Change) string {
 	case fleet.Unreadable:
 		return c.Path + ": can't be compared" + note
 	case fleet.Differs, fleet.Same:
+	}
+	if c.Before == "" && (c.Path == "action" || strings.HasPrefix(c.Path, "rule ")) {
+		return c.Path + ": " + c.After + note // there is nothing it replaces
 	}
 	return c.Path + ": " + arrow(c.Before, c.After) + note
 }
@@ -206,13 +204,20 @@ func (p plan) summary() string {
 	if k := n[fleet.Unreadable]; k > 0 {
 		parts = append(parts, count(k, "field")+" not comparable")
 	}
-	if k := len(p.program.Monitors); k > 0 {
-		parts = append(parts, count(k, "rule")+" in force")
+	reading := 0
+	for _, s := range p.program.Steps {
+		if len(s.Action) == 0 {
+			reading++
+		}
 	}
-	if k := len(p.program.Steps); k > 0 {
-		parts = append(parts, count(k, "step")+" to run once")
+	if reading > 0 {
+		parts = append(parts, count(reading, "step")+" to run once")
 	}
-	if len(parts) == 0 {
+	switch {
+	case len(parts) > 0:
+	case len(p.answers.cutOff) > 0 && p.answers.nodes == 0:
+		return "nothing could be compared now"
+	default:
 		return "no change"
 	}
 	return strings.Join(parts, ", ")

@@ -25,7 +25,7 @@ func printResults(cmd *cobra.Command, results []fleet.Result) {
 	var steps, reads []fleet.Result
 	for _, r := range results {
 		switch {
-		case len(r.Readings) > 0:
+		case len(r.Readings) > 0 && strings.HasPrefix(r.Step, "(show"): // a wait has readings too
 			reads = append(reads, r)
 		case len(r.Body) > 0:
 			fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(string(r.Node)+": "+r.Step))
@@ -48,7 +48,7 @@ func stepTable(results []fleet.Result) *cli.Table {
 	t := &cli.Table{}
 	if len(results) <= manyResults {
 		slices.SortStableFunc(results, func(a, b fleet.Result) int { return strings.Compare(string(a.Node), string(b.Node)) })
-		t.Columns = cli.Columns("NODE", "STEP", "STATUS", "DETAIL", "+TOOK", "+ATTEMPTS")
+		t.Columns = cli.Columns("=NODE", "STEP", "=STATUS", "DETAIL", "+TOOK", "+ATTEMPTS")
 		for _, r := range results {
 			t.Add(string(r.Node), what(r), statusCell(r.Status), detail(r), r.Took.Round(time.Millisecond), r.Attempts)
 		}
@@ -107,11 +107,20 @@ func what(r fleet.Result) string {
 func detail(r fleet.Result) string {
 	switch {
 	case r.Error != "":
-		return r.Error
+		return without(r.Node, r.Error)
+	case r.Path == "" && r.After == "":
+		return values(r.Readings)
+	case r.Path == "": // a rule or a command: there was nothing before it
+		return r.After
 	case r.Before != "" || r.After != "":
 		return arrow(r.Before, r.After)
 	}
 	return ""
+}
+
+// without is what is said of a node where its name stands beside it.
+func without(node fleet.NodeName, text string) string {
+	return strings.TrimPrefix(text, string(node)+": ")
 }
 
 func arrow(before, after string) string {

@@ -105,9 +105,7 @@ func (f *follower) take(e *client.RunEvent) {
 		for _, k := range e.Run.Racks {
 			f.set(k.Rack, func(b *cli.Bar) {
 				b.Ended = k.State == "done" || k.State == "canceled"
-				if b.Note = k.State; k.Error != "" {
-					b.Note += ": " + k.Error
-				}
+				b.Note = note(k)
 				b.Total = max(b.Total, k.Nodes)
 				if k.State == "done" {
 					b.Done, b.Failed = k.OK+k.Failed, k.Failed
@@ -118,13 +116,31 @@ func (f *follower) take(e *client.RunEvent) {
 		p := e.Progress
 		f.set(p.Rack, func(b *cli.Bar) {
 			b.Total, b.Done, b.Failed = p.Nodes, p.Done, p.Failed
-			if b.Note == "waiting" || b.Note == "" {
-				b.Note = "accepted"
+			if b.Note == "waiting" || b.Note == "" && p.Done < p.Nodes {
+				b.Note = "running"
 			}
 		})
 	case e.Result != nil:
 		f.results = append(f.results, *e.Result)
 	}
+}
+
+// note is the state of a rack in a word; that it is done the numbers say.
+func note(k client.RackRun) string {
+	s := k.State
+	switch s {
+	case "accepted":
+		s = "running"
+	case "done":
+		s = ""
+	}
+	switch {
+	case k.Error == "":
+		return s
+	case s == "":
+		return k.Error
+	}
+	return s + ": " + k.Error
 }
 
 func (f *follower) set(rack fleet.RackName, change func(*cli.Bar)) {
@@ -170,9 +186,11 @@ func (f *follower) detached() error {
 
 // print prints the results, and the whole in one line.
 func (r *ran) print(cmd *cobra.Command) {
-	fmt.Fprintln(cmd.OutOrStdout())
-	printResults(cmd, r.results)
-	fmt.Fprintln(cmd.OutOrStdout())
+	if len(r.results) > 0 {
+		fmt.Fprintln(cmd.OutOrStdout())
+		printResults(cmd, r.results)
+		fmt.Fprintln(cmd.OutOrStdout())
+	}
 	line := describeRun(r.run)
 	if t := tally(r.results); t != "" {
 		line += ": " + t

@@ -31,7 +31,7 @@ the reason below the table. -o wide shows a row per value, with its source.`,
 	}
 	allowEmpty := cmd.Flags().Bool("allow-empty", false, "no error if TARGET matches no node")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		src, err := command(cmd, "show", append([]string{target(args[0])}, args[1:]...))
+		src, err := command(cmd, "show", append([]string{target(args[0])}, references(args[1:])...))
 		if err != nil {
 			return err
 		}
@@ -52,7 +52,7 @@ func refreshCommand() *cobra.Command {
 		Use:               "refresh TARGET",
 		GroupID:           cli.GroupChange,
 		Short:             "have the agents read everything about nodes anew",
-		Example:           "  chiba refresh all\n  chiba refresh r01-u03",
+		Example:           "  chiba refresh all\n  chiba refresh r01-u04",
 		Args:              cli.Args(1, 1),
 		ValidArgsFunction: completeShow,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -91,6 +91,19 @@ func target(arg string) string {
 	return "(" + strings.Join(names, " ") + ")"
 }
 
+// references are REF arguments; commas between them are as good as spaces.
+func references(args []string) []string {
+	var refs []string
+	for _, arg := range args {
+		if strings.ContainsAny(arg, `("`) {
+			refs = append(refs, arg)
+			continue
+		}
+		refs = append(refs, strings.FieldsFunc(arg, func(r rune) bool { return r == ',' })...)
+	}
+	return refs
+}
+
 // printShow prints the readings and says who gave none.
 func printShow(cmd *cobra.Command, a *answers) error {
 	readings := readingsOf(a.results)
@@ -123,7 +136,7 @@ func readingsOf(results []fleet.Result) []fleet.Reading {
 			out = append(out, reading)
 		}
 		if len(r.Readings) == 0 && !r.Status.OK() {
-			out = append(out, fleet.Reading{Node: r.Node, Value: fleet.NoValue(r.Error), At: r.Started})
+			out = append(out, fleet.Reading{Node: r.Node, Value: fleet.NoValue(without(r.Node, r.Error)), At: r.Started})
 		}
 	}
 	return out
@@ -205,7 +218,7 @@ func valueCell(v fleet.Value) cli.Cell {
 	if !v.Known() {
 		return cli.Cell{Text: v.String(), Colour: cli.Faint}
 	}
-	return cli.Cell{Text: v.String()}
+	return cli.Cell{Text: v.Short()}
 }
 
 func longTable(readings []fleet.Reading) *cli.Table {
@@ -222,35 +235,45 @@ func instances(in []fleet.Instance) string {
 	if len(in) < 2 {
 		return ""
 	}
-	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + i.Value.String() }), " ")
+	return strings.Join(mapped(in, func(i fleet.Instance) string { return i.Name + "=" + i.Value.Short() }), " ")
 }
 
-// footnotes say why values are unknown, a line per element and reason.
+// footnotes say why values are unknown, a line per reason and the nodes and
+// elements it is the reason of.
 func footnotes(readings []fleet.Reading) []string {
+	type gap struct{ nodes, why, ref string }
 	var unknown []fleet.Reading
 	for _, r := range readings {
 		if !r.Value.Known() {
 			unknown = append(unknown, r)
 		}
 	}
-	var notes []string
+	var gaps []gap
 	for _, g := range grouped(unknown, func(r fleet.Reading) [2]string { return [2]string{r.Ref, r.Value.Why()} }) {
-		s := nodeList(mapped(g, func(r fleet.Reading) fleet.NodeName { return r.Node })) + ": "
-		if g[0].Ref != "" {
-			s += g[0].Ref + " is unknown: "
-		}
 		why := g[0].Value.Why()
 		if why == "" {
 			why = "no reason given"
 		}
-		notes = append(notes, s+why)
+		gaps = append(gaps, gap{nodeList(mapped(g, func(r fleet.Reading) fleet.NodeName { return r.Node })), why, g[0].Ref})
+	}
+	var notes []string
+	for _, g := range grouped(gaps, func(g gap) [2]string { return [2]string{g.nodes, g.why} }) {
+		refs := slices.DeleteFunc(mapped(g, func(g gap) string { return g.ref }), func(ref string) bool { return ref == "" })
+		switch len(refs) {
+		case 0:
+			notes = append(notes, g[0].nodes+": "+g[0].why)
+		case 1:
+			notes = append(notes, g[0].nodes+": "+refs[0]+" is unknown: "+g[0].why)
+		default:
+			notes = append(notes, g[0].nodes+": "+strings.Join(refs, ", ")+" are unknown: "+g[0].why)
+		}
 	}
 	return notes
 }
 
 // values are readings in one line: "cpu.temp=95C power.watts=—".
 func values(readings []fleet.Reading) string {
-	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + r.Value.String() }), " ")
+	return strings.Join(mapped(readings, func(r fleet.Reading) string { return r.Ref + "=" + r.Value.Short() }), " ")
 }
 
 // did is what a firing did, in one line.

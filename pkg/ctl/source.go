@@ -21,6 +21,9 @@ import (
 // stdinName is how a script from standard input is called.
 const stdinName = "<stdin>"
 
+// arguments is how a script is called that a command line is made into.
+const arguments = "arguments"
+
 // maxRead is where reading ends. A script may have less by far: the check says
 // how much too long it is.
 const maxRead = 64 << 20
@@ -64,30 +67,32 @@ func unreadable(file string, err error) error {
 // ends it, so that one look shows all there is to mend.
 func readScripts(cmd *cobra.Command, files []string) ([]script, error) {
 	var out []script
-	var first error
+	var bad []string
+	errs := 0
 	for _, file := range files {
 		src, err := readSource(cmd, file)
 		if err != nil {
 			return nil, err
 		}
-		s, err := check(cmd, src)
-		if err != nil && first == nil {
-			first = err
+		s, n := check(cmd, src)
+		if n > 0 {
+			bad, errs = append(bad, src.File), errs+n
 		}
 		out = append(out, s)
 	}
-	return out, first
+	if errs > 0 {
+		return nil, wrong(strings.Join(bad, ", "), errs).WithHint("nothing was sent; correct it and try again")
+	}
+	return out, nil
 }
 
-// check compiles a script here, and prints what is wrong with it.
-func check(cmd *cobra.Command, src client.Source) (script, error) {
+// check compiles a script here, prints what is wrong with it, and counts the
+// errors.
+func check(cmd *cobra.Command, src client.Source) (s script, errs int) {
 	program, diags := compile.Source(src.File, src.Text)
-	s := script{source: src, program: program, warnings: diags.String()}
+	s = script{source: src, program: program, warnings: diags.String()}
 	printLines(cmd.ErrOrStderr(), s.warnings)
-	if n := diags.Errors(); n > 0 {
-		return s, wrong(src.File, n).WithHint("nothing was sent; correct the script and try again")
-	}
-	return s, nil
+	return s, diags.Errors()
 }
 
 func wrong(file string, n int) *fault.Error {
@@ -98,7 +103,7 @@ func wrong(file string, n int) *fault.Error {
 // it is wrong with the command line.
 func command(cmd *cobra.Command, verb string, words []string) (client.Source, error) {
 	text := "(" + verb + " " + strings.Join(words, " ") + ")"
-	src := client.Source{File: "arguments", Text: []byte(text)}
+	src := client.Source{File: arguments, Text: []byte(text)}
 	program, diags := compile.Source(src.File, src.Text)
 	switch {
 	case diags.Errors() > 0:
@@ -158,12 +163,13 @@ func sclCheck() *cobra.Command {
 		if *asJSON {
 			format = cli.JSONFormat
 		}
-		all := syntax.Diagnostics{}
+		all, names := syntax.Diagnostics{}, []string{}
 		for _, file := range args {
 			src, err := readSource(cmd, file)
 			if err != nil {
 				return err
 			}
+			names = append(names, src.File)
 			_, diags := compile.Source(src.File, src.Text)
 			all = append(all, diags...)
 		}
@@ -175,7 +181,7 @@ func sclCheck() *cobra.Command {
 		}
 		printLines(cmd.ErrOrStderr(), all.String())
 		if n := all.Errors(); n > 0 {
-			return wrong(strings.Join(args, ", "), n)
+			return wrong(strings.Join(names, ", "), n)
 		}
 		return nil
 	}

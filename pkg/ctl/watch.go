@@ -219,7 +219,7 @@ func printEvent(cmd *cobra.Command, e *client.Event) {
 		n := e.Node
 		line := fmt.Sprintf("%s: %s", n.Name, n.State)
 		if n.Reason != "" {
-			line += " (" + n.Reason + ")"
+			line += " (" + without(n.Name, n.Reason) + ")"
 		}
 		if n.Power != "" {
 			line += ", power " + n.Power

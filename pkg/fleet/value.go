@@ -143,6 +143,20 @@ func (v Value) String() string {
 	}
 }
 
+// Short is String with no more digits than a person reads: four, or as many as
+// stand before the point. "5272rpm" is 5271.917.
+func (v Value) Short() string {
+	if v.kind != KindNumber || v.num == 0 || math.IsNaN(v.num) || math.IsInf(v.num, 0) {
+		return v.String()
+	}
+	decimals := 3 - int(math.Floor(math.Log10(math.Abs(v.num))))
+	if v.unit != Byte && v.unit != Hertz { // those are written in G and M
+		decimals = max(decimals, 0)
+	}
+	step := math.Pow(10, float64(decimals))
+	return formatNumber(math.Round(v.num*step)/step, v.unit)
+}
+
 func formatNumber(n float64, u Unit) string {
 	switch u {
 	case Byte:

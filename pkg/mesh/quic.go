@@ -25,6 +25,8 @@ const (
 	maxStreamWindow  = 1 << 20
 	maxSessionWindow = 2 << 20
 	maxStreams       = 64
+
+	connectionID = 12 // bytes
 )
 
 func config() *quic.Config {
@@ -46,13 +48,62 @@ func config() *quic.Config {
 // refusal arrives later, so a caller counts as connected only when it has read
 // the server's first message.
 func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	op := "connect to " + addr
+	remote, err := resolve(ctx, addr)
+	if err != nil {
+		return nil, fault.Wrap(kindOf(err), op, err)
+	}
+	socket, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, err)
+	}
+	// quic.DialAddr would use connection ids of no length, and then takes a
+	// stateless reset for a damaged packet: a coordinator that was killed and is
+	// back would be missed until the idle timeout.
+	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
 	quicConf := config()
 	quicConf.KeepAlivePeriod = keepAlive
-	conn, err := quic.DialAddr(ctx, addr, withALPN(conf), quicConf)
+	conn, err := transport.Dial(ctx, remote, named(withALPN(conf), addr), quicConf)
 	if err != nil {
-		return nil, fault.Wrap(kindOf(err), "connect to "+addr, err)
+		return nil, errors.Join(fault.Wrap(kindOf(err), op, err), transport.Close(), socket.Close())
 	}
+	context.AfterFunc(conn.Context(), func() {
+		_ = transport.Close()
+		_ = socket.Close()
+	})
 	return newSession(conn), nil
+}
+
+// resolve is net.ResolveUDPAddr within the time of ctx; like it, it prefers IPv4.
+func resolve(ctx context.Context, addr string) (*net.UDPAddr, error) {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	if err != nil {
+		return nil, err
+	}
+	found, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	first := found[0] // there is one, or an error
+	for _, ip := range found {
+		if ip.IP.To4() != nil {
+			first = ip
+			break
+		}
+	}
+	return &net.UDPAddr{IP: first.IP, Port: port, Zone: first.Zone}, nil
+}
+
+// named is conf with the name that a certificate of addr must have.
+func named(conf *tls.Config, addr string) *tls.Config {
+	if host, _, err := net.SplitHostPort(addr); err == nil && conf.ServerName == "" {
+		conf.ServerName = host
+	}
+	return conf
 }
 
 func withALPN(conf *tls.Config) *tls.Config {
@@ -80,7 +131,8 @@ func Listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, "listen for agents at "+addr, err)
 	}
-	transport := &quic.Transport{Conn: socket}
+	// With ids of this length a ping is large enough to be answered by a reset.
+	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
 	if resetKey != nil {
 		key := quic.StatelessResetKey(*resetKey)
 		transport.StatelessResetKey = &key

@@ -3,6 +3,7 @@ package redfish
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,6 +16,8 @@ type CrawlLimits struct {
 	Count int   // resources, default 2,000
 	Bytes int64 // of all of them, default 16 MiB
 	Width int   // reads asked for at once, default 8; whoever paces them decides
+	// Skip leaves out what is not wanted; nil: nothing.
+	Skip func(uri string) bool
 }
 
 // Resource is one resource of a Tree.
@@ -32,7 +35,8 @@ type Tree struct {
 }
 
 // Crawl reads every resource that links lead to from the service root, breadth
-// first, schemas and registries last. A resource that can't be read is noted
+// first, schemas and registries last. It also looks where DSP0266 puts something
+// to which no link leads. A resource that can't be read is noted
 // and harms no other. The secrets, and what stands in members named like one,
 // appear nowhere in the tree's encodings.
 func Crawl(ctx context.Context, g Getter, limits CrawlLimits, secrets ...fleet.Secret) (*Tree, error) {
@@ -47,6 +51,9 @@ func Crawl(ctx context.Context, g Getter, limits CrawlLimits, secrets ...fleet.S
 	}
 	c := &crawl{limits: limits, seen: map[string]bool{}, tree: &Tree{hide: Hider(secrets...)}}
 	c.find(rootURI)
+	for _, uri := range unlinked {
+		c.seen[uri], c.late = true, append(c.late, uri)
+	}
 	for ctx.Err() == nil && c.tree.Cut == "" {
 		batch := c.next()
 		if len(batch) == 0 {
@@ -63,6 +70,9 @@ func Crawl(ctx context.Context, g Getter, limits CrawlLimits, secrets ...fleet.S
 	return c.tree, nil
 }
 
+// unlinked are the resources that every service may have and none links to.
+var unlinked = []string{"/redfish", "/redfish/v1/odata"}
+
 type crawl struct {
 	limits CrawlLimits
 	seen   map[string]bool // without a slash at the end
@@ -74,7 +84,7 @@ type crawl struct {
 
 func (c *crawl) find(uri string) {
 	key := strings.TrimRight(uri, "/")
-	if key == "" || c.seen[key] || len(c.seen) > 4*c.limits.Count {
+	if key == "" || c.seen[key] || len(c.seen) > 4*c.limits.Count || c.limits.Skip != nil && c.limits.Skip(key) {
 		return
 	}
 	c.seen[key] = true
@@ -113,6 +123,9 @@ func (c *crawl) take(read []Resource) {
 			c.tree.Cut = "it has more bytes than are read at once"
 			return
 		}
+		if r.Body == nil && slices.Contains(unlinked, r.URI) {
+			continue // nobody said that it is there
+		}
 		c.tree.Resources = append(c.tree.Resources, r)
 		var doc any
 		if json.Unmarshal(r.Body, &doc) == nil {
@@ -132,11 +145,35 @@ func (c *crawl) follow(node any) {
 		for _, key := range sortedKeys(x) {
 			text, isText := x[key].(string)
 			switch {
-			case isText && (key == "@odata.id" || key == "@Redfish.ActionInfo" || strings.HasSuffix(key, "@odata.nextLink")):
+			case isText && isLink(key):
 				c.find(onBMC(text))
 			case !isText:
+				if key == "Members" {
+					c.followTexts(x[key])
+				}
 				c.follow(x[key])
 			}
+		}
+	}
+}
+
+// isLink reports whether the text of a member leads to a resource. Uri is how a
+// MessageRegistryFile and a JsonSchemaFile name what they describe, href the way
+// of services from before Redfish 1.0.
+func isLink(key string) bool {
+	switch key {
+	case "@odata.id", "@Redfish.ActionInfo", "Uri", "href":
+		return true
+	}
+	return strings.HasSuffix(key, "@odata.nextLink")
+}
+
+// followTexts follows members that are bare texts where links are due.
+func (c *crawl) followTexts(members any) {
+	list, _ := members.([]any)
+	for _, m := range list {
+		if text, isText := m.(string); isText {
+			c.find(onBMC(text))
 		}
 	}
 }
@@ -144,10 +181,10 @@ func (c *crawl) follow(node any) {
 // onBMC is the path of a link within the service, "" for any other.
 func onBMC(link string) string {
 	path, _, _ := strings.Cut(link, "#")
-	if !strings.HasPrefix(path, "/redfish/") || strings.ContainsAny(path, " \t\r\n") {
+	if !strings.HasPrefix(path, "/redfish/") || strings.ContainsAny(path, "\t\r\n") {
 		return ""
 	}
-	return path
+	return strings.ReplaceAll(path, " ", "%20") // some put ids into it as they are
 }
 
 func fetchAll(ctx context.Context, g Getter, uris []string) []Resource {

@@ -210,3 +210,22 @@ func TestPaging(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestCrawlFollowsWhatOthersNameOtherwise(t *testing.T) {
+	doc := tree{
+		"/redfish/v1/": `{"Registries":{"@odata.id":"/redfish/v1/Registries"},"Members":["/redfish/v1/bare"],"old":{"href":"/redfish/v1/old"},
+			"spaced":{"@odata.id":"/redfish/v1/Bay 0"},"ServerSentEventUri":"/redfish/v1/SSE","Skipped":{"@odata.id":"/redfish/v1/Logs"}}`,
+		"/redfish/v1/Registries":        `{"Location":[{"Uri":"/redfish/v1/Schemas/Base.json","PublicationUri":"https://elsewhere.example/Base.json"}]}`,
+		"/redfish/v1/Schemas/Base.json": `{}`, "/redfish/v1/bare": `{}`, "/redfish/v1/old": `{}`, "/redfish/v1/Bay%200": `{}`, "/redfish/v1/odata": `{}`,
+	}
+	got, err := redfish.Crawl(t.Context(), doc, redfish.CrawlLimits{Skip: func(uri string) bool { return strings.HasSuffix(uri, "/Logs") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"/redfish/v1/", "/redfish/v1/bare", "/redfish/v1/old", "/redfish/v1/Bay%200", "/redfish/v1/odata", "/redfish/v1/Registries", "/redfish/v1/Schemas/Base.json",
+	}
+	if diff := cmp.Diff(want, uris(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

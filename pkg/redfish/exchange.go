@@ -35,8 +35,19 @@ type request struct {
 	uri     string
 	body    []byte
 	token   string
+	basic   *Credentials   // in place of a token
 	secrets []fleet.Secret // what no error may repeat
 	noRetry bool
+	aside   bool   // it takes long: over a connection of its own
+	accept  string // default application/json
+	lastID  string // of an event stream
+
+	ifMatch, ifNoneMatch string // entity tags
+
+	// In place of body: a stream of known length, begun anew for each sending.
+	stream      func() (io.ReadCloser, error)
+	size        int64
+	contentType string
 }
 
 func (r request) op() string {
@@ -59,10 +70,10 @@ func Uncertain(err error) bool {
 // maxWait bounds a Retry-After; a read waits for one only within its deadline.
 const maxWait = time.Hour
 
-// call is one request with its session, its deadline and, for a read, one
-// repetition.
+// call is one request with its session, its deadline and, for a read, a few
+// repetitions.
 func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
-	limit := c.cfg.Limits.Write
+	limit := max(c.cfg.Limits.Write, c.Profile().WriteWait)
 	if req.method == http.MethodGet {
 		limit = c.cfg.Limits.Read
 	}
@@ -70,22 +81,28 @@ func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
 	defer cancel()
 
 	reply, err := c.authed(ctx, req)
-	if err != nil && req.method == http.MethodGet && !req.noRetry {
-		if wait, again := worthRepeating(err); again && pause(ctx, wait) {
-			reply, err = c.authed(ctx, req)
+	for n := 1; err != nil && req.method == http.MethodGet && !req.noRetry; n++ {
+		wait, tries := worthRepeating(err)
+		if n >= tries || !pause(ctx, wait) {
+			break
 		}
+		reply, err = c.authed(ctx, req)
 	}
 	return reply, err
 }
 
-// worthRepeating says after how long a failed read may be asked once more.
-func worthRepeating(err error) (time.Duration, bool) {
+// worthRepeating says after how long a failed read may be asked again, and how
+// often it may be asked in all: a busy BMC answers later, a connection that
+// drops twice is no accident.
+func worthRepeating(err error) (wait time.Duration, tries int) {
 	var status *StatusError
 	switch {
-	case errors.As(err, &status):
-		return status.RetryAfter, status.Status == http.StatusServiceUnavailable || status.Status == http.StatusTooManyRequests
+	case errors.As(err, &status) && status.RetryAfter > 0:
+		return status.RetryAfter, 4
+	case Uncertain(err) && fault.Is(err, fault.Unavailable):
+		return 0, 2
 	default:
-		return 0, Uncertain(err) && fault.Is(err, fault.Unavailable)
+		return 0, 1
 	}
 }
 
@@ -117,6 +134,7 @@ func (c *Client) authed(ctx context.Context, req request) (*Reply, error) {
 		req.token = s.token
 		reply, err := c.exchange(ctx, req)
 		if err != nil || reply.Status != http.StatusUnauthorized || c.alive(ctx, s) {
+			c.noteLimit(s, reply)
 			return c.judge(req, reply, err)
 		}
 		c.drop(s)
@@ -132,7 +150,7 @@ func (c *Client) judge(req request, reply *Reply, err error) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if reply.Status >= 200 && reply.Status < 300 {
+	if reply.Status >= 200 && reply.Status < 300 || reply.Status == http.StatusNotModified && req.ifNoneMatch != "" {
 		return reply, nil
 	}
 	return nil, statusError(req, reply, c.hide(req), c.cfg.Now())
@@ -141,26 +159,15 @@ func (c *Client) judge(req request, reply *Reply, err error) (*Reply, error) {
 // exchange is one round trip. Any status is an answer; an error means that
 // there was none, or none within limits.
 func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
-	if !strings.HasPrefix(req.uri, "/") || strings.HasPrefix(req.uri, "//") {
-		return nil, fault.New(fault.Garbage, req.op(), "not a path on this BMC")
-	}
 	var sent atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
-	r, err := http.NewRequestWithContext(traced, req.method, c.base+req.uri, bytes.NewReader(req.body))
+	r, err := c.build(traced, req)
 	if err != nil {
-		return nil, fault.New(fault.Garbage, req.op(), "not a path on this BMC")
+		return nil, err
 	}
-	if len(req.body) == 0 {
-		r.Body, r.GetBody = http.NoBody, nil
-	} else {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	r.Header.Set("Accept", "application/json")
-	r.Header.Set("OData-Version", "4.0")
-	if req.token != "" {
-		r.Header.Set("X-Auth-Token", req.token)
-	}
-	reply, err := c.receive(r)
+	begun := time.Now()
+	reply, err := c.receive(r, req.aside)
+	c.observe(req, reply, time.Since(begun))
 	if err != nil {
 		err = classify(ctx, req.op(), err)
 		if sent.Load() {
@@ -171,14 +178,75 @@ func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
 	return reply, nil
 }
 
+// build makes the HTTP request.
+func (c *Client) build(ctx context.Context, req request) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, req.method, c.base+req.uri, bytes.NewReader(req.body))
+	if err != nil || !strings.HasPrefix(req.uri, "/") || strings.HasPrefix(req.uri, "//") {
+		return nil, fault.New(fault.Garbage, req.op(), "not a path on this BMC")
+	}
+	switch {
+	case req.stream != nil:
+		if r.Body, err = req.stream(); err != nil {
+			return nil, err
+		}
+		r.GetBody, r.ContentLength = req.stream, req.size
+		r.Header.Set("Content-Type", req.contentType)
+	case len(req.body) == 0:
+		r.Body, r.GetBody = http.NoBody, nil
+	default:
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if req.accept == "" {
+		req.accept = "application/json"
+	}
+	r.Close = c.Profile().CloseEach
+	r.Header.Set("Accept", req.accept)
+	r.Header.Set("OData-Version", "4.0")
+	for name, value := range map[string]string{"Last-Event-ID": req.lastID, "If-Match": req.ifMatch, "If-None-Match": req.ifNoneMatch} {
+		if value != "" {
+			r.Header.Set(name, value)
+		}
+	}
+	switch {
+	case req.token != "":
+		r.Header.Set("X-Auth-Token", req.token)
+	case req.basic != nil:
+		r.SetBasicAuth(req.basic.User, req.basic.Password.Reveal())
+	}
+	return r, nil
+}
+
+func (c *Client) observe(req request, reply *Reply, took time.Duration) {
+	if c.cfg.Observe == nil {
+		return
+	}
+	e := Exchange{Method: req.method, Took: took}
+	if reply != nil {
+		e.Status = reply.Status
+		e.Login = req.method == http.MethodPost && reply.Header.Get("X-Auth-Token") != ""
+	}
+	c.cfg.Observe(e)
+}
+
 // receive sends r and reads the whole answer within the limits.
-func (c *Client) receive(r *http.Request) (*Reply, error) {
-	res, err := c.http.Do(r)
+func (c *Client) receive(r *http.Request, aside bool) (*Reply, error) {
+	client := c.http
+	if aside {
+		client = c.long
+	}
+	res, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}
+	if !aside {
+		c.h2.Store(res.ProtoMajor == 2)
+	}
+	return c.whole(res)
+}
+
+// whole reads an answer to its end and closes it.
+func (c *Client) whole(res *http.Response) (*Reply, error) {
 	defer res.Body.Close()
-	c.h2.Store(res.ProtoMajor == 2)
 	if enc := res.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, fault.New(fault.Garbage, "", fmt.Sprintf("the answer is compressed (%s) though it was not asked for", short(enc)))
 	}

@@ -127,13 +127,35 @@ func hostile(tb testing.TB, h2 bool, handle http.HandlerFunc) *redfish.Client {
 	return dial(tb, s.Listener.Addr().String(), redfish.PinOf(s.Certificate()))
 }
 
+// serveTLS serves h over HTTP/1.1 until the test ends.
+func serveTLS(tb testing.TB, h http.Handler) (address, pin string) {
+	tb.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.StartTLS()
+	tb.Cleanup(s.Close)
+	return s.Listener.Addr().String(), redfish.PinOf(s.Certificate())
+}
+
 func dial(tb testing.TB, address, pin string) *redfish.Client {
 	tb.Helper()
-	m := rootLogin()
-	c, err := redfish.New(redfish.Config{
-		BMC: "b1", Address: address, Pin: pin, Logins: m, Sessions: m,
+	return dialWith(tb, address, pin, rootLogin())
+}
+
+func dialWith(tb testing.TB, address, pin string, m *memory) *redfish.Client {
+	tb.Helper()
+	return dialChanged(tb, address, pin, m, nil)
+}
+
+func dialChanged(tb testing.TB, address, pin string, m *memory, change func(*redfish.Config)) *redfish.Client {
+	tb.Helper()
+	cfg := redfish.Config{
+		BMC: "b1", Address: address, Pin: pin, Logins: m, Sessions: m, Context: ours,
 		Limits: redfish.Limits{Read: time.Second, Write: time.Second, Body: 1 << 20},
-	})
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	c, err := redfish.New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -158,4 +180,13 @@ func certificate(tb testing.TB) tls.Certificate {
 		tb.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func mustParse(tb testing.TB, c tls.Certificate) *x509.Certificate {
+	tb.Helper()
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return leaf
 }

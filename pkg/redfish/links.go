@@ -3,6 +3,8 @@ package redfish
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -21,13 +23,16 @@ type Root struct {
 	UUID           Text `json:"UUID"`
 	Product        Text `json:"Product"`
 	Vendor         Text `json:"Vendor"`
+	Oem            keys `json:"Oem"`
 	Systems        Link `json:"Systems"`
 	Chassis        Link `json:"Chassis"`
 	Managers       Link `json:"Managers"`
 	AccountService Link `json:"AccountService"`
 	UpdateService  Link `json:"UpdateService"`
+	EventService   Link `json:"EventService"`
 	Links          struct {
 		Sessions Link `json:"Sessions"`
+		Provider Link `json:"ManagerProvidingService"`
 	} `json:"Links"`
 	Features struct {
 		Expand struct {
@@ -35,6 +40,21 @@ type Root struct {
 			NoLinks   bool `json:"NoLinks"`
 		} `json:"ExpandQuery"`
 	} `json:"ProtocolFeaturesSupported"`
+}
+
+// keys are the names of an object's members, a few at most.
+type keys []string
+
+// UnmarshalJSON never fails: what is no object has no keys.
+func (k *keys) UnmarshalJSON(b []byte) error {
+	var members map[string]json.RawMessage
+	_ = json.Unmarshal(b, &members) // no object: no keys
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if len(*k) < 8 {
+			*k = append(*k, short(name))
+		}
+	}
+	return nil
 }
 
 // SessionsURI is the collection of sessions.
@@ -66,12 +86,12 @@ func (c *Client) Root(ctx context.Context) (*Root, error) {
 	if known != nil {
 		return known, nil
 	}
-	body, err := rawGetter{c, &session{}}.Fetch(ctx, rootURI)
+	reply, err := rawGetter{c, &session{}}.ask(ctx, rootURI)
 	if err != nil {
 		return nil, err
 	}
 	root := &Root{}
-	if err := Decode(body, root); err != nil {
+	if err := Decode(reply.Body, root); err != nil {
 		return nil, err
 	}
 	if root.Systems == "" {
@@ -80,6 +100,7 @@ func (c *Client) Root(ctx context.Context) (*Root, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.root = root
+	c.sawRoot(root, reply.Header.Get("Server"))
 	return root, nil
 }
 

@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -67,6 +68,9 @@ func statusError(req request, reply *Reply, hide func(string) string, now time.T
 		f.Hint = fmt.Sprintf("the BMC is busy; try again in %s", e.RetryAfter)
 	case http.StatusForbidden:
 		f.Hint = "the BMC's account that the agent uses lacks the privilege"
+		if e.Says(mustChange) {
+			f.Hint = "the BMC wants a new password before anything else: (bmc (user NAME (password …)))"
+		}
 	}
 	return f
 }
@@ -154,6 +158,44 @@ func messages(body []byte) []Message {
 		found = []Message{{ID: lastPart(string(doc.Error.Code)), Text: short(string(doc.Error.Message))}}
 	}
 	return found
+}
+
+// mustChange is the message of a BMC that lets an account do nothing but change
+// its own password: the state of a fresh OpenBMC image (openbmc/bmcweb#103).
+const mustChange = "PasswordChangeRequired"
+
+// ChangeRequired reports whether err is the BMC's demand for a new password.
+func ChangeRequired(err error) bool {
+	var status *StatusError
+	return errors.As(err, &status) && status.Says(mustChange)
+}
+
+// changeRequired looks for that message in the body of a login or of a refusal,
+// and for the account that it names.
+func changeRequired(body []byte) (account Link, must bool) {
+	type info struct {
+		ID   Text   `json:"MessageId"`
+		Args []Text `json:"MessageArgs"`
+	}
+	var doc struct {
+		Info  []info `json:"@Message.ExtendedInfo"`
+		Error struct {
+			Info []info `json:"@Message.ExtendedInfo"`
+		} `json:"error"`
+	}
+	if checkJSON(body, 16) != nil || Decode(body, &doc) != nil {
+		return "", false
+	}
+	for _, m := range append(doc.Info, doc.Error.Info...) {
+		if lastPart(string(m.ID)) != mustChange {
+			continue
+		}
+		if len(m.Args) > 0 {
+			account = Link(pathOf(string(m.Args[0])))
+		}
+		return account, true
+	}
+	return "", false
 }
 
 // lastPart is the key of a MessageId: "Base.1.19.NoOperation" -> "NoOperation".

@@ -69,7 +69,23 @@ type Config struct {
 	// Context marks our sessions on the BMC: "chiba:<rack>:<agent>".
 	Context string
 	Limits  Limits
+	// Observe hears of every exchange, also those of logins and repetitions;
+	// nil: nobody does. It may be called by several goroutines at once.
+	Observe func(Exchange)
 	Now     func() time.Time // nil: time.Now
+}
+
+// Exchange is one request and what became of it.
+type Exchange struct {
+	Method string
+	Login  bool          // it opened a session
+	Status int           // 0: there was no answer, or none within the limits
+	Took   time.Duration // from the sending, or the wait for a connection, to the last byte
+}
+
+// Busy reports whether the BMC asked to be left alone for a while.
+func (e Exchange) Busy() bool {
+	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
 }
 
 // Limits bound what a BMC can make us do. Zero fields mean the default.
@@ -107,20 +123,26 @@ type Client struct {
 	cfg  Config
 	base string // https://host:port
 	http *http.Client
+	long *http.Client // for what takes long; see aside
 	h2   atomic.Bool
 
 	login chan struct{} // held by whoever opens or closes the session
 
-	mu      sync.Mutex
-	session *session // nil: not logged in
-	root    *Root
-	refused map[Credentials]refusal
-	closed  bool
+	mu       sync.Mutex
+	session  *session // nil: not logged in
+	root     *Root
+	evidence Evidence
+	profile  Profile
+	tagged   bool              // it has asked for tags
+	tags     map[string]string // by URI, where writes need them
+	refused  map[Credentials]refusal
+	closed   bool
 
 	// Guarded by login.
 	reap      bool   // sessions of an earlier life may be open
 	orphan    string // the URI of one, if it is remembered
 	noContext bool   // this BMC refuses the Context property
+	proven    Credentials
 }
 
 // New makes a client and touches no network.
@@ -147,8 +169,11 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg,
 		base:    "https://" + net.JoinHostPort(host, port),
 		http:    &http.Client{Transport: transport(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
+		long:    &http.Client{Transport: aside(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
 		login:   make(chan struct{}, 1),
 		refused: map[Credentials]refusal{},
+		profile: Generic(),
+		tags:    map[string]string{},
 	}
 	if err := c.recall(); err != nil {
 		return nil, err
@@ -161,7 +186,8 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) HTTP2() bool { return c.h2.Load() }
 
 // Fetch reads the resource at uri and checks that it is JSON within limits.
-// It is retried once when the connection drops or the BMC asks to wait.
+// It is asked for once more when the connection drops, and up to three times
+// more within its deadline when the BMC asks to wait.
 func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	reply, err := c.call(ctx, request{method: http.MethodGet, uri: uri})
 	if err != nil {
@@ -170,18 +196,17 @@ func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	if err := checkJSON(reply.Body, c.cfg.Limits.Depth); err != nil {
 		return nil, fault.Wrap(kindOfJSON(err), "read "+uri, err)
 	}
+	c.keepTag(uri, reply)
 	return reply.Body, nil
-}
-
-// Patch changes the resource at uri. A write is never repeated once it may
-// have reached the BMC: see Uncertain.
-func (c *Client) Patch(ctx context.Context, uri string, body any) (*Reply, error) {
-	return c.write(ctx, http.MethodPatch, uri, body)
 }
 
 // Post creates a member of a collection or calls an action.
 func (c *Client) Post(ctx context.Context, uri string, body any) (*Reply, error) {
-	return c.write(ctx, http.MethodPost, uri, body)
+	req, err := newWrite(http.MethodPost, uri, body)
+	if err != nil {
+		return nil, err
+	}
+	return c.call(ctx, req)
 }
 
 // Delete removes the resource at uri.
@@ -196,15 +221,15 @@ type Confidential struct {
 	Secrets []fleet.Secret
 }
 
-func (c *Client) write(ctx context.Context, method, uri string, body any) (*Reply, error) {
+func newWrite(method, uri string, body any) (request, error) {
 	req := request{method: method, uri: uri}
 	if conf, ok := body.(Confidential); ok {
 		body, req.secrets = conf.Body, conf.Secrets
 	}
 	raw, err := encode(body)
 	if err != nil {
-		return nil, fmt.Errorf("encode the body for %s: %w", uri, err)
+		return request{}, fmt.Errorf("encode the body for %s: %w", uri, err)
 	}
 	req.body = raw
-	return c.call(ctx, req)
+	return req, nil
 }

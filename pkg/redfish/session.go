@@ -2,10 +2,9 @@ package redfish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"strings"
+	"net/url"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -17,6 +16,9 @@ type session struct {
 	token string
 	uri   string // "" if the BMC did not name it
 	creds Credentials
+	// limited: it is good for nothing but a change of its account's password.
+	limited bool
+	account Link // as the BMC named it then, "" if it did not
 }
 
 // refusal remembers that the BMC did not accept some credentials.
@@ -31,7 +33,11 @@ type refusal struct {
 const (
 	firstRest = 5 * time.Minute
 	longRest  = time.Hour
-	maxReaped = 100 // sessions looked at when orphans are searched
+	// Of a password that was good before: iDRACs refuse now and then for minutes
+	// after their restart and take it the next time (dell/iDRAC-Redfish-Scripting#383).
+	provenRest = 20 * time.Second
+	fullRest   = 30 * time.Second // when there is no room for one more session
+	maxReaped  = 100              // sessions looked at when orphans are searched
 )
 
 // recall learns from the store whether an earlier life left a session open.
@@ -75,10 +81,8 @@ func (c *Client) alive(ctx context.Context, s *session) bool {
 // restLogin keeps us from logging in again and again on a BMC that gives out
 // sessions and then does not know them: each would occupy one of its few slots.
 func (c *Client) restLogin(creds Credentials) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refused[creds] = refusal{until: c.cfg.Now().Add(firstRest), rest: firstRest, err: fault.New(fault.Denied, "log in",
-		"the BMC accepts the login and then does not know the session").WithHint("restart the BMC: (bmc-reset), or by its own page")}
+	c.keepRefusal(creds, refusal{until: c.cfg.Now().Add(firstRest), rest: firstRest, err: fault.New(fault.Denied, "log in",
+		"the BMC accepts the login and then does not know the session").WithHint("restart the BMC: (bmc-reset), or by its own page")})
 }
 
 // ensure returns the open session or logs in; calls at the same time share one
@@ -148,10 +152,16 @@ func (c *Client) LogIn(ctx context.Context, creds Credentials) error {
 	}
 	defer c.unlock()
 	c.mu.Lock()
+	old := c.session
 	c.session = nil
 	delete(c.refused, creds)
 	c.mu.Unlock()
-	_, err := c.tryLogin(ctx, creds)
+	s, err := c.tryLogin(ctx, creds)
+	if err == nil && old != nil && old.uri != "" {
+		// Not every BMC ends the sessions of a changed password. A failure here
+		// leaves one that ends by the BMC's timeout.
+		_ = c.endSession(ctx, &session{token: s.token, uri: old.uri})
+	}
 	return err
 }
 
@@ -201,6 +211,43 @@ func (c *Client) LoggedIn() (Credentials, bool) {
 	return Credentials{}, false
 }
 
+// MustChange reports whether the BMC lets the open session do nothing but change
+// the password of its own account, and which account that is. It can't be
+// looked up: every read is refused until then.
+func (c *Client) MustChange() (account Link, must bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil || !c.session.limited {
+		return "", false
+	}
+	if c.session.account != "" {
+		return c.session.account, true
+	}
+	accounts := Link("/redfish/v1/AccountService")
+	if c.root != nil && c.root.AccountService != "" {
+		accounts = c.root.AccountService
+	}
+	return accounts + "/Accounts/" + Link(url.PathEscape(c.session.creds.User)), true
+}
+
+// noteLimit keeps that the BMC has begun to demand a new password.
+func (c *Client) noteLimit(s *session, reply *Reply) {
+	if reply == nil || reply.Status != http.StatusForbidden || s.limited {
+		return
+	}
+	account, must := changeRequired(reply.Body)
+	if !must {
+		return
+	}
+	limited := *s
+	limited.limited, limited.account = true, account
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == s {
+		c.session = &limited
+	}
+}
+
 // tryLogin opens our session with creds unless they were refused lately. The
 // caller holds login.
 func (c *Client) tryLogin(ctx context.Context, creds Credentials) (*session, error) {
@@ -221,15 +268,25 @@ func (c *Client) tryLogin(ctx context.Context, creds Credentials) (*session, err
 	if Uncertain(err) {
 		c.reap = true // the BMC may have opened it all the same
 	}
-	if fault.Is(err, fault.Denied) {
+	switch {
+	case tableFull(err):
+		c.keepRefusal(creds, refusal{until: now.Add(fullRest), err: err})
+	case fault.Is(err, fault.Denied):
 		rest := min(max(2*old.rest, firstRest), longRest)
+		if creds == c.proven && old.rest == 0 {
+			rest = provenRest
+		}
 		err = fault.New(fault.Denied, "log in", fmt.Sprintf("the BMC refuses user %q with the password known for it", creds.User)).
 			WithHint(fmt.Sprintf("give the agent the right password; it tries the old one again in %s at the earliest, lest the account is locked", rest))
-		c.mu.Lock()
-		c.refused[creds] = refusal{until: now.Add(rest), rest: rest, err: err}
-		c.mu.Unlock()
+		c.keepRefusal(creds, refusal{until: now.Add(rest), rest: rest, err: err})
 	}
 	return nil, err
+}
+
+func (c *Client) keepRefusal(creds Credentials, r refusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused[creds] = r
 }
 
 // adopt makes s the session in use: it is remembered before it is used, then
@@ -243,8 +300,9 @@ func (c *Client) adopt(ctx context.Context, s *session) error {
 	c.session = s
 	delete(c.refused, s.creds)
 	c.mu.Unlock()
-	if c.reap && c.reapOrphans(ctx, s) {
-		c.reap, c.orphan = false, ""
+	c.proven = s.creds
+	if c.reap {
+		c.reapOrphans(ctx, s)
 	}
 	return nil
 }
@@ -259,72 +317,20 @@ func (c *Client) remember(uri string) error {
 	return nil
 }
 
-// openSession is the POST that makes a session (DSP0266, session login). A BMC
-// that does not know the Context property is asked again without it.
-func (c *Client) openSession(ctx context.Context, creds Credentials) (*session, error) {
-	root, err := c.Root(ctx)
-	if err != nil {
-		return nil, err
+// request is one within the session or, while it has no token, in the name of
+// its user alone (basic authentication).
+func (s *session) request(method, uri string) request {
+	req := request{method: method, uri: uri, token: s.token}
+	if s.token == "" && s.creds.User != "" {
+		req.basic, req.secrets = &s.creds, []fleet.Secret{s.creds.Password}
 	}
-	req := request{method: http.MethodPost, uri: string(root.SessionsURI()), secrets: []fleet.Secret{creds.Password}}
-	body := map[string]string{"UserName": creds.User, "Password": creds.Password.Reveal()}
-	if c.cfg.Context != "" && !c.noContext {
-		body["Context"] = c.cfg.Context
-	}
-	for {
-		if req.body, err = encode(body); err != nil {
-			return nil, fmt.Errorf("encode the login: %w", err)
-		}
-		reply, err := c.exchange(ctx, req)
-		reply, err = c.judge(req, reply, err)
-		if err == nil {
-			return newSession(reply, string(root.SessionsURI()), creds)
-		}
-		var status *StatusError
-		_, withContext := body["Context"]
-		if !errors.As(err, &status) || status.Status != http.StatusBadRequest || !withContext {
-			return nil, err
-		}
-		delete(body, "Context")
-		c.noContext = true
-	}
-}
-
-func newSession(reply *Reply, collection string, creds Credentials) (*session, error) {
-	s := &session{token: reply.Header.Get("X-Auth-Token"), creds: creds}
-	if s.token == "" {
-		return nil, fault.New(fault.Garbage, "log in", "the BMC accepted the login and sent no token")
-	}
-	var doc struct {
-		ID Text `json:"@odata.id"`
-	}
-	_ = Decode(reply.Body, &doc) // the header names it too
-	for _, uri := range []string{reply.Location(), pathOf(string(doc.ID))} {
-		// Anything else than a member of the sessions is nothing of ours to delete.
-		if strings.HasPrefix(uri, strings.TrimSuffix(collection, "/")+"/") {
-			s.uri = uri
-			break
-		}
-	}
-	return s, nil
-}
-
-func (c *Client) endSession(ctx context.Context, s *session) error {
-	if s.uri == "" {
-		return nil // it ends by the BMC's timeout
-	}
-	req := request{method: http.MethodDelete, uri: s.uri, token: s.token}
-	reply, err := c.exchange(ctx, req)
-	if err == nil && (reply.Status == http.StatusNotFound || reply.Status == http.StatusUnauthorized) {
-		return nil // it is gone already
-	}
-	_, err = c.judge(req, reply, err)
-	return err
+	return req
 }
 
 // reapOrphans deletes what an earlier life left open: the session it
-// remembered and every one with our Context. It reports whether it is done.
-func (c *Client) reapOrphans(ctx context.Context, s *session) bool {
+// remembered and every one with our Context. It returns how many are gone, and
+// has no more to do if nothing failed.
+func (c *Client) reapOrphans(ctx context.Context, s *session) (gone int) {
 	orphans := map[string]bool{}
 	if c.orphan != "" {
 		orphans[c.orphan] = true
@@ -339,12 +345,20 @@ func (c *Client) reapOrphans(ctx context.Context, s *session) bool {
 		}
 	}
 	delete(orphans, s.uri)
-	for uri := range orphans {
-		if err := c.endSession(ctx, &session{token: s.token, uri: uri}); err != nil {
-			done = false
-		}
+	if in := c.current(); in != nil {
+		delete(orphans, in.uri)
 	}
-	return done
+	for uri := range orphans {
+		if err := c.endSession(ctx, &session{token: s.token, creds: s.creds, uri: uri}); err != nil {
+			done = false
+			continue
+		}
+		gone++
+	}
+	if done {
+		c.reap, c.orphan = false, ""
+	}
+	return gone
 }
 
 func (c *Client) rootSessions() Link {
@@ -360,7 +374,15 @@ type rawGetter struct {
 }
 
 func (g rawGetter) Fetch(ctx context.Context, uri string) ([]byte, error) {
-	req := request{method: http.MethodGet, uri: uri, token: g.s.token}
+	reply, err := g.ask(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	return reply.Body, nil
+}
+
+func (g rawGetter) ask(ctx context.Context, uri string) (*Reply, error) {
+	req := g.s.request(http.MethodGet, uri)
 	reply, err := g.c.exchange(ctx, req)
 	if reply, err = g.c.judge(req, reply, err); err != nil {
 		return nil, err
@@ -368,7 +390,7 @@ func (g rawGetter) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	if err := checkJSON(reply.Body, g.c.cfg.Limits.Depth); err != nil {
 		return nil, fault.Wrap(kindOfJSON(err), req.op(), err)
 	}
-	return reply.Body, nil
+	return reply, nil
 }
 
 // Close deletes the session and closes the connection. Give it a context that

@@ -98,7 +98,6 @@ func transport(limits Limits, config *tls.Config) *http.Transport {
 		MaxConnsPerHost:        limits.Conns,
 		MaxIdleConnsPerHost:    limits.Conns,
 		IdleConnTimeout:        2 * time.Minute,
-		ResponseHeaderTimeout:  limits.Write,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // a compressed answer could be a bomb
 	}

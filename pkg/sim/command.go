@@ -20,7 +20,9 @@ import (
 func Command() *cobra.Command {
 	var nodes int
 	var latency time.Duration
-	var knobs bmcsim.Config
+	var quiet bool
+	var mocks []string
+	var k knobs
 	cmd := &cobra.Command{
 		Use:     "sim",
 		GroupID: cli.GroupRun,
@@ -32,9 +34,13 @@ OpenBMC does, and is announced over mDNS. Accounts, certificates and power
 states are kept in the state directory, so the same rack comes back. The
 password of root is OpenBMC's own: 0penBmc.
 
+With --mock, recorded resource trees are served instead: a folder with one
+index.json per resource, in DMTF's mockup layout or below /redfish/v1.
+
 The subcommands move a rack that runs, this one or that of chiba dev.`,
 		Example: `  chiba sim                           # the rack of eight that the examples use
   chiba sim --nodes 40 --latency 50ms
+  chiba sim --mock r740=dumps/idrac9  # what that BMC showed, read-only
   chiba sim set r01-u04 cpu.temp 95   # from another terminal`,
 		Args: cli.Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,27 +51,31 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 				}
 				specs = Racks(nodes)
 			}
-			return runRack(cmd, Config{Dir: stateDir(cmd), Specs: specs, Latency: latency, Tune: tuneTo(knobs)})
+			shape, err := k.shape()
+			if err != nil {
+				return err
+			}
+			cfg := Config{Dir: stateDir(cmd), Specs: specs, Latency: latency, Quiet: quiet, Shape: shape}
+			for _, text := range mocks {
+				m, err := parseMock(text)
+				if err != nil {
+					return err
+				}
+				cfg.Mocks = append(cfg.Mocks, m)
+			}
+			if len(mocks) > 0 && !cmd.Flags().Changed("nodes") {
+				cfg.Specs = nil
+			}
+			return runRack(cmd, cfg)
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 0, "run `N` like servers, r01-u01 and so on, instead of the example rack")
 	cmd.Flags().DurationVar(&latency, "latency", 0, "add `TIME` to every request, for example 50ms")
-	cmd.Flags().DurationVar(&knobs.FailDelay, "fail-delay", 0, "block a BMC for `TIME` at every failed login, real ones: 2s")
-	cmd.Flags().DurationVar(&knobs.ResetTime, "reset-time", 0, "take a BMC away for `TIME` when it is reset, real ones: 3m")
-	cmd.Flags().IntVar(&knobs.Concurrency, "concurrency", 0, "let a BMC work on `N` requests at once, 0 for any number")
-	cmd.Flags().BoolVar(&knobs.Epoch, "epoch", false, "start the clocks of new BMCs in 1970")
-	cmd.Flags().BoolVar(&knobs.Expand, "expand", false, "let the BMCs understand $expand")
-	cmd.Flags().BoolVar(&knobs.WebUI, "web-ui", false, "ask no client for a certificate, as a build with the web interface")
+	cmd.Flags().StringArrayVar(&mocks, "mock", nil, "serve a recorded tree of a real BMC, read-only: `[NAME=]DIR`; repeatable")
+	cmd.Flags().BoolVar(&quiet, "quiet", false, "announce nothing over mDNS")
+	k.flags(cmd)
 	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), statsCommand(), nodesCommand())
 	return cmd
-}
-
-// tuneTo sets what the flags say, for every BMC.
-func tuneTo(k bmcsim.Config) func(*bmcsim.Config) {
-	return func(c *bmcsim.Config) {
-		c.FailDelay, c.ResetTime, c.Concurrency = k.FailDelay, k.ResetTime, k.Concurrency
-		c.Epoch, c.Expand, c.WebUI = k.Epoch, k.Expand, k.WebUI
-	}
 }
 
 // maxNodes is as many BMCs as one process should listen for.
@@ -120,7 +130,8 @@ The value "auto" lets it move by itself again.`,
   chiba sim set r01-u04 temperature_cpu1 88C
   chiba sim set r01-u04 cpu.temp auto
   chiba sim set ai-node-1 power.state off`,
-		Args: cli.Args(3, 3),
+		Args:              cli.Args(3, 3),
+		ValidArgsFunction: completeArgs(true, "auto", "on", "off"),
 		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
 			node := fleet.NodeName(args[0])
 			if err := c.Set(ctx, node, args[1], args[2]); err != nil {
@@ -144,7 +155,8 @@ func getCommand() *cobra.Command {
 		Short: "show what a server's sensors read",
 		Example: `  chiba sim get r01-u04
   chiba sim get r01-u04 cpu.temp -o json`,
-		Args: cli.Args(1, 2),
+		Args:              cli.Args(1, 2),
+		ValidArgsFunction: completeArgs(true),
 		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
 			ref := strings.Join(args[1:], "")
 			list, err := c.Get(ctx, fleet.NodeName(args[0]), ref)
@@ -171,8 +183,8 @@ and when "503" asks to come back.`,
 		Example: `  chiba sim fault r01-u04 hang
   chiba sim fault r01-u04 slow 3s --for 1m
   chiba sim fault r01-u04 none`,
-		Args:      cli.Args(2, 3),
-		ValidArgs: append(kinds, logout),
+		Args:              cli.Args(2, 3),
+		ValidArgsFunction: completeArgs(false, append(kinds, logout)...),
 		RunE: withClient(func(ctx context.Context, c *Client, _ *cobra.Command, args []string) error {
 			node := fleet.NodeName(args[0])
 			if args[1] == logout {

@@ -143,9 +143,9 @@ func (r *Rack) getReadings(req *http.Request) (any, error) {
 	}
 	out := make([]Reading, len(list))
 	for i, x := range list {
-		out[i] = Reading{Ref: x.Ref, Value: x.Value.String()}
+		out[i] = Reading{Ref: x.Ref, Value: x.Value.Short()}
 		for _, in := range x.Instances {
-			out[i].Instances = append(out[i].Instances, Instance{Name: in.Name, Value: in.Value.String()})
+			out[i].Instances = append(out[i].Instances, Instance{Name: in.Name, Value: in.Value.Short()})
 		}
 	}
 	return out, nil

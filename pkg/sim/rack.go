@@ -24,10 +24,10 @@ import (
 type Config struct {
 	Dir     string // of the state; made if it is not there
 	Specs   []Spec
-	Latency time.Duration // added to every request of every BMC
-	// Tune changes the behaviour of every BMC; nil: not at all.
-	Tune  func(*bmcsim.Config)
-	Quiet bool // announce nothing over mDNS
+	Mocks   []Mock
+	Latency time.Duration        // added to every request of every BMC
+	Quiet   bool                 // announce nothing over mDNS
+	Shape   func(*bmcsim.Config) // of every BMC, the last word; nil: as specified
 }
 
 // Rack is a set of running BMCs. Its methods are safe for concurrent use.
@@ -35,6 +35,7 @@ type Rack struct {
 	dir      string
 	units    []*rackUnit
 	byName   map[fleet.NodeName]*rackUnit
+	mocks    []recorded
 	control  net.Listener
 	cleanup  func() // of the control socket
 	announce announcer
@@ -64,7 +65,7 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // Close must follow.
 func Open(ctx context.Context, cfg Config) (*Rack, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "sim"), 0o700); err != nil {
-		return nil, fault.Wrap(fault.BadInput, "make the state directory", err)
+		return nil, fault.New(fault.BadInput, "make the state directory", err.Error()).WithHint("name another one with --state DIR")
 	}
 	r := &Rack{dir: cfg.Dir, byName: map[fleet.NodeName]*rackUnit{}, cleanup: func() {}}
 	if err := r.open(ctx, cfg); err != nil {
@@ -90,6 +91,11 @@ func (r *Rack) open(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
+	for _, m := range cfg.Mocks {
+		if err := r.addMock(ctx, m, ports); err != nil {
+			return err
+		}
+	}
 	return r.savePorts()
 }
 
@@ -102,10 +108,10 @@ func (r *Rack) add(ctx context.Context, cfg Config, s Spec, ports map[fleet.Node
 		c.Hostname = strings.ToLower(string(s.Name))
 	}
 	c.Latency += cfg.Latency
-	if cfg.Tune != nil {
-		cfg.Tune(&c)
-	}
 	c.StateFile = filepath.Join(cfg.Dir, "sim", string(s.Name)+".json")
+	if cfg.Shape != nil {
+		cfg.Shape(&c)
+	}
 	bmc, err := bmcsim.New(c)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
@@ -147,6 +153,11 @@ func (r *Rack) savePorts() error {
 			ports[u.name] = a.Port
 		}
 	}
+	for _, m := range r.mocks {
+		if a, isTCP := m.listener.Addr().(*net.TCPAddr); isTCP {
+			ports[m.name] = a.Port
+		}
+	}
 	text, err := json.MarshalIndent(ports, "", " ")
 	if err != nil {
 		return fault.Wrap(fault.Internal, "save the ports", err)
@@ -166,6 +177,14 @@ func (r *Rack) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	for _, m := range r.mocks {
+		g.Go(func() error {
+			if err := m.server.Serve(ctx, m.listener); err != nil {
+				return fmt.Errorf("%s: %w", m.name, err)
+			}
+			return nil
+		})
+	}
 	g.Go(func() error { return r.serveControl(ctx) })
 	return g.Wait()
 }
@@ -175,6 +194,9 @@ func (r *Rack) Close() {
 	r.announce.stop()
 	for _, u := range r.units {
 		_ = u.listener.Close()
+	}
+	for _, m := range r.mocks {
+		_ = m.listener.Close()
 	}
 	if r.control != nil {
 		_ = r.control.Close()
@@ -186,7 +208,7 @@ func (r *Rack) Close() {
 // Announced is nil if the BMCs can be found over mDNS, else why they can't.
 func (r *Rack) Announced() error { return r.quiet }
 
-// Nodes are the servers in the order of their specs.
+// Nodes are the servers in the order of their specs, then the recorded ones.
 func (r *Rack) Nodes() []Node {
 	nodes := make([]Node, len(r.units))
 	for i, u := range r.units {
@@ -198,6 +220,9 @@ func (r *Rack) Nodes() []Node {
 			Name: u.name, Address: u.listener.Addr().String(), Pin: u.bmc.Pin(), Serial: u.bmc.Serial(),
 			Power: power, Fault: string(u.bmc.CurrentFault().Kind),
 		}
+	}
+	for _, m := range r.mocks {
+		nodes = append(nodes, m.node())
 	}
 	return nodes
 }

@@ -48,13 +48,18 @@ func Open(dir string) (*Authority, error) {
 		return create(dir, certPath, keyPath)
 	}
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "open authority", err)
+		return nil, damaged(err)
 	}
 	cert, err := readCert(certPath)
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "open authority", err)
+		return nil, damaged(err)
 	}
 	return &Authority{cert: cert, key: key, now: time.Now}, nil
+}
+
+func damaged(err error) error {
+	return fault.New(fault.BadInput, "open authority", err.Error()).
+		WithHint("restore the file; a new authority would need new certificates for everybody")
 }
 
 // create writes the certificate first and the key last: the key's presence is
@@ -85,7 +90,7 @@ func create(dir, certPath, keyPath string) (*Authority, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, op, err)
 	}
-	if err = writePEM(certPath, 0o644, block("CERTIFICATE", der)); err != nil {
+	if err = trust.WriteFile(certPath, 0o644, block("CERTIFICATE", der)); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
 	if err = writeKey(keyPath, key); err != nil {
@@ -120,8 +125,8 @@ func (a *Authority) Ensure(dir string, id trust.Identity, hosts ...string) error
 	root := block("CERTIFICATE", a.cert.Raw)
 	return fault.Wrap(fault.Unavailable, op, errors.Join(
 		writeKey(filepath.Join(dir, trust.KeyFile), key),
-		writePEM(filepath.Join(dir, trust.CertFile), 0o644, block("CERTIFICATE", der)),
-		writePEM(filepath.Join(dir, trust.CAFile), 0o644, root),
+		trust.WriteFile(filepath.Join(dir, trust.CertFile), 0o644, block("CERTIFICATE", der)),
+		trust.WriteFile(filepath.Join(dir, trust.CAFile), 0o644, root),
 	))
 }
 
@@ -187,17 +192,7 @@ func writeKey(path string, key *ecdsa.PrivateKey) error {
 	if err != nil {
 		return err
 	}
-	return writePEM(path, 0o600, block("PRIVATE KEY", der))
-}
-
-// writePEM replaces path in one step, so that a crash leaves the old file or
-// the new one.
-func writePEM(path string, mode fs.FileMode, data []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, mode); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return trust.WriteFile(path, 0o600, block("PRIVATE KEY", der))
 }
 
 func readKey(path string) (crypto.Signer, error) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/trust"
 )
 
 const (
@@ -46,7 +47,8 @@ func OpenKey(path string) (*Key, error) {
 	}
 	private, err := ecdh.X25519().NewPrivateKey(raw)
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "read sealing key "+path, err)
+		return nil, fault.New(fault.BadInput, "read sealing key "+path, err.Error()).
+			WithHint("restore it; or move it away, and a new one is made: scripts with secrets must be applied again")
 	}
 	return newKey(private)
 }
@@ -60,10 +62,7 @@ func makeKey(path string) (*Key, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
-	if err := os.WriteFile(path+".new", private.Bytes(), 0o600); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := trust.WriteFile(path, 0o600, private.Bytes()); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
 	return newKey(private)

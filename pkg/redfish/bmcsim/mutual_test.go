@@ -260,21 +260,6 @@ func TestTasksAreLost(t *testing.T) {
 	c.want(c.get(c.want(a, http.StatusAccepted).header.Get("Location")), http.StatusNotFound)
 }
 
-func TestAnExpandedCollection(t *testing.T) {
-	_, c := start(t, bmcsim.Config{Expand: true, CPUs: 1})
-	c.login("root", bmcsim.DefaultPassword)
-	a := c.want(c.get("/redfish/v1/Systems?$expand=.($levels=1)"), http.StatusOK)
-	members, _ := a.body["Members"].([]any)
-	first, _ := members[0].(map[string]any)
-	if first["SerialNumber"] == nil || first["Processors"].(map[string]any)["Members"] != nil {
-		t.Errorf("one level is not expanded: %v", first)
-	}
-	c.want(c.get("/redfish/v1/Systems?$expand=x"), http.StatusBadRequest)
-	_, plain := start(t, bmcsim.Config{})
-	plain.login("root", bmcsim.DefaultPassword)
-	plain.want(plain.get("/redfish/v1/Systems?$expand=."), http.StatusNotImplemented)
-}
-
 func TestTheClockBeginsIn1970(t *testing.T) {
 	_, c := start(t, bmcsim.Config{Epoch: true})
 	c.login("root", bmcsim.DefaultPassword)

@@ -11,16 +11,17 @@ import (
 // query is what a client asked of a reply beside the resource.
 type query struct {
 	only   bool
+	expand bool
 	paths  []string // of $select
 	top    int      // -1: all
 	skip   int
 	paging bool // $top or $skip was given
-	expand expansion
 }
 
 var selectable = regexp.MustCompile(`^[A-Za-z@#][A-Za-z0-9@#._]*(/[A-Za-z@#][A-Za-z0-9@#._]*)*$`)
 
-// parseQuery understands what bmcweb does: only, $select, $top and $skip. All
+// parseQuery understands what bmcweb does: only, $select, $top and $skip, and
+// $expand=. of collections where it is built in. All
 // else with a dollar is refused with 501, and anything without is ignored.
 func parseQuery(raw string, expand bool) (query, *reply) {
 	q := query{top: -1}
@@ -36,18 +37,15 @@ func parseQuery(raw string, expand bool) (query, *reply) {
 			for _, path := range q.paths {
 				valid = valid && selectable.MatchString(path)
 			}
+		case "$expand":
+			q.expand = expand && strings.HasPrefix(value, ".")
+			valid, status = q.expand, http.StatusNotImplemented
 		case "$top":
 			q.top, valid = count(value)
 			q.paging = true
 		case "$skip":
 			q.skip, valid = count(value)
 			q.paging = true
-		case "$expand":
-			if !expand {
-				valid, status = false, http.StatusNotImplemented
-				break
-			}
-			q.expand, valid = parseExpand(value)
 		default:
 			valid, status = !strings.HasPrefix(key, "$"), http.StatusNotImplemented
 		}

@@ -307,11 +307,11 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 			return b.onlyMember(q, rt, o)
 		}
 		q.query.page(o)
+		if q.query.expand {
+			b.expand(q, o)
+		}
 		if b.cfg.DBusLog && o["@odata.id"] == eventsURI {
 			delete(o, "Members@odata.nextLink") // this log does not page
-		}
-		if q.query.expand.levels > 0 {
-			o, _ = b.expand(q, o, q.query.expand, false).(obj)
 		}
 		r.body = q.query.selected(o)
 	}
@@ -383,4 +383,16 @@ func (rt *route) prepare() {
 	}
 	slices.Sort(methods)
 	rt.allow = strings.Join(methods, ", ")
+}
+
+// expand replaces the members of a collection by what their links lead to.
+func (b *BMC) expand(q *request, o obj) {
+	members, _ := o["Members"].([]obj)
+	for i, m := range members {
+		member := *q
+		member.path, member.args = text(m["@odata.id"]), map[string]string{}
+		if whole, isObj := b.dispatch(&member).body.(obj); isObj {
+			members[i] = whole
+		}
+	}
 }

@@ -25,17 +25,13 @@ func serviceRoutes() []route {
 func getVersions(*BMC, *request) reply { return ok(obj{"v1": "/redfish/v1/"}) }
 
 func getRoot(b *BMC, _ *request) reply {
-	expand := obj{"ExpandAll": b.cfg.Expand, "Levels": b.cfg.Expand, "Links": b.cfg.Expand, "NoLinks": b.cfg.Expand}
-	if b.cfg.Expand {
-		expand["MaxLevels"] = maxLevels
-	}
 	o := obj{
 		"@odata.id": "/redfish/v1", "@odata.type": "#ServiceRoot.v1_15_0.ServiceRoot",
 		"Id": "RootService", "Name": "Root Service", "RedfishVersion": "1.17.0", "UUID": b.state.ServiceUUID,
 		"Links": obj{"ManagerProvidingService": link(managerURI), "Sessions": link(sessionsURI)},
 		"ProtocolFeaturesSupported": obj{
 			"DeepOperations": obj{"DeepPATCH": false, "DeepPOST": false}, "ExcerptQuery": false,
-			"ExpandQuery": expand,
+			"ExpandQuery": obj{"ExpandAll": false, "Levels": false, "Links": false, "NoLinks": b.cfg.Expand},
 			"FilterQuery": false, "OnlyMemberQuery": true, "SelectQuery": true,
 		},
 		"Tasks": link("/redfish/v1/TaskService"),

@@ -521,6 +521,7 @@ type Welcome struct {
 	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	TimeUnixMs    int64                  `protobuf:"varint,4,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
 	Coordinator   string                 `protobuf:"bytes,5,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
+	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"` // that it knows; an agent that begins a new one begins it above
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -590,6 +591,13 @@ func (x *Welcome) GetCoordinator() string {
 	return ""
 }
 
+func (x *Welcome) GetSpoolEpoch() uint64 {
+	if x != nil {
+		return x.SpoolEpoch
+	}
+	return 0
+}
+
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // fault.Kind
@@ -651,13 +659,8 @@ func (x *Refusal) GetHint() string {
 }
 
 type Ping struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	SentUnixMs int64                  `protobuf:"varint,1,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
-	// Nothing, 64 bytes of it. A coordinator that was restarted answers a packet
-	// of a connection it does not know by a stateless reset, but only if the
-	// packet is larger than the reset (RFC 9000, 10.3). Without it an agent waits
-	// for two pings in vain before it connects anew.
-	Pad           []byte `protobuf:"bytes,2,opt,name=pad,proto3" json:"pad,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SentUnixMs    int64                  `protobuf:"varint,1,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,13 +700,6 @@ func (x *Ping) GetSentUnixMs() int64 {
 		return x.SentUnixMs
 	}
 	return 0
-}
-
-func (x *Ping) GetPad() []byte {
-	if x != nil {
-		return x.Pad
-	}
-	return nil
 }
 
 type Pong struct {
@@ -1478,7 +1474,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x04R\brevision\x12\x19\n" +
 	"\bseal_key\x18\t \x01(\fR\asealKey\x12\x14\n" +
 	"\x05build\x18\n" +
-	" \x01(\tR\x05build\"\xa4\x01\n" +
+	" \x01(\tR\x05build\"\xc5\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -1486,15 +1482,16 @@ const file_mesh_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12 \n" +
 	"\ftime_unix_ms\x18\x04 \x01(\x03R\n" +
 	"timeUnixMs\x12 \n" +
-	"\vcoordinator\x18\x05 \x01(\tR\vcoordinator\"G\n" +
+	"\vcoordinator\x18\x05 \x01(\tR\vcoordinator\x12\x1f\n" +
+	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
+	"spoolEpoch\"G\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\":\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"(\n" +
 	"\x04Ping\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
-	"sentUnixMs\x12\x10\n" +
-	"\x03pad\x18\x02 \x01(\fR\x03pad\"(\n" +
+	"sentUnixMs\"(\n" +
 	"\x04Pong\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
 	"sentUnixMs\"\"\n" +

@@ -1,0 +1,100 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
+	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/sim"
+)
+
+// laneWorker is Chiba: an agent's lane to the BMC. Kept means that the agent has
+// met the BMC before, as one that runs has; otherwise it begins from nothing.
+type laneWorker struct {
+	lane *bmc.Lane
+	kept bool
+	refs []scl.Ref
+}
+
+// vault is what an agent keeps on disk, in memory.
+type vault struct{}
+
+func (vault) Candidates(string) ([]redfish.Credentials, error) {
+	return []redfish.Credentials{{User: "root", Password: fleet.NewSecret(bmcsim.DefaultPassword)}}, nil
+}
+func (vault) Prove(string, redfish.Credentials) error   { return nil }
+func (vault) Propose(string, redfish.Credentials) error { return nil }
+
+func newLane(n sim.Node, kept bool) (worker, error) {
+	l, err := bmc.New(bmc.Config{
+		Node: n.Name, Vault: vault{}, Poll: 100 * time.Millisecond,
+		BMC: redfish.Config{
+			BMC: string(n.Name), Address: n.Address, Pin: n.Pin, Context: "chiba:bench",
+			Limits: redfish.Limits{Read: time.Minute, Write: time.Minute},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	w := &laneWorker{lane: l, kept: kept}
+	// Together they are all sensors that the simulated server has.
+	for _, name := range []string{"temp.max", "cpu.temp", "cpu.power", "cpu.rate", "fan.speed", "temp.inlet", "temp.exhaust", "power.watts"} {
+		e, param, found := scl.Lookup(name)
+		if !found {
+			return nil, fault.New(fault.Internal, "measure", "there is no element "+name)
+		}
+		w.refs = append(w.refs, scl.Ref{Text: name, Element: e, Param: param})
+	}
+	return w, nil
+}
+
+func (w *laneWorker) prepare(ctx context.Context, work string) error {
+	if !w.kept {
+		return nil
+	}
+	return w.do(ctx, work)
+}
+
+func (w *laneWorker) do(ctx context.Context, work string) error {
+	if work != workW1 {
+		return w.sweep(ctx)
+	}
+	for _, cmd := range []scl.Command{
+		{Verb: scl.DoBoot, Args: []string{"pxe"}, Once: true, Text: "boot pxe once"},
+		{Verb: scl.DoPower, Args: []string{"reset"}, Text: "power reset"},
+	} {
+		if r := w.lane.Do(ctx, cmd); !r.Status.OK() {
+			return fmt.Errorf("%s: %s: %s", cmd.Text, r.Status, r.Error)
+		}
+	}
+	return nil
+}
+
+func (w *laneWorker) sweep(ctx context.Context) error {
+	readings, err := w.lane.Read(ctx, bmc.Monitor, w.refs)
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, r := range readings {
+		for _, in := range r.Instances {
+			seen[strings.ToLower(in.Name)] = true
+		}
+		if !r.Value.Known() {
+			return fmt.Errorf("%s: %s", r.Ref, r.Value.Why())
+		}
+	}
+	if len(seen) < 10 {
+		return fmt.Errorf("only %d sensors were read", len(seen))
+	}
+	return nil
+}
+
+func (w *laneWorker) close(ctx context.Context) error { return w.lane.Close(ctx) }

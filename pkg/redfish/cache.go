@@ -1,0 +1,85 @@
+package redfish
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// Cache reads through a client and asks a BMC only whether a resource has
+// changed since it was read last (If-None-Match). That saves bytes, not
+// requests, and is as true as the BMC's tags, of which some leave things out:
+// it is for inventory, not for reading back what was written. It is safe for
+// concurrent use.
+type Cache struct {
+	client *Client
+	limit  int
+
+	kept keptBodies
+}
+
+// NewCache makes a cache of at most limit bytes of bodies.
+func NewCache(c *Client, limit int) *Cache {
+	return &Cache{client: c, limit: limit, kept: keptBodies{all: map[string]keptBody{}}}
+}
+
+// Fetch implements Getter.
+func (k *Cache) Fetch(ctx context.Context, uri string) ([]byte, error) {
+	old, known := k.kept.get(uri)
+	reply, err := k.client.call(ctx, request{method: http.MethodGet, uri: uri, ifNoneMatch: old.tag})
+	if err != nil {
+		return nil, err
+	}
+	if reply.Status == http.StatusNotModified && known {
+		return old.body, nil
+	}
+	if err := checkJSON(reply.Body, k.client.cfg.Limits.Depth); err != nil {
+		return nil, fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	}
+	// A weak tag says that the meaning is the same, which is enough.
+	if tag := reply.Header.Get("ETag"); tag != "" {
+		k.kept.put(uri, keptBody{tag: tag, body: reply.Body}, k.limit)
+	}
+	return reply.Body, nil
+}
+
+// keptBodies are bodies with their tags, within a bound of bytes.
+type keptBodies struct {
+	mu    sync.Mutex
+	all   map[string]keptBody
+	order []string // oldest first
+	size  int
+}
+
+type keptBody struct {
+	tag  string
+	body []byte
+}
+
+func (k *keptBodies) get(uri string) (keptBody, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	b, known := k.all[uri]
+	return b, known
+}
+
+// put keeps b and drops the oldest while there is too much. A body larger than
+// the bound is not kept.
+func (k *keptBodies) put(uri string, b keptBody, limit int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if old, known := k.all[uri]; known {
+		k.size -= len(old.body)
+	} else {
+		k.order = append(k.order, uri)
+	}
+	k.all[uri] = b
+	for k.size += len(b.body); k.size > limit && len(k.order) > 0; {
+		oldest := k.order[0]
+		k.order = k.order[1:]
+		k.size -= len(k.all[oldest].body)
+		delete(k.all, oldest)
+	}
+}

@@ -1,0 +1,123 @@
+package inventory
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Table says what was found of each kind, for a person: parts, how many of
+// their facts are known, and what has no place in the model or can't be read.
+func (inv *Inventory) Table() string {
+	var text strings.Builder
+	out := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "KIND\tPARTS\tPRESENT\tFACTS\tKNOWN\tAS")
+	for _, k := range kinds() {
+		if row := inv.row(k); row != "" {
+			fmt.Fprintln(out, row)
+		}
+	}
+	_ = out.Flush() // into memory
+	read, inline := 0, 0
+	for _, u := range inv.Unread {
+		if u.Inline {
+			inline++
+		} else {
+			read++
+		}
+	}
+	fmt.Fprintf(&text, "%d resources read, %d that links lead to could not be, of %d of these another holds the content\n",
+		inv.Resources, read+inline, inline)
+	if inv.Cut != "" {
+		fmt.Fprintf(&text, "cut short: %s\n", inv.Cut)
+	}
+	fmt.Fprintf(&text, "no place in the model: %s\n", inv.others())
+	return text.String()
+}
+
+func (inv *Inventory) row(k kind) string {
+	parts := k.parts(inv)
+	if len(parts) == 0 {
+		return ""
+	}
+	types := map[string]int{}
+	present, facts, known := 0, 0, 0
+	for _, p := range parts {
+		if whole, ok := p.(interface{ part() *Part }); ok {
+			types[orDash(whole.part().Type)]++
+			if is, told := whole.part().Present.Bool(); is || !told {
+				present++
+			}
+		}
+		for _, f := range fields(p) {
+			if facts++; f.Known() {
+				known++
+			}
+		}
+	}
+	return fmt.Sprintf("%s\t%d\t%d\t%d\t%d\t%s", k.name, len(parts), present, facts, known, counted(types))
+}
+
+func (inv *Inventory) others() string {
+	types := map[string]int{}
+	for _, o := range inv.Others {
+		types[orDash(o.Type)]++
+	}
+	return counted(types)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "—"
+	}
+	return s
+}
+
+// counted is "LogEntry 12, Role 3", sorted by name.
+func counted(types map[string]int) string {
+	all := make([]string, 0, len(types))
+	for _, name := range slices.Sorted(maps.Keys(types)) {
+		all = append(all, fmt.Sprintf("%s %d", name, types[name]))
+	}
+	return strings.Join(all, ", ")
+}
+
+// URIs are those of everything in the inventory, of the model or not.
+func (inv *Inventory) URIs() []string {
+	var all []string
+	for _, k := range kinds() {
+		for _, p := range k.parts(inv) {
+			if whole, ok := p.(interface{ part() *Part }); ok {
+				all = append(all, whole.part().URI)
+			}
+		}
+	}
+	for _, o := range inv.Others {
+		all = append(all, o.URI)
+	}
+	return all
+}
+
+// String is every part with every fact and where it stands, one line each.
+func (inv *Inventory) String() string {
+	var text strings.Builder
+	for _, k := range kinds() {
+		for _, p := range k.parts(inv) {
+			whole, ok := p.(interface{ part() *Part })
+			if !ok {
+				continue
+			}
+			fmt.Fprintf(&text, "%s %s\n", k.name, whole.part().URI)
+			for field, f := range fields(p) {
+				value := f.String()
+				if why := f.Why(); why != "" {
+					value += " (" + why + ")"
+				}
+				fmt.Fprintf(&text, "  %s: %s, %s\n", field.Name, value, f.Source)
+			}
+		}
+	}
+	return text.String()
+}
