@@ -3,12 +3,12 @@
 //
 // It answers as bmcweb does down to status codes, headers and error bodies,
 // oddities included, because a client that only ever met a clean service
-// breaks on the first real one. What it does not do yet is absent (404), never
-// pretended: mutual TLS, certificates, events, firmware update.
+// breaks on the first real one. What it does not do is absent (404), never
+// pretended.
 //
 // Everything that changes with time (power transitions, sensors, lockout,
-// session expiry) is a function of the clock that is passed in; there is no
-// background goroutine. Only Serve starts any, and it waits for them.
+// session expiry) is a function of the clock that is passed in. Only Serve starts
+// goroutines, and it waits for them.
 package bmcsim
 
 import (

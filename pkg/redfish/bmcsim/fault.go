@@ -18,20 +18,21 @@ type FaultKind string
 
 // The faults. They hold for every request except where said.
 const (
-	NoFault FaultKind = "none"
-	Hang    FaultKind = "hang"    // takes the request and never answers
-	Slow    FaultKind = "slow"    // answers after Delay
-	Garbage FaultKind = "garbage" // 200, but the body is no JSON
-	Broken  FaultKind = "500"     // InternalError
-	Huge    FaultKind = "huge"    // 200 and 100 MiB of JSON that never ends
-	Drop    FaultKind = "drop"    // closes the connection amid the answer
-	Denies  FaultKind = "401"     // logins work, but no token or password is accepted after
-	Busy    FaultKind = "503"     // ServiceTemporarilyUnavailable, Retry-After: Delay
+	NoFault   FaultKind = "none"
+	Hang      FaultKind = "hang"    // takes the request and never answers
+	Slow      FaultKind = "slow"    // answers after Delay
+	Garbage   FaultKind = "garbage" // 200, but the body is no JSON
+	Broken    FaultKind = "500"     // InternalError
+	Huge      FaultKind = "huge"    // 200 and 100 MiB of JSON that never ends
+	Drop      FaultKind = "drop"    // closes the connection amid the answer
+	Denies    FaultKind = "401"     // logins work, but no token or password is accepted after
+	LostTasks FaultKind = "tasks"   // tasks are forgotten the moment they begin
+	Busy      FaultKind = "503"     // ServiceTemporarilyUnavailable, Retry-After: Delay
 )
 
 // FaultKinds are all faults, for help texts.
 func FaultKinds() []FaultKind {
-	return []FaultKind{NoFault, Hang, Slow, Garbage, Broken, Huge, Drop, Denies, Busy}
+	return []FaultKind{NoFault, Hang, Slow, Garbage, Broken, Huge, Drop, Denies, LostTasks, Busy}
 }
 
 // Fault is what is wrong with a BMC.
@@ -115,7 +116,7 @@ func (b *BMC) misbehave(w http.ResponseWriter, r *http.Request) (status int, don
 		rep := failure(http.StatusServiceUnavailable, message("ServiceTemporarilyUnavailable", after))
 		rep.set("Retry-After", after)
 		return rep.write(w, r.Method), true
-	case NoFault, Denies:
+	case NoFault, Denies, LostTasks:
 	}
 	return 0, false
 }

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// link is a client's connection. Who its certificate says it is, is found once,
+// peer is a client's connection. Who its certificate says it is, is found once,
 // in the handshake: a CA that leaves the truststore ends no open connection.
 type peer struct {
 	net.Conn

@@ -194,6 +194,9 @@ func getTasks(b *BMC, _ *request) reply {
 }
 
 func (b *BMC) task(id string) *task {
+	if b.CurrentFault().Kind == LostTasks {
+		return nil
+	}
 	for _, t := range b.tasks {
 		if t.id == id {
 			return t

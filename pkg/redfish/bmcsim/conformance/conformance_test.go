@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,17 +27,17 @@ func TestOurOwnCases(t *testing.T) {
 
 // TestADifferenceFails plays them with one word changed, out of an archive.
 func TestADifferenceFails(t *testing.T) {
-	files, err := filepath.Glob("testdata/cases/*.json")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no cases: %v", err)
+	files, missing := filepath.Glob("testdata/cases/*.json")
+	if missing != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", missing)
 	}
 	var packed bytes.Buffer
 	zipped := gzip.NewWriter(&packed)
 	archive := tar.NewWriter(zipped)
 	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
+		text, unread := os.ReadFile(name)
+		if unread != nil {
+			t.Fatal(unread)
 		}
 		text = bytes.Replace(text, []byte("with the invalid parameter Jump"), []byte("with a parameter"), 1)
 		h := &tar.Header{Name: "cases/" + filepath.Base(name), Mode: 0o600, Size: int64(len(text)), Typeflag: tar.TypeReg}
@@ -47,10 +48,7 @@ func TestADifferenceFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := archive.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := zipped.Close(); err != nil {
+	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {
 		t.Fatal(err)
 	}
 	source := filepath.Join(t.TempDir(), "cases.tar.gz")
