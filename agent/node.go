@@ -175,6 +175,20 @@ func (a *Agent) report(s fleet.Node) {
 	}
 }
 
+// Introduce records every node's summary again.
+func (a *Agent) Introduce() error {
+	return a.spool.Update(func(tx *spool.Tx) error {
+		for name, raw := range tx.All(spool.Nodes, "") {
+			msg := &pb.Node{}
+			if err := proto.Unmarshal(raw, msg); err != nil {
+				return fault.Wrap(fault.Garbage, "read the summary of "+name, err)
+			}
+			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
+		}
+		return nil
+	})
+}
+
 // differs compares a summary with the one recorded before. The passing of time is
 // no news.
 func differs(tx *spool.Tx, msg *pb.Node) (bool, error) {

@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +117,22 @@ func TestKill9OfAllAtOnce(t *testing.T) {
 
 	w.start("dev", "--only", "sim").wait("ready in")
 	w.sessions(0)
+}
+
+// A coordinator whose log is lost meets its agents as a new one does.
+func TestACoordinatorThatLostItsLog(t *testing.T) {
+	w := newWorld(t)
+	w.dev().interrupt()
+	if err := os.RemoveAll(filepath.Join(w.dir, "coordinator", "raft")); err != nil {
+		t.Fatal(err)
+	}
+	w.dev()
+	w.must("apply", w.file("tag.scl", `(config "all" (asset-tag "again"))`))
+	var nodes []node
+	w.decode(&nodes, "get", "nodes")
+	if len(nodes) != 8 {
+		t.Errorf("it knows %d nodes of 8: %+v", len(nodes), nodes)
+	}
 }
 
 // sessions checks how many sessions each BMC holds.

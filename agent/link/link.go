@@ -48,6 +48,9 @@ type Agent interface {
 	// Query answers q by calling send, until ctx ends. The link adds the last
 	// event, Done, from the returned one.
 	Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent) error) *pb.QueryEvent_Done
+	// Introduce records again what a coordinator must know of the rack: one was
+	// met that knows nothing, being new or having lost its disk.
+	Introduce() error
 	// Linked is told whenever a coordinator is reached or lost.
 	Linked(connected bool, since time.Time)
 }

@@ -47,6 +47,8 @@ func (a *rackAgent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryE
 	return a.query(ctx, q, send)
 }
 
+func (a *rackAgent) Introduce() error { return nil }
+
 func (a *rackAgent) Linked(connected bool, _ time.Time) { a.links <- connected }
 
 // world is an agent's link, its spool and the authority of the mesh.

@@ -115,7 +115,13 @@ func (s *session) welcome(hello *pb.Hello, w *pb.Welcome) error {
 		return s.restart(op, w.GetSpoolEpoch())
 	}
 	s.behind = 0
-	return s.outbox.Ack(hello.GetSpoolEpoch(), w.GetNextWanted())
+	if err := s.outbox.Ack(hello.GetSpoolEpoch(), w.GetNextWanted()); err != nil {
+		return err
+	}
+	if w.GetFirstMeeting() {
+		return s.agent.Introduce()
+	}
+	return nil
 }
 
 // restart begins a new epoch, above the one that the coordinator knows, and ends

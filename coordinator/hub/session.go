@@ -62,6 +62,7 @@ func (s *session) greet(parent context.Context) error {
 	if err != nil {
 		return err
 	}
+	_, met := s.hub.conf.Machine.Agent(s.agent)
 	next, err := s.register(ctx, hello)
 	if err != nil {
 		return err
@@ -71,6 +72,7 @@ func (s *session) greet(parent context.Context) error {
 	err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: &pb.Welcome{
 		Version: Version, NextWanted: next, Revision: s.hub.conf.Machine.Counts().Revision,
 		TimeUnixMs: time.Now().UnixMilli(), Coordinator: s.hub.conf.Name, SpoolEpoch: s.epoch(),
+		FirstMeeting: !met,
 	}}})
 	if err != nil {
 		s.hub.leave(s)

@@ -70,7 +70,7 @@ them dies: chiba dev --only sim, --only coordinator, --only agent.`,
 			} else if only == "" {
 				opts.Ready = func(context.Context) error { nextSteps(opts.Out); return nil }
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
 			return Run(ctx, opts)
 		},

@@ -521,7 +521,8 @@ type Welcome struct {
 	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	TimeUnixMs    int64                  `protobuf:"varint,4,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
 	Coordinator   string                 `protobuf:"bytes,5,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
-	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"` // that it knows; an agent that begins a new one begins it above
+	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`       // that it knows; an agent that begins a new one begins it above
+	FirstMeeting  bool                   `protobuf:"varint,7,opt,name=first_meeting,json=firstMeeting,proto3" json:"first_meeting,omitempty"` // it has never heard of the agent, which then tells its nodes anew
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +597,13 @@ func (x *Welcome) GetSpoolEpoch() uint64 {
 		return x.SpoolEpoch
 	}
 	return 0
+}
+
+func (x *Welcome) GetFirstMeeting() bool {
+	if x != nil {
+		return x.FirstMeeting
+	}
+	return false
 }
 
 type Refusal struct {
@@ -1474,7 +1482,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x04R\brevision\x12\x19\n" +
 	"\bseal_key\x18\t \x01(\fR\asealKey\x12\x14\n" +
 	"\x05build\x18\n" +
-	" \x01(\tR\x05build\"\xc5\x01\n" +
+	" \x01(\tR\x05build\"\xea\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -1484,7 +1492,8 @@ const file_mesh_proto_rawDesc = "" +
 	"timeUnixMs\x12 \n" +
 	"\vcoordinator\x18\x05 \x01(\tR\vcoordinator\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
-	"spoolEpoch\"G\n" +
+	"spoolEpoch\x12#\n" +
+	"\rfirst_meeting\x18\a \x01(\bR\ffirstMeeting\"G\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
