@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -275,14 +276,10 @@ func (v *view) readExpanded(ctx context.Context, plan *samplingPlan, r role) ([]
 	v.lane.mu.Unlock()
 	var found []sensor
 	for _, uri := range queries {
-		raw, err := redfish.Entries(ctx, v, uri, maxSensors)
-		for _, body := range raw {
-			var res sensorResource
-			if redfish.Decode(body, &res) == nil && res.ID != "" {
-				s := res.sensor()
-				s.fits = r.fits(s)
-				found = append(found, s)
-			}
+		all, err := v.collection(ctx, uri)
+		for _, s := range all {
+			s.fits = r.fits(s)
+			found = append(found, s)
 		}
 		if err != nil || len(found) == 0 {
 			if err != nil && transportFailed(err) {
@@ -295,6 +292,28 @@ func (v *view) readExpanded(ctx context.Context, plan *samplingPlan, r role) ([]
 		}
 	}
 	return found, len(queries) > 0
+}
+
+// collection is the sensors of one whole collection, decoded once for all roles.
+func (v *view) collection(ctx context.Context, uri redfish.Link) ([]sensor, error) {
+	v.mu.Lock()
+	c := v.collections[uri]
+	if c == nil {
+		c = &collection{}
+		v.collections[uri] = c
+	}
+	v.mu.Unlock()
+	c.once.Do(func() {
+		var raw []json.RawMessage
+		raw, c.err = redfish.Entries(ctx, v, uri, maxSensors)
+		for _, body := range raw {
+			var res sensorResource
+			if redfish.Decode(body, &res) == nil && res.ID != "" {
+				c.sensors = append(c.sensors, res.sensor())
+			}
+		}
+	})
+	return c.sensors, c.err
 }
 
 // guess tells a sensor's kind by an id in the style of OpenBMC,

@@ -14,8 +14,16 @@ type view struct {
 	lane *Lane
 	prio Priority
 
-	mu   sync.Mutex
-	memo map[string]*fetched
+	mu          sync.Mutex
+	memo        map[string]*fetched
+	collections map[redfish.Link]*collection
+}
+
+// collection is one expanded collection of sensors.
+type collection struct {
+	once    sync.Once
+	sensors []sensor
+	err     error
 }
 
 type fetched struct {
@@ -25,7 +33,7 @@ type fetched struct {
 }
 
 func (l *Lane) view(prio Priority) *view {
-	return &view{lane: l, prio: prio, memo: map[string]*fetched{}}
+	return &view{lane: l, prio: prio, memo: map[string]*fetched{}, collections: map[redfish.Link]*collection{}}
 }
 
 // Fetch implements redfish.Getter.

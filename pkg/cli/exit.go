@@ -72,7 +72,7 @@ func Code(err error) int {
 // The first SIGINT or SIGTERM ends the command's context, the second one the
 // process. It prints what went wrong, and what to do about it, to stderr.
 func Main(root *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	root.InitDefaultHelpCmd()
