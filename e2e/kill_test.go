@@ -119,6 +119,19 @@ func TestKill9OfAllAtOnce(t *testing.T) {
 	w.sessions(0)
 }
 
+// Who types kill -9 and the next start in one line does not wait for the kernel to
+// clean up after the dead.
+func TestStartRightAfterKill9(t *testing.T) {
+	w := newWorld(t)
+	dev := w.dev()
+	for range 5 {
+		if err := dev.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		dev = w.dev()
+	}
+}
+
 // A coordinator whose log is lost meets its agents as a new one does.
 func TestACoordinatorThatLostItsLog(t *testing.T) {
 	w := newWorld(t)

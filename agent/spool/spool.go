@@ -26,6 +26,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/boltfile"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/filelock"
 )
 
 // DefaultMaxSize is how large a spool is meant to become: 1 GiB.
@@ -38,7 +39,7 @@ const (
 	// worthCompacting is the size from which a file that is mostly free is
 	// written anew when it is opened.
 	worthCompacting = 16 << 20
-	lockWait        = time.Second
+	lockWait        = filelock.Patience
 )
 
 // Options of a spool.
