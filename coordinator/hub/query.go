@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -104,13 +103,15 @@ func (s *session) answer(ch *mesh.Channel, each func(*pb.QueryEvent) error) (*pb
 	}
 }
 
-// lost is why an answer has ended before its end.
+// lost is why an answer has ended before its end. The stream learns of the end
+// of its connection before the connection itself says so, so only the error that
+// was received counts.
 func (s *session) lost(op string, err error) error {
 	if fault.Is(err, fault.TooLarge) || fault.Is(err, fault.Garbage) {
 		return fault.Wrap(fault.KindOf(err), op, err)
 	}
-	if errors.Is(err, io.EOF) || s.conn.Err() != nil {
-		return fault.New(fault.Unavailable, op, "its agent was lost in the middle of the answer").WithHint("try again when it is back: chiba get agents")
+	return &fault.Error{
+		Kind: fault.Unavailable, Op: op, Hint: "try again when it is back: chiba get agents",
+		Err: fmt.Errorf("its agent was lost in the middle of the answer: %w", err),
 	}
-	return fault.Wrap(fault.Unavailable, op, err)
 }
