@@ -35,7 +35,7 @@ func (a *Agent) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w := &watcher{Agent: a, engine: core.New(states)}
+	w := &watcher{Agent: a, engine: core.New(states, nil)}
 	defer w.doing.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
