@@ -35,7 +35,11 @@ func (a *Agent) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w := &watcher{Agent: a, engine: core.New(states, nil)}
+	marks, err := a.marks()
+	if err != nil {
+		return err
+	}
+	w := &watcher{Agent: a, engine: core.New(states, marks)}
 	defer w.doing.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,6 +85,9 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 	if err := w.keep(out); err != nil {
 		return time.Time{}, err
 	}
+	if rules, changed := in.(core.Rules); changed {
+		w.attend(rules)
+	}
 	for _, r := range out.Read {
 		w.doing.Go(func() { w.sample(ctx, r) })
 	}
@@ -93,10 +100,10 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 	return out.Next, nil
 }
 
-// keep writes the states of rules, the intents of firings and the firings that are
-// held, in one transaction.
+// keep writes the states of rules, the events they have seen, the intents of
+// firings and the firings that are held, in one transaction.
 func (w *watcher) keep(out core.Output) error {
-	if len(out.Changed)+len(out.Gone)+len(out.Fire) == 0 {
+	if len(out.Changed)+len(out.Gone)+len(out.Fire)+len(out.Marks) == 0 && !out.Deaf {
 		return nil
 	}
 	return w.spool.Update(func(tx *spool.Tx) error {
@@ -105,6 +112,12 @@ func (w *watcher) keep(out core.Output) error {
 		}
 		for _, k := range out.Gone {
 			tx.Delete(spool.Rules, stateKey(k))
+		}
+		if out.Deaf {
+			tx.DeleteAll(spool.Heard, "")
+		}
+		for _, m := range out.Marks {
+			tx.PutJSON(spool.Heard, string(m.Node), m)
 		}
 		for _, f := range out.Fire {
 			if f.Firing.Held != "" {

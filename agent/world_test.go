@@ -22,6 +22,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -76,6 +77,13 @@ type fakeLane struct {
 	state  fleet.NodeState
 	power  string
 	closed bool
+
+	deliver   func(events.Notice) // of the last listener
+	listeners int
+	logged    []events.Event
+	logFails  error
+	logReads  int
+	hear      func(ctx context.Context, deliver func(events.Notice)) error
 
 	do    func(ctx context.Context, c scl.Command) fleet.Result
 	apply func(ctx context.Context, settings []scl.Setting) []fleet.Result
@@ -144,6 +152,27 @@ func (l *fakeLane) Do(ctx context.Context, c scl.Command) fleet.Result {
 		return l.do(ctx, c)
 	}
 	return fleet.Result{Node: l.node, Step: c.Text, Status: fleet.Confirmed}
+}
+
+func (l *fakeLane) Events(ctx context.Context, _ *events.Receiver, deliver func(events.Notice)) error {
+	l.set(func() { l.listeners++; l.deliver = deliver })
+	if l.hear != nil {
+		return l.hear(ctx, deliver)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (l *fakeLane) LogEvents(context.Context) ([]events.Event, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.logReads++
+	return l.logged, l.logFails
+}
+
+func (l *fakeLane) SweepEvents(context.Context) error {
+	l.called("sweep")
+	return nil
 }
 
 func (l *fakeLane) Dump(context.Context) (*redfish.Tree, error) { return &redfish.Tree{}, nil }

@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+const fanRule = `(monitor "n1" (trigger "fan" (cooldown 0s) (condition (event "*.FanFailed")) (action (log "a fan"))))`
+
+func fan(n int) events.Event {
+	return events.Event{MessageID: "X.1.FanFailed", Text: fmt.Sprintf("fan %d", n), Time: fmt.Sprintf("2026-01-01T00:00:%02dZ", n)}
+}
+
+// pushes has the BMC of a node tell events by its stream.
+func (w *world) pushes(name fleet.NodeName, all ...events.Event) {
+	w.t.Helper()
+	l := w.lanes[name]
+	l.mu.Lock()
+	deliver := l.deliver
+	l.logged = append(l.logged, all...)
+	l.mu.Unlock()
+	if deliver == nil {
+		w.t.Fatalf("nobody listens to %s", name)
+	}
+	deliver(events.Notice{Way: events.ByStream, Events: all})
+	synctest.Wait()
+}
+
+const aFan = `fan on n1, cut off, n1: (log "a fan") confirmed`
+
+// A BMC is listened to as long as a rule watches it, by one listener.
+func TestListenedToWhileARuleWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ended := 0
+		w.lanes["n1"].hear = func(ctx context.Context, _ func(events.Notice)) error {
+			<-ctx.Done()
+			ended++
+			return ctx.Err()
+		}
+		w.start(w.dir)
+		defer w.stop()
+		listeners := func() string { return fmt.Sprint(w.lanes["n1"].listeners, w.lanes["n2"].listeners, ended) }
+		if got := listeners(); got != "0 0 0" {
+			t.Errorf("without a rule: %s", got)
+		}
+		w.apply(hotRule)
+		pass(time.Minute)
+		w.agent.retarget() // no news
+		pass(time.Minute)
+		if got := listeners(); got != "1 0 0" || w.lanes["n1"].logReads != 0 {
+			t.Errorf("with a rule over values: %s, the log was read %d times", got, w.lanes["n1"].logReads)
+		}
+		w.desire(&pb.Desired{Revision: 2})
+		pass(time.Second)
+		if got := listeners(); got != "1 0 1" {
+			t.Errorf("without it again: %s", got)
+		}
+	})
+}
+
+// What a BMC tells has the values read at once; the rule does not wait for its
+// period.
+func TestPushIsFasterThanThePeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.temp("n1", 50)
+		w.start(w.dir)
+		defer w.stop()
+		w.apply(`(monitor "n1" (trigger "hot" (every 1h) (condition (> cpu.temp 90)) (action (log "hot"))))`)
+		pass(time.Minute)
+		w.temp("n1", 95)
+		w.pushes("n1", events.Event{MessageID: "X.1.ThresholdExceeded"})
+		pass(time.Second)
+		expect(t, []string{`hot on n1, cut off, n1: (log "hot") confirmed`}, w.records())
+	})
+}
+
+// Each event once and in order: pushed, or found in the log while the stream was
+// down, and over a restart of the agent.
+func TestEachEventIsSeenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		l := w.lanes["n1"]
+		l.logged = []events.Event{fan(1)} // before anybody asked
+		w.start(w.dir)
+		w.apply(fanRule)
+		pass(time.Second)
+		l.deliver(events.Notice{Way: events.ByStream, Gap: true})
+		pass(time.Second)
+		expect(t, nil, w.records())
+
+		w.pushes("n1", fan(2), fan(3))
+		pass(time.Second)
+		expect(t, []string{aFan, aFan}, w.records())
+
+		// The stream breaks, and what happens meanwhile stands in the log alone.
+		l.deliver(events.Notice{Way: events.ByPolling, Gap: true, Why: "the BMC restarts"})
+		l.set(func() { l.logged = append(l.logged, fan(4)) })
+		pass(logEvery + time.Second)
+		expect(t, []string{aFan, aFan, aFan}, w.records())
+		l.deliver(events.Notice{Way: events.ByStream, Gap: true})
+		pass(time.Second)
+
+		// So does what happens while the agent is dead.
+		dead := w.crash()
+		w.stop()
+		l.set(func() { l.logged = append(l.logged, fan(5)) })
+		w.start(dead)
+		defer w.stop()
+		pass(logEvery + time.Second)
+		expect(t, []string{aFan, aFan, aFan, aFan}, w.records())
+		if got := w.logs.String(); !strings.Contains(got, `kind=polling reason="the BMC restarts"`) {
+			t.Errorf("nobody is told how it is heard:\n%s", got)
+		}
+	})
+}
+
+// The event a rule fires on is kept with the firing: a crash in between neither
+// repeats it nor loses it.
+func TestKilledBetweenEventAndAction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		w.apply(`(monitor "n1" (trigger "fan" (cooldown 0s) (condition (event "FanFailed")) (action (wait (= power.state "on") (timeout 1h)))))`)
+		pass(logEvery + time.Second)
+		w.pushes("n1", fan(1))
+		dead := w.crash()
+		w.stop()
+		w.start(dead)
+		defer w.stop()
+		pass(2 * logEvery)
+		expect(t, []string{`fan on n1, n1: (wait (= power.state "on") (timeout 1h)) unknown (the agent stopped while it did (wait (= power.state "on") (timeout 1h)); it is not repeated)`},
+			strip(w.records(), ", cut off"))
+	})
+}
+
+func strip(all []string, text string) (out []string) {
+	for _, s := range all {
+		out = append(out, strings.Replace(s, text, "", 1))
+	}
+	return out
+}
+
+// A BMC that tells without end costs a bounded number of writes and reads, and
+// keeps nobody else's rule waiting.
+func TestThreat35BMCFloodsEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.temp("n2", 50)
+		w.start(w.dir)
+		defer w.stop()
+		w.apply(`(monitor "n1" (trigger "flood" (cooldown 0s) (limit 1 (in 1h)) (condition (event "Never")) (action (log "x"))))
+			(monitor "n2" (trigger "hot" (every 10s) (condition (> cpu.temp 90)) (action (log "hot"))))`)
+		pass(time.Second)
+		l := w.lanes["n1"]
+		before := l.logReads
+		for i := range 20_000 {
+			l.deliver(events.Notice{Way: events.ByStream, Events: []events.Event{{MessageID: "X.1.Noise", ID: fmt.Sprint(i)}}})
+		}
+		w.temp("n2", 95)
+		pass(11 * time.Second)
+		expect(t, []string{`hot on n2, cut off, n2: (log "hot") confirmed`}, w.records())
+		if reads := l.logReads - before; reads > 11*4+2 {
+			t.Errorf("its log was read %d times in 11 s", reads)
+		}
+	})
+}
+
+// What an earlier life may have left on a BMC is removed, also where no rule
+// listens any longer; a BMC on which nothing was left is not asked.
+func TestSubscriptionsOfAnEarlierLifeAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cfg.EventsListen, w.cfg.EventsURL = "127.0.0.1:0", "https://127.0.0.1:1"
+		a := w.assemble(w.dir)
+		if a.receiver == nil {
+			t.Fatal("no receiver")
+		}
+		err := a.spool.Update(func(tx *spool.Tx) error { tx.PutTime(spool.Subscribed, "sha256/n1", a.now()); return nil })
+		if err = errors.Join(err, a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w.cfg.EventsListen = ""
+		for range 2 {
+			w.start(w.dir)
+			pass(2 * sweepAgain)
+			w.stop()
+		}
+		if one, two := w.lanes["n1"].did(), w.lanes["n2"].did(); one != "sweep" || two != "" {
+			t.Errorf("n1 was told %q, n2 %q", one, two)
+		}
+	})
+}
