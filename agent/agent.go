@@ -43,7 +43,8 @@ type Agent struct {
 	vault *vault
 	link  uplink
 	// receiver takes what BMCs deliver; nil: they are not asked to.
-	receiver *events.Receiver
+	receiver  *events.Receiver
+	artifacts *artifacts
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -120,6 +121,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
 		receiver:  cfg.receiver(),
+		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	a.runs.init()

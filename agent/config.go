@@ -211,6 +211,14 @@ func (c *Config) eventsCert() (cert, key string) {
 	return own(c.Cert, trust.CertFile), own(c.Key, trust.KeyFile)
 }
 
+// artifacts is the directory of firmware images.
+func (c *Config) artifacts() string {
+	if c.Artifacts != "" {
+		return c.Artifacts
+	}
+	return filepath.Join(c.State, "artifacts")
+}
+
 // receiver is where BMCs deliver events, nil without an address.
 func (c *Config) receiver() *events.Receiver {
 	if c.EventsListen == "" {

@@ -21,6 +21,8 @@ type lane interface {
 	Events(ctx context.Context, receiver *events.Receiver, deliver func(events.Notice)) error
 	LogEvents(ctx context.Context) ([]events.Event, error)
 	SweepEvents(ctx context.Context) error
+	UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
+	FirmwareVersion(ctx context.Context, id string) (string, error)
 	Summary(ctx context.Context) (fleet.Node, error)
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error

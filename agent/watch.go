@@ -178,11 +178,11 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
 			break
 		}
-		if err := w.intendFiring(key, firing, c); err != nil {
+		if err := w.intendFiring(key, firing, unknownResult(firing.Node, c.Text)); err != nil {
 			w.complain("firing", err)
 			return
 		}
-		r := w.command(ctx, n, c)
+		r := w.command(ctx, n, c, w.teller(key, firing, c))
 		if ctx.Err() != nil {
 			return // recorded at the next start
 		}
@@ -194,6 +194,21 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 	}
 	if err := w.recordFiring(key, firing); err != nil {
 		w.complain("firing", err)
+	}
+}
+
+// teller keeps each phase of a firing's update in the journal.
+func (w *watcher) teller(key string, f fleet.Firing, c scl.Command) teller {
+	if c.Verb != scl.DoFirmware {
+		return nil
+	}
+	return func(news bmc.FirmwareNews) {
+		if !news.Phase {
+			return
+		}
+		if err := w.intendFiring(key, f, atPhase(unknownResult(f.Node, c.Text), news)); err != nil {
+			w.complain("journal", err)
+		}
 	}
 }
 

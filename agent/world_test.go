@@ -85,9 +85,10 @@ type fakeLane struct {
 	logReads  int
 	hear      func(ctx context.Context, deliver func(events.Notice)) error
 
-	do    func(ctx context.Context, c scl.Command) fleet.Result
-	apply func(ctx context.Context, settings []scl.Setting) []fleet.Result
-	read  func(ctx context.Context)
+	update func(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
+	do     func(ctx context.Context, c scl.Command) fleet.Result
+	apply  func(ctx context.Context, settings []scl.Setting) []fleet.Result
+	read   func(ctx context.Context)
 }
 
 func (l *fakeLane) called(format string, args ...any) {
@@ -163,6 +164,19 @@ func (l *fakeLane) Events(ctx context.Context, _ *events.Receiver, deliver func(
 	return ctx.Err()
 }
 
+func (l *fakeLane) UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result {
+	l.called("update %s with %s", u.Firmware.ID, u.Image.Name)
+	if l.update != nil {
+		return l.update(ctx, u)
+	}
+	return fleet.Result{Status: fleet.Confirmed, Before: "1", After: "2"}
+}
+
+func (l *fakeLane) FirmwareVersion(_ context.Context, id string) (string, error) {
+	l.called("version of %s", id)
+	return "2", l.logFails
+}
+
 func (l *fakeLane) LogEvents(context.Context) ([]events.Event, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,6 +217,7 @@ func (l *fakeLane) Close(context.Context) error {
 type fakeLink struct {
 	mu       sync.Mutex
 	progress []string
+	doing    func(string)
 }
 
 func (*fakeLink) Run(ctx context.Context) error {
@@ -213,6 +228,9 @@ func (*fakeLink) Run(ctx context.Context) error {
 func (l *fakeLink) Progress(p *pb.Progress) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.doing != nil {
+		l.doing(p.GetDoing())
+	}
 	l.progress = append(l.progress, fmt.Sprintf("%s %d/%d failed %d", p.GetRun(), p.GetDone(), p.GetNodes(), p.GetFailed()))
 }
 

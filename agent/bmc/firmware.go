@@ -342,23 +342,11 @@ func (v *view) installed(ctx context.Context, id string) (installed, error) {
 	if f.all, err = v.firmwareOf(ctx, links, id); err != nil {
 		return f, err
 	}
-	bmcImage, hostImage, reset, err := v.activeImages(ctx)
-	if err != nil {
+	var a active
+	if f.link, a, err = v.runningImage(ctx, f.all); err != nil {
 		return f, err
 	}
-	f.reset = reset
-	isActive := func(m redfish.Link) bool { return m == bmcImage || m == hostImage }
-	isInstalled := func(m redfish.Link) bool { return strings.HasPrefix(lastSegment(m), "Installed-") } // iDRACs list earlier ones too
-	for _, fits := range []func(redfish.Link) bool{isActive, isInstalled, func(redfish.Link) bool { return len(f.all) == 1 }} {
-		if i := slices.IndexFunc(f.all, fits); i >= 0 {
-			f.link = f.all[i]
-			break
-		}
-	}
-	if f.link == "" {
-		return f, fault.New(fault.BadInput, "find the firmware", fmt.Sprintf("%q may be any of %s", id, ids(f.all))).WithHint("name one of them")
-	}
-	f.host = f.link == hostImage && f.link != bmcImage
+	f.reset, f.host = a.reset, f.link == a.host && f.link != a.bmc
 	var m member
 	if err = redfish.Get(ctx, v, f.link, &m); err != nil {
 		return f, err
@@ -408,33 +396,53 @@ func ids(links []redfish.Link) string {
 	return strings.Join(names, ", ")
 }
 
-// activeImages are the images that run on the BMC and on its host, "" where it does
-// not say, and when the BMC was last restarted.
-func (v *view) activeImages(ctx context.Context) (bmcImage, hostImage redfish.Link, reset string, err error) {
+// active is what runs now, "" where the BMC does not say.
+type active struct {
+	bmc, host redfish.Link // images
+	reset     string       // when the BMC was last restarted
+}
+
+// runningImage is the image of several that runs.
+func (v *view) runningImage(ctx context.Context, all []redfish.Link) (redfish.Link, active, error) {
+	a, err := v.active(ctx)
+	if err != nil {
+		return "", a, err
+	}
+	isActive := func(m redfish.Link) bool { return m == a.bmc || m == a.host }
+	isInstalled := func(m redfish.Link) bool { return strings.HasPrefix(lastSegment(m), "Installed-") } // iDRACs list earlier ones too
+	for _, fits := range []func(redfish.Link) bool{isActive, isInstalled, func(redfish.Link) bool { return len(all) == 1 }} {
+		if i := slices.IndexFunc(all, fits); i >= 0 {
+			return all[i], a, nil
+		}
+	}
+	return "", a, fault.New(fault.BadInput, "find the firmware", "it may be any of "+ids(all)).WithHint("name one of them")
+}
+
+func (v *view) active(ctx context.Context) (a active, err error) {
 	p, err := v.places(ctx)
 	if err != nil {
-		return "", "", "", err
+		return a, err
 	}
-	type active struct {
+	type resource struct {
 		LastReset redfish.Text `json:"LastResetTime"`
 		Bios      redfish.Link
 		Links     struct {
 			Image redfish.Link `json:"ActiveSoftwareImage"`
 		}
 	}
-	var m, s, bios active
+	var m, s, bios resource
 	if p.manager != "" {
 		if err = redfish.Get(ctx, v, p.manager, &m); err != nil {
-			return "", "", "", err
+			return a, err
 		}
 	}
 	if err = redfish.Get(ctx, v, p.system, &s); err != nil {
-		return "", "", "", err
+		return a, err
 	}
 	if s.Bios != "" {
 		if err = redfish.Get(ctx, v, s.Bios, &bios); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Unsupported) {
-			return "", "", "", err
+			return a, err
 		}
 	}
-	return m.Links.Image, bios.Links.Image, string(m.LastReset), nil
+	return active{bmc: m.Links.Image, host: bios.Links.Image, reset: string(m.LastReset)}, nil
 }

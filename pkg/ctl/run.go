@@ -116,8 +116,13 @@ func (f *follower) take(e *client.RunEvent) {
 		p := e.Progress
 		f.set(p.Rack, func(b *cli.Bar) {
 			b.Total, b.Done, b.Failed = p.Nodes, p.Done, p.Failed
-			if b.Note == "waiting" || b.Note == "" && p.Done < p.Nodes {
+			switch {
+			case p.Doing != "":
+				b.Note = p.Doing
+			case b.Note == "waiting" || p.Done < p.Nodes:
 				b.Note = "running"
+			default: // the numbers say it
+				b.Note = ""
 			}
 		})
 	case e.Result != nil:
