@@ -47,20 +47,24 @@ func (a *Agent) teller(r *run, n *node, u unit) teller {
 		return nil
 	}
 	return func(news bmc.FirmwareNews) {
+		if news.Phase { // kept before it is told
+			a.intendAt(r, n, u, news)
+		}
 		r.say(n.entry.Name, news)
 		a.link.Progress(r.progress(a.cfg.Rack))
-		if !news.Phase {
-			return
-		}
-		unknown := atPhase(unknownResult(n.entry.Name, u.text), news)
-		unknown.Started = a.now()
-		err := a.spool.Update(func(tx *spool.Tx) error {
-			tx.PutMessage(spool.Intents, intentKey(r, n, u), wire.ToResult(unknown))
-			return nil
-		})
-		if err != nil {
-			a.complain("journal", err)
-		}
+	}
+}
+
+// intendAt keeps the phase that an update has come to.
+func (a *Agent) intendAt(r *run, n *node, u unit, news bmc.FirmwareNews) {
+	unknown := atPhase(unknownResult(n.entry.Name, u.text), news)
+	unknown.Started = a.now()
+	err := a.spool.Update(func(tx *spool.Tx) error {
+		tx.PutMessage(spool.Intents, intentKey(r, n, u), wire.ToResult(unknown))
+		return nil
+	})
+	if err != nil {
+		a.complain("journal", err)
 	}
 }
 

@@ -34,7 +34,7 @@ type FirmwareNews struct {
 // taskPolls is how many of a lane's polls lie between two looks at the task of an
 // update. OpenBMC asks for 30 seconds; but a person waits, and a look costs it a
 // millisecond.
-const taskPolls = 5
+const taskPolls = 3
 
 // installed is a firmware as the BMC shows it.
 type installed struct {
@@ -78,6 +78,7 @@ type flash struct {
 	// ends is what is known of the BMC's own end of it, told its account of it.
 	ends redfish.TaskEnd
 	told string
+	lost bool // it has forgotten its task
 }
 
 func (f *flash) tell(doing string, percent int, phase bool) {
@@ -174,7 +175,7 @@ func (f *flash) await(ctx context.Context, reply *redfish.Reply) {
 		Deadline: deadline, Most: taskPolls * f.cfg.Poll, Jitter: f.cfg.Jitter,
 		Progress: func(r redfish.TaskReport) { f.tell(doing, r.Percent, false) },
 	})
-	f.ends, f.told = r.End, taskSays(r)
+	f.ends, f.told, f.lost = r.End, taskSays(r), r.Lost
 }
 
 // taskSays is what the BMC told of its task, without the messages about its progress.
@@ -229,7 +230,7 @@ func (f *flash) verify(ctx context.Context, o outcome) outcome {
 		now, err := f.view(Action).installed(ctx, f.update.Firmware.ID)
 		if err == nil {
 			o.after = now.version
-			restarted := away || now.reset != f.before.reset
+			restarted := away || f.lost || now.reset != f.before.reset
 			late := !f.cfg.Now().Before(until)
 			if end, over := f.judge(ctx, o, now, restarted, late); over {
 				return end

@@ -94,6 +94,7 @@ type TaskReport struct {
 	Percent  int    // as last seen, -1 if it never was
 	Messages []Message
 	Why      string // of a failed or unknown end
+	Lost     bool   // the end is unknown because the BMC no longer knows the task
 	Polls    int
 }
 
@@ -336,6 +337,7 @@ func (k *waiter) gone(uri string) {
 		return
 	}
 	if k.lost {
+		k.report.Lost = true
 		k.ended(TaskUnknown, forgotten)
 		return
 	}
@@ -345,6 +347,7 @@ func (k *waiter) gone(uri string) {
 // leaveTask looks at the monitor from now on, if there is one.
 func (k *waiter) leaveTask(why string) {
 	if k.task.Monitor == "" || k.task.Monitor == k.task.URI {
+		k.report.Lost = k.lost
 		k.ended(TaskUnknown, why)
 		return
 	}
