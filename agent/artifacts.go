@@ -55,7 +55,7 @@ func (a *artifacts) image(ctx context.Context, f scl.Firmware) (redfish.Image, i
 	if err != nil {
 		return redfish.Image{}, nil, fault.Wrap(fault.Unavailable, op, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it was only read through
 	file, err := a.open(ctx, root, f)
 	if err != nil {
 		return redfish.Image{}, nil, fault.Wrap(fault.KindOf(err), op, err)

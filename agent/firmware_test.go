@@ -208,7 +208,7 @@ func TestImageFromElsewhere(t *testing.T) {
 	// What is kept is bounded.
 	for i := range maxFetched + 3 {
 		text := fmt.Sprint("image ", i)
-		if err := os.WriteFile(filepath.Join(dir, fetchedDir, "sha256-"+fmt.Sprint(i)), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fetchedDir, fmt.Sprintf("sha256-%d", i)), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -166,7 +167,7 @@ func TestThreat35BMCFloodsEvents(t *testing.T) {
 		l := w.lanes["n1"]
 		before := l.logReads
 		for i := range 20_000 {
-			l.deliver(events.Notice{Way: events.ByStream, Events: []events.Event{{MessageID: "X.1.Noise", ID: fmt.Sprint(i)}}})
+			l.deliver(events.Notice{Way: events.ByStream, Events: []events.Event{{MessageID: "X.1.Noise", ID: strconv.Itoa(i)}}})
 		}
 		w.temp("n2", 95)
 		pass(11 * time.Second)

@@ -109,7 +109,7 @@ func TestUpdateFirmware(t *testing.T) {
 	if got.code != 0 {
 		t.Fatalf("exit %d\n%s%s", got.code, got.stdout, got.stderr)
 	}
-	for _, want := range []string{"ai-node-0 sends the image", "ai-node-0 takes the image in", "confirmed  2.18.0-sim → 2.20.0"} {
+	for _, want := range []string{"ai-node-0 sends the image", "ai-node-0 takes the image in", "confirmed  2.18.0-sim -> 2.20.0"} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("it does not say %q:\n%s", want, got.stdout)
 		}

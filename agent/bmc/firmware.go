@@ -203,7 +203,7 @@ func (f *flash) cutShort(ctx context.Context, o outcome, err error) outcome {
 		switch {
 		case lookErr == nil:
 			o.after = now.version
-			return o.with(fault.New(fault.Unavailable, "send the image", text + "; " + runs(o)).
+			return o.with(fault.New(fault.Unavailable, "send the image", text+"; "+runs(o)).
 				WithHint("nothing was installed; apply the script again"))
 		case !f.cfg.Now().Before(until) || !f.pause(ctx):
 			return o.with(fault.New(fault.Unavailable, "send the image", fmt.Sprintf("%s; the BMC has not answered since: %s", text, lookErr)).

@@ -201,6 +201,13 @@ func (m *machine) start() {
 	m.b, m.addr, m.stop = b, l.Addr().String(), func() { cancel(); <-done }
 }
 
+// now is the BMC as it runs now.
+func (m *machine) now() *bmcsim.BMC {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.b
+}
+
 // halt cuts every connection and forgets all that is in memory.
 func (m *machine) halt() {
 	m.mu.Lock()
@@ -213,7 +220,7 @@ func (m *machine) restart() { m.halt(); m.start() }
 
 func (m *machine) lane() *bmc.Lane {
 	m.t.Helper()
-	return open(m.t, m.b, "https://"+m.addr, newStore(bmcsim.DefaultPassword), func(cfg *bmc.Config) { cfg.Settle, cfg.Rest = 3*time.Second, 10*time.Millisecond })
+	return open(m.t, m.now(), "https://"+m.addr, newStore(bmcsim.DefaultPassword), func(cfg *bmc.Config) { cfg.Settle, cfg.Rest = 3*time.Second, 10*time.Millisecond })
 }
 
 // A BMC that restarts amid an update, at each of its phases, ends it in a true
