@@ -2,8 +2,19 @@ package agent
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,6 +22,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -202,4 +214,81 @@ func TestSubscriptionsOfAnEarlierLifeAreRemoved(t *testing.T) {
 			t.Errorf("n1 was told %q, n2 %q", one, two)
 		}
 	})
+}
+
+// The receiver speaks TLS with the certificate that the configuration names, and
+// takes what is delivered to a subscription's own address alone.
+func TestReceiver(t *testing.T) {
+	w := newWorld(t)
+	cert, key, roots := selfSigned(t)
+	w.cfg.EventsCert, w.cfg.EventsKey = cert, key
+	free, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cfg.EventsListen = free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := w.assemble(w.dir)
+	defer func() { _ = a.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.receive(ctx) }()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
+	defer client.CloseIdleConnections()
+	status := 0
+	for deadline := time.Now().Add(10 * time.Second); status == 0 && time.Now().Before(deadline); {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, a.cfg.eventsURL()+"/guess", strings.NewReader(`{"Events":[]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, err := client.Do(req); err == nil {
+			status = res.StatusCode
+			_ = res.Body.Close()
+		}
+	}
+	if status != http.StatusNotFound {
+		t.Errorf("a guessed address: %d", status)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	a.cfg.EventsKey = filepath.Join(w.dir, "none")
+	if err := a.receive(t.Context()); !fault.Is(err, fault.BadInput) || !strings.Contains(err.Error(), "listen for events: ") {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+// selfSigned is a certificate for 127.0.0.1 and its key, as files.
+func selfSigned(t *testing.T) (cert, key string, roots *x509.CertPool) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	err = errors.Join(os.WriteFile(cert, certPEM, 0o600),
+		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw}), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots = x509.NewCertPool()
+	roots.AppendCertsFromPEM(certPEM)
+	return cert, key, roots
 }
