@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -111,14 +112,11 @@ func (c *Config) relativeTo(dir string) {
 
 // credentials are read anew for each session, so that renewed ones are used.
 func (c *Config) credentials() (trust.Credentials, error) {
-	or := func(path, name string) string {
-		if path == "" {
-			return filepath.Join(c.State, name)
-		}
-		return path
-	}
-	return trust.LoadFiles(or(c.Cert, trust.CertFile), or(c.Key, trust.KeyFile), or(c.CA, trust.CAFile))
+	return trust.LoadFiles(c.certFile(), cmp.Or(c.Key, filepath.Join(c.State, trust.KeyFile)), c.rootsFile())
 }
+
+func (c *Config) certFile() string  { return cmp.Or(c.Cert, filepath.Join(c.State, trust.CertFile)) }
+func (c *Config) rootsFile() string { return cmp.Or(c.CA, filepath.Join(c.State, trust.CAFile)) }
 
 // check says the first thing that is wrong, as the person wrote it.
 func (c *Config) check() error {

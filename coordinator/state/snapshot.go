@@ -25,6 +25,8 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Agents:    sorted(m.agents),
 		Scripts:   sorted(m.scripts),
 		Nodes:     sorted(m.nodes),
+		Denied:    sorted(m.denied),
+		Allowed:   sorted(m.allowed),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
 	}
 	for _, r := range m.runs {
@@ -56,6 +58,12 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
 	}
+	for _, d := range s.GetDenied() {
+		n.denied[d.GetSubject()] = d
+	}
+	for _, d := range s.GetAllowed() {
+		n.allowed[d.GetSubject()] = d
+	}
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -69,6 +77,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.runs, m.runBytes = n.runs, n.runBytes
+	m.denied, m.allowed = n.denied, n.allowed
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	return nil
 }
