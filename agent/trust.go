@@ -97,8 +97,10 @@ func (c *Config) identity(creds trust.Credentials) (trust.Identity, error) {
 		return id, err
 	}
 	for _, f := range []struct{ field, says, has string }{
-		{"role", string(trust.Agent), string(id.Role)}, {"name", string(c.Name), id.Name},
-		{"rack", string(c.Rack), id.Rack}, {"site", string(c.Site), id.Site},
+		{"role", string(trust.Agent), string(id.Role)},
+		{"name", string(c.Name), id.Name},
+		{"rack", string(c.Rack), id.Rack},
+		{"site", string(c.Site), id.Site},
 	} {
 		if f.says != f.has && f.says != "" {
 			return id, fault.New(fault.BadInput, op, fmt.Sprintf("its %s is %q, the certificate has %q", f.field, f.says, f.has)).
@@ -305,7 +307,7 @@ func (t *standingTrust) takeFiles() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.keep(t.mesh, append(t.local[:len(t.local):len(t.local)], wire.ToDenials(fresh)...)); err != nil {
+	if err := t.keep(t.mesh, append(slices.Clip(t.local), wire.ToDenials(fresh)...)); err != nil {
 		return err
 	}
 	var errs []error
@@ -323,7 +325,7 @@ func denyHere(dir, subject, reason string) (fleet.Denial, error) {
 	if err != nil {
 		return fleet.Denial{}, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, ConfigFile)); err != nil {
+	if _, err = os.Stat(filepath.Join(dir, ConfigFile)); err != nil {
 		return fleet.Denial{}, fault.New(fault.BadInput, op, "there is no "+ConfigFile+" in "+dir).
 			WithHint("name the agent's state directory with --state DIR")
 	}

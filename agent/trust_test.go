@@ -87,7 +87,9 @@ func (w *trusting) answer(q *pb.Renew) *pb.Renewed {
 	return m
 }
 
-func (w *trusting) leaf() string { return w.endpoint.Credentials().Certificate.Leaf.SerialNumber.String() }
+func (w *trusting) leaf() string {
+	return w.endpoint.Credentials().Certificate.Leaf.SerialNumber.String()
+}
 
 // What is due is asked for, once a minute; the answer is on disk before it is used,
 // and a restart finds it.

@@ -78,12 +78,12 @@ func raw(chain []*x509.Certificate) [][]byte {
 func (s *session) heardDenials(parent context.Context, told []*pb.Denial) (settled []string, err error) {
 	var taken []*pb.Denial
 	for _, d := range told {
-		subject, err := trust.ParseSubject(d.GetSubject())
-		if err == nil {
-			err = s.mayDeny(subject)
+		subject, no := trust.ParseSubject(d.GetSubject())
+		if no == nil {
+			no = s.mayDeny(subject)
 		}
-		if err != nil {
-			s.hub.conf.Log.Warn("a denial is not taken", obs.Agent, s.agent, obs.Err, err)
+		if no != nil {
+			s.hub.conf.Log.Warn("a denial is not taken", obs.Agent, s.agent, obs.Err, no)
 			continue
 		}
 		taken = append(taken, &pb.Denial{Subject: subject, Reason: d.GetReason(), By: "agent " + s.agent, AtUnixMs: d.GetAtUnixMs()})

@@ -140,8 +140,12 @@ func TestThreat38DenialsOfACutOffAgentTravelUp(t *testing.T) {
 	spki := "spki/" + strings.Repeat("ab", 32)
 	old := time.Now().Add(-time.Hour).UnixMilli()
 	told := []*pb.Denial{
-		{Subject: spki, AtUnixMs: old}, {Subject: "agent/a-r1b", AtUnixMs: old},
-		{Subject: "agent/a-r2", AtUnixMs: old}, {Subject: "rack/r2", AtUnixMs: old}, {Subject: "coordinator/c1", AtUnixMs: old}, {Subject: "nonsense"},
+		{Subject: spki, AtUnixMs: old},
+		{Subject: "agent/a-r1b", AtUnixMs: old},
+		{Subject: "agent/a-r2", AtUnixMs: old},
+		{Subject: "rack/r2", AtUnixMs: old},
+		{Subject: "coordinator/c1", AtUnixMs: old},
+		{Subject: "nonsense"},
 	}
 	ours := w.credentials(trust.Coordinator, "c1")
 	for _, c := range ours.Chain() {

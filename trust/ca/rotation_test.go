@@ -25,12 +25,12 @@ func TestRootRotation(t *testing.T) {
 	at := filepath.Join(dir, "site")
 	agent := trust.Identity{Role: trust.Agent, Domain: trust.Domain{Rack: "r17"}, Name: "a17"}
 	site := func() *ca.Site {
-		if err := root.EnsureSite(at, "osl1"); err != nil {
-			t.Fatal(err)
+		if ensureErr := root.EnsureSite(at, "osl1"); ensureErr != nil {
+			t.Fatal(ensureErr)
 		}
-		s, err := ca.OpenSite(at)
-		if err != nil {
-			t.Fatal(err)
+		s, openErr := ca.OpenSite(at)
+		if openErr != nil {
+			t.Fatal(openErr)
 		}
 		return s
 	}
@@ -239,7 +239,8 @@ func TestWhatASiteDoesNotSign(t *testing.T) {
 		{Role: trust.BMCClient, Domain: trust.Domain{Rack: "r17"}, Name: "root"},
 		{Role: trust.Coordinator, Domain: trust.Domain{Site: "other"}, Name: "c1"},
 		{Role: trust.Coordinator, Domain: trust.Domain{Rack: "r17"}, Name: "c1"},
-		{Role: "root", Name: "x"}, {Role: trust.Agent, Domain: trust.Domain{Rack: "a.b"}, Name: "x"},
+		{Role: "root", Name: "x"},
+		{Role: trust.Agent, Domain: trust.Domain{Rack: "a.b"}, Name: "x"},
 	} {
 		if chain, err := site.Issue(id, newKey(t).Public()); err == nil || chain != nil {
 			t.Errorf("%s was issued", id.URI())
