@@ -28,6 +28,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Denied:    sorted(m.denied),
 		Allowed:   sorted(m.allowed),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
+		Recent:    append([]string(nil), m.recent...),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -64,6 +65,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, d := range s.GetAllowed() {
 		n.allowed[d.GetSubject()] = d
 	}
+	for _, id := range s.GetRecent() {
+		n.remember(id)
+	}
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -79,6 +83,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.firings, m.firingBytes = n.firings, n.firingBytes
+	m.recent, m.applied = n.recent, n.applied
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Command struct {
 	//	*Command_Deny
 	//	*Command_Allow
 	Body          isCommand_Body `protobuf_oneof:"body"`
+	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,6 +177,13 @@ func (x *Command) GetAllow() *Allow {
 	return nil
 }
 
+func (x *Command) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -209,11 +217,11 @@ type Command_ApplyScript struct {
 }
 
 type Command_Deny struct {
-	Deny *Deny `protobuf:"bytes,20,opt,name=deny,proto3,oneof"`
+	Deny *Deny `protobuf:"bytes,30,opt,name=deny,proto3,oneof"`
 }
 
 type Command_Allow struct {
-	Allow *Allow `protobuf:"bytes,21,opt,name=allow,proto3,oneof"`
+	Allow *Allow `protobuf:"bytes,31,opt,name=allow,proto3,oneof"`
 }
 
 func (*Command_PutScript) isCommand_Body() {}
@@ -787,8 +795,9 @@ type Snapshot struct {
 	Results       []*RunResults          `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
-	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`
-	Allowed       []*Denial              `protobuf:"bytes,21,rep,name=allowed,proto3" json:"allowed,omitempty"` // subjects that were denied once; at: when that ended
+	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
+	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"` // subjects that were denied once; at: when that ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -893,6 +902,13 @@ func (x *Snapshot) GetNextEvent() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetRecent() []string {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
 func (x *Snapshot) GetDenied() []*Denial {
 	if x != nil {
 		return x.Denied
@@ -963,7 +979,7 @@ var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
-	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xa7\x04\n" +
+	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xb7\x04\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -977,8 +993,9 @@ const file_state_proto_rawDesc = "" +
 	"\x0erecord_results\x18\a \x01(\v2\x17.chiba.v1.RecordResultsH\x00R\rrecordResults\x121\n" +
 	"\tput_agent\x18\b \x01(\v2\x12.chiba.v1.PutAgentH\x00R\bputAgent\x12:\n" +
 	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScript\x12$\n" +
-	"\x04deny\x18\x14 \x01(\v2\x0e.chiba.v1.DenyH\x00R\x04deny\x12'\n" +
-	"\x05allow\x18\x15 \x01(\v2\x0f.chiba.v1.AllowH\x00R\x05allowB\x06\n" +
+	"\x04deny\x18\x1e \x01(\v2\x0e.chiba.v1.DenyH\x00R\x04deny\x12'\n" +
+	"\x05allow\x18\x1f \x01(\v2\x0f.chiba.v1.AllowH\x00R\x05allow\x12\x0e\n" +
+	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"5\n" +
 	"\tPutScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"\"\n" +
@@ -1013,7 +1030,7 @@ const file_state_proto_rawDesc = "" +
 	"\x05build\x18\x05 \x01(\tR\x05build\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
 	"spoolEpoch\x12\x19\n" +
-	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\xce\x03\n" +
+	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\xe6\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1026,9 +1043,10 @@ const file_state_proto_rawDesc = "" +
 	"\afirings\x18\t \x03(\v2\x10.chiba.v1.FiringR\afirings\x12\x1d\n" +
 	"\n" +
 	"next_event\x18\n" +
-	" \x01(\x04R\tnextEvent\x12(\n" +
-	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12*\n" +
-	"\aallowed\x18\x15 \x03(\v2\x10.chiba.v1.DenialR\aallowed\"J\n" +
+	" \x01(\x04R\tnextEvent\x12\x16\n" +
+	"\x06recent\x18\x14 \x03(\tR\x06recent\x12(\n" +
+	"\x06denied\x18\x1e \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12*\n" +
+	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
