@@ -88,7 +88,7 @@ func TestThreat24RevokedOperatorWithALiveStream(t *testing.T) {
 	if _, err = deny("operator/ada"); err == nil || !strings.Contains(err.Error(), "is you") {
 		t.Errorf("one shuts oneself out: %v", err)
 	}
-	if _, err := deny("everybody"); connect.CodeOf(err) != connect.CodeInvalidArgument {
+	if _, err = deny("everybody"); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("nobody is denied: %v", err)
 	}
 	c.stop()
