@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -45,6 +44,7 @@ type Agent struct {
 	// receiver takes what BMCs deliver; nil: they are not asked to.
 	receiver  *events.Receiver
 	artifacts *artifacts
+	trust     *standingTrust // nil where there is no link
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -99,9 +99,12 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	if a.trust, err = openTrust(cfg, disk); err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
-		Coordinators: cfg.Coordinators, TLS: a.clientTLS, Log: a.log,
+		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
 		PingEvery: cfg.Heartbeat,
 	}, a, disk)
 	if err != nil {
@@ -153,14 +156,6 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
-}
-
-func (a *Agent) clientTLS() (*tls.Config, error) {
-	creds, err := a.cfg.credentials()
-	if err != nil {
-		return nil, err
-	}
-	return creds.Client(), nil
 }
 
 // build is the version that this binary was made from.

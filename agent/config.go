@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -125,24 +126,22 @@ func (c *Config) relativeTo(dir string) {
 
 // credentials are read anew for each session, so that renewed ones are used.
 func (c *Config) credentials() (trust.Credentials, error) {
-	or := func(path, name string) string {
-		if path == "" {
-			return filepath.Join(c.State, name)
-		}
-		return path
-	}
-	return trust.LoadFiles(or(c.Cert, trust.CertFile), or(c.Key, trust.KeyFile), or(c.CA, trust.CAFile))
+	return trust.LoadFiles(c.certFile(), cmp.Or(c.Key, filepath.Join(c.State, trust.KeyFile)), c.rootsFile())
 }
+
+func (c *Config) certFile() string  { return cmp.Or(c.Cert, filepath.Join(c.State, trust.CertFile)) }
+func (c *Config) rootsFile() string { return cmp.Or(c.CA, filepath.Join(c.State, trust.CAFile)) }
 
 // check says the first thing that is wrong, as the person wrote it.
 func (c *Config) check() error {
-	for field, name := range map[string]string{"name": string(c.Name), "rack": string(c.Rack)} {
-		if !trust.ValidName(name) {
-			return fmt.Errorf("%s: %q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", field, name)
-		}
+	if !trust.ValidName(string(c.Name)) {
+		return fmt.Errorf("name: %q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", c.Name)
 	}
-	if c.Site != "" && !trust.ValidName(string(c.Site)) {
-		return fmt.Errorf("site: %q is no name", c.Site)
+	if !trust.ValidLabel(string(c.Rack)) {
+		return fmt.Errorf("rack: %q is no name; %s", c.Rack, trust.LabelRule)
+	}
+	if c.Site != "" && !trust.ValidLabel(string(c.Site)) {
+		return fmt.Errorf("site: %q is no name; %s", c.Site, trust.LabelRule)
 	}
 	if c.State == "" {
 		return errors.New("state: a directory is needed")
