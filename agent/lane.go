@@ -16,8 +16,10 @@ type lane interface {
 	Plan(ctx context.Context, settings []scl.Setting) []fleet.Change
 	Apply(ctx context.Context, settings []scl.Setting) []fleet.Result
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
+	BootAndRestart(ctx context.Context, boot, restart scl.Command, begin func(boot fleet.Result) error) ([]fleet.Result, error)
 	Dump(ctx context.Context) (*redfish.Tree, error)
 	Summary(ctx context.Context) (fleet.Node, error)
+	Glance(ctx context.Context) (fleet.Node, error)
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error
 }

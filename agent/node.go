@@ -27,7 +27,7 @@ const (
 // BMC is found, and what was last seen of it. It is safe for concurrent use.
 type node struct {
 	entry Entry
-	poked chan struct{} // a token: refresh the summary now
+	poked chan struct{} // a token: refresh the summary by what a command has seen
 
 	mu      sync.Mutex
 	lane    lane   // nil until the BMC is found
@@ -103,23 +103,29 @@ func (a *Agent) tend(ctx context.Context, n *node) error {
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
 	for {
+		look := lane.Summary
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		case <-n.poked:
+			look = lane.Glance
 		}
 		if l, err := n.way(); err == nil {
-			a.refresh(ctx, n, l)
+			a.refreshBy(ctx, n, l, look)
 		}
 	}
 }
 
 // refresh reads the summary through the lane, and reports it if it has changed.
 func (a *Agent) refresh(ctx context.Context, n *node, l lane) fleet.Node {
+	return a.refreshBy(ctx, n, l, lane.Summary)
+}
+
+func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, context.Context) (fleet.Node, error)) fleet.Node {
 	reading, cancel := context.WithTimeout(ctx, summaryTimeout)
 	defer cancel()
-	s, err := l.Summary(reading)
+	s, err := look(l, reading)
 	if ctx.Err() != nil {
 		return n.seen()
 	}

@@ -223,6 +223,7 @@ func (c *Client) observe(req request, reply *Reply, took time.Duration) {
 	e := Exchange{Method: req.method, Took: took}
 	if reply != nil {
 		e.Status = reply.Status
+		e.Date, _ = http.ParseTime(reply.Header.Get("Date"))
 		e.Login = req.method == http.MethodPost && reply.Header.Get("X-Auth-Token") != ""
 	}
 	c.cfg.Observe(e)

@@ -31,6 +31,7 @@ type Profile struct {
 	PowerRetry  time.Duration // for so long a change of power that it refused with 409 is asked for again
 	WriteWait   time.Duration // how long a write may take; 0: as the limits say
 	BootMode    bool          // a change of the boot source has to repeat the boot mode
+	Holds       bool          // a change that it answers with 2xx is made: a restart may build on it unread
 	Quirks      []Quirk       // where each of these is known from
 }
 
@@ -92,10 +93,11 @@ func makes() []known {
 }
 
 func openBMC(p *Profile) {
-	p.Name, p.MaxReads, p.Streams, p.Reconnect = "OpenBMC", 8, 10, time.Second
+	p.Name, p.MaxReads, p.Streams, p.Reconnect, p.Holds = "OpenBMC", 8, 10, time.Second, true
 	p.Quirks = []Quirk{
 		{"MaxReads", "requests wait for each other only in its one thread; reads over D-Bus overlap", "bmcweb 7debb8928f, measured"},
 		{"IfMatch", "a PATCH without it is taken; W/ and * are not understood", "bmcweb 7debb8928f, recorded"},
+		{"Holds", "a PATCH of the boot source is answered when D-Bus has taken it, an error of D-Bus is its answer", "bmcweb 7debb8928f, recorded"},
 		{"Streams", "ten event streams, twenty subscriptions; beyond that 503, earlier 403", "bmcweb source; openbmc/bmcweb#150"},
 	}
 }
