@@ -126,6 +126,10 @@ func TestPairGoneWrong(t *testing.T) {
 			fault: bmcsim.Broken, restart: "reset",
 			want: []string{`(boot pxe): failed, "none" -> "" (unavailable: `},
 		},
+		"the answer is no JSON": {
+			fault: bmcsim.Garbage, restart: "reset",
+			want: []string{`(boot pxe): unknown, "none" -> "" (garbage: `},
+		},
 		"it can't be noted": {begin: errors.New("disk full"), restart: "reset"},
 		"the type of restart is offered": {
 			restart: "graceful-restart", posts: 1, // OpenBMC offers it: no more than one request

@@ -88,7 +88,22 @@ func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
 		}
 		reply, err = c.authed(ctx, req)
 	}
+	if err == nil && req.method != http.MethodGet {
+		err = c.sound(req, reply)
+	}
 	return reply, err
+}
+
+// sound is an error if the answer to a write says that it is JSON and is not:
+// whoever sent it may have done anything.
+func (c *Client) sound(req request, reply *Reply) error {
+	if len(reply.Body) == 0 || !strings.HasPrefix(reply.Header.Get("Content-Type"), "application/json") {
+		return nil
+	}
+	if err := checkJSON(reply.Body, c.cfg.Limits.Depth); err != nil {
+		return uncertain{fault.Wrap(kindOfJSON(err), req.op(), err)}
+	}
+	return nil
 }
 
 // worthRepeating says after how long a failed read may be asked again, and how
