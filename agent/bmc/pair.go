@@ -14,7 +14,8 @@ import (
 )
 
 // seenWithin is how old the last look at a server may be on which a restart
-// builds without another one: an agent looks at each once a minute.
+// builds without another one: an agent looks at each once a minute. After that, or
+// where something has changed the server since, it is looked at first.
 const seenWithin = 90 * time.Second
 
 // Pairs reports whether the two commands are a boot target and a restart that
@@ -46,18 +47,19 @@ type pair struct {
 }
 
 // BootAndRestart does what Pairs: it writes the boot target, asks for the restart,
-// and proves both by what is read afterwards; it does not look before.
+// and proves both by what is read afterwards; it does not look before if that was
+// done lately.
 //
 // After the BMC has taken the target, begin gets its result as it stands if
 // nothing more is heard; what the caller makes of it is the last thing that happens
 // before the restart. Its error is returned, and nothing is restarted.
 //
 // There are two results, or one, of the boot target: then the restart was not
-// asked for and is the caller's to do. There is none where the pair has to be done by Do, one
-// after the other, and nothing was asked: the server was not seen lately or was
-// not on, or the make is not known to hold what it has accepted.
+// asked for and is the caller's to do. There is none, and nothing was changed, where
+// the pair has to be done by Do, one after the other: the server is not on or could
+// not be looked at, or the make is not known to hold what it has accepted.
 func (l *Lane) BootAndRestart(ctx context.Context, boot, restart scl.Command, begin func(boot fleet.Result) error) ([]fleet.Result, error) {
-	p, ok := l.pair(boot, restart)
+	p, ok := l.pair(ctx, boot, restart)
 	if !ok {
 		return nil, nil
 	}
@@ -75,9 +77,19 @@ func (l *Lane) BootAndRestart(ctx context.Context, boot, restart scl.Command, be
 }
 
 // pair is the two as one, if they can be that on this BMC now.
-func (l *Lane) pair(boot, restart scl.Command) (*pair, bool) {
-	make, was := l.client.Profile(), l.lastSeen(seenWithin)
-	if !Pairs(boot, restart) || was == nil || !make.Holds || make.IfMatch != redfish.IfMatchNever || make.BootMode {
+func (l *Lane) pair(ctx context.Context, boot, restart scl.Command) (*pair, bool) {
+	if !Pairs(boot, restart) {
+		return nil, false
+	}
+	v := l.view(Action)
+	was := l.lastSeen(seenWithin)
+	if was == nil {
+		var err error
+		if was, _, err = v.system(ctx); err != nil {
+			return nil, false
+		}
+	}
+	if known := l.client.Profile(); !known.Holds || known.IfMatch != redfish.IfMatchNever || known.BootMode {
 		return nil, false
 	}
 	word, _ := restartWord(restart)
@@ -85,7 +97,7 @@ func (l *Lane) pair(boot, restart scl.Command) (*pair, bool) {
 	if err != nil || was.PowerState != redfish.Text(schemas.OnPowerState) || was.Actions.Reset.Target == "" {
 		return nil, false // Do says why
 	}
-	return &pair{view: l.view(Action), boot: boot, restart: restart, plan: powerPlans()[word], target: target, was: was}, true
+	return &pair{view: v, boot: boot, restart: restart, plan: powerPlans()[word], target: target, was: was}, true
 }
 
 // setBoot writes the boot target. If it is not accepted for certain, the outcome

@@ -162,14 +162,13 @@ func TestPairGoneWrong(t *testing.T) {
 	}
 }
 
-// Where the two can't be one nothing is asked, and Do does them one by one.
+// Where the two can't be one nothing is changed, and Do does them one by one.
 func TestNoPair(t *testing.T) {
 	boot, restart := pxeAndReset()
 	for name, c := range map[string]struct {
 		boot, restart scl.Command
 		before        func(t *testing.T, b *bmcsim.BMC, l *bmc.Lane, c *later)
 	}{
-		"the server was never looked at": {boot, restart, func(*testing.T, *bmcsim.BMC, *bmc.Lane, *later) {}},
 		"the server was off": {boot, restart, func(t *testing.T, b *bmcsim.BMC, l *bmc.Lane, c *later) {
 			t.Helper()
 			set(t, b, "power.state", "off")
@@ -187,25 +186,60 @@ func TestNoPair(t *testing.T) {
 			c.before(t, b, l, clock)
 			b.ResetStats()
 			got, err := l.BootAndRestart(t.Context(), c.boot, c.restart, proceed)
-			if got != nil || err != nil || b.Stats().Total() != 0 {
-				t.Errorf("got %q, %v after %d requests", lines(got), err, b.Stats().Total())
+			if got != nil || err != nil || b.Stats().Writes != 0 {
+				t.Errorf("got %q, %v after %d writes", lines(got), err, b.Stats().Writes)
 			}
 		})
 	}
 }
 
-// A look that is too old to build a restart on, and a make that is not known to
-// hold what it accepts.
-func TestNoPairOnOldOrStrangeGround(t *testing.T) {
+// A look that is too old to build a restart on is not built on.
+func TestPairLooksAgainAfterAWhile(t *testing.T) {
 	c := &later{}
-	b, base := bmctest.Start(t, quick())
+	b, base := bmctest.Start(t, quick(c.of))
 	l := open(t, b, base, newStore(bmcsim.DefaultPassword), func(cfg *bmc.Config) { cfg.Now = c.now })
 	oneLook(t, b, l, c)
+	set(t, b, "power.state", "off")
 	c.pass(2 * time.Minute)
+	b.ResetStats()
 	boot, restart := pxeAndReset()
 	if got, err := l.BootAndRestart(t.Context(), boot, restart, proceed); got != nil || err != nil {
-		t.Errorf("two minutes later: %q, %v", lines(got), err)
+		t.Errorf("a server that was switched off meanwhile: %q, %v", lines(got), err)
 	}
+	if got := asked(b); got != "GET /redfish/v1/Systems/system" {
+		t.Errorf("asked %s", got)
+	}
+}
+
+// The same on a lane that has never seen its BMC: the root, the login, the way to
+// the system, and the pair. Closed, it leaves no session.
+func TestRequestsOfAColdPair(t *testing.T) {
+	c := &later{}
+	b, base := bmctest.Start(t, quick(c.of, hurried))
+	l := open(t, b, base, newStore(bmcsim.DefaultPassword), nil)
+	c.pass(5 * time.Second)
+	boot, restart := pxeAndReset()
+	if got, err := l.BootAndRestart(t.Context(), boot, restart, proceed); err != nil || len(got) != 2 || got[1].Status != fleet.Confirmed {
+		t.Fatal(lines(got), err)
+	}
+	want := []string{
+		"GET /redfish/v1/", "POST /redfish/v1/SessionService/Sessions", "GET /redfish/v1/Systems", "GET /redfish/v1/Systems/system",
+		"PATCH /redfish/v1/Systems/system", "POST /redfish/v1/Systems/system/Actions/ComputerSystem.Reset", "GET /redfish/v1/Systems/system",
+	}
+	if diff := cmp.Diff(want, strings.Split(asked(b), "\n")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if err := l.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.Stats(); s.Handshakes != 1 || s.Sessions != 0 {
+		t.Errorf("%d handshakes, %d sessions; want 1, 0", s.Handshakes, s.Sessions)
+	}
+}
+
+// A make that is not known to hold what it accepts.
+func TestNoPairOnAStrangeMake(t *testing.T) {
+	boot, restart := pxeAndReset()
 	v := &vendor{docs: idrac()}
 	_, strange := v.start(t, nil)
 	if _, err := strange.Summary(t.Context()); err != nil {
