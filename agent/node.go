@@ -19,6 +19,7 @@ import (
 
 const (
 	refreshEvery   = time.Minute
+	refreshSoon    = 5 * time.Second // of a node that is not ready; its lane's breaker asks the BMC less often
 	summaryTimeout = 15 * time.Second
 	goodbye        = 5 * time.Second // to delete a session
 )
@@ -100,20 +101,24 @@ func (n *node) refuse(state fleet.NodeState, reason string) bool {
 
 // tend keeps the summary of a node fresh until ctx ends.
 func (a *Agent) tend(ctx context.Context, n *node) error {
-	tick := time.NewTicker(refreshEvery)
-	defer tick.Stop()
-	for {
+	soon := time.NewTicker(refreshSoon)
+	defer soon.Stop()
+	for last := a.now(); ; {
 		look := lane.Summary
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-soon.C:
+			if n.seen().State == fleet.Ready && a.now().Sub(last) < refreshEvery {
+				continue
+			}
 		case <-n.poked:
 			look = lane.Glance
 		}
 		if l, err := n.way(); err == nil {
 			a.refreshBy(ctx, n, l, look)
 		}
+		last = a.now()
 	}
 }
 
