@@ -68,12 +68,18 @@ func (i *ideal) logIn(ctx context.Context) error {
 	if _, err = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20)); err != nil {
 		return err
 	}
+	if res.StatusCode != http.StatusCreated {
+		return fmt.Errorf("log in: %s", res.Status)
+	}
 	i.token, i.session = res.Header.Get("X-Auth-Token"), res.Header.Get("Location")
 	return nil
 }
 
 func (i *ideal) close(ctx context.Context) error {
 	defer i.http.CloseIdleConnections()
+	if i.session == "" {
+		return nil // it never got in
+	}
 	_, err := i.ask(ctx, http.MethodDelete, i.session, "")
 	return err
 }
