@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -116,6 +117,8 @@ type plan struct {
 
 // Report is all that was measured.
 type Report struct {
+	Cores  int
+	Load   float64 // of the machine in the minute before: 0 is idle, Cores is full; 0 if the system does not say
 	Rows   []Row   `json:",omitempty"`
 	Fleets []Scale `json:",omitempty"`
 	Goals  []Goal
@@ -128,7 +131,9 @@ func (p plan) run(cmd *cobra.Command, o Options) error {
 	if err != nil {
 		return err
 	}
+	cores, load := runtime.NumCPU(), loadBefore()
 	report, failed := p.measure(cmd, o)
+	report.Cores, report.Load = cores, load
 	if format.Machine() {
 		if failed != nil {
 			return failed
@@ -157,6 +162,7 @@ func (p plan) measure(cmd *cobra.Command, o Options) (r Report, err error) {
 
 func (r Report) print(cmd *cobra.Command) {
 	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "%d cores; load of the machine in the minute before: %s\n\n", r.Cores, short(r.Load))
 	if len(r.Rows) > 0 {
 		table(r.Rows).Print(cmd)
 		fmt.Fprintln(out)
