@@ -6,6 +6,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
@@ -18,6 +19,11 @@ type lane interface {
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
 	BootAndRestart(ctx context.Context, boot, restart scl.Command, begin func(boot fleet.Result) error) ([]fleet.Result, error)
 	Dump(ctx context.Context) (*redfish.Tree, error)
+	Events(ctx context.Context, receiver *events.Receiver, deliver func(events.Notice)) error
+	LogEvents(ctx context.Context) ([]events.Event, error)
+	SweepEvents(ctx context.Context) error
+	UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
+	FirmwareVersion(ctx context.Context, id string) (string, error)
 	Summary(ctx context.Context) (fleet.Node, error)
 	Glance(ctx context.Context) (fleet.Node, error)
 	State() (fleet.NodeState, string)
