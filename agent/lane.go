@@ -17,6 +17,7 @@ type lane interface {
 	Plan(ctx context.Context, settings []scl.Setting) []fleet.Change
 	Apply(ctx context.Context, settings []scl.Setting) []fleet.Result
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
+	BootAndRestart(ctx context.Context, boot, restart scl.Command, begin func(boot fleet.Result) error) ([]fleet.Result, error)
 	Dump(ctx context.Context) (*redfish.Tree, error)
 	Events(ctx context.Context, receiver *events.Receiver, deliver func(events.Notice)) error
 	LogEvents(ctx context.Context) ([]events.Event, error)
@@ -24,6 +25,7 @@ type lane interface {
 	UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
 	FirmwareVersion(ctx context.Context, id string) (string, error)
 	Summary(ctx context.Context) (fleet.Node, error)
+	Glance(ctx context.Context) (fleet.Node, error)
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error
 }

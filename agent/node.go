@@ -19,6 +19,7 @@ import (
 
 const (
 	refreshEvery   = time.Minute
+	refreshSoon    = 5 * time.Second // of a node that is not ready; its lane's breaker asks the BMC less often
 	summaryTimeout = 15 * time.Second
 	goodbye        = 5 * time.Second // to delete a session
 )
@@ -27,7 +28,7 @@ const (
 // BMC is found, and what was last seen of it. It is safe for concurrent use.
 type node struct {
 	entry Entry
-	poked chan struct{} // a token: refresh the summary now
+	poked chan struct{} // a token: refresh the summary by what a command has seen
 	// turned holds a token: there is another lane, or rules need something else.
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
@@ -127,26 +128,36 @@ func (n *node) refuse(state fleet.NodeState, reason string) bool {
 
 // tend keeps the summary of a node fresh until ctx ends.
 func (a *Agent) tend(ctx context.Context, n *node) error {
-	tick := time.NewTicker(refreshEvery)
-	defer tick.Stop()
-	for {
+	soon := time.NewTicker(refreshSoon)
+	defer soon.Stop()
+	for last := a.now(); ; {
+		look := lane.Summary
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-soon.C:
+			if n.seen().State == fleet.Ready && a.now().Sub(last) < refreshEvery {
+				continue
+			}
 		case <-n.poked:
+			look = lane.Glance
 		}
 		if l, err := n.way(); err == nil {
-			a.refresh(ctx, n, l)
+			a.refreshBy(ctx, n, l, look)
 		}
+		last = a.now()
 	}
 }
 
 // refresh reads the summary through the lane, and reports it if it has changed.
 func (a *Agent) refresh(ctx context.Context, n *node, l lane) fleet.Node {
+	return a.refreshBy(ctx, n, l, lane.Summary)
+}
+
+func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, context.Context) (fleet.Node, error)) fleet.Node {
 	reading, cancel := context.WithTimeout(ctx, summaryTimeout)
 	defer cancel()
-	s, err := l.Summary(reading)
+	s, err := look(l, reading)
 	if ctx.Err() != nil {
 		return n.seen()
 	}

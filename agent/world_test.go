@@ -87,6 +87,7 @@ type fakeLane struct {
 
 	update func(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
 	do     func(ctx context.Context, c scl.Command) fleet.Result
+	pair   func(ctx context.Context, begin func(fleet.Result) error) ([]fleet.Result, error)
 	apply  func(ctx context.Context, settings []scl.Setting) []fleet.Result
 	read   func(ctx context.Context)
 }
@@ -154,6 +155,17 @@ func (l *fakeLane) Do(ctx context.Context, c scl.Command) fleet.Result {
 	}
 	return fleet.Result{Node: l.node, Step: c.Text, Status: fleet.Confirmed}
 }
+
+// BootAndRestart does the pair if there is a hook for it.
+func (l *fakeLane) BootAndRestart(ctx context.Context, boot, restart scl.Command, begin func(fleet.Result) error) ([]fleet.Result, error) {
+	if l.pair == nil {
+		return nil, nil
+	}
+	l.called("%s then %s", boot.Text, restart.Text)
+	return l.pair(ctx, begin)
+}
+
+func (l *fakeLane) Glance(ctx context.Context) (fleet.Node, error) { return l.Summary(ctx) }
 
 func (l *fakeLane) Events(ctx context.Context, _ *events.Receiver, deliver func(events.Notice)) error {
 	l.set(func() { l.listeners++; l.deliver = deliver })

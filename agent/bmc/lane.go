@@ -103,6 +103,7 @@ type Lane struct {
 	log     *logService
 	allowed map[string][]string // reset types by the action's target
 	recent  recentSystem
+	date    time.Time // that the BMC last told, by its own clock
 	budget  *budget
 	stats   Stats
 	refusal error // the last failure to log in or to trust, nil once it works

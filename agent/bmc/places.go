@@ -157,15 +157,23 @@ func (v *view) system(ctx context.Context) (*system, redfish.Link, error) {
 
 // recentSystem is the computer system as read a moment ago, else as read now.
 func (v *view) recentSystem(ctx context.Context) (*system, error) {
-	l := v.lane
-	l.mu.Lock()
-	r := l.recent
-	l.mu.Unlock()
-	if !r.at.IsZero() && l.cfg.Now().Sub(r.at) < freshFor {
-		return &r.system, nil
+	if s := v.lane.lastSeen(freshFor); s != nil {
+		return s, nil
 	}
 	s, _, err := v.system(ctx)
 	return s, err
+}
+
+// lastSeen is the computer system as it was last read, nil if that is longer
+// ago than within, or something has changed it since.
+func (l *Lane) lastSeen(within time.Duration) *system {
+	l.mu.Lock()
+	r := l.recent
+	l.mu.Unlock()
+	if r.at.IsZero() || l.cfg.Now().Sub(r.at) >= within {
+		return nil
+	}
+	return &r.system
 }
 
 // forget drops the known paths after one of them was not found: firmware

@@ -47,6 +47,9 @@ func (l *Lane) observe(e redfish.Exchange) {
 	defer l.mu.Unlock()
 	s := &l.stats
 	s.Requests++
+	if !e.Date.IsZero() {
+		l.date = e.Date
+	}
 	l.budget.limit(bound)
 	switch {
 	case e.Status == 0:

@@ -88,7 +88,22 @@ func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
 		}
 		reply, err = c.authed(ctx, req)
 	}
+	if err == nil && req.method != http.MethodGet {
+		err = c.sound(req, reply)
+	}
 	return reply, err
+}
+
+// sound is an error if the answer to a write says that it is JSON and is not:
+// whoever sent it may have done anything.
+func (c *Client) sound(req request, reply *Reply) error {
+	if len(reply.Body) == 0 || !strings.HasPrefix(reply.Header.Get("Content-Type"), "application/json") {
+		return nil
+	}
+	if err := checkJSON(reply.Body, c.cfg.Limits.Depth); err != nil {
+		return uncertain{fault.Wrap(kindOfJSON(err), req.op(), err)}
+	}
+	return nil
 }
 
 // worthRepeating says after how long a failed read may be asked again, and how
@@ -223,6 +238,7 @@ func (c *Client) observe(req request, reply *Reply, took time.Duration) {
 	e := Exchange{Method: req.method, Took: took}
 	if reply != nil {
 		e.Status = reply.Status
+		e.Date, _ = http.ParseTime(reply.Header.Get("Date"))
 		e.Login = req.method == http.MethodPost && reply.Header.Get("X-Auth-Token") != ""
 	}
 	c.cfg.Observe(e)

@@ -20,6 +20,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 )
 
 // hostileLogin leaves the login to handle and answers everything else with {}.
@@ -357,5 +358,19 @@ func TestSuccessMayCarryAnErrorObject(t *testing.T) {
 	c := hostile(t, false, write(`{"error":{"code":"Base.1.19.PropertyValueModified"}}`))
 	if _, err := c.Patch(t.Context(), "/x", map[string]int{"SessionTimeout": 1800}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A write whose answer claims to be JSON and is not: nobody knows what was done.
+func TestWriteAnsweredWithGarbageIsUncertain(t *testing.T) {
+	b, base, m, _ := start(t, bmcsim.Config{})
+	c := connect(t, b, base, m, nil)
+	read(t, c)
+	if err := b.Fault(bmcsim.Fault{Kind: bmcsim.Garbage}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Patch(t.Context(), systemURI, map[string]any{"AssetTag": "x"})
+	if !redfish.Uncertain(err) || !fault.Is(err, fault.Garbage) {
+		t.Errorf("got %v", err)
 	}
 }

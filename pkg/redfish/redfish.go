@@ -81,6 +81,7 @@ type Exchange struct {
 	Login  bool          // it opened a session
 	Status int           // 0: there was no answer, or none within the limits
 	Took   time.Duration // from the sending, or the wait for a connection, to the last byte
+	Date   time.Time     // by the BMC's clock (RFC 9110, 6.6.1), in whole seconds; zero if it told none
 }
 
 // Busy reports whether the BMC asked to be left alone for a while.

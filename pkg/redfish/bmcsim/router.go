@@ -170,6 +170,7 @@ func (b *BMC) answer(q *request) reply {
 	q.now = b.cfg.Now()
 	q.dirty = b.settle(q.now)
 	r := b.dispatch(q)
+	r.set("Date", b.stamp(q.now, http.TimeFormat))
 	if q.dirty {
 		if err := b.state.save(b.cfg.StateFile); err != nil {
 			return failure(http.StatusInternalServerError, message("InternalError"))
