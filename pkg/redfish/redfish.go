@@ -22,6 +22,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
 // Credentials are one login on a BMC.
@@ -198,6 +199,23 @@ func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	}
 	c.keepTag(uri, reply)
 	return reply.Body, nil
+}
+
+// Walk reads the resource at uri as Fetch does and has it walked once, in place of
+// a check and a decoding after it: for what is large and read often. An error may
+// come after read has seen a part of the resource.
+func (c *Client) Walk(ctx context.Context, uri string, read func(*scan.Scanner)) error {
+	reply, err := c.call(ctx, request{method: http.MethodGet, uri: uri})
+	if err != nil {
+		return err
+	}
+	s := scan.New(reply.Body, c.cfg.Limits.Depth)
+	read(s)
+	if err := notJSON(s.End(), c.cfg.Limits.Depth); err != nil {
+		return fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	}
+	c.keepTag(uri, reply)
+	return nil
 }
 
 // Post creates a member of a collection or calls an action.
