@@ -40,13 +40,14 @@ type ideal struct {
 	base           string
 	http           *http.Client
 	token, session string
+	kept           bool // begin with the connection of the login
 }
 
-func newIdeal(n sim.Node) *ideal {
-	return &ideal{base: "https://" + n.Address, http: &http.Client{Transport: pinned(n)}}
+func newIdeal(n sim.Node, kept bool) *ideal {
+	return &ideal{base: "https://" + n.Address, http: &http.Client{Transport: pinned(n)}, kept: kept}
 }
 
-// prepare logs in, and begins with a new connection all the same.
+// prepare logs in, and begins with a new connection all the same unless it keeps it.
 func (i *ideal) prepare(ctx context.Context, _ string) error {
 	const sessions = "/redfish/v1/SessionService/Sessions"
 	res, err := i.send(ctx, http.MethodPost, sessions, `{"UserName":"root","Password":"`+bmcsim.DefaultPassword+`"}`)
@@ -58,7 +59,9 @@ func (i *ideal) prepare(ctx context.Context, _ string) error {
 		return err
 	}
 	i.token, i.session = res.Header.Get("X-Auth-Token"), res.Header.Get("Location")
-	i.http.CloseIdleConnections()
+	if !i.kept {
+		i.http.CloseIdleConnections()
+	}
 	return nil
 }
 
