@@ -42,18 +42,19 @@ func (r role) fits(t trait) bool {
 }
 
 // of appends those of all that are of the role.
-func (r role) of(all, found []sensor) []sensor {
+func (r role) of(all []sensor, found []*sensor) []*sensor {
+	found = slices.Grow(found, len(all))
 	for i := range all {
 		if all[i].roles&r.bit != 0 {
-			found = append(found, all[i])
+			found = append(found, &all[i])
 		}
 	}
 	return found
 }
 
 // prefer keeps only the sensors that speak for the whole, where there are any.
-func (r role) prefer(all []sensor) []sensor {
-	var best []sensor
+func (r role) prefer(all []*sensor) []*sensor {
+	var best []*sensor
 	for _, s := range all {
 		if s.whole&r.bit != 0 {
 			best = append(best, s)
@@ -128,9 +129,15 @@ func sensorSources() map[string]source {
 	return table
 }
 
+// isSensor reports whether an element is made of sensors.
+func isSensor(name string) bool {
+	_, found := roles()[name]
+	return found || name == "fan.percent"
+}
+
 // sampled makes instances of sensors; a value in another unit than the
 // element's is unknown, not converted by guessing.
-func sampled(found []sensor, ref scl.Ref, what string) (sample, error) {
+func sampled(found []*sensor, ref scl.Ref, what string) (sample, error) {
 	if len(found) == 0 {
 		return sample{}, absent(what)
 	}
@@ -172,7 +179,7 @@ func fanSpeed(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
 	if ref.Element != nil && ref.Element.Unit != fleet.NoUnit {
 		wanted = ref.Element.Unit
 	}
-	var fitting []sensor
+	var fitting []*sensor
 	for _, f := range found {
 		if f.value.Unit() == wanted || f.rpm.Known() && wanted == fleet.RPM {
 			fitting = append(fitting, f)

@@ -109,7 +109,7 @@ func redfishAnswered(err error) bool { return !transportFailed(err) && !fault.Is
 
 // sensorsFor reads the sensors that a role is made of. If none of them could be
 // read the error is the first one's.
-func (v *view) sensorsFor(ctx context.Context, r role) ([]sensor, error) {
+func (v *view) sensorsFor(ctx context.Context, r role) ([]*sensor, error) {
 	plan, err := v.samplingPlan(ctx)
 	if err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (v *view) sensorsFor(ctx context.Context, r role) ([]sensor, error) {
 		}
 		found = r.of(all, found)
 	}
-	if failed != nil && !slices.ContainsFunc(found, func(s sensor) bool { return s.value.Known() }) {
+	if failed != nil && !slices.ContainsFunc(found, func(s *sensor) bool { return s.value.Known() }) {
 		return nil, failed
 	}
 	return r.prefer(found), nil
@@ -131,7 +131,7 @@ func (v *view) sensorsFor(ctx context.Context, r role) ([]sensor, error) {
 // readMembers reads the Sensor resources of a role. The first time that means
 // all that may be of the role by what is known of them; from then on only
 // those that are. The error is the first failure; what was read is valid.
-func (v *view) readMembers(ctx context.Context, plan *samplingPlan, r role) (found []sensor, failed error) {
+func (v *view) readMembers(ctx context.Context, plan *samplingPlan, r role) (found []*sensor, failed error) {
 	found, done, failed := v.readExpanded(ctx, plan, r)
 	if done {
 		return found, failed
@@ -145,7 +145,7 @@ func (v *view) readMembers(ctx context.Context, plan *samplingPlan, r role) (fou
 	v.lane.mu.Unlock()
 
 	var chosen []redfish.Link
-	for i, s := range each(wanted, func(uri redfish.Link) sensor { return v.readSensor(ctx, plan, uri) }) {
+	for i, s := range each(wanted, func(uri redfish.Link) *sensor { return v.readSensor(ctx, plan, uri) }) {
 		if failed == nil {
 			failed = s.err
 		}
@@ -179,7 +179,7 @@ func (p *samplingPlan) candidates(r role) []redfish.Link {
 
 // readSensor reads one Sensor resource. If that fails, what is known of it
 // stands without a value.
-func (v *view) readSensor(ctx context.Context, plan *samplingPlan, uri redfish.Link) sensor {
+func (v *view) readSensor(ctx context.Context, plan *samplingPlan, uri redfish.Link) *sensor {
 	v.lane.mu.Lock()
 	s, known := plan.traits[uri]
 	v.lane.mu.Unlock()
@@ -191,13 +191,13 @@ func (v *view) readSensor(ctx context.Context, plan *samplingPlan, uri redfish.L
 			s.recognize(trait{})
 		}
 		s.value, s.rpm, s.err = fleet.NoValue(err.Error()), fleet.Value{}, err
-		return s
+		return &s
 	}
 	s = scanSensor(scan.New(body, maxDepth), &s)
 	v.lane.mu.Lock()
 	defer v.lane.mu.Unlock()
 	plan.traits[uri] = s
-	return s
+	return &s
 }
 
 // maxDepth is for what Fetch has let through: it has checked the depth already.
@@ -206,7 +206,7 @@ const maxDepth = math.MaxInt
 // readExpanded reads whole collections, one request each. It is not done where the
 // BMC has no such query; one that announces the query and then fails at it is asked
 // member by member from then on.
-func (v *view) readExpanded(ctx context.Context, plan *samplingPlan, r role) (found []sensor, done bool, failed error) {
+func (v *view) readExpanded(ctx context.Context, plan *samplingPlan, r role) (found []*sensor, done bool, failed error) {
 	v.lane.mu.Lock()
 	queries := plan.expanded
 	v.lane.mu.Unlock()
@@ -224,6 +224,13 @@ func (v *view) readExpanded(ctx context.Context, plan *samplingPlan, r role) (fo
 		found = r.of(all, found)
 	}
 	return found, len(queries) > 0, nil
+}
+
+// sensorsInOnePiece reports whether one request is known to read all sensors.
+func (l *Lane) sensorsInOnePiece() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.plan != nil && len(l.plan.expanded)+len(l.plan.legacy) == 1 && (len(l.plan.expanded) == 1 || len(l.plan.members) == 0)
 }
 
 // inOnePiece reads a resource of many sensors, once for all roles. What was read of
