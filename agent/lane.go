@@ -18,6 +18,8 @@ type lane interface {
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
 	Dump(ctx context.Context) (*redfish.Tree, error)
 	Summary(ctx context.Context) (fleet.Node, error)
+	Stats() bmc.Stats
+	Sensors() []bmc.Sensor
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error
 }

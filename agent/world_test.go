@@ -77,6 +77,9 @@ type fakeLane struct {
 	power  string
 	closed bool
 
+	stats   bmc.Stats
+	sensors []bmc.Sensor
+
 	do    func(ctx context.Context, c scl.Command) fleet.Result
 	apply func(ctx context.Context, settings []scl.Setting) []fleet.Result
 	read  func(ctx context.Context)
@@ -158,6 +161,10 @@ func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	}
 	return n, nil
 }
+
+func (l *fakeLane) Stats() bmc.Stats { return l.stats }
+
+func (l *fakeLane) Sensors() []bmc.Sensor { return l.sensors }
 
 func (l *fakeLane) State() (fleet.NodeState, string) {
 	l.mu.Lock()

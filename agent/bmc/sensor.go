@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"strings"
+	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
@@ -15,7 +16,8 @@ type sensor struct {
 	value  fleet.Value
 	rpm    fleet.Value // of a fan that reads in percent
 	health redfish.Text
-	err    error // why it could not be read; the rest is what is known of it
+	at     time.Time // of the reading
+	err    error     // why it could not be read; the rest is what is known of it
 }
 
 // trait is what of a sensor stays the same from one reading to the next.

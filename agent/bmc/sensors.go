@@ -194,6 +194,7 @@ func (v *view) readSensor(ctx context.Context, plan *samplingPlan, uri redfish.L
 		return &s
 	}
 	s = scanSensor(scan.New(body, maxDepth), &s)
+	s.at = v.lane.cfg.Now()
 	v.lane.mu.Lock()
 	defer v.lane.mu.Unlock()
 	plan.traits[uri] = s
@@ -249,6 +250,9 @@ func (v *view) inOnePiece(plan *samplingPlan, uri redfish.Link, read func(known 
 		known := plan.last[uri]
 		l.mu.Unlock()
 		if p.sensors, p.err = read(known); p.err == nil {
+			for i, now := 0, l.cfg.Now(); i < len(p.sensors); i++ {
+				p.sensors[i].at = now
+			}
 			l.mu.Lock()
 			plan.last[uri] = p.sensors
 			l.mu.Unlock()
