@@ -30,16 +30,16 @@ func firmware(value func(member) fleet.Value) source {
 			err = redfish.Get(ctx, v, m, &f)
 			return one(id, value(f), m), err
 		}
+		var d doubt // of an entry that could not be read: it may be the one
 		all, err := resources[member](ctx, v, members, what)
-		for _, f := range all {
-			if same(string(f.Name), ref.Param) {
+		d.note(err)
+		for _, g := range all {
+			d.note(g.err)
+			if f := g.value; same(string(f.Name), ref.Param) {
 				return one(string(f.ID), value(f), uri), nil
 			}
 		}
-		if err == nil {
-			err = absent(what)
-		}
-		return sample{uri: uri}, err
+		return sample{uri: uri}, d.absent(what)
 	}
 }
 
@@ -157,9 +157,9 @@ func (v *view) logCollections(ctx context.Context) ([]redfish.Link, error) {
 		return []redfish.Link{s.LogServices}, nil
 	}
 	var m struct{ LogServices redfish.Link }
-	p, err := v.places(ctx)
-	if err == nil && p.manager != "" {
-		err = redfish.Get(ctx, v, p.manager, &m)
+	uri, err := v.managerLink(ctx)
+	if err == nil && uri != "" {
+		err = redfish.Get(ctx, v, uri, &m)
 	}
 	return links([]redfish.Link{m.LogServices}), err
 }

@@ -16,12 +16,16 @@ import (
 // the processors' sensors when the server is switched on.
 const relistAfter = 5 * time.Minute
 
+// doubtFor is how long a list stands in which something could not be read.
+const doubtFor = 30 * time.Second
+
 const maxSensors = 1024
 
 // samplingPlan remembers which sensors a BMC has and what each is, so that a
 // steady monitor reads only those that it needs. Guarded by the lane's mu.
 type samplingPlan struct {
-	listed   time.Time
+	until    time.Time                 // when to list again
+	doubt    error                     // why some may be missing
 	members  []redfish.Link            // of all Sensors collections
 	legacy   []redfish.Link            // Thermal and Power, of chassis without sensors
 	expanded []redfish.Link            // collections with the query that inlines members
@@ -37,10 +41,10 @@ func (v *view) samplingPlan(ctx context.Context) (*samplingPlan, error) {
 	l.mu.Lock()
 	old := l.plan
 	l.mu.Unlock()
-	if old != nil && now.Sub(old.listed) < relistAfter {
+	if old != nil && now.Before(old.until) {
 		return old, nil
 	}
-	fresh := &samplingPlan{listed: now, traits: map[redfish.Link]sensor{}, last: map[redfish.Link][]sensor{}, chosen: map[string][]redfish.Link{}}
+	fresh := &samplingPlan{until: now.Add(relistAfter), traits: map[redfish.Link]sensor{}, last: map[redfish.Link][]sensor{}, chosen: map[string][]redfish.Link{}}
 	if err := v.listSensors(ctx, fresh); err != nil {
 		return nil, err
 	}
@@ -76,6 +80,7 @@ func (v *view) listSensors(ctx context.Context, plan *samplingPlan) error {
 	if err != nil {
 		return err
 	}
+	var doubts doubt
 	for _, f := range each(all, func(uri redfish.Link) (f found) {
 		if f.err = redfish.Get(ctx, v, uri, &f.c); f.err != nil || f.c.Sensors == "" {
 			return f
@@ -86,12 +91,10 @@ func (v *view) listSensors(ctx context.Context, plan *samplingPlan) error {
 		}
 		return f
 	}) {
-		if f.err != nil && redfishAnswered(f.err) {
-			f.err = nil // a chassis that fails leaves the others
-		}
-		if f.err != nil {
+		if f.err != nil && !redfishAnswered(f.err) {
 			return f.err
 		}
+		doubts.note(f.err) // a chassis that fails leaves the others
 		plan.members = append(plan.members, f.members...)
 		if f.expand != "" {
 			plan.expanded = append(plan.expanded, f.expand)
@@ -101,6 +104,9 @@ func (v *view) listSensors(ctx context.Context, plan *samplingPlan) error {
 		}
 	}
 	plan.members, plan.legacy = links(plan.members), links(plan.legacy)
+	if plan.doubt = doubts.err; plan.doubt != nil {
+		plan.until = v.lane.cfg.Now().Add(doubtFor)
+	}
 	return nil
 }
 
@@ -115,6 +121,9 @@ func (v *view) sensorsFor(ctx context.Context, r role) ([]*sensor, error) {
 		return nil, err
 	}
 	found, failed := v.readMembers(ctx, plan, r)
+	if failed == nil && len(found) == 0 {
+		failed = plan.doubt // it may be among those that were not listed
+	}
 	for _, uri := range plan.legacy {
 		all, err := v.inOnePiece(plan, uri, func(known []sensor) ([]sensor, error) { return v.legacySensors(ctx, uri, known) })
 		if failed == nil {
