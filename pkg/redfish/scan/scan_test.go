@@ -63,7 +63,7 @@ func TestLeftEarly(t *testing.T) {
 	}
 }
 
-func TestDepthIsBounded(t *testing.T) {
+func TestThreat35DepthIsBounded(t *testing.T) {
 	for _, c := range []struct {
 		text  string
 		depth int
