@@ -157,7 +157,7 @@ func TestSlowMemberHarmsNoOther(t *testing.T) {
 
 // A collection that says that it is endless, that pages in a circle, or that names
 // what is on another host, is read to its bounds.
-func TestLyingCollections(t *testing.T) {
+func TestThreat35LyingCollections(t *testing.T) {
 	for _, c := range []struct {
 		name, members string
 		requests      int // of sensors and their collection, at most

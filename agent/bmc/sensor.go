@@ -41,15 +41,15 @@ func scanSensor(s *scan.Scanner, known *sensor) (found sensor) {
 	for name := range s.Members {
 		switch string(name) {
 		case "Id":
-			found.id.Take(s.Raw(), known.id)
+			found.id = word(s.Raw(), known.id)
 		case "Name":
-			found.name.Take(s.Raw(), known.name)
+			found.name = word(s.Raw(), known.name)
 		case "ReadingType":
-			found.kind.Take(s.Raw(), known.kind)
+			found.kind = word(s.Raw(), known.kind)
 		case "PhysicalContext":
-			found.context.Take(s.Raw(), known.context)
+			found.context = word(s.Raw(), known.context)
 		case "ReadingUnits":
-			found.units.Take(s.Raw(), known.units)
+			found.units = word(s.Raw(), known.units)
 		case "Reading":
 			_ = reading.UnmarshalJSON(s.Raw()) // like all of its kind it never fails
 		case "SpeedRPM":
@@ -58,9 +58,9 @@ func scanSensor(s *scan.Scanner, known *sensor) (found sensor) {
 			for part := range s.Members {
 				switch string(part) {
 				case "Health":
-					health.Take(s.Raw(), known.health)
+					health = word(s.Raw(), known.health)
 				case "HealthRollup":
-					rollup.Take(s.Raw(), known.health)
+					rollup = word(s.Raw(), known.health)
 				}
 			}
 		}
@@ -72,6 +72,23 @@ func scanSensor(s *scan.Scanner, known *sensor) (found sensor) {
 	}
 	found.recognize(known.trait)
 	return found
+}
+
+// maxWord bounds the texts of a sensor, in bytes: its names are searched with a
+// dozen expressions, and kept.
+const maxWord = 128
+
+// word reads a text of a sensor.
+func word(raw []byte, known redfish.Text) (t redfish.Text) {
+	t.Take(raw, known)
+	return cut(t)
+}
+
+func cut(t redfish.Text) redfish.Text {
+	if len(t) > maxWord {
+		t = redfish.Text(strings.ToValidUTF8(strings.Clone(string(t[:maxWord])), ""))
+	}
+	return t
 }
 
 // recognize finds the roles of a sensor: by looking at its names only if they are

@@ -30,12 +30,15 @@ type reference struct {
 func (r reference) sensor() sensor {
 	s := sensor{
 		trait:  trait{id: r.ID, name: r.Name, kind: r.Type, context: r.Context, units: r.Units},
-		value:  quantity(r.Reading, string(r.Units), string(r.Name)),
 		health: redfish.Text(r.Status.Worst()),
 	}
 	if r.RPM.Set {
 		s.rpm = fleet.Number(r.RPM.Value, fleet.RPM)
 	}
+	for _, t := range []*redfish.Text{&s.id, &s.name, &s.kind, &s.context, &s.units, &s.health} {
+		*t = cut(*t)
+	}
+	s.value = quantity(r.Reading, string(s.units), string(s.name))
 	s.recognize(trait{})
 	return s
 }

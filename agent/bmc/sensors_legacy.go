@@ -26,15 +26,15 @@ func (v *view) legacySensors(ctx context.Context, uri redfish.Link, known []sens
 	}
 	var found []sensor
 	add := func(r reading, kind string, n redfish.Number, unit string) {
-		if r.Status.Absent() {
+		if r.Status.Absent() || len(found) == maxSensors {
 			return
 		}
 		if r.Name == "" {
 			r.Name = r.FanName
 		}
 		s := sensor{
-			trait: trait{id: r.ID, name: r.Name, kind: redfish.Text(kind), context: r.Context, units: redfish.Text(unit)},
-			value: quantity(n, unit, string(r.Name)), health: redfish.Text(r.Status.Worst()),
+			trait: trait{id: cut(r.ID), name: cut(r.Name), kind: redfish.Text(kind), context: cut(r.Context), units: cut(redfish.Text(unit))},
+			value: quantity(n, unit, string(cut(r.Name))), health: cut(redfish.Text(r.Status.Worst())),
 		}
 		s.recognize(at(known, len(found)).trait)
 		found = append(found, s)
