@@ -81,9 +81,7 @@ var damage = []struct {
 	answered bool // with a statement about the resource, so that "reports no" is true
 }{
 	{"404", 404, ``, true},
-	{"403", 403, `{"error":{"code":"Base.1.0.InsufficientPrivilege"}}`, false},
 	{"500", 500, `{"error":{"code":"Base.1.0.InternalError"}}`, false},
-	{"null", 200, `null`, true},
 	{"mistyped", 200, `{"Members":"x","Id":[],"Name":{},"Reading":"hot","Status":7,"Links":[],"Sensors":"#","Systems":5,"Fans":1,"PowerControl":"p","Attributes":[],"Drives":{}}`, true},
 	{"cut off", 200, `{"Members":[{"@odata.id":"/redf`, false},
 }
