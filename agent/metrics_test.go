@@ -20,7 +20,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
-var update = flag.Bool("update", false, "write the golden file anew")
+var rewrite = flag.Bool("update", false, "write the golden file anew")
 
 // measured is a rack of which n1 answers, n2's breaker is open and n3 was not found.
 func measured(t *testing.T) *Agent {
@@ -62,7 +62,7 @@ func TestMetrics(t *testing.T) {
 	got := regexp.MustCompile(`(?m)^# .*\n`).ReplaceAllString(text.String(), "")
 	got = regexp.MustCompile(`version="[^"]*"`).ReplaceAllString(got, `version="V"`)
 	golden := filepath.Join("testdata", "metrics.txt")
-	if *update {
+	if *rewrite {
 		if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
 			t.Fatal(err)
 		}
