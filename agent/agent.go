@@ -213,7 +213,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {

@@ -42,6 +42,10 @@ type Config struct {
 	// sides about 0.15 ms of CPU.
 	Heartbeat time.Duration `yaml:"heartbeat"`
 
+	// Metrics is where to answer Prometheus, host:port; "": nowhere. There is no
+	// login: whoever reaches it reads the rack's numbers, and nothing else.
+	Metrics string `yaml:"metrics"`
+
 	// Our credentials in PEM; by default cert.pem, key.pem and ca.pem in State.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
@@ -156,6 +160,9 @@ func (c *Config) check() error {
 	}
 	if c.Heartbeat != 0 && c.Heartbeat < time.Second {
 		return fmt.Errorf("heartbeat: %s is too often, the least is 1s", c.Heartbeat)
+	}
+	if _, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && err != nil {
+		return fmt.Errorf("metrics: %q is no host:port", c.Metrics)
 	}
 	if err := c.checkEvents(); err != nil {
 		return err

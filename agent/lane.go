@@ -26,6 +26,8 @@ type lane interface {
 	FirmwareVersion(ctx context.Context, id string) (string, error)
 	Summary(ctx context.Context) (fleet.Node, error)
 	Glance(ctx context.Context) (fleet.Node, error)
+	Stats() bmc.Stats
+	Sensors() []bmc.Sensor
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error
 }

@@ -78,6 +78,9 @@ type fakeLane struct {
 	power  string
 	closed bool
 
+	stats   bmc.Stats
+	sensors []bmc.Sensor
+
 	deliver   func(events.Notice) // of the last listener
 	listeners int
 	logged    []events.Event
@@ -213,6 +216,10 @@ func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	}
 	return n, nil
 }
+
+func (l *fakeLane) Stats() bmc.Stats { return l.stats }
+
+func (l *fakeLane) Sensors() []bmc.Sensor { return l.sensors }
 
 func (l *fakeLane) State() (fleet.NodeState, string) {
 	l.mu.Lock()

@@ -99,6 +99,7 @@ type Lane struct {
 	mu      sync.Mutex
 	where   *places
 	chassis []redfish.Link
+	manager redfish.Link // where the system names none
 	plan    *samplingPlan
 	log     *logService
 	allowed map[string][]string // reset types by the action's target

@@ -71,7 +71,7 @@ func (e endless) Fetch(_ context.Context, uri string) ([]byte, error) {
 	return fmt.Appendf(nil, `{"a":{"@odata.id":"%sa/"},"b":{"@odata.id":"%sb/"},"filler":%q}`, uri, uri, e.body), nil
 }
 
-func TestCrawlIsBounded(t *testing.T) {
+func TestThreat35CrawlIsBounded(t *testing.T) {
 	got, err := redfish.Crawl(t.Context(), endless{}, redfish.CrawlLimits{Count: 50})
 	if err != nil || len(got.Resources) != 50 || !strings.Contains(got.Cut, "resources") {
 		t.Errorf("%d resources, cut %q, %v", len(got.Resources), got.Cut, err)

@@ -38,9 +38,10 @@ type request struct {
 	basic   *Credentials   // in place of a token
 	secrets []fleet.Secret // what no error may repeat
 	noRetry bool
-	aside   bool   // it takes long: over a connection of its own
-	accept  string // default application/json
-	lastID  string // of an event stream
+	into    *bytes.Buffer // for the body of the answer; nil: one of its own
+	aside   bool          // it takes long: over a connection of its own
+	accept  string        // default application/json
+	lastID  string        // of an event stream
 
 	ifMatch, ifNoneMatch string // entity tags
 
@@ -181,7 +182,7 @@ func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
 		return nil, err
 	}
 	begun := time.Now()
-	reply, err := c.receive(r, req.aside)
+	reply, err := c.receive(r, req)
 	c.observe(req, reply, time.Since(begun))
 	if err != nil {
 		err = classify(ctx, req.op(), err)
@@ -245,23 +246,27 @@ func (c *Client) observe(req request, reply *Reply, took time.Duration) {
 }
 
 // receive sends r and reads the whole answer within the limits.
-func (c *Client) receive(r *http.Request, aside bool) (*Reply, error) {
+func (c *Client) receive(r *http.Request, req request) (*Reply, error) {
 	client := c.http
-	if aside {
+	if req.aside {
 		client = c.long
 	}
 	res, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}
-	if !aside {
+	if !req.aside {
 		c.h2.Store(res.ProtoMajor == 2)
 	}
-	return c.whole(res)
+	buf := req.into
+	if buf == nil {
+		buf = &bytes.Buffer{}
+	}
+	return c.whole(res, buf)
 }
 
-// whole reads an answer to its end and closes it.
-func (c *Client) whole(res *http.Response) (*Reply, error) {
+// whole reads an answer to its end, into buf, and closes it.
+func (c *Client) whole(res *http.Response, buf *bytes.Buffer) (*Reply, error) {
 	defer res.Body.Close()
 	if enc := res.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, fault.New(fault.Garbage, "", fmt.Sprintf("the answer is compressed (%s) though it was not asked for", short(enc)))
@@ -270,7 +275,7 @@ func (c *Client) whole(res *http.Response) (*Reply, error) {
 	if res.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	var buf bytes.Buffer
+	buf.Reset() // it may hold the answer to an earlier try
 	if res.ContentLength > 0 {
 		buf.Grow(int(res.ContentLength) + bytes.MinRead)
 	}

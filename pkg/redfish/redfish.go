@@ -10,6 +10,7 @@
 package redfish
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
 // Credentials are one login on a BMC.
@@ -127,6 +129,8 @@ type Client struct {
 	long *http.Client // for what takes long; see aside
 	h2   atomic.Bool
 
+	bodies sync.Pool // of *bytes.Buffer, for Walk
+
 	login chan struct{} // held by whoever opens or closes the session
 
 	mu       sync.Mutex
@@ -200,6 +204,36 @@ func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	c.keepTag(uri, reply)
 	return reply.Body, nil
 }
+
+// Walk reads the resource at uri as Fetch does and has it walked once, in place of
+// a check and a decoding after it: for what is large and read often. What the
+// scanner hands out is valid only within read. An error may come after read has seen
+// a part of the resource.
+func (c *Client) Walk(ctx context.Context, uri string, read func(*scan.Scanner)) error {
+	buf, again := c.bodies.Get().(*bytes.Buffer)
+	if !again {
+		buf = &bytes.Buffer{}
+	}
+	defer func() {
+		if buf.Cap() <= maxKept {
+			c.bodies.Put(buf)
+		}
+	}()
+	reply, err := c.call(ctx, request{method: http.MethodGet, uri: uri, into: buf})
+	if err != nil {
+		return err
+	}
+	s := scan.New(reply.Body, c.cfg.Limits.Depth)
+	read(s)
+	if err := notJSON(s.End(), c.cfg.Limits.Depth); err != nil {
+		return fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	}
+	c.keepTag(uri, reply)
+	return nil
+}
+
+// maxKept bounds the memory that is kept for the next walk.
+const maxKept = 256 << 10
 
 // Post creates a member of a collection or calls an action.
 func (c *Client) Post(ctx context.Context, uri string, body any) (*Reply, error) {
