@@ -53,7 +53,7 @@ fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzInstall:pkg/redfish/bmcsim/certs FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
 		FuzzOpen:trust/seal FuzzApply:coordinator/state FuzzTarget:pkg/ctl FuzzJoinXML:pkg/ctl FuzzJoinJSON:pkg/ctl \
 		FuzzTXT:discovery/mdns FuzzPacket:discovery/mdns FuzzParse:discovery/ssdp FuzzParse:discovery/neighbour FuzzDecode:discovery/probe \
-		FuzzOf:pkg/redfish/inventory; do \
+		FuzzOf:pkg/redfish/inventory FuzzTree:pkg/redfish/inventory FuzzRepair:pkg/redfish; do \
 		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
 
 bench: build ## what Chiba and others need for a simulated rack, against the goals

@@ -25,7 +25,7 @@ func NewCache(c *Client, limit int) *Cache {
 	return &Cache{client: c, limit: limit, kept: keptBodies{all: map[string]keptBody{}}}
 }
 
-// Fetch implements Getter.
+// Fetch implements Getter as Client.Fetch does.
 func (k *Cache) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	old, known := k.kept.get(uri)
 	reply, err := k.client.call(ctx, request{method: http.MethodGet, uri: uri, ifNoneMatch: old.tag})
@@ -35,14 +35,15 @@ func (k *Cache) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	if reply.Status == http.StatusNotModified && known {
 		return old.body, nil
 	}
-	if err := checkJSON(reply.Body, k.client.cfg.Limits.Depth); err != nil {
-		return nil, fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	body, _ := Repair(reply.Body)
+	if err := checkJSON(body, k.client.cfg.Limits.Depth); err != nil {
+		return body, fault.Wrap(kindOfJSON(err), "read "+uri, err)
 	}
 	// A weak tag says that the meaning is the same, which is enough.
 	if tag := reply.Header.Get("ETag"); tag != "" {
-		k.kept.put(uri, keptBody{tag: tag, body: reply.Body}, k.limit)
+		k.kept.put(uri, keptBody{tag: tag, body: body}, k.limit)
 	}
-	return reply.Body, nil
+	return body, nil
 }
 
 // keptBodies are bodies with their tags, within a bound of bytes.

@@ -49,10 +49,10 @@ func (c Change) String() string {
 type entry struct {
 	kind  string
 	part  *Part
-	facts []named
+	facts []namedFact
 }
 
-type named struct {
+type namedFact struct {
 	name string
 	Fact
 }
@@ -71,7 +71,7 @@ func (inv *Inventory) entries() []entry {
 			}
 			for field, fact := range fields(p) {
 				if field.Tag.Get("live") == "" {
-					e.facts = append(e.facts, named{field.Name, *fact})
+					e.facts = append(e.facts, namedFact{field.Name, *fact})
 				}
 			}
 			all = append(all, e)

@@ -34,6 +34,26 @@ func (inv *Inventory) Table() string {
 		fmt.Fprintf(&text, "cut short: %s\n", inv.Cut)
 	}
 	fmt.Fprintf(&text, "no place in the model: %s\n", inv.others())
+	text.WriteString(inv.odd())
+	return text.String()
+}
+
+// odd says each kind of oddity once, with where it was seen first.
+func (inv *Inventory) odd() string {
+	first, count := map[string]string{}, map[string]int{}
+	for _, o := range inv.Oddities {
+		if count[o.What]++; count[o.What] == 1 {
+			first[o.What] = o.URI
+		}
+	}
+	var text strings.Builder
+	for _, what := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(&text, "odd: %s: %s", first[what], what)
+		if n := count[what] - 1; n > 0 {
+			fmt.Fprintf(&text, " (and %d more)", n)
+		}
+		text.WriteString("\n")
+	}
 	return text.String()
 }
 
