@@ -74,9 +74,7 @@ func (inv *Inventory) types() map[string]string {
 	all := map[string]string{}
 	for _, k := range kinds() {
 		for _, p := range k.parts(inv) {
-			if whole, ok := p.(interface{ part() *Part }); ok {
-				all[whole.part().URI] = whole.part().Type
-			}
+			all[partOf(p).URI] = partOf(p).Type
 		}
 	}
 	for _, o := range inv.Others {
