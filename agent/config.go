@@ -39,6 +39,10 @@ type Config struct {
 	// sides about 0.15 ms of CPU.
 	Heartbeat time.Duration `yaml:"heartbeat"`
 
+	// Inventory is how often the agent reads what its servers are made of, to
+	// tell what has changed; default 24 h.
+	Inventory time.Duration `yaml:"inventory"`
+
 	// Our credentials in PEM; by default cert.pem, key.pem and ca.pem in State.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
@@ -109,6 +113,14 @@ func (c *Config) relativeTo(dir string) {
 	}
 }
 
+// surveyEvery is how often an inventory is taken.
+func (c *Config) surveyEvery() time.Duration {
+	if c.Inventory == 0 {
+		return defaultSurvey
+	}
+	return c.Inventory
+}
+
 // credentials are read anew for each session, so that renewed ones are used.
 func (c *Config) credentials() (trust.Credentials, error) {
 	or := func(path, name string) string {
@@ -143,6 +155,9 @@ func (c *Config) check() error {
 	}
 	if c.Heartbeat != 0 && c.Heartbeat < time.Second {
 		return fmt.Errorf("heartbeat: %s is too often, the least is 1s", c.Heartbeat)
+	}
+	if c.Inventory != 0 && c.Inventory < leastSurvey {
+		return fmt.Errorf("inventory: %s is too often, the least is %s", c.Inventory, leastSurvey)
 	}
 	if err := c.Login.check(); err != nil {
 		return fmt.Errorf("login: %w", err)

@@ -6,6 +6,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
@@ -17,6 +18,7 @@ type lane interface {
 	Apply(ctx context.Context, settings []scl.Setting) []fleet.Result
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
 	Dump(ctx context.Context) (*redfish.Tree, error)
+	Inventory(ctx context.Context) (*inventory.Inventory, error)
 	Summary(ctx context.Context) (fleet.Node, error)
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error

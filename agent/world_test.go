@@ -22,6 +22,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -76,6 +77,9 @@ type fakeLane struct {
 	state  fleet.NodeState
 	power  string
 	closed bool
+
+	tree    []redfish.Resource // for the inventory
+	surveys int
 
 	do    func(ctx context.Context, c scl.Command) fleet.Result
 	apply func(ctx context.Context, settings []scl.Setting) []fleet.Result
@@ -147,6 +151,16 @@ func (l *fakeLane) Do(ctx context.Context, c scl.Command) fleet.Result {
 }
 
 func (l *fakeLane) Dump(context.Context) (*redfish.Tree, error) { return &redfish.Tree{}, nil }
+
+func (l *fakeLane) Inventory(context.Context) (*inventory.Inventory, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.surveys++
+	if l.state != fleet.Ready {
+		return nil, fault.New(fault.Unavailable, "survey", "it does not answer")
+	}
+	return inventory.Of(&redfish.Tree{Resources: l.tree}), nil
+}
 
 func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	l.mu.Lock()
@@ -336,6 +350,16 @@ func tell(r *pb.Record) string {
 		return strings.Join(parts, ", ")
 	case *pb.Record_Node:
 		return strings.TrimSpace(fmt.Sprintf("%s is %s, power %s %s", body.Node.GetName(), body.Node.GetState(), body.Node.GetPower(), body.Node.GetReason()))
+	case *pb.Record_Hardware:
+		h := wire.FromHardwareNews(body.Hardware)
+		parts := []string{string(h.Node) + " hardware"}
+		for _, c := range h.Changes {
+			parts = append(parts, strings.Join(strings.Fields(strings.Join([]string{c.What, c.Path, c.Before, c.After}, " ")), " "))
+		}
+		if h.More > 0 {
+			parts = append(parts, fmt.Sprint("more: ", h.More))
+		}
+		return strings.Join(parts, ", ")
 	case *pb.Record_Gone:
 		return body.Gone.GetNode() + " is gone"
 	}

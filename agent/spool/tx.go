@@ -29,14 +29,16 @@ const (
 	Sessions Table = "sessions" // the BMC session that is ours: pin -> URI
 	Secrets  Table = "secrets"  // logins, sealed to the agent's own key: pin -> JSON
 	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
-	Notes    Table = "notes"    // single facts: revision, when the link was cut
+	// Inventories are what nodes are made of: name -> inventory.Doc, gzipped JSON.
+	Inventories Table = "inventories"
+	Notes       Table = "notes" // single facts: revision, when the link was cut
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Notes, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Inventories, Notes, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

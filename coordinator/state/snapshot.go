@@ -26,6 +26,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Scripts:   sorted(m.scripts),
 		Nodes:     sorted(m.nodes),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
+		Hardware:  append([]*pb.HardwareNews(nil), m.news...),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -60,6 +61,10 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
 	}
+	n.news = s.GetHardware()
+	for _, h := range n.news {
+		n.newsBytes += proto.Size(h)
+	}
 	if err := n.restoreRuns(s); err != nil {
 		return err
 	}
@@ -70,6 +75,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.firings, m.firingBytes = n.firings, n.firingBytes
+	m.news, m.newsBytes = n.news, n.newsBytes
 	return nil
 }
 

@@ -46,12 +46,13 @@ func (k *Cache) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	return body, nil
 }
 
-// keptBodies are bodies with their tags, within a bound of bytes.
+// keptBodies are bodies with their tags, within a bound of bytes. What comes when
+// it is full is not kept: an inventory reads everything in one order, and if it
+// drove out what it will read first, nothing would ever be found again.
 type keptBodies struct {
-	mu    sync.Mutex
-	all   map[string]keptBody
-	order []string // oldest first
-	size  int
+	mu   sync.Mutex
+	all  map[string]keptBody
+	size int
 }
 
 type keptBody struct {
@@ -66,21 +67,14 @@ func (k *keptBodies) get(uri string) (keptBody, bool) {
 	return b, known
 }
 
-// put keeps b and drops the oldest while there is too much. A body larger than
-// the bound is not kept.
+// put keeps b if there is room.
 func (k *keptBodies) put(uri string, b keptBody, limit int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if old, known := k.all[uri]; known {
-		k.size -= len(old.body)
-	} else {
-		k.order = append(k.order, uri)
-	}
-	k.all[uri] = b
-	for k.size += len(b.body); k.size > limit && len(k.order) > 0; {
-		oldest := k.order[0]
-		k.order = k.order[1:]
-		k.size -= len(k.all[oldest].body)
-		delete(k.all, oldest)
+	k.size -= len(k.all[uri].body)
+	delete(k.all, uri)
+	if k.size+len(b.body) <= limit {
+		k.all[uri] = b
+		k.size += len(b.body)
 	}
 }

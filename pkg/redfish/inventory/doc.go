@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -13,6 +14,8 @@ import (
 // Doc is an inventory as it is written down and sent: a contract with programs,
 // and the same for every kind of part, so that a reader needs no table of kinds.
 type Doc struct {
+	At        time.Time   `json:"at,omitzero"`     // when it was read, if somebody noted it
+	Stale     string      `json:"stale,omitempty"` // why it could not be read again since
 	Digest    string      `json:"digest"`
 	Resources int         `json:"resources"`     // that were read
 	Cut       string      `json:"cut,omitempty"` // why it is not whole

@@ -657,6 +657,7 @@ type Snapshot struct {
 	Results       []*RunResults          `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
+	Hardware      []*HardwareNews        `protobuf:"bytes,30,rep,name=hardware,proto3" json:"hardware,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -761,6 +762,13 @@ func (x *Snapshot) GetNextEvent() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetHardware() []*HardwareNews {
+	if x != nil {
+		return x.Hardware
+	}
+	return nil
+}
+
 type RunResults struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -860,7 +868,7 @@ const file_state_proto_rawDesc = "" +
 	"\x05build\x18\x05 \x01(\tR\x05build\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
 	"spoolEpoch\x12\x19\n" +
-	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\xf8\x02\n" +
+	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\xac\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -873,7 +881,8 @@ const file_state_proto_rawDesc = "" +
 	"\afirings\x18\t \x03(\v2\x10.chiba.v1.FiringR\afirings\x12\x1d\n" +
 	"\n" +
 	"next_event\x18\n" +
-	" \x01(\x04R\tnextEvent\"J\n" +
+	" \x01(\x04R\tnextEvent\x122\n" +
+	"\bhardware\x18\x1e \x03(\v2\x16.chiba.v1.HardwareNewsR\bhardware\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
@@ -909,7 +918,8 @@ var file_state_proto_goTypes = []any{
 	(*Record)(nil),        // 13: chiba.v1.Record
 	(*Node)(nil),          // 14: chiba.v1.Node
 	(*Firing)(nil),        // 15: chiba.v1.Firing
-	(*Result)(nil),        // 16: chiba.v1.Result
+	(*HardwareNews)(nil),  // 16: chiba.v1.HardwareNews
+	(*Result)(nil),        // 17: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	1,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -931,12 +941,13 @@ var file_state_proto_depIdxs = []int32{
 	14, // 16: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
 	10, // 17: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
 	15, // 18: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	16, // 19: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	16, // 19: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	17, // 20: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
