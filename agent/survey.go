@@ -112,8 +112,7 @@ func (a *Agent) keepInventory(n *node, now *inventory.Inventory, at time.Time) e
 	before, err := a.kept(name)
 	switch {
 	case err == nil:
-		old, err := before.Inventory()
-		if err == nil {
+		if old, unread := before.Inventory(); unread == nil {
 			news, base = inventory.News(inventory.Diff(old, now)), inventory.Keep(old, now)
 		}
 	case !fault.Is(err, fault.NotFound):

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,7 +73,7 @@ func TestHardwareNews(t *testing.T) {
 		l.set(func() { l.tree = server("1.1", "b", "c") })
 		pass(time.Hour)
 		expect(t, []string{
-			"n1 hardware, removed /redfish/v1/Drives/a S-a, added /redfish/v1/Drives/c S-c, changed /redfish/v1/Managers/bmc#Firmware 1.0 1.1",
+			"n1 hardware, removed /redfish/v1/Drives/a S-a, added /redfish/v1/Drives/c S-c, changed /redfish/v1/Managers/bmc#firmware 1.0 1.1",
 		}, w.hardware())
 		n := w.agent.byName["n1"].seen()
 		if n.Firmware != "1.1" || n.BIOS != "B7" {
@@ -203,7 +204,7 @@ func TestADamagedInventoryIsReplaced(t *testing.T) {
 func TestAnExchangedServerIsBounded(t *testing.T) {
 	var changes []inventory.Change
 	for i := range fleet.MaxHardwareChanges + 5 {
-		changes = append(changes, inventory.Change{What: inventory.Added, Path: fmt.Sprint(i)})
+		changes = append(changes, inventory.Change{What: inventory.Added, Path: strconv.Itoa(i)})
 	}
 	if n := hardwareNews("n1", time.Time{}, changes); len(n.Changes) != fleet.MaxHardwareChanges || n.More != 5 {
 		t.Errorf("%d listed and %d more", len(n.Changes), n.More)

@@ -3,6 +3,8 @@ package bmc
 import (
 	"context"
 
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
 )
@@ -23,7 +25,14 @@ func (l *Lane) Inventory(ctx context.Context) (*inventory.Inventory, error) {
 	if err != nil {
 		return nil, l.named(err)
 	}
-	return inventory.Of(tree), nil
+	inv := inventory.Of(tree)
+	if inv.Resources == 0 {
+		return nil, l.named(fault.New(fault.Unavailable, "read inventory", tree.Resources[0].Err))
+	}
+	if state, why := l.State(); state != fleet.Ready && inv.Cut == "" {
+		inv.Cut = why // else what could not be read would pass for what is not there
+	}
+	return inv, nil
 }
 
 // cached reads through the lane's cache, at the lane's pace.

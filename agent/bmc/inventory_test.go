@@ -59,3 +59,17 @@ func TestInventoryIsWhatThereIsInTime(t *testing.T) {
 		t.Errorf("%+v, %v", cut, err)
 	}
 }
+
+// TestASilentBMCHasNoInventory: nothing at all is an error, not an empty server.
+func TestASilentBMCHasNoInventory(t *testing.T) {
+	b, _, l := start(t, quick())
+	if _, err := l.Inventory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Fault(bmcsim.Fault{Kind: bmcsim.Drop}); err != nil {
+		t.Fatal(err)
+	}
+	if inv, err := l.Inventory(t.Context()); err == nil {
+		t.Errorf("no error, but %+v", inv)
+	}
+}

@@ -87,7 +87,7 @@ func (inv *Inventory) entries() []entry {
 			e := entry{kind: k.name, part: partOf(p)}
 			for field, fact := range fields(p) {
 				if field.Tag.Get("live") == "" {
-					e.facts = append(e.facts, namedFact{field.Name, *fact})
+					e.facts = append(e.facts, namedFact{snake(field.Name), *fact})
 				}
 			}
 			all = append(all, e)
@@ -123,7 +123,7 @@ func exact(v fleet.Value) string {
 }
 
 // titleFacts are what names a part, the best first.
-func titleFacts() []string { return []string{"Serial", "MAC", "User", "Version", "Model", "Name"} }
+func titleFacts() []string { return []string{"serial", "mac", "user", "version", "model", "name"} }
 
 // title is what names a part best.
 func (e entry) title() fleet.Value {

@@ -98,9 +98,10 @@ func TestNews(t *testing.T) {
 		{"a slot is filled", map[string]string{dimms + "/B1": empty}, map[string]string{dimms + "/B1": full}, []string{"added memory " + dimms + "/B1 NEW"}},
 		{"a slot is emptied", map[string]string{dimms + "/B1": full}, map[string]string{dimms + "/B1": empty}, []string{"removed memory " + dimms + "/B1 NEW"}},
 		{
-			"a module is another one", map[string]string{dimms + "/B1": full},
+			"a module is another one",
+			map[string]string{dimms + "/B1": full},
 			map[string]string{dimms + "/B1": strings.Replace(full, "NEW", "NEWER", 1)},
-			[]string{"changed memory " + dimms + "/B1#Serial NEW -> NEWER"},
+			[]string{"changed memory " + dimms + "/B1#serial NEW -> NEWER"},
 		},
 		{"it can't be read", map[string]string{dimms + "/B1": full}, map[string]string{dimms: ""}, nil},
 		{"it can be read again", map[string]string{dimms: ""}, map[string]string{dimms + "/B1": full}, nil},
@@ -131,7 +132,7 @@ func TestKeepSpansABlindDay(t *testing.T) {
 		}
 		other := inventory.Of(crawl(t, altered{before, map[string]string{dimms + "/A1": `{"@odata.type":"#Memory.v1_7_0.Memory","Name":"A1","SerialNumber":"OTHER"}`}}))
 		got := news(inventory.Diff(base, other))
-		if want := "changed memory " + dimms + "/A1#Serial MEM-A1 -> OTHER"; len(got) == 0 || !strings.Contains(strings.Join(got, "\n"), want) {
+		if want := "changed memory " + dimms + "/A1#serial MEM-A1 -> OTHER"; len(got) == 0 || !strings.Contains(strings.Join(got, "\n"), want) {
 			t.Errorf("%s came back as another: %v", gap, got)
 		}
 	}

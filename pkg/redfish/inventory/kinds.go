@@ -45,6 +45,16 @@ func kinds() []kind {
 	}
 }
 
+// Kinds are the names of all kinds of parts, in the order in which people read
+// them.
+func Kinds() []string {
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
 // kindOf is the list that at finds. P is what T embeds.
 func kindOf[T any, P interface {
 	*T

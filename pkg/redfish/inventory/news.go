@@ -13,7 +13,7 @@ import (
 func News(changes []Change) []Change {
 	filled := map[string]What{}
 	for _, c := range changes {
-		if is, told := c.After.Bool(); c.What == Changed && told && c.fact() == "Present" {
+		if is, told := c.After.Bool(); c.What == Changed && told && c.fact() == "present" {
 			filled[c.uri()] = Removed
 			if is {
 				filled[c.uri()] = Added
@@ -24,7 +24,7 @@ func News(changes []Change) []Change {
 	for _, c := range changes {
 		what, slot := filled[c.uri()]
 		switch {
-		case slot && c.fact() == "Present":
+		case slot && c.fact() == "present":
 			before, after := titles(changes, c.uri())
 			news = append(news, Change{What: what, Kind: c.Kind, Path: c.uri(), Before: before, After: after})
 		case slot, c.What == Lost, c.What == Found:
