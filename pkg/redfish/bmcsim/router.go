@@ -75,7 +75,7 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
 	b.counter.begin()
 	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
-	body, fits, err := readBody(w, r)
+	body, fits, err := b.readBody(w, r)
 	if err != nil {
 		cut(r)
 	}
@@ -100,7 +100,12 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	rep := unauthorized(r.Header, false)
 	rep.set(plain, "yes")
-	if fits {
+	switch {
+	case !strings.HasPrefix(r.URL.Path, "/"): // "GET http:[ HTTP/1.1"
+		rep = reply{status: http.StatusBadRequest}
+	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"): // there is no console and no screen
+		rep = reply{status: http.StatusNotFound}
+	case fits:
 		rep = b.answer(newRequest(r, body))
 	}
 	wait(r.Context(), rep.after)
@@ -141,12 +146,8 @@ func (b *BMC) leave() {
 	}
 }
 
-// readTime is how long bmcweb waits for the rest of a request before it cuts
-// the connection.
-const readTime = 15 * time.Second
-
 // readBody reads as much as a stranger or a user may send. More does not fit.
-func readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, err error) {
+func (b *BMC) readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, err error) {
 	limit := int64(maxBodyNoLogin)
 	if hasCredentials(r.Header) || peerOf(r).name() != "" {
 		limit = maxBody
@@ -156,7 +157,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, e
 	}
 	if r.ContentLength != 0 {
 		deadline := http.NewResponseController(w)
-		_ = deadline.SetReadDeadline(time.Now().Add(readTime)) // a recorder in a test has none
+		_ = deadline.SetReadDeadline(time.Now().Add(b.cfg.Patience)) // a recorder in a test has none
 		defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
 	}
 	body, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
