@@ -143,7 +143,7 @@ func (r *reply) write(w http.ResponseWriter, method string) int {
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(r.status)
 	if method != http.MethodHead {
-		_, _ = w.Write(text) //nolint:gosec // JSON, and a browser is told not to sniff
+		_, _ = w.Write(text)
 	}
 	return r.status
 }
