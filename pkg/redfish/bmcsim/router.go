@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/params"
 )
 
 // request is an HTTP request on its way through the BMC.
@@ -15,7 +17,7 @@ type request struct {
 	ctx    context.Context
 	method string
 	path   string // without a final slash
-	query  query
+	query  params.Query
 	header http.Header
 	body   []byte
 	origin string // the client's address
@@ -252,9 +254,9 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if r := b.precondition(q, rt); r != nil {
 		return *r
 	}
-	parsed, bad := parseQuery(q.args["query"], b.cfg.Expand)
-	if bad != nil {
-		return *bad
+	parsed, refused := params.Parse(q.args["query"], b.cfg.Expand)
+	if refused != nil {
+		return failure(refused.Status, message("QueryParameterValueFormatError", quoted(refused.Value), refused.Key))
 	}
 	q.query = parsed
 	if r := q.ownerMissing(); r != nil {
@@ -278,7 +280,7 @@ func (b *BMC) precondition(q *request, rt *route) *reply {
 	}
 	if get, found := rt.do[http.MethodGet]; found && q.method != http.MethodGet {
 		probe := *q
-		probe.query = query{top: -1}
+		probe.query = params.All()
 		if r := get.run(b, &probe); r.etag() == want {
 			return nil
 		}
@@ -304,17 +306,17 @@ func (q *request) ownerMissing() *reply {
 func (b *BMC) finish(q *request, rt *route, r reply) reply {
 	o, isObj := r.body.(obj)
 	if q.method == http.MethodGet && r.status == http.StatusOK && isObj {
-		if q.query.only {
+		if q.query.Only {
 			return b.onlyMember(q, rt, o)
 		}
-		q.query.page(o)
-		if q.query.expand {
+		q.query.Page(o)
+		if q.query.Expand {
 			b.expand(q, o)
 		}
 		if b.cfg.DBusLog && o["@odata.id"] == eventsURI {
 			delete(o, "Members@odata.nextLink") // this log does not page
 		}
-		r.body = q.query.selected(o)
+		r.body = q.query.Selected(o)
 	}
 	if tag := r.etag(); tag != "" {
 		r.set("ETag", tag)
@@ -333,7 +335,7 @@ func (b *BMC) onlyMember(q *request, rt *route, o obj) reply {
 		return failure(http.StatusForbidden, message("QueryNotSupportedOnResource"))
 	}
 	if len(members) != 1 {
-		q.query.only = false
+		q.query.Only = false
 		return b.finish(q, rt, ok(o))
 	}
 	member := *q
