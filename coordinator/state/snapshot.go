@@ -27,6 +27,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Nodes:     sorted(m.nodes),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
 		Hardware:  append([]*pb.HardwareNews(nil), m.news...),
+		Recent:    append([]string(nil), m.recent...),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -57,6 +58,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
 	}
+	for _, id := range s.GetRecent() {
+		n.remember(id)
+	}
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -76,6 +80,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.news, m.newsBytes = n.news, n.newsBytes
+	m.recent, m.applied = n.recent, n.applied
 	return nil
 }
 
