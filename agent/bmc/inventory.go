@@ -32,6 +32,7 @@ func (l *Lane) Inventory(ctx context.Context) (*inventory.Inventory, error) {
 	if state, why := l.State(); state != fleet.Ready && inv.Cut == "" {
 		inv.Cut = why // else what could not be read would pass for what is not there
 	}
+	inv.Hide(redfish.Hider(l.client.Secrets()...))
 	return inv, nil
 }
 

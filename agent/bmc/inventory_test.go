@@ -73,3 +73,19 @@ func TestASilentBMCHasNoInventory(t *testing.T) {
 		t.Errorf("no error, but %+v", inv)
 	}
 }
+
+// TestInventoryHoldsNoPassword, wherever the BMC repeats it.
+func TestInventoryHoldsNoPassword(t *testing.T) {
+	b, _, l := start(t, quick())
+	if err := b.Set("asset-tag", "x"+bmcsim.DefaultPassword); err != nil {
+		t.Fatal(err)
+	}
+	inv, err := l.Inventory(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := inv.JSON()
+	if err != nil || strings.Contains(string(text), bmcsim.DefaultPassword) || !strings.Contains(string(text), "x(secret)") {
+		t.Errorf("the password is in the inventory, or the tag is not: %v", err)
+	}
+}

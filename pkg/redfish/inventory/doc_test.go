@@ -141,6 +141,24 @@ func TestKeepSpansABlindDay(t *testing.T) {
 	}
 }
 
+// TestHide: a BMC that says a password where a name is due gives it to nobody.
+func TestHide(t *testing.T) {
+	const secret = "0penBmc"
+	odd := altered{record(t, "rack-server"), map[string]string{
+		"/redfish/v1/Systems/1":           `{"@odata.type":"#ComputerSystem.0penBmc.ComputerSystem","Model":"x0penBmcx","SerialNumber":["a",{"0penBmc":1}],"SKU":"n/a","` + secret + `":1,"` + secret + `":2,"Memory":{"@odata.id":"/redfish/v1/0penBmc"}}`,
+		"/redfish/v1/Systems/1/Memory/A1": `0penBmc`,
+	}}
+	inv := inventory.Of(crawl(t, odd))
+	inv.Hide(strings.NewReplacer(secret, "(secret)").Replace)
+	text, err := inv.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := string(text) + inv.Table() + inv.String(); strings.Contains(all, secret) || !strings.Contains(all, "x(secret)x") {
+		t.Errorf("it says:\n%s", all)
+	}
+}
+
 // FuzzDoc holds that what a disk or a peer gives us does no harm.
 func FuzzDoc(f *testing.F) {
 	f.Add([]byte(`{"parts":[{"kind":"drive","uri":"/d","facts":{"serial":{"value":"x"}}}]}`))
