@@ -7,6 +7,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
@@ -19,6 +20,7 @@ type lane interface {
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
 	BootAndRestart(ctx context.Context, boot, restart scl.Command, begin func(boot fleet.Result) error) ([]fleet.Result, error)
 	Dump(ctx context.Context) (*redfish.Tree, error)
+	Inventory(ctx context.Context) (*inventory.Inventory, error)
 	Events(ctx context.Context, receiver *events.Receiver, deliver func(events.Notice)) error
 	LogEvents(ctx context.Context) ([]events.Event, error)
 	SweepEvents(ctx context.Context) error

@@ -33,6 +33,9 @@ type node struct {
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
 
+	opened   chan struct{} // a token: somebody may have changed the hardware
+	surveyed chan struct{} // holds a token while an inventory is taken
+
 	mu      sync.Mutex
 	lane    lane   // nil until the BMC is found
 	address string // of the lane
@@ -44,6 +47,7 @@ func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
 	return &node{
 		entry: e,
 		poked: make(chan struct{}, 1), turned: make(chan struct{}, 1),
+		opened: make(chan struct{}, 1), surveyed: make(chan struct{}, 1),
 		summary: fleet.Node{
 			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
 			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
@@ -163,13 +167,29 @@ func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, 
 	}
 	n.mu.Lock()
 	if n.lane == l {
+		before := n.summary
 		n.summary = n.merge(s, err)
+		n.suspect(before)
 	}
 	now := n.summary
 	n.mu.Unlock()
 	a.contacted(n)
 	a.report(now)
 	return now
+}
+
+// suspect asks for a survey if the server may have been opened since it was seen
+// as before: it was switched on, or it is another one.
+func (n *node) suspect(before fleet.Node) {
+	on := before.Power != "" && before.Power != "on" && n.summary.Power == "on"
+	other := before.BMC != "" && before.BMC != n.summary.BMC
+	if !on && !other {
+		return
+	}
+	select {
+	case n.opened <- struct{}{}:
+	default:
+	}
 }
 
 // merge is s with what the BMC does not know. A BMC that did not answer keeps the
@@ -185,6 +205,7 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 	}
 	s.Name, s.Rack, s.Site, s.Labels = old.Name, old.Rack, old.Site, old.Labels
 	s.Address, s.Found = old.Address, old.Found
+	s.Firmware, s.BIOS = old.Firmware, old.BIOS
 	if s.Serial == "" {
 		s.Serial = n.entry.Serial
 	}
@@ -251,6 +272,7 @@ func (a *Agent) forgetNodes() error {
 		}
 		for _, name := range gone {
 			tx.Delete(spool.Nodes, name)
+			tx.Delete(spool.Inventories, name)
 			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Gone{Gone: &pb.NodeGone{Node: name, Reason: "it is no longer in the catalogue of the rack"}}})
 		}
 		return nil

@@ -23,6 +23,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -80,6 +81,8 @@ type fakeLane struct {
 
 	stats   bmc.Stats
 	sensors []bmc.Sensor
+	tree    []redfish.Resource // for the inventory
+	surveys int
 
 	deliver   func(events.Notice) // of the last listener
 	listeners int
@@ -205,6 +208,16 @@ func (l *fakeLane) SweepEvents(context.Context) error {
 }
 
 func (l *fakeLane) Dump(context.Context) (*redfish.Tree, error) { return &redfish.Tree{}, nil }
+
+func (l *fakeLane) Inventory(context.Context) (*inventory.Inventory, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.surveys++
+	if l.state != fleet.Ready {
+		return nil, fault.New(fault.Unavailable, "survey", "it does not answer")
+	}
+	return inventory.Of(&redfish.Tree{Resources: l.tree}), nil
+}
 
 func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	l.mu.Lock()
@@ -402,6 +415,16 @@ func tell(r *pb.Record) string {
 		return strings.Join(parts, ", ")
 	case *pb.Record_Node:
 		return strings.TrimSpace(fmt.Sprintf("%s is %s, power %s %s", body.Node.GetName(), body.Node.GetState(), body.Node.GetPower(), body.Node.GetReason()))
+	case *pb.Record_Hardware:
+		h := wire.FromHardwareNews(body.Hardware)
+		parts := []string{string(h.Node) + " hardware"}
+		for _, c := range h.Changes {
+			parts = append(parts, strings.Join(strings.Fields(strings.Join([]string{c.What, c.Path, c.Before, c.After}, " ")), " "))
+		}
+		if h.More > 0 {
+			parts = append(parts, fmt.Sprint("more: ", h.More))
+		}
+		return strings.Join(parts, ", ")
 	case *pb.Record_Gone:
 		return body.Gone.GetNode() + " is gone"
 	}

@@ -107,7 +107,8 @@ type Lane struct {
 	date    time.Time // that the BMC last told, by its own clock
 	budget  *budget
 	stats   Stats
-	refusal error // the last failure to log in or to trust, nil once it works
+	cache   *redfish.Cache // for the inventory
+	refusal error          // the last failure to log in or to trust, nil once it works
 }
 
 // New makes a lane and touches no network.
@@ -128,7 +129,7 @@ func New(cfg Config) (*Lane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", cfg.Node, err)
 	}
-	l.client = client
+	l.client, l.cache = client, redfish.NewCache(client, inventoryCache)
 	return l, nil
 }
 

@@ -190,19 +190,21 @@ func New(cfg Config) (*Client, error) {
 // share the one connection.
 func (c *Client) HTTP2() bool { return c.h2.Load() }
 
-// Fetch reads the resource at uri and checks that it is JSON within limits.
-// It is asked for once more when the connection drops, and up to three times
-// more within its deadline when the BMC asks to wait.
+// Fetch reads the resource at uri, repairs it (see Repair) and checks that it is
+// JSON within limits. With an error of kind Garbage it returns what the BMC sent
+// all the same. It is asked for once more when the connection drops, and up to
+// three times more within its deadline when the BMC asks to wait.
 func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	reply, err := c.call(ctx, request{method: http.MethodGet, uri: uri})
 	if err != nil {
 		return nil, err
 	}
-	if err := checkJSON(reply.Body, c.cfg.Limits.Depth); err != nil {
-		return nil, fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	body, _ := Repair(reply.Body)
+	if err := checkJSON(body, c.cfg.Limits.Depth); err != nil {
+		return body, fault.Wrap(kindOfJSON(err), "read "+uri, err)
 	}
 	c.keepTag(uri, reply)
-	return reply.Body, nil
+	return body, nil
 }
 
 // Walk reads the resource at uri as Fetch does and has it walked once, in place of
