@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -43,12 +44,15 @@ type Agent struct {
 	vault *vault
 	link  uplink
 
+	proven struct{ leaf, proof []byte } // of the sealing key, by which certificate
+
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
 
-	desiring sync.Mutex // serialises changes of the desired state
-	standing standing
-	runs     runs
+	desiring  sync.Mutex // serialises changes of the desired state
+	authority authority
+	standing  standing
+	runs      runs
 
 	inputs  chan core.Input // to the rules
 	links   chan core.Link  // the latest news of the link
@@ -97,7 +101,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.Join(err, disk.Close())
 	}
 	a.link, err = link.New(link.Config{
-		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
+		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.clientTLS, Log: a.log,
 		PingEvery: cfg.Heartbeat,
 	}, a, disk)
@@ -121,7 +125,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.runs.init()
 	a.open = a.openLane
-	a.vault = &vault{spool: disk, key: key, entry: func(name fleet.NodeName) (Entry, bool) {
+	a.vault = &vault{spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
 		n := a.byName[name]
 		if n == nil {
 			return Entry{}, false
@@ -136,6 +140,9 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		a.byName[e.Name] = n
 	}
 	a.first.await(a.nodes)
+	if err := a.authority.open(&cfg, disk); err != nil {
+		return nil, err
+	}
 	return a, a.restore()
 }
 
@@ -148,6 +155,28 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
+}
+
+// sealKey is the key that secrets for the agent are sealed to, with the proof that
+// it is ours, by the certificate of today. The link alone calls it.
+func (a *Agent) sealKey() (public, proof []byte, err error) {
+	creds, err := a.cfg.credentials()
+	if err != nil {
+		return nil, nil, err
+	}
+	leaf := creds.Certificate.Certificate[0]
+	if !bytes.Equal(a.proven.leaf, leaf) { // each proof differs, and a new one is a change for the coordinators
+		if proof, err = a.key.Prove(string(a.cfg.Rack), creds.Certificate); err != nil {
+			return nil, nil, err
+		}
+		a.proven.leaf, a.proven.proof = leaf, proof
+	}
+	return a.key.Public(), a.proven.proof, nil
+}
+
+// openSecret opens what was sealed to this rack for one use.
+func (a *Agent) openSecret(sealed, use string) (fleet.Secret, error) {
+	return a.key.Open(sealed, string(a.cfg.Rack), use)
 }
 
 func (a *Agent) clientTLS() (*tls.Config, error) {

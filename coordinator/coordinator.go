@@ -28,6 +28,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
 const (
@@ -45,8 +46,13 @@ type Config struct {
 	MeshAddr    string // host:port (UDP) for agents; port 0 takes a free one
 	APIAddr     string // host:port (TCP) for people and programs; likewise
 	Credentials trust.Credentials
-	Build       string
-	Log         *slog.Logger
+	// Root is who signs the policy of authors; without one no script is taken.
+	Root sign.Keys
+	// Policy is a signed policy, which is put into force if it is newer than the
+	// one that is.
+	Policy []byte
+	Build  string
+	Log    *slog.Logger
 }
 
 // Coordinator is one coordinator. All methods are safe for concurrent use.
@@ -72,7 +78,7 @@ func New(c Config) (*Coordinator, error) {
 	co.close = sync.OnceValue(co.shut)
 	co.hub = hub.New(hub.Config{Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log})
 	co.api = api.New(api.Config{
-		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed,
+		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed, Root: c.Root,
 		Raft: co.status, Log: c.Log,
 	})
 	if err := co.open(); err != nil {
@@ -98,6 +104,22 @@ func (c *Config) check() error {
 			WithHint("give it a certificate of that role and name")
 	}
 	return nil
+}
+
+// LoadAuthors reads Root and Policy from the files in dir, if they are there.
+func (c *Config) LoadAuthors(dir string) (err error) {
+	path := filepath.Join(dir, sign.RootFile)
+	if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if c.Root, err = sign.LoadRoot(path); err != nil {
+		return err
+	}
+	c.Policy, err = os.ReadFile(filepath.Join(dir, sign.PolicyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fault.Wrap(fault.BadInput, "read the policy of authors", err)
 }
 
 func (c *Coordinator) open() error {
@@ -189,11 +211,32 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
 		group.Go(func() error { return c.api.Run(ctx, c.web, c.conf.Credentials.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
+		c.introduce(ctx)
 		close(c.ready)
 		c.conf.Log.Info("coordinator ready", "mesh", c.MeshAddr(), "api", c.APIAddr())
 		return nil
 	})
 	return errors.Join(group.Wait(), c.Close())
+}
+
+// introduce proposes the policy that we were given, if it is newer than the one in
+// force.
+func (c *Coordinator) introduce(ctx context.Context) {
+	if len(c.conf.Policy) == 0 {
+		return
+	}
+	policy, err := c.conf.Root.Policy(c.conf.Policy)
+	if err == nil {
+		if _, have := c.mach.Policy(); policy.Version <= have {
+			return
+		}
+		var o state.Outcome
+		o, err = c.node.Propose(ctx, &pb.Command{Body: &pb.Command_PutPolicy{PutPolicy: &pb.PutPolicy{Version: policy.Version, Envelope: c.conf.Policy}}})
+		err = errors.Join(err, o.Err)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.conf.Log.Error("the policy of authors could not be set", obs.Err, err)
+	}
 }
 
 // expire ends the runs whose racks have not answered by the deadline.

@@ -29,14 +29,15 @@ const (
 	Sessions Table = "sessions" // the BMC session that is ours: pin -> URI
 	Secrets  Table = "secrets"  // logins, sealed to the agent's own key: pin -> JSON
 	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
-	Notes    Table = "notes"    // single facts: revision, when the link was cut
+	Notes    Table = "notes"    // single facts: revision, policy of authors, when the link was cut
+	Floors   Table = "floors"   // the newest order obeyed: script or run, name -> version, hash
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Notes, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Notes, Floors, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

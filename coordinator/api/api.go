@@ -22,6 +22,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
 const (
@@ -58,6 +59,7 @@ type Config struct {
 	Commands Commands
 	Agents   Agents
 	Feed     *feed.Feed
+	Root     sign.Keys // who signs the policy of authors
 	// Patience is how long one message to a slow reader may take; default 30 s.
 	Patience time.Duration
 	// Raft tells the state of the log, for the Status call.

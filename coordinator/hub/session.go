@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/seal"
@@ -135,6 +138,10 @@ func (s *session) check(hello *pb.Hello) error {
 		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the name of a site", hello.GetSite())).
 			WithHint("use 1 to 63 letters, digits, '-', '_' or '.'")
 	}
+	const mostProof = 64 << 10
+	if len(hello.GetSealProof()) > mostProof {
+		return fault.New(fault.TooLarge, op, "the proof of its sealing key is too large")
+	}
 	s.rack, s.site, s.build = hello.GetRack(), hello.GetSite(), hello.GetBuild()
 	return checkKey(hello.GetSealKey())
 }
@@ -145,7 +152,7 @@ func checkKey(key []byte) error {
 	if len(key) == 0 {
 		return nil
 	}
-	_, err := seal.Seal([]seal.PublicKey{key}, fleet.NewSecret("probe"))
+	_, err := seal.Seal([]seal.Recipient{{Key: key}}, "probe", fleet.NewSecret("probe"))
 	return fault.Wrap(fault.BadInput, "greet agent: check its sealing key", err)
 }
 
@@ -153,7 +160,7 @@ func checkKey(key []byte) error {
 // is wanted of its spool.
 func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, err error) {
 	said := &pb.AgentInfo{
-		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), Build: s.build,
+		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), SealProof: hello.GetSealProof(), Build: s.build,
 		SpoolEpoch: hello.GetSpoolEpoch(), NextSeq: hello.GetFirstUnacked(),
 	}
 	known, ok := s.hub.conf.Machine.Agent(s.agent)
@@ -180,7 +187,7 @@ func (s *session) epoch() uint64 {
 // same reports whether there is nothing new in what the agent says.
 func same(known, said *pb.AgentInfo) bool {
 	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
-		string(known.GetSealKey()) == string(said.GetSealKey()) &&
+		string(known.GetSealKey()) == string(said.GetSealKey()) && string(known.GetSealProof()) == string(said.GetSealProof()) &&
 		known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
 }
 
@@ -264,7 +271,7 @@ func (s *session) listen(context.Context) error {
 		case *pb.FromAgent_Ping:
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
 		case *pb.FromAgent_Pull:
-			err = s.desired(b.Pull.GetHave())
+			err = s.desired(b.Pull)
 		case *pb.FromAgent_Progress:
 			s.hub.progressed(s.rack, b.Progress)
 		case *pb.FromAgent_Hello:
@@ -279,23 +286,29 @@ func (s *session) listen(context.Context) error {
 
 // desired sends the desired state of the rack. What does not fit into one
 // message goes without its source: the agent still lacks it and pulls again.
-func (s *session) desired(have map[string]string) error {
+func (s *session) desired(pull *pb.Pull) error {
+	have := pull.GetHave()
 	d := s.hub.conf.Machine.Desired(s.rack)
-	room := maxSources
+	if _, version := s.hub.conf.Machine.Policy(); version == pull.GetPolicyVersion() {
+		d.Policy = nil
+	}
+	// Only who has a script needs to know that it is over.
+	d.Ended = slices.DeleteFunc(d.GetEnded(), func(e *pb.Ended) bool { return have[e.GetName()] == "" })
+	room := maxSources - size(d.GetEnded()) - size(d.GetCanceled())
 	for i, r := range d.GetRuns() {
-		if room -= len(r.GetSource()); room < 0 {
+		if room -= len(r.GetSource()) + len(r.GetEnvelope()); room < 0 {
 			d.Runs = d.GetRuns()[:i] // the later ones when these are done
 			break
 		}
 	}
 	for i, sc := range d.GetScripts() {
-		if have[sc.GetName()] != sc.GetDigest() {
-			if room -= len(sc.GetSource()); room >= 0 {
+		if have[sc.GetName()] != wire.Mark(sc) {
+			if room -= len(sc.GetSource()) + len(sc.GetEnvelope()); room >= 0 {
 				continue
 			}
 		}
 		d.Scripts[i] = &pb.Script{
-			Name: sc.GetName(), File: sc.GetFile(), Digest: sc.GetDigest(), Revision: sc.GetRevision(),
+			Name: sc.GetName(), File: sc.GetFile(), Digest: sc.GetDigest(), Revision: sc.GetRevision(), Version: sc.GetVersion(),
 			AppliedUnixMs: sc.GetAppliedUnixMs(), AppliedBy: sc.GetAppliedBy(),
 		}
 	}
@@ -304,6 +317,13 @@ func (s *session) desired(have map[string]string) error {
 	}
 	s.revision.Store(d.GetRevision())
 	return nil
+}
+
+func size[M proto.Message](list []M) (n int) {
+	for _, m := range list {
+		n += proto.Size(m)
+	}
+	return n
 }
 
 // hint wakes the agent, soon; hints that come together are one.

@@ -29,6 +29,7 @@ const Version = 1
 const (
 	MaxSource       = 4 << 20   // bytes of a script
 	MaxScripts      = 10_000    // standing
+	MaxEndedScripts = 10_000    // whose end is told to agents; that of the oldest order is let go first
 	MaxSourceBytes  = 512 << 20 // of all standing scripts
 	MaxOpenRuns     = 1_000     // not ended
 	MaxEndedRuns    = 1_000     // the oldest goes first
@@ -38,6 +39,7 @@ const (
 	MaxFirings      = 10_000    // the oldest goes first
 	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first
 	MaxNodesPerRack = 4_096
+	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
 	maxNode         = 16 << 10 // bytes of a node's summary
 	maxFiring       = 64 << 10 // bytes of a firing; a bigger one loses what it read and did
@@ -56,8 +58,10 @@ type Machine struct {
 
 	agents  map[string]*pb.AgentInfo
 	scripts map[string]*pb.Script
+	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
 	nodes   map[string]*pb.Node
 	perRack map[string]int // nodes
+	policy  *pb.PutPolicy  // of authors; nil: none was set
 
 	runs     []*run // by number
 	runBytes int    // of all sources and results
@@ -73,13 +77,16 @@ type run struct {
 	bytes   int // of its source and its results
 }
 
-func newRun(msg *pb.Run) *run { return &run{msg: msg, bytes: len(msg.GetSource())} }
+func newRun(msg *pb.Run) *run {
+	return &run{msg: msg, bytes: len(msg.GetSource()) + len(msg.GetEnvelope())}
+}
 
 // New is the empty state.
 func New() *Machine {
 	return &Machine{
 		agents:  map[string]*pb.AgentInfo{},
 		scripts: map[string]*pb.Script{},
+		over:    map[string]*pb.Ended{},
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
 		nextRun: 1,
@@ -166,9 +173,11 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 	case *pb.Command_ApplyScript:
 		return m.applyScript(at, b.ApplyScript.GetScript(), b.ApplyScript.GetRun())
 	case *pb.Command_RemoveScript:
-		return m.removeScript(b.RemoveScript.GetName())
+		return m.removeScript(b.RemoveScript)
 	case *pb.Command_CancelRun:
 		return m.cancelRun(at, b.CancelRun)
+	case *pb.Command_PutPolicy:
+		return m.putPolicy(b.PutPolicy)
 	case *pb.Command_RecordResults:
 		return m.record(at, b.RecordResults)
 	case *pb.Command_PutAgent:

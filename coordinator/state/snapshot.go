@@ -24,6 +24,8 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		NextEvent: m.events,
 		Agents:    sorted(m.agents),
 		Scripts:   sorted(m.scripts),
+		Ended:     sorted(m.over),
+		Policy:    m.policy,
 		Nodes:     sorted(m.nodes),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
 	}
@@ -52,6 +54,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
 	}
+	for _, e := range s.GetEnded() {
+		n.over[e.GetName()] = e
+	}
 	for _, node := range s.GetNodes() {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
@@ -68,6 +73,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.over, m.policy = n.over, s.GetPolicy()
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	return nil

@@ -24,7 +24,9 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/sim"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/author"
 	"github.com/chiba-mesh/chiba/trust/ca"
+	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
 // perAgent is a rack: sim.Racks puts as many into one.
@@ -135,6 +137,7 @@ func (s *Scale) measure(ctx context.Context, o Options, f *crowd, ended chan err
 type crowd struct {
 	rack        *rack
 	coordinator *coordinator.Coordinator
+	scriptRoot  string // the file of who signs the policy of authors
 	agents      []*agent.Agent
 	client      *client.Client
 }
@@ -162,19 +165,25 @@ func newCrowd(ctx context.Context, rack *rack, dir string) (*crowd, error) {
 		return nil, err
 	}
 	f := &crowd{rack: rack}
-	f.coordinator, err = coordinator.New(coordinator.Config{
-		Dir: home, MeshAddr: "127.0.0.1:0", APIAddr: "127.0.0.1:0", Credentials: own, Log: quiet,
-	})
+	person, err := creds("operator", trust.Operator)
+	if err == nil {
+		err = author.Solo(filepath.Join(dir, "authors"), person, "operator", home)
+	}
 	if err != nil {
 		return nil, err
 	}
-	person, err := creds("operator", trust.Operator)
-	if err == nil {
-		f.client, err = client.Open(client.Context{
-			Address: "https://" + f.coordinator.APIAddr(), CA: filepath.Join(person, trust.CAFile),
-			Cert: filepath.Join(person, trust.CertFile), Key: filepath.Join(person, trust.KeyFile),
-		})
+	conf := coordinator.Config{Dir: home, MeshAddr: "127.0.0.1:0", APIAddr: "127.0.0.1:0", Credentials: own, Log: quiet}
+	if err = conf.LoadAuthors(home); err != nil {
+		return nil, err
 	}
+	if f.coordinator, err = coordinator.New(conf); err != nil {
+		return nil, err
+	}
+	f.scriptRoot = filepath.Join(home, sign.RootFile)
+	f.client, err = openClient(client.Context{
+		Address: "https://" + f.coordinator.APIAddr(), CA: filepath.Join(person, trust.CAFile),
+		Cert: filepath.Join(person, trust.CertFile), Key: filepath.Join(person, trust.KeyFile),
+	})
 	for i := 0; err == nil && i < len(nodes); i += perAgent {
 		var home string
 		name := fmt.Sprintf("agent-%03d", i/perAgent+1)
@@ -188,11 +197,19 @@ func newCrowd(ctx context.Context, rack *rack, dir string) (*crowd, error) {
 	return f, nil
 }
 
+func openClient(c client.Context) (*client.Client, error) {
+	who, err := author.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(c, who)
+}
+
 // add makes the agent of one rack.
 func (f *crowd) add(name, home string, nodes []sim.Node, log *slog.Logger) error {
 	c := agent.Config{
 		Name: fleet.AgentName(name), Rack: fleet.RackName("rack-" + name), Site: "bench", State: home,
-		Coordinators: []string{f.coordinator.MeshAddr()}, NoMDNS: true,
+		Coordinators: []string{f.coordinator.MeshAddr()}, NoMDNS: true, ScriptRoot: f.scriptRoot,
 		Login: agent.Login{Factory: agent.FactoryOpenBMC}, Log: log,
 	}
 	for _, n := range nodes {

@@ -205,9 +205,11 @@ func (f *running) startCoordinator(context.Context) (func(context.Context) error
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := f.listen(coordinator.Config{
-		Name: coordinatorName, Dir: f.coordinator(), Credentials: creds, Log: f.opts.Log,
-	})
+	config := coordinator.Config{Name: coordinatorName, Dir: f.coordinator(), Credentials: creds, Log: f.opts.Log}
+	if err = config.LoadAuthors(f.coordinator()); err != nil {
+		return nil, nil, err
+	}
+	c, err := f.listen(config)
 	if err != nil {
 		return nil, nil, err
 	}

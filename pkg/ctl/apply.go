@@ -89,6 +89,9 @@ func apply(cmd *cobra.Command, c *client.Client, scripts []script, f applyFlags)
 	if err != nil {
 		return err
 	}
+	for i := range scripts {
+		scripts[i].name = f.name
+	}
 	plans, err := makePlans(cmd, c, scripts, f.allowEmpty)
 	if err != nil {
 		return err

@@ -24,18 +24,376 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type PrepareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the script; default: the file's base name without .scl
+	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	Source        []byte                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // without its secrets; absent: only the version is asked for
+	AllowEmpty    bool                   `protobuf:"varint,4,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareRequest) Reset() {
+	*x = PrepareRequest{}
+	mi := &file_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareRequest) ProtoMessage() {}
+
+func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
+func (*PrepareRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *PrepareRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PrepareRequest) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *PrepareRequest) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *PrepareRequest) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
+}
+
+type PrepareReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Racks         []*SealKey             `protobuf:"bytes,2,rep,name=racks,proto3" json:"racks,omitempty"`             // that it concerns
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`        // of the last order for the name
+	Diagnostics   *Diagnostics           `protobuf:"bytes,4,opt,name=diagnostics,proto3" json:"diagnostics,omitempty"` // set: the script is wrong
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareReply) Reset() {
+	*x = PrepareReply{}
+	mi := &file_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareReply) ProtoMessage() {}
+
+func (x *PrepareReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
+func (*PrepareReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PrepareReply) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PrepareReply) GetRacks() []*SealKey {
+	if x != nil {
+		return x.Racks
+	}
+	return nil
+}
+
+func (x *PrepareReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PrepareReply) GetDiagnostics() *Diagnostics {
+	if x != nil {
+		return x.Diagnostics
+	}
+	return nil
+}
+
+// SealKey is where secrets for a rack are sealed to.
+type SealKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"` // see trust/seal; empty: its agent has none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealKey) Reset() {
+	*x = SealKey{}
+	mi := &file_api_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealKey) ProtoMessage() {}
+
+func (x *SealKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealKey.ProtoReflect.Descriptor instead.
+func (*SealKey) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SealKey) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *SealKey) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type PutPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPolicyRequest) Reset() {
+	*x = PutPolicyRequest{}
+	mi := &file_api_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPolicyRequest) ProtoMessage() {}
+
+func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
+func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PutPolicyRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type PutPolicyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPolicyReply) Reset() {
+	*x = PutPolicyReply{}
+	mi := &file_api_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPolicyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPolicyReply) ProtoMessage() {}
+
+func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPolicyReply.ProtoReflect.Descriptor instead.
+func (*PutPolicyReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PutPolicyReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type GetPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_api_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{5}
+}
+
+type GetPolicyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyReply) Reset() {
+	*x = GetPolicyReply{}
+	mi := &file_api_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyReply) ProtoMessage() {}
+
+func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyReply.ProtoReflect.Descriptor instead.
+func (*GetPolicyReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetPolicyReply) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
 type PlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	Source        []byte                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"` // UTF-8 SCL, at most 4 MiB
 	AllowEmpty    bool                   `protobuf:"varint,3,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"` // as in ApplyRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +405,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +418,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{0}
+	return file_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PlanRequest) GetFile() string {
@@ -84,6 +442,13 @@ func (x *PlanRequest) GetAllowEmpty() bool {
 	return false
 }
 
+func (x *PlanRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type ShowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -95,7 +460,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -107,7 +472,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -120,7 +485,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{1}
+	return file_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShowRequest) GetFile() string {
@@ -163,7 +528,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +540,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +553,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2}
+	return file_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QueryReply) GetRack() string {
@@ -310,7 +675,7 @@ type Diagnostics struct {
 
 func (x *Diagnostics) Reset() {
 	*x = Diagnostics{}
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +687,7 @@ func (x *Diagnostics) String() string {
 func (*Diagnostics) ProtoMessage() {}
 
 func (x *Diagnostics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +700,7 @@ func (x *Diagnostics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostics.ProtoReflect.Descriptor instead.
 func (*Diagnostics) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{3}
+	return file_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Diagnostics) GetText() string {
@@ -365,14 +730,15 @@ type ApplyRequest struct {
 	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
 	Source        []byte                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
 	AllowEmpty    bool                   `protobuf:"varint,4,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
-	TimeoutMs     int64                  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // of the run; default 1 h
+	TimeoutMs     int64                  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // unused: the order says it
+	Envelope      []byte                 `protobuf:"bytes,6,opt,name=envelope,proto3" json:"envelope,omitempty"`                     // the signed order (pkg/order), DSSE as JSON
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +750,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +763,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{4}
+	return file_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -435,6 +801,13 @@ func (x *ApplyRequest) GetTimeoutMs() int64 {
 	return 0
 }
 
+func (x *ApplyRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
 type ApplyReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -448,7 +821,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +833,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +846,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{5}
+	return file_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ApplyReply) GetRun() *Run {
@@ -520,7 +893,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +905,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +918,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{6}
+	return file_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -569,7 +942,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +954,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +967,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{7}
+	return file_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RunEvent) GetBody() isRunEvent_Body {
@@ -665,7 +1038,7 @@ type RackProgress struct {
 
 func (x *RackProgress) Reset() {
 	*x = RackProgress{}
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +1050,7 @@ func (x *RackProgress) String() string {
 func (*RackProgress) ProtoMessage() {}
 
 func (x *RackProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +1063,7 @@ func (x *RackProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackProgress.ProtoReflect.Descriptor instead.
 func (*RackProgress) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{8}
+	return file_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RackProgress) GetRack() string {
@@ -730,7 +1103,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +1115,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +1128,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9}
+	return file_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchRequest) GetPast() bool {
@@ -783,7 +1156,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1168,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1181,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{10}
+	return file_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Event) GetAtUnixMs() int64 {
@@ -935,7 +1308,7 @@ type AgentStatus struct {
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1320,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1333,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11}
+	return file_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AgentStatus) GetName() string {
@@ -1027,7 +1400,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1412,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1425,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{12}
+	return file_api_proto_rawDescGZIP(), []int{19}
 }
 
 type ListNodesReply struct {
@@ -1064,7 +1437,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1449,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1462,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{13}
+	return file_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -1107,7 +1480,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1492,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1505,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{14}
+	return file_api_proto_rawDescGZIP(), []int{21}
 }
 
 type ListAgentsReply struct {
@@ -1144,7 +1517,7 @@ type ListAgentsReply struct {
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1529,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1542,7 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{15}
+	return file_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
@@ -1187,7 +1560,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1572,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1585,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16}
+	return file_api_proto_rawDescGZIP(), []int{23}
 }
 
 type ListScriptsReply struct {
@@ -1224,7 +1597,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1609,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1622,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{17}
+	return file_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -1268,7 +1641,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1653,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1666,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{18}
+	return file_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -1306,13 +1679,14 @@ func (x *GetScriptRequest) GetName() string {
 type RemoveScriptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1698,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1711,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{19}
+	return file_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -1345,6 +1719,13 @@ func (x *RemoveScriptRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RemoveScriptRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
 }
 
 type RemoveScriptReply struct {
@@ -1355,7 +1736,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1748,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1761,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{20}
+	return file_api_proto_rawDescGZIP(), []int{27}
 }
 
 type ListRunsRequest struct {
@@ -1391,7 +1772,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1784,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1797,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{21}
+	return file_api_proto_rawDescGZIP(), []int{28}
 }
 
 type ListRunsReply struct {
@@ -1428,7 +1809,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1821,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1834,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{22}
+	return file_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -1472,7 +1853,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1865,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1878,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{23}
+	return file_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -1517,7 +1898,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1910,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1923,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{24}
+	return file_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -1562,13 +1943,14 @@ func (x *GetRunReply) GetResults() []*Result {
 type CancelRunRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1962,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1975,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{25}
+	return file_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -1601,6 +1983,13 @@ func (x *CancelRunRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *CancelRunRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
 }
 
 type CancelRunReply struct {
@@ -1612,7 +2001,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +2013,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +2026,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -1655,7 +2044,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +2056,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +2069,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{34}
 }
 
 type ListFiringsReply struct {
@@ -1692,7 +2081,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +2093,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +2106,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -1735,7 +2124,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +2136,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +2149,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 type StatusReply struct {
@@ -1780,7 +2169,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +2181,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +2194,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -1880,7 +2269,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2281,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2294,7 @@ func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Started.ProtoReflect.Descriptor instead.
 func (*QueryReply_Started) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2, 0}
+	return file_api_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *QueryReply_Started) GetNodes() int32 {
@@ -1928,7 +2317,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2329,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2342,7 @@ func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Ended.ProtoReflect.Descriptor instead.
 func (*QueryReply_Ended) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2, 1}
+	return file_api_proto_rawDescGZIP(), []int{9, 1}
 }
 
 func (x *QueryReply_Ended) GetNodes() int32 {
@@ -2001,7 +2390,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2402,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2415,7 @@ func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Racks.ProtoReflect.Descriptor instead.
 func (*QueryReply_Racks) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2, 2}
+	return file_api_proto_rawDescGZIP(), []int{9, 2}
 }
 
 func (x *QueryReply_Racks) GetAsked() []string {
@@ -2047,12 +2436,34 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"Z\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"q\n" +
+	"\x0ePrepareRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\fR\x06source\x12\x1f\n" +
+	"\vallow_empty\x18\x04 \x01(\bR\n" +
+	"allowEmpty\"\x9e\x01\n" +
+	"\fPrepareReply\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
+	"\x05racks\x18\x02 \x03(\v2\x11.chiba.v1.SealKeyR\x05racks\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x127\n" +
+	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\"3\n" +
+	"\aSealKey\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\".\n" +
+	"\x10PutPolicyRequest\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"*\n" +
+	"\x0ePutPolicyReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\x12\n" +
+	"\x10GetPolicyRequest\",\n" +
+	"\x0eGetPolicyReply\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"n\n" +
 	"\vPlanRequest\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12\x1f\n" +
 	"\vallow_empty\x18\x03 \x01(\bR\n" +
-	"allowEmpty\"Z\n" +
+	"allowEmpty\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"Z\n" +
 	"\vShowRequest\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12\x1f\n" +
@@ -2082,7 +2493,7 @@ const file_api_proto_rawDesc = "" +
 	"\vDiagnostics\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\fR\x04json\x12\x16\n" +
-	"\x06errors\x18\x03 \x01(\x05R\x06errors\"\x8e\x01\n" +
+	"\x06errors\x18\x03 \x01(\x05R\x06errors\"\xaa\x01\n" +
 	"\fApplyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -2090,7 +2501,8 @@ const file_api_proto_rawDesc = "" +
 	"\vallow_empty\x18\x04 \x01(\bR\n" +
 	"allowEmpty\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\"\xb7\x01\n" +
+	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\x12\x1a\n" +
+	"\benvelope\x18\x06 \x01(\fR\benvelope\"\xb7\x01\n" +
 	"\n" +
 	"ApplyReply\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\x12\x1a\n" +
@@ -2141,9 +2553,10 @@ const file_api_proto_rawDesc = "" +
 	"\x10ListScriptsReply\x12*\n" +
 	"\ascripts\x18\x01 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\"&\n" +
 	"\x10GetScriptRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\")\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"\x13RemoveScriptRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\"\x13\n" +
 	"\x11RemoveScriptReply\"\x11\n" +
 	"\x0fListRunsRequest\"2\n" +
 	"\rListRunsReply\x12!\n" +
@@ -2152,9 +2565,10 @@ const file_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"Z\n" +
 	"\vGetRunReply\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\x12*\n" +
-	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\"\"\n" +
+	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\">\n" +
 	"\x10CancelRunRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"1\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\"1\n" +
 	"\x0eCancelRunReply\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"\x14\n" +
 	"\x12ListFiringsRequest\">\n" +
@@ -2171,7 +2585,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xb6\a\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xf9\b\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -2188,7 +2602,10 @@ const file_api_proto_rawDesc = "" +
 	"\x06GetRun\x12\x17.chiba.v1.GetRunRequest\x1a\x15.chiba.v1.GetRunReply\x12A\n" +
 	"\tCancelRun\x12\x1a.chiba.v1.CancelRunRequest\x1a\x18.chiba.v1.CancelRunReply\x12G\n" +
 	"\vListFirings\x12\x1c.chiba.v1.ListFiringsRequest\x1a\x1a.chiba.v1.ListFiringsReply\x128\n" +
-	"\x06Status\x12\x17.chiba.v1.StatusRequest\x1a\x15.chiba.v1.StatusReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x06Status\x12\x17.chiba.v1.StatusRequest\x1a\x15.chiba.v1.StatusReply\x12;\n" +
+	"\aPrepare\x12\x18.chiba.v1.PrepareRequest\x1a\x16.chiba.v1.PrepareReply\x12A\n" +
+	"\tPutPolicy\x12\x1a.chiba.v1.PutPolicyRequest\x1a\x18.chiba.v1.PutPolicyReply\x12A\n" +
+	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -2202,109 +2619,124 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_api_proto_goTypes = []any{
-	(*PlanRequest)(nil),         // 0: chiba.v1.PlanRequest
-	(*ShowRequest)(nil),         // 1: chiba.v1.ShowRequest
-	(*QueryReply)(nil),          // 2: chiba.v1.QueryReply
-	(*Diagnostics)(nil),         // 3: chiba.v1.Diagnostics
-	(*ApplyRequest)(nil),        // 4: chiba.v1.ApplyRequest
-	(*ApplyReply)(nil),          // 5: chiba.v1.ApplyReply
-	(*WatchRunRequest)(nil),     // 6: chiba.v1.WatchRunRequest
-	(*RunEvent)(nil),            // 7: chiba.v1.RunEvent
-	(*RackProgress)(nil),        // 8: chiba.v1.RackProgress
-	(*WatchRequest)(nil),        // 9: chiba.v1.WatchRequest
-	(*Event)(nil),               // 10: chiba.v1.Event
-	(*AgentStatus)(nil),         // 11: chiba.v1.AgentStatus
-	(*ListNodesRequest)(nil),    // 12: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),      // 13: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),   // 14: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),     // 15: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),  // 16: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),    // 17: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),    // 18: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil), // 19: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),   // 20: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),     // 21: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),       // 22: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),       // 23: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),         // 24: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),    // 25: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),      // 26: chiba.v1.CancelRunReply
-	(*ListFiringsRequest)(nil),  // 27: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),    // 28: chiba.v1.ListFiringsReply
-	(*StatusRequest)(nil),       // 29: chiba.v1.StatusRequest
-	(*StatusReply)(nil),         // 30: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),  // 31: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),    // 32: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),    // 33: chiba.v1.QueryReply.Racks
-	(*Change)(nil),              // 34: chiba.v1.Change
-	(*Result)(nil),              // 35: chiba.v1.Result
-	(*Run)(nil),                 // 36: chiba.v1.Run
-	(*Firing)(nil),              // 37: chiba.v1.Firing
-	(*Node)(nil),                // 38: chiba.v1.Node
-	(*Script)(nil),              // 39: chiba.v1.Script
+	(*PrepareRequest)(nil),      // 0: chiba.v1.PrepareRequest
+	(*PrepareReply)(nil),        // 1: chiba.v1.PrepareReply
+	(*SealKey)(nil),             // 2: chiba.v1.SealKey
+	(*PutPolicyRequest)(nil),    // 3: chiba.v1.PutPolicyRequest
+	(*PutPolicyReply)(nil),      // 4: chiba.v1.PutPolicyReply
+	(*GetPolicyRequest)(nil),    // 5: chiba.v1.GetPolicyRequest
+	(*GetPolicyReply)(nil),      // 6: chiba.v1.GetPolicyReply
+	(*PlanRequest)(nil),         // 7: chiba.v1.PlanRequest
+	(*ShowRequest)(nil),         // 8: chiba.v1.ShowRequest
+	(*QueryReply)(nil),          // 9: chiba.v1.QueryReply
+	(*Diagnostics)(nil),         // 10: chiba.v1.Diagnostics
+	(*ApplyRequest)(nil),        // 11: chiba.v1.ApplyRequest
+	(*ApplyReply)(nil),          // 12: chiba.v1.ApplyReply
+	(*WatchRunRequest)(nil),     // 13: chiba.v1.WatchRunRequest
+	(*RunEvent)(nil),            // 14: chiba.v1.RunEvent
+	(*RackProgress)(nil),        // 15: chiba.v1.RackProgress
+	(*WatchRequest)(nil),        // 16: chiba.v1.WatchRequest
+	(*Event)(nil),               // 17: chiba.v1.Event
+	(*AgentStatus)(nil),         // 18: chiba.v1.AgentStatus
+	(*ListNodesRequest)(nil),    // 19: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),      // 20: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),   // 21: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),     // 22: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),  // 23: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),    // 24: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),    // 25: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil), // 26: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),   // 27: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),     // 28: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),       // 29: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),       // 30: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),         // 31: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),    // 32: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),      // 33: chiba.v1.CancelRunReply
+	(*ListFiringsRequest)(nil),  // 34: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),    // 35: chiba.v1.ListFiringsReply
+	(*StatusRequest)(nil),       // 36: chiba.v1.StatusRequest
+	(*StatusReply)(nil),         // 37: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),  // 38: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),    // 39: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),    // 40: chiba.v1.QueryReply.Racks
+	(*Change)(nil),              // 41: chiba.v1.Change
+	(*Result)(nil),              // 42: chiba.v1.Result
+	(*Run)(nil),                 // 43: chiba.v1.Run
+	(*Firing)(nil),              // 44: chiba.v1.Firing
+	(*Node)(nil),                // 45: chiba.v1.Node
+	(*Script)(nil),              // 46: chiba.v1.Script
 }
 var file_api_proto_depIdxs = []int32{
-	31, // 0: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	34, // 1: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	35, // 2: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	32, // 3: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
-	3,  // 4: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	33, // 5: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	36, // 6: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
-	3,  // 7: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	36, // 8: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	35, // 9: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
-	8,  // 10: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	37, // 11: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	38, // 12: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	36, // 13: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	39, // 14: chiba.v1.Event.script:type_name -> chiba.v1.Script
-	11, // 15: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	38, // 16: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	11, // 17: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	39, // 18: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	36, // 19: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	36, // 20: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	35, // 21: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	36, // 22: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	37, // 23: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	0,  // 24: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	1,  // 25: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	4,  // 26: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	6,  // 27: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	9,  // 28: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	12, // 29: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	14, // 30: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	16, // 31: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	18, // 32: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	19, // 33: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	21, // 34: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	23, // 35: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	25, // 36: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	27, // 37: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	29, // 38: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	2,  // 39: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	2,  // 40: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	5,  // 41: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	7,  // 42: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	10, // 43: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	13, // 44: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	15, // 45: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	17, // 46: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	39, // 47: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	20, // 48: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	22, // 49: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	24, // 50: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	26, // 51: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	28, // 52: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	30, // 53: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	39, // [39:54] is the sub-list for method output_type
-	24, // [24:39] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	2,  // 0: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
+	10, // 1: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	38, // 2: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	41, // 3: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	42, // 4: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	39, // 5: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	10, // 6: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	40, // 7: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	43, // 8: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	10, // 9: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	43, // 10: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	42, // 11: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	15, // 12: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
+	44, // 13: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	45, // 14: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	43, // 15: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	46, // 16: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	18, // 17: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
+	45, // 18: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	18, // 19: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	46, // 20: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	43, // 21: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	43, // 22: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	42, // 23: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	43, // 24: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	44, // 25: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	7,  // 26: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	8,  // 27: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	11, // 28: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	13, // 29: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	16, // 30: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	19, // 31: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	21, // 32: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	23, // 33: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	25, // 34: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	26, // 35: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	28, // 36: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	30, // 37: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	32, // 38: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	34, // 39: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	36, // 40: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	0,  // 41: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	3,  // 42: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	5,  // 43: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	9,  // 44: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	9,  // 45: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	12, // 46: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	14, // 47: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	17, // 48: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	20, // 49: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	22, // 50: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	24, // 51: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	46, // 52: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	27, // 53: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	29, // 54: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	31, // 55: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	33, // 56: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	35, // 57: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	37, // 58: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	1,  // 59: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	4,  // 60: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	6,  // 61: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	44, // [44:62] is the sub-list for method output_type
+	26, // [26:44] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -2313,7 +2745,7 @@ func file_api_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
-	file_api_proto_msgTypes[2].OneofWrappers = []any{
+	file_api_proto_msgTypes[9].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
 		(*QueryReply_Result)(nil),
@@ -2321,12 +2753,12 @@ func file_api_proto_init() {
 		(*QueryReply_Diagnostics)(nil),
 		(*QueryReply_Racks_)(nil),
 	}
-	file_api_proto_msgTypes[7].OneofWrappers = []any{
+	file_api_proto_msgTypes[14].OneofWrappers = []any{
 		(*RunEvent_Run)(nil),
 		(*RunEvent_Result)(nil),
 		(*RunEvent_Progress)(nil),
 	}
-	file_api_proto_msgTypes[10].OneofWrappers = []any{
+	file_api_proto_msgTypes[17].OneofWrappers = []any{
 		(*Event_Firing)(nil),
 		(*Event_Node)(nil),
 		(*Event_Run)(nil),
@@ -2340,7 +2772,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

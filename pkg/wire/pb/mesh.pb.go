@@ -410,6 +410,7 @@ type Hello struct {
 	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`             // of the desired state the agent has
 	SealKey       []byte                 `protobuf:"bytes,9,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // public key that secrets for this agent are sealed to
 	Build         string                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
+	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"` // that seal_key is this agent's: see trust/seal
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +513,13 @@ func (x *Hello) GetBuild() string {
 		return x.Build
 	}
 	return ""
+}
+
+func (x *Hello) GetSealProof() []byte {
+	if x != nil {
+		return x.SealProof
+	}
+	return nil
 }
 
 type Welcome struct {
@@ -897,7 +905,8 @@ func (x *Ack) GetNextWanted() uint64 {
 // Pull tells which scripts the agent has, by digest, and asks for the rest.
 type Pull struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Have          map[string]string      `protobuf:"bytes,1,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // script name -> digest
+	Have          map[string]string      `protobuf:"bytes,1,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // script name -> digest@version of the order
+	PolicyVersion uint64                 `protobuf:"varint,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`                                   // of the policy of authors it has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -939,12 +948,23 @@ func (x *Pull) GetHave() map[string]string {
 	return nil
 }
 
-// Desired is the whole desired state of one rack: what is not listed is gone.
+func (x *Pull) GetPolicyVersion() uint64 {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return 0
+}
+
+// Desired is the whole desired state of one rack. What is not listed any longer
+// ends only by a signed order.
 type Desired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Scripts       []*Script              `protobuf:"bytes,2,rep,name=scripts,proto3" json:"scripts,omitempty"` // source left out where the agent has the digest
-	Runs          []*Run                 `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`       // that concern the rack and are not done there
+	Scripts       []*Script              `protobuf:"bytes,2,rep,name=scripts,proto3" json:"scripts,omitempty"`   // source left out where the agent has the digest
+	Runs          []*Run                 `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`         // that concern the rack and are not done there
+	Policy        []byte                 `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`     // the signed policy of authors, if the agent has an older one
+	Ended         []*Ended               `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`       // scripts that the agent has and that are over
+	Canceled      []*Run                 `protobuf:"bytes,6,rep,name=canceled,proto3" json:"canceled,omitempty"` // with the order to cancel them; sources left out
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1000,6 +1020,89 @@ func (x *Desired) GetRuns() []*Run {
 	return nil
 }
 
+func (x *Desired) GetPolicy() []byte {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Desired) GetEnded() []*Ended {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Desired) GetCanceled() []*Run {
+	if x != nil {
+		return x.Canceled
+	}
+	return nil
+}
+
+// Ended ends the force of a script by a signed order: to remove it, or to do a
+// script of its name in which nothing stands.
+type Ended struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,3,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ended) Reset() {
+	*x = Ended{}
+	mi := &file_mesh_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ended) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ended) ProtoMessage() {}
+
+func (x *Ended) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ended.ProtoReflect.Descriptor instead.
+func (*Ended) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Ended) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ended) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Ended) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1013,7 +1116,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_mesh_proto_msgTypes[13]
+	mi := &file_mesh_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1128,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[13]
+	mi := &file_mesh_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1141,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{13}
+	return file_mesh_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Progress) GetRun() string {
@@ -1088,7 +1191,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_mesh_proto_msgTypes[14]
+	mi := &file_mesh_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1203,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[14]
+	mi := &file_mesh_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1216,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{14}
+	return file_mesh_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RecordBatch) GetSpoolEpoch() uint64 {
@@ -1138,13 +1241,14 @@ type Query struct {
 	Source        []byte                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // SCL
 	Plan          bool                   `protobuf:"varint,4,opt,name=plan,proto3" json:"plan,omitempty"`    // compare only; else show, dump, refresh: forms that write are refused
 	TimeoutMs     int64                  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Script        string                 `protobuf:"bytes,6,opt,name=script,proto3" json:"script,omitempty"` // the name under which it would be applied; its secrets are bound to it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1260,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1273,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{15}
+	return file_mesh_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Query) GetId() string {
@@ -1207,6 +1311,13 @@ func (x *Query) GetTimeoutMs() int64 {
 	return 0
 }
 
+func (x *Query) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
 type QueryEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Body:
@@ -1222,7 +1333,7 @@ type QueryEvent struct {
 
 func (x *QueryEvent) Reset() {
 	*x = QueryEvent{}
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1345,7 @@ func (x *QueryEvent) String() string {
 func (*QueryEvent) ProtoMessage() {}
 
 func (x *QueryEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1358,7 @@ func (x *QueryEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent.ProtoReflect.Descriptor instead.
 func (*QueryEvent) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16}
+	return file_mesh_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *QueryEvent) GetBody() isQueryEvent_Body {
@@ -1330,7 +1441,7 @@ type QueryEvent_Started struct {
 
 func (x *QueryEvent_Started) Reset() {
 	*x = QueryEvent_Started{}
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1453,7 @@ func (x *QueryEvent_Started) String() string {
 func (*QueryEvent_Started) ProtoMessage() {}
 
 func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1466,7 @@ func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Started.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Started) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16, 0}
+	return file_mesh_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *QueryEvent_Started) GetNodes() int32 {
@@ -1378,7 +1489,7 @@ type QueryEvent_Done struct {
 
 func (x *QueryEvent_Done) Reset() {
 	*x = QueryEvent_Done{}
-	mi := &file_mesh_proto_msgTypes[19]
+	mi := &file_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1501,7 @@ func (x *QueryEvent_Done) String() string {
 func (*QueryEvent_Done) ProtoMessage() {}
 
 func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[19]
+	mi := &file_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1514,7 @@ func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Done.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Done) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16, 1}
+	return file_mesh_proto_rawDescGZIP(), []int{17, 1}
 }
 
 func (x *QueryEvent_Done) GetNodes() int32 {
@@ -1469,7 +1580,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\adesired\x18\x05 \x01(\v2\x11.chiba.v1.DesiredH\x00R\adesired\x12'\n" +
 	"\x05drain\x18\x06 \x01(\v2\x0f.chiba.v1.DrainH\x00R\x05drain\x12-\n" +
 	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusalB\x06\n" +
-	"\x04body\"\x8d\x02\n" +
+	"\x04body\"\xac\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -1482,7 +1593,9 @@ const file_mesh_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x04R\brevision\x12\x19\n" +
 	"\bseal_key\x18\t \x01(\fR\asealKey\x12\x14\n" +
 	"\x05build\x18\n" +
-	" \x01(\tR\x05build\"\xea\x01\n" +
+	" \x01(\tR\x05build\x12\x1d\n" +
+	"\n" +
+	"seal_proof\x18\v \x01(\fR\tsealProof\"\xea\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -1512,16 +1625,24 @@ const file_mesh_proto_rawDesc = "" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
-	"nextWanted\"m\n" +
+	"nextWanted\"\x94\x01\n" +
 	"\x04Pull\x12,\n" +
-	"\x04have\x18\x01 \x03(\v2\x18.chiba.v1.Pull.HaveEntryR\x04have\x1a7\n" +
+	"\x04have\x18\x01 \x03(\v2\x18.chiba.v1.Pull.HaveEntryR\x04have\x12%\n" +
+	"\x0epolicy_version\x18\x02 \x01(\x04R\rpolicyVersion\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x01\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
-	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\"r\n" +
+	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\x12\x16\n" +
+	"\x06policy\x18\x04 \x01(\fR\x06policy\x12%\n" +
+	"\x05ended\x18\x05 \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12)\n" +
+	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\"Q\n" +
+	"\x05Ended\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\"r\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
@@ -1531,14 +1652,15 @@ const file_mesh_proto_rawDesc = "" +
 	"\vRecordBatch\x12\x1f\n" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12*\n" +
-	"\arecords\x18\x02 \x03(\v2\x10.chiba.v1.RecordR\arecords\"v\n" +
+	"\arecords\x18\x02 \x03(\v2\x10.chiba.v1.RecordR\arecords\"\x8e\x01\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\fR\x06source\x12\x12\n" +
 	"\x04plan\x18\x04 \x01(\bR\x04plan\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\"\xec\x02\n" +
+	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\x12\x16\n" +
+	"\x06script\x18\x06 \x01(\tR\x06script\"\xec\x02\n" +
 	"\n" +
 	"QueryEvent\x128\n" +
 	"\astarted\x18\x01 \x01(\v2\x1c.chiba.v1.QueryEvent.StartedH\x00R\astarted\x12*\n" +
@@ -1568,7 +1690,7 @@ func file_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_mesh_proto_goTypes = []any{
 	(StreamOpen_Kind)(0),       // 0: chiba.v1.StreamOpen.Kind
 	(*StreamOpen)(nil),         // 1: chiba.v1.StreamOpen
@@ -1584,25 +1706,26 @@ var file_mesh_proto_goTypes = []any{
 	(*Ack)(nil),                // 11: chiba.v1.Ack
 	(*Pull)(nil),               // 12: chiba.v1.Pull
 	(*Desired)(nil),            // 13: chiba.v1.Desired
-	(*Progress)(nil),           // 14: chiba.v1.Progress
-	(*RecordBatch)(nil),        // 15: chiba.v1.RecordBatch
-	(*Query)(nil),              // 16: chiba.v1.Query
-	(*QueryEvent)(nil),         // 17: chiba.v1.QueryEvent
-	nil,                        // 18: chiba.v1.Pull.HaveEntry
-	(*QueryEvent_Started)(nil), // 19: chiba.v1.QueryEvent.Started
-	(*QueryEvent_Done)(nil),    // 20: chiba.v1.QueryEvent.Done
-	(*Script)(nil),             // 21: chiba.v1.Script
-	(*Run)(nil),                // 22: chiba.v1.Run
-	(*Record)(nil),             // 23: chiba.v1.Record
-	(*Change)(nil),             // 24: chiba.v1.Change
-	(*Result)(nil),             // 25: chiba.v1.Result
+	(*Ended)(nil),              // 14: chiba.v1.Ended
+	(*Progress)(nil),           // 15: chiba.v1.Progress
+	(*RecordBatch)(nil),        // 16: chiba.v1.RecordBatch
+	(*Query)(nil),              // 17: chiba.v1.Query
+	(*QueryEvent)(nil),         // 18: chiba.v1.QueryEvent
+	nil,                        // 19: chiba.v1.Pull.HaveEntry
+	(*QueryEvent_Started)(nil), // 20: chiba.v1.QueryEvent.Started
+	(*QueryEvent_Done)(nil),    // 21: chiba.v1.QueryEvent.Done
+	(*Script)(nil),             // 22: chiba.v1.Script
+	(*Run)(nil),                // 23: chiba.v1.Run
+	(*Record)(nil),             // 24: chiba.v1.Record
+	(*Change)(nil),             // 25: chiba.v1.Change
+	(*Result)(nil),             // 26: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
 	4,  // 1: chiba.v1.FromAgent.hello:type_name -> chiba.v1.Hello
 	7,  // 2: chiba.v1.FromAgent.ping:type_name -> chiba.v1.Ping
 	12, // 3: chiba.v1.FromAgent.pull:type_name -> chiba.v1.Pull
-	14, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
+	15, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
 	5,  // 5: chiba.v1.FromCoordinator.welcome:type_name -> chiba.v1.Welcome
 	8,  // 6: chiba.v1.FromCoordinator.pong:type_name -> chiba.v1.Pong
 	9,  // 7: chiba.v1.FromCoordinator.hint:type_name -> chiba.v1.Hint
@@ -1610,19 +1733,21 @@ var file_mesh_proto_depIdxs = []int32{
 	13, // 9: chiba.v1.FromCoordinator.desired:type_name -> chiba.v1.Desired
 	10, // 10: chiba.v1.FromCoordinator.drain:type_name -> chiba.v1.Drain
 	6,  // 11: chiba.v1.FromCoordinator.refusal:type_name -> chiba.v1.Refusal
-	18, // 12: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
-	21, // 13: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
-	22, // 14: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
-	23, // 15: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	19, // 16: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	24, // 17: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	25, // 18: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	20, // 19: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 12: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
+	22, // 13: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
+	23, // 14: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
+	14, // 15: chiba.v1.Desired.ended:type_name -> chiba.v1.Ended
+	23, // 16: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
+	24, // 17: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	20, // 18: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	25, // 19: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	26, // 20: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	21, // 21: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
@@ -1646,7 +1771,7 @@ func file_mesh_proto_init() {
 		(*FromCoordinator_Drain)(nil),
 		(*FromCoordinator_Refusal)(nil),
 	}
-	file_mesh_proto_msgTypes[16].OneofWrappers = []any{
+	file_mesh_proto_msgTypes[17].OneofWrappers = []any{
 		(*QueryEvent_Started_)(nil),
 		(*QueryEvent_Change)(nil),
 		(*QueryEvent_Result)(nil),
@@ -1658,7 +1783,7 @@ func file_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_proto_rawDesc), len(file_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

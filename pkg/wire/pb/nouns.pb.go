@@ -812,6 +812,9 @@ type Script struct {
 	Revision      uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"` // counts up over all scripts; the fleet's desired state
 	AppliedUnixMs int64                  `protobuf:"varint,6,opt,name=applied_unix_ms,json=appliedUnixMs,proto3" json:"applied_unix_ms,omitempty"`
 	AppliedBy     string                 `protobuf:"bytes,7,opt,name=applied_by,json=appliedBy,proto3" json:"applied_by,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,8,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order (pkg/order), DSSE as JSON
+	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`   // of that order
+	Audience      []string               `protobuf:"bytes,10,rep,name=audience,proto3" json:"audience,omitempty"` // of that order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -895,6 +898,27 @@ func (x *Script) GetAppliedBy() string {
 	return ""
 }
 
+func (x *Script) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *Script) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Script) GetAudience() []string {
+	if x != nil {
+		return x.Audience
+	}
+	return nil
+}
+
 // Run is one execution of a script.
 type Run struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -910,6 +934,9 @@ type Run struct {
 	State          string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"` // "running", "done", "partly failed", "failed", "canceled"
 	EndedUnixMs    int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
 	AllowEmpty     bool                   `protobuf:"varint,12,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
+	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
+	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1028,6 +1055,27 @@ func (x *Run) GetAllowEmpty() bool {
 	return false
 }
 
+func (x *Run) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *Run) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Run) GetCancel() []byte {
+	if x != nil {
+		return x.Cancel
+	}
+	return nil
+}
+
 // RackRun is the part of a run that one rack does.
 type RackRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1127,6 +1175,7 @@ type Record struct {
 	//	*Record_Node
 	//	*Record_Accepted
 	//	*Record_Gone
+	//	*Record_Refused
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1237,6 +1286,15 @@ func (x *Record) GetGone() *NodeGone {
 	return nil
 }
 
+func (x *Record) GetRefused() *Refused {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Refused); ok {
+			return x.Refused
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1265,6 +1323,10 @@ type Record_Gone struct {
 	Gone *NodeGone `protobuf:"bytes,8,opt,name=gone,proto3,oneof"` // a node is no longer served by the rack
 }
 
+type Record_Refused struct {
+	Refused *Refused `protobuf:"bytes,9,opt,name=refused,proto3,oneof"` // the agent did not obey
+}
+
 func (*Record_Result) isRecord_Body() {}
 
 func (*Record_Done) isRecord_Body() {}
@@ -1276,6 +1338,8 @@ func (*Record_Node) isRecord_Body() {}
 func (*Record_Accepted) isRecord_Body() {}
 
 func (*Record_Gone) isRecord_Body() {}
+
+func (*Record_Refused) isRecord_Body() {}
 
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1457,6 +1521,83 @@ func (x *NodeGone) GetReason() string {
 	return ""
 }
 
+// Refused says what an agent did not take, and why.
+type Refused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`        // "script", "run", "removal", "cancel", "policy", "checkpoint"
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`        // of the script
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the order, as it says itself
+	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`    // hex SHA-256 of the envelope
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refused) Reset() {
+	*x = Refused{}
+	mi := &file_nouns_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refused) ProtoMessage() {}
+
+func (x *Refused) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refused.ProtoReflect.Descriptor instead.
+func (*Refused) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Refused) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Refused) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Refused) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Refused) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Refused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_nouns_proto protoreflect.FileDescriptor
 
 const file_nouns_proto_rawDesc = "" +
@@ -1537,7 +1678,7 @@ const file_nouns_proto_rawDesc = "" +
 	"at_unix_ms\x18\x06 \x01(\x03R\batUnixMs\x12\x17\n" +
 	"\acut_off\x18\a \x01(\bR\x06cutOff\x12*\n" +
 	"\aresults\x18\b \x03(\v2\x10.chiba.v1.ResultR\aresults\x12\x12\n" +
-	"\x04held\x18\t \x01(\tR\x04held\"\xc3\x01\n" +
+	"\x04held\x18\t \x01(\tR\x04held\"\x95\x02\n" +
 	"\x06Script\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -1546,7 +1687,11 @@ const file_nouns_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12&\n" +
 	"\x0fapplied_unix_ms\x18\x06 \x01(\x03R\rappliedUnixMs\x12\x1d\n" +
 	"\n" +
-	"applied_by\x18\a \x01(\tR\tappliedBy\"\xe6\x02\n" +
+	"applied_by\x18\a \x01(\tR\tappliedBy\x12\x1a\n" +
+	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
+	"\baudience\x18\n" +
+	" \x03(\tR\baudience\"\xb4\x03\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -1562,14 +1707,17 @@ const file_nouns_proto_rawDesc = "" +
 	" \x01(\tR\x05state\x12\"\n" +
 	"\rended_unix_ms\x18\v \x01(\x03R\vendedUnixMs\x12\x1f\n" +
 	"\vallow_empty\x18\f \x01(\bR\n" +
-	"allowEmpty\"\x87\x01\n" +
+	"allowEmpty\x12\x1a\n" +
+	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\"\x87\x01\n" +
 	"\aRackRun\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xce\x02\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xfd\x02\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -1579,7 +1727,8 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06firing\x18\x05 \x01(\v2\x10.chiba.v1.FiringH\x00R\x06firing\x12$\n" +
 	"\x04node\x18\x06 \x01(\v2\x0e.chiba.v1.NodeH\x00R\x04node\x127\n" +
 	"\baccepted\x18\a \x01(\v2\x19.chiba.v1.RackRunAcceptedH\x00R\baccepted\x12(\n" +
-	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04goneB\x06\n" +
+	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x12-\n" +
+	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefusedB\x06\n" +
 	"\x04body\"9\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
@@ -1592,7 +1741,13 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\"6\n" +
 	"\bNodeGone\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reasonB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"{\n" +
+	"\aRefused\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reasonB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_nouns_proto_rawDescOnce sync.Once
@@ -1606,7 +1761,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -1622,14 +1777,15 @@ var file_nouns_proto_goTypes = []any{
 	(*RackRunAccepted)(nil), // 11: chiba.v1.RackRunAccepted
 	(*RackRunDone)(nil),     // 12: chiba.v1.RackRunDone
 	(*NodeGone)(nil),        // 13: chiba.v1.NodeGone
-	nil,                     // 14: chiba.v1.Node.LabelsEntry
+	(*Refused)(nil),         // 14: chiba.v1.Refused
+	nil,                     // 15: chiba.v1.Node.LabelsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	14, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	15, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	2,  // 5: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 6: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	9,  // 7: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
@@ -1639,11 +1795,12 @@ var file_nouns_proto_depIdxs = []int32{
 	5,  // 11: chiba.v1.Record.node:type_name -> chiba.v1.Node
 	11, // 12: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
 	13, // 13: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	14, // 14: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -1664,6 +1821,7 @@ func file_nouns_proto_init() {
 		(*Record_Node)(nil),
 		(*Record_Accepted)(nil),
 		(*Record_Gone)(nil),
+		(*Record_Refused)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1671,7 +1829,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

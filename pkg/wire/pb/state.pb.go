@@ -37,7 +37,9 @@ type Command struct {
 	//	*Command_RecordResults
 	//	*Command_PutAgent
 	//	*Command_ApplyScript
+	//	*Command_PutPolicy
 	Body          isCommand_Body `protobuf_oneof:"body"`
+	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +158,22 @@ func (x *Command) GetApplyScript() *ApplyScript {
 	return nil
 }
 
+func (x *Command) GetPutPolicy() *PutPolicy {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutPolicy); ok {
+			return x.PutPolicy
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -188,6 +206,10 @@ type Command_ApplyScript struct {
 	ApplyScript *ApplyScript `protobuf:"bytes,9,opt,name=apply_script,json=applyScript,proto3,oneof"`
 }
 
+type Command_PutPolicy struct {
+	PutPolicy *PutPolicy `protobuf:"bytes,10,opt,name=put_policy,json=putPolicy,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -201,6 +223,8 @@ func (*Command_RecordResults) isCommand_Body() {}
 func (*Command_PutAgent) isCommand_Body() {}
 
 func (*Command_ApplyScript) isCommand_Body() {}
+
+func (*Command_PutPolicy) isCommand_Body() {}
 
 type PutScript struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -249,6 +273,8 @@ func (x *PutScript) GetScript() *Script {
 type RemoveScript struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`  // of that order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -288,6 +314,20 @@ func (x *RemoveScript) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RemoveScript) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *RemoveScript) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type StartRun struct {
@@ -338,6 +378,7 @@ type CancelRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,3,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order; absent: the deadline has passed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -386,6 +427,66 @@ func (x *CancelRun) GetBy() string {
 	return ""
 }
 
+func (x *CancelRun) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+// PutPolicy replaces the policy of authors by a newer one.
+type PutPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPolicy) Reset() {
+	*x = PutPolicy{}
+	mi := &file_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPolicy) ProtoMessage() {}
+
+func (x *PutPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
+func (*PutPolicy) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PutPolicy) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *PutPolicy) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // ApplyScript keeps the standing part of a script and starts its run in one
 // step, so that no crash leaves one without the other.
 type ApplyScript struct {
@@ -398,7 +499,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +511,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +524,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{5}
+	return file_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -452,7 +553,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +565,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +578,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -517,7 +618,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +630,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +643,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -561,13 +662,14 @@ type AgentInfo struct {
 	Build         string                 `protobuf:"bytes,5,opt,name=build,proto3" json:"build,omitempty"`
 	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`
 	NextSeq       uint64                 `protobuf:"varint,7,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"` // of that epoch: the next one wanted
+	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +681,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +694,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -644,6 +746,13 @@ func (x *AgentInfo) GetNextSeq() uint64 {
 	return 0
 }
 
+func (x *AgentInfo) GetSealProof() []byte {
+	if x != nil {
+		return x.SealProof
+	}
+	return nil
+}
+
 // Snapshot is the whole replicated state, in a stable order.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -657,13 +766,15 @@ type Snapshot struct {
 	Results       []*RunResults          `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
+	Policy        *PutPolicy             `protobuf:"bytes,11,opt,name=policy,proto3" json:"policy,omitempty"`
+	Ended         []*Ended               `protobuf:"bytes,12,rep,name=ended,proto3" json:"ended,omitempty"` // scripts, by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +786,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +799,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -761,6 +872,20 @@ func (x *Snapshot) GetNextEvent() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetPolicy() *PutPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Snapshot) GetEnded() []*Ended {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 type RunResults struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -771,7 +896,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +908,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +921,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RunResults) GetRun() string {
@@ -817,7 +942,8 @@ var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
-	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xd8\x03\n" +
+	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
+	"mesh.proto\"\x9e\x04\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -830,17 +956,27 @@ const file_state_proto_rawDesc = "" +
 	"cancel_run\x18\x06 \x01(\v2\x13.chiba.v1.CancelRunH\x00R\tcancelRun\x12@\n" +
 	"\x0erecord_results\x18\a \x01(\v2\x17.chiba.v1.RecordResultsH\x00R\rrecordResults\x121\n" +
 	"\tput_agent\x18\b \x01(\v2\x12.chiba.v1.PutAgentH\x00R\bputAgent\x12:\n" +
-	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScriptB\x06\n" +
+	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScript\x124\n" +
+	"\n" +
+	"put_policy\x18\n" +
+	" \x01(\v2\x13.chiba.v1.PutPolicyH\x00R\tputPolicy\x12\x0e\n" +
+	"\x02by\x18\v \x01(\tR\x02byB\x06\n" +
 	"\x04body\"5\n" +
 	"\tPutScript\x12(\n" +
-	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"\"\n" +
+	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"X\n" +
 	"\fRemoveScript\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"+\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"+\n" +
 	"\bStartRun\x12\x1f\n" +
-	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"+\n" +
+	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"G\n" +
 	"\tCancelRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\"X\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\"A\n" +
+	"\tPutPolicy\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"X\n" +
 	"\vApplyScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\x12\x1f\n" +
 	"\x03run\x18\x02 \x01(\v2\r.chiba.v1.RunR\x03run\"\x86\x01\n" +
@@ -851,7 +987,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12*\n" +
 	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xb4\x01\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xd3\x01\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -860,7 +996,9 @@ const file_state_proto_rawDesc = "" +
 	"\x05build\x18\x05 \x01(\tR\x05build\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
 	"spoolEpoch\x12\x19\n" +
-	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\xf8\x02\n" +
+	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
+	"\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\xcc\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -873,7 +1011,9 @@ const file_state_proto_rawDesc = "" +
 	"\afirings\x18\t \x03(\v2\x10.chiba.v1.FiringR\afirings\x12\x1d\n" +
 	"\n" +
 	"next_event\x18\n" +
-	" \x01(\x04R\tnextEvent\"J\n" +
+	" \x01(\x04R\tnextEvent\x12+\n" +
+	"\x06policy\x18\v \x01(\v2\x13.chiba.v1.PutPolicyR\x06policy\x12%\n" +
+	"\x05ended\x18\f \x03(\v2\x0f.chiba.v1.EndedR\x05ended\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
@@ -891,52 +1031,57 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*PutScript)(nil),     // 1: chiba.v1.PutScript
 	(*RemoveScript)(nil),  // 2: chiba.v1.RemoveScript
 	(*StartRun)(nil),      // 3: chiba.v1.StartRun
 	(*CancelRun)(nil),     // 4: chiba.v1.CancelRun
-	(*ApplyScript)(nil),   // 5: chiba.v1.ApplyScript
-	(*RecordResults)(nil), // 6: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 7: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 8: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 9: chiba.v1.Snapshot
-	(*RunResults)(nil),    // 10: chiba.v1.RunResults
-	(*Script)(nil),        // 11: chiba.v1.Script
-	(*Run)(nil),           // 12: chiba.v1.Run
-	(*Record)(nil),        // 13: chiba.v1.Record
-	(*Node)(nil),          // 14: chiba.v1.Node
-	(*Firing)(nil),        // 15: chiba.v1.Firing
-	(*Result)(nil),        // 16: chiba.v1.Result
+	(*PutPolicy)(nil),     // 5: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),   // 6: chiba.v1.ApplyScript
+	(*RecordResults)(nil), // 7: chiba.v1.RecordResults
+	(*PutAgent)(nil),      // 8: chiba.v1.PutAgent
+	(*AgentInfo)(nil),     // 9: chiba.v1.AgentInfo
+	(*Snapshot)(nil),      // 10: chiba.v1.Snapshot
+	(*RunResults)(nil),    // 11: chiba.v1.RunResults
+	(*Script)(nil),        // 12: chiba.v1.Script
+	(*Run)(nil),           // 13: chiba.v1.Run
+	(*Record)(nil),        // 14: chiba.v1.Record
+	(*Node)(nil),          // 15: chiba.v1.Node
+	(*Firing)(nil),        // 16: chiba.v1.Firing
+	(*Ended)(nil),         // 17: chiba.v1.Ended
+	(*Result)(nil),        // 18: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	1,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
 	2,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
 	3,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
 	4,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	6,  // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	7,  // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	5,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	11, // 7: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	12, // 8: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	11, // 9: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	12, // 10: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	13, // 11: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	8,  // 12: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	8,  // 13: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	11, // 14: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	12, // 15: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	14, // 16: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	10, // 17: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	15, // 18: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	16, // 19: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	7,  // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	8,  // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	6,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	5,  // 7: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	12, // 8: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	13, // 9: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	12, // 10: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	13, // 11: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	14, // 12: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	9,  // 13: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	9,  // 14: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	12, // 15: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	13, // 16: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	15, // 17: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	11, // 18: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	16, // 19: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	5,  // 20: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	17, // 21: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	18, // 22: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -945,6 +1090,7 @@ func file_state_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
+	file_mesh_proto_init()
 	file_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_PutScript)(nil),
 		(*Command_RemoveScript)(nil),
@@ -953,6 +1099,7 @@ func file_state_proto_init() {
 		(*Command_RecordResults)(nil),
 		(*Command_PutAgent)(nil),
 		(*Command_ApplyScript)(nil),
+		(*Command_PutPolicy)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -960,7 +1107,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

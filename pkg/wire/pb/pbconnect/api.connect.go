@@ -66,6 +66,12 @@ const (
 	FleetListFiringsProcedure = "/chiba.v1.Fleet/ListFirings"
 	// FleetStatusProcedure is the fully-qualified name of the Fleet's Status RPC.
 	FleetStatusProcedure = "/chiba.v1.Fleet/Status"
+	// FleetPrepareProcedure is the fully-qualified name of the Fleet's Prepare RPC.
+	FleetPrepareProcedure = "/chiba.v1.Fleet/Prepare"
+	// FleetPutPolicyProcedure is the fully-qualified name of the Fleet's PutPolicy RPC.
+	FleetPutPolicyProcedure = "/chiba.v1.Fleet/PutPolicy"
+	// FleetGetPolicyProcedure is the fully-qualified name of the Fleet's GetPolicy RPC.
+	FleetGetPolicyProcedure = "/chiba.v1.Fleet/GetPolicy"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -91,6 +97,13 @@ type FleetClient interface {
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
+	// Prepare tells an author what signing a script needs to know: whom it
+	// concerns, the keys that its secrets are sealed to, and the last version.
+	Prepare(context.Context, *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error)
+	// PutPolicy replaces the policy of authors by a newer one that the roots have
+	// signed.
+	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
+	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -194,6 +207,24 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("Status")),
 			connect.WithClientOptions(opts...),
 		),
+		prepare: connect.NewClient[pb.PrepareRequest, pb.PrepareReply](
+			httpClient,
+			baseURL+FleetPrepareProcedure,
+			connect.WithSchema(fleetMethods.ByName("Prepare")),
+			connect.WithClientOptions(opts...),
+		),
+		putPolicy: connect.NewClient[pb.PutPolicyRequest, pb.PutPolicyReply](
+			httpClient,
+			baseURL+FleetPutPolicyProcedure,
+			connect.WithSchema(fleetMethods.ByName("PutPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		getPolicy: connect.NewClient[pb.GetPolicyRequest, pb.GetPolicyReply](
+			httpClient,
+			baseURL+FleetGetPolicyProcedure,
+			connect.WithSchema(fleetMethods.ByName("GetPolicy")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -214,6 +245,9 @@ type fleetClient struct {
 	cancelRun    *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
 	listFirings  *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
 	status       *connect.Client[pb.StatusRequest, pb.StatusReply]
+	prepare      *connect.Client[pb.PrepareRequest, pb.PrepareReply]
+	putPolicy    *connect.Client[pb.PutPolicyRequest, pb.PutPolicyReply]
+	getPolicy    *connect.Client[pb.GetPolicyRequest, pb.GetPolicyReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -291,6 +325,21 @@ func (c *fleetClient) Status(ctx context.Context, req *connect.Request[pb.Status
 	return c.status.CallUnary(ctx, req)
 }
 
+// Prepare calls chiba.v1.Fleet.Prepare.
+func (c *fleetClient) Prepare(ctx context.Context, req *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error) {
+	return c.prepare.CallUnary(ctx, req)
+}
+
+// PutPolicy calls chiba.v1.Fleet.PutPolicy.
+func (c *fleetClient) PutPolicy(ctx context.Context, req *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error) {
+	return c.putPolicy.CallUnary(ctx, req)
+}
+
+// GetPolicy calls chiba.v1.Fleet.GetPolicy.
+func (c *fleetClient) GetPolicy(ctx context.Context, req *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error) {
+	return c.getPolicy.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -314,6 +363,13 @@ type FleetHandler interface {
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
+	// Prepare tells an author what signing a script needs to know: whom it
+	// concerns, the keys that its secrets are sealed to, and the last version.
+	Prepare(context.Context, *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error)
+	// PutPolicy replaces the policy of authors by a newer one that the roots have
+	// signed.
+	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
+	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -413,6 +469,24 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("Status")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetPrepareHandler := connect.NewUnaryHandler(
+		FleetPrepareProcedure,
+		svc.Prepare,
+		connect.WithSchema(fleetMethods.ByName("Prepare")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetPutPolicyHandler := connect.NewUnaryHandler(
+		FleetPutPolicyProcedure,
+		svc.PutPolicy,
+		connect.WithSchema(fleetMethods.ByName("PutPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetGetPolicyHandler := connect.NewUnaryHandler(
+		FleetGetPolicyProcedure,
+		svc.GetPolicy,
+		connect.WithSchema(fleetMethods.ByName("GetPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -445,6 +519,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetListFiringsHandler.ServeHTTP(w, r)
 		case FleetStatusProcedure:
 			fleetStatusHandler.ServeHTTP(w, r)
+		case FleetPrepareProcedure:
+			fleetPrepareHandler.ServeHTTP(w, r)
+		case FleetPutPolicyProcedure:
+			fleetPutPolicyHandler.ServeHTTP(w, r)
+		case FleetGetPolicyProcedure:
+			fleetGetPolicyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -512,4 +592,16 @@ func (UnimplementedFleetHandler) ListFirings(context.Context, *connect.Request[p
 
 func (UnimplementedFleetHandler) Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Status is not implemented"))
+}
+
+func (UnimplementedFleetHandler) Prepare(context.Context, *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Prepare is not implemented"))
+}
+
+func (UnimplementedFleetHandler) PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.PutPolicy is not implemented"))
+}
+
+func (UnimplementedFleetHandler) GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.GetPolicy is not implemented"))
 }
