@@ -30,6 +30,7 @@ func command() *cobra.Command {
 	}
 	root := cli.NewRoot()
 	root.AddCommand(ctl.Commands(author.Open)...)
+	root.AddCommand(author.Commands()...)
 	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command())
 	return root
 }

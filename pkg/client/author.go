@@ -75,6 +75,17 @@ func DecodeSigned(data []byte) (Signed, error) {
 	return Signed{Envelope: envelope, Source: source}, fault.Wrap(fault.Internal, "read signed script", err)
 }
 
+// Order is what the envelope says, of which nothing is verified: to show it.
+func (s Signed) Order() (order.Order, error) {
+	var f struct {
+		Payload []byte `json:"payload"`
+	}
+	if err := json.Unmarshal(s.Envelope, &f); err != nil {
+		return order.Order{}, fault.Wrap(fault.Garbage, "read signed script", err)
+	}
+	return order.Decode(f.Payload)
+}
+
 func (c *Client) noAuthor(op string) error {
 	return fault.New(fault.Denied, op, "there is no author key, and agents run only what is signed").
 		WithHint("make one with: chiba trust author init, have it put into the policy of authors, and name it in " + c.context.file)

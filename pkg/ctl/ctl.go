@@ -15,6 +15,13 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/client"
 )
 
+// keyFlag is the flag of the commands that sign.
+const keyFlag = "key"
+
+func addKeyFlag(cmd *cobra.Command) {
+	cmd.Flags().String(keyFlag, "", "sign with the author key in this `file` (default: the context's)")
+}
+
 // Authors opens the author of a context: who signs what is sent from here.
 type Authors func(client.Context) (client.Author, error)
 
@@ -57,6 +64,9 @@ func open(cmd *cobra.Command) (*client.Client, error) {
 	c, err := client.Load(path)
 	if err != nil {
 		return nil, err
+	}
+	if key := cmd.Flags().Lookup(keyFlag); key != nil && key.Changed {
+		c.Author = key.Value.String()
 	}
 	var author client.Author
 	if authors, ok := cmd.Context().Value(authorsKey{}).(Authors); ok && authors != nil { // completion has none

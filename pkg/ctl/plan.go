@@ -46,7 +46,8 @@ type script struct {
 	name     string // if it is not to be the file's
 	source   client.Source
 	program  *scl.Program
-	warnings string // already printed
+	warnings string         // already printed
+	signed   *client.Signed // nil: it is signed when it is applied
 }
 
 // planName is the name under which it would be applied. What has none yet is

@@ -27,7 +27,8 @@ const (
 // Author seals and signs for one context. It is safe for concurrent use.
 type Author struct {
 	roots *x509.CertPool // of agents' certificates
-	key   *sign.Key      // nil: nothing can be signed
+	key   *sign.Key      // nil: nothing can be signed,
+	noKey error          // and this is why
 	now   func() time.Time
 }
 
@@ -43,15 +44,17 @@ func Open(c client.Context) (client.Author, error) {
 	if !a.roots.AppendCertsFromPEM(pem) {
 		return nil, fault.New(fault.BadInput, "read the CA", "no certificate in "+c.CA)
 	}
-	path := c.Author
-	if path == "" {
-		path = filepath.Join(filepath.Dir(c.Key), KeyFile)
-	}
-	a.key, err = sign.OpenKey(path)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return nil, err
-	}
+	a.key, a.noKey = sign.OpenKey(keyPath(c)) // looking needs none
 	return a, nil
+}
+
+// keyPath is where the author's key of a context is: beside that of the certificate,
+// if the context does not name it.
+func keyPath(c client.Context) string {
+	if c.Author != "" {
+		return c.Author
+	}
+	return filepath.Join(filepath.Dir(c.Key), KeyFile)
 }
 
 // Seal implements client.Author. Every key must be vouched for by the certificate
@@ -71,8 +74,7 @@ func (a *Author) Seal(racks []client.SealKey, use string, plain fleet.Secret) (s
 // Sign implements client.Author.
 func (a *Author) Sign(o order.Order) ([]byte, error) {
 	if a.key == nil {
-		return nil, fault.New(fault.Denied, "sign "+o.Name, "there is no author key, and agents run only what is signed").
-			WithHint("make one with: chiba trust author init")
+		return nil, fault.Wrap(fault.Denied, "sign "+o.Name, a.noKey)
 	}
 	return sign.Order(o, a.key)
 }

@@ -122,10 +122,16 @@ func (p *Policy) Fresh(envelope, source []byte, rack string, now time.Time) (ord
 		return o, refuse("the policy of authors has expired", "have a new one signed: chiba trust policy set FILE")
 	case rack != "" && !o.For(rack):
 		return o, refuse("the order is not meant for rack "+rack, "")
-	case o.Scripted() && o.Digest != order.Digest(source):
-		return o, refuse("the script is not the one that was signed", "")
 	}
-	return o, nil
+	return o, Matches(o, source)
+}
+
+// Matches refuses a script that is not the one of the order.
+func Matches(o order.Order, source []byte) error {
+	if o.Scripted() && o.Digest != order.Digest(source) {
+		return refuse("the script is not the one that was signed", "")
+	}
+	return nil
 }
 
 // Begins refuses a run whose order has expired. What stands comes into force at any
