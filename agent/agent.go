@@ -51,6 +51,7 @@ type Agent struct {
 
 	desiring  sync.Mutex // serialises changes of the desired state
 	authority authority
+	witnessed witnessed
 	standing  standing
 	runs      runs
 
@@ -143,7 +144,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	if err := a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
-	return a, a.restore()
+	return a, errors.Join(a.restore(), a.recall())
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {

@@ -105,6 +105,9 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 		a.log.Warn("a coordinator tells an older state than another has", obs.Count, d.GetRevision())
 		return nil
 	}
+	if err := a.witness(d.GetAudit()); err != nil {
+		return err
+	}
 	adopted, err := a.adopt(d.GetPolicy())
 	if err != nil {
 		return err

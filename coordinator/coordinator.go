@@ -28,6 +28,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/audit"
 	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
@@ -64,6 +65,7 @@ type Coordinator struct {
 	mesh  *mesh.Listener
 	web   net.Listener
 	mach  *state.Machine
+	notes *audit.Notary // signs the head of the audit log
 	feed  *feed.Feed
 	ready chan struct{}
 	close func() error
@@ -76,9 +78,15 @@ func New(c Config) (*Coordinator, error) {
 	}
 	co := &Coordinator{conf: c, mach: state.New(), feed: feed.New(), ready: make(chan struct{})}
 	co.close = sync.OnceValue(co.shut)
-	co.hub = hub.New(hub.Config{Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log})
+	var err error
+	if co.notes, err = audit.OpenNotary(filepath.Join(c.Dir, "audit.key"), c.Credentials.Certificate); err != nil {
+		return nil, err
+	}
+	co.hub = hub.New(hub.Config{
+		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Checkpoint: co.checkpoint, Log: c.Log,
+	})
 	co.api = api.New(api.Config{
-		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed, Root: c.Root,
+		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed, Root: c.Root, Checkpoint: co.checkpoint,
 		Raft: co.status, Log: c.Log,
 	})
 	if err := co.open(); err != nil {
@@ -167,6 +175,17 @@ func resetKey(path string) (*[32]byte, error) {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
 	return &key, fault.Wrap(fault.Unavailable, op, os.WriteFile(path, key[:], 0o600))
+}
+
+// checkpoint is the head of the audit log, signed, with the proof that it goes on
+// from its first size records.
+func (c *Coordinator) checkpoint(size int64) (*pb.Checkpoint, error) {
+	head, consistency, err := c.mach.AuditHead(size)
+	if err != nil {
+		return nil, err
+	}
+	note, proof, err := c.notes.Sign(head)
+	return &pb.Checkpoint{Note: note, Proof: proof, Consistency: consistency}, err
 }
 
 // applied runs between two commands: none of the three waits.

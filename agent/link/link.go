@@ -44,6 +44,8 @@ type Agent interface {
 	Have() (revision uint64, scripts map[string]string)
 	// PolicyVersion is that of the policy of authors it holds, 0 without one.
 	PolicyVersion() uint64
+	// AuditSize is that of the audit log whose checkpoint it holds.
+	AuditSize() int64
 	// Desired takes the desired state of the rack. When it returns nil it is
 	// durable.
 	Desired(ctx context.Context, d *pb.Desired) error

@@ -215,7 +215,7 @@ func (s *session) tick(ctx context.Context) error {
 			continue
 		case <-s.pulls:
 			_, have := s.agent.Have()
-			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{Have: have, PolicyVersion: s.agent.PolicyVersion()}}
+			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{Have: have, PolicyVersion: s.agent.PolicyVersion(), AuditSize: s.agent.AuditSize()}}
 		case p := <-s.progress:
 			m.Body = &pb.FromAgent_Progress{Progress: p}
 		}

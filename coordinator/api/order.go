@@ -153,3 +153,18 @@ func (s *Server) GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest
 	envelope, _ := s.conf.Machine.Policy()
 	return connect.NewResponse(&pb.GetPolicyReply{Envelope: envelope}), nil
 }
+
+// auditPage is how many records one answer holds, at about 300 bytes each.
+const auditPage = 8192
+
+// ReadAudit implements pbconnect.FleetHandler. The checkpoint may be of a log that
+// is longer than the records; the caller goes on reading up to it.
+func (s *Server) ReadAudit(_ context.Context, r *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
+	checkpoint, err := s.conf.Checkpoint(0)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.ReadAuditReply{
+		Records: s.conf.Machine.Audit(r.Msg.GetFrom(), auditPage), Checkpoint: checkpoint,
+	}), nil
+}

@@ -56,7 +56,10 @@ type Config struct {
 	Machine  *state.Machine
 	Commands Log
 	Watchers Watchers
-	Log      *slog.Logger
+	// Checkpoint is the signed head of the audit log, with the proof that it goes
+	// on from its first size records; nil: agents are told none.
+	Checkpoint func(size int64) (*pb.Checkpoint, error)
+	Log        *slog.Logger
 	// Idle is how long a session may be silent; agents ping every 15 s. Default
 	// 60 s.
 	Idle time.Duration

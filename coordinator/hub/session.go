@@ -292,6 +292,12 @@ func (s *session) desired(pull *pb.Pull) error {
 	if _, version := s.hub.conf.Machine.Policy(); version == pull.GetPolicyVersion() {
 		d.Policy = nil
 	}
+	if s.hub.conf.Checkpoint != nil {
+		var err error
+		if d.Audit, err = s.hub.conf.Checkpoint(pull.GetAuditSize()); err != nil {
+			return err
+		}
+	}
 	// Only who has a script needs to know that it is over.
 	d.Ended = slices.DeleteFunc(d.GetEnded(), func(e *pb.Ended) bool { return have[e.GetName()] == "" })
 	room := maxSources - size(d.GetEnded()) - size(d.GetCanceled())

@@ -62,6 +62,7 @@ type Machine struct {
 	nodes   map[string]*pb.Node
 	perRack map[string]int // nodes
 	policy  *pb.PutPolicy  // of authors; nil: none was set
+	audit   *journal
 
 	runs     []*run // by number
 	runBytes int    // of all sources and results
@@ -87,6 +88,7 @@ func New() *Machine {
 		agents:  map[string]*pb.AgentInfo{},
 		scripts: map[string]*pb.Script{},
 		over:    map[string]*pb.Ended{},
+		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
 		nextRun: 1,
@@ -105,6 +107,7 @@ type Outcome struct {
 
 	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
 	Dropped    []Dropped // records that count as recorded but were not kept
+	firstTaken uint64    // the first record of RecordResults that was not known yet
 
 	Racks  []string    // whose desired state changed, sorted
 	Runs   []string    // ids of the runs that changed or have new results, in order
@@ -131,7 +134,14 @@ func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
 		return Outcome{}, m.broken
 	}
 	m.index = index
+	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
+	if o.Err == nil {
+		if err := m.audit.note(c, o, before); err != nil {
+			m.broken = err
+			return Outcome{}, err
+		}
+	}
 	o.Revision = m.revision
 	m.events += uint64(len(o.Events))
 	for _, e := range o.Events {

@@ -27,6 +27,7 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 		return Outcome{Err: err, NextWanted: agent.GetNextSeq()}
 	}
 	t := take{m: m, at: at, agent: agent}
+	t.out.firstTaken = next
 	for _, r := range b.GetRecords() {
 		if r.GetSeq() < next {
 			continue

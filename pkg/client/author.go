@@ -237,3 +237,29 @@ func (c *Client) Policy(ctx context.Context) (envelope []byte, err error) {
 	a, err := call(ctx, c, "get the policy of authors", c.rpc.GetPolicy, &pb.GetPolicyRequest{})
 	return a.GetEnvelope(), err
 }
+
+// AuditLog is the audit log as a coordinator tells it: the records as JSON, and the
+// checkpoint of a log of at least so many. Nothing of it is verified.
+type AuditLog struct {
+	Records    [][]byte
+	Checkpoint []byte // signed; of the first answer
+	Proof      []byte // whose signature it is
+}
+
+// Audit reads the audit log.
+func (c *Client) Audit(ctx context.Context) (*AuditLog, error) {
+	var log AuditLog
+	for {
+		a, err := call(ctx, c, "read the audit log", c.rpc.ReadAudit, &pb.ReadAuditRequest{From: int64(len(log.Records))})
+		if err != nil {
+			return nil, err
+		}
+		if len(log.Records) == 0 {
+			log.Checkpoint, log.Proof = a.GetCheckpoint().GetNote(), a.GetCheckpoint().GetProof()
+		}
+		if len(a.GetRecords()) == 0 {
+			return &log, nil
+		}
+		log.Records = append(log.Records, a.GetRecords()...)
+	}
+}

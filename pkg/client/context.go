@@ -105,6 +105,9 @@ func Load(path string) (Context, error) {
 	return c, nil
 }
 
+// Dir is the directory that c was read from.
+func (c Context) Dir() string { return filepath.Dir(c.file) }
+
 // Save writes c to the state directory dir, for its owner alone, whole or not
 // at all. Relative paths stay as they are: they are relative to dir.
 func (c Context) Save(dir string) error {

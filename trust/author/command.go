@@ -17,8 +17,10 @@ import (
 	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
-// Commands are `chiba trust` and `chiba sign`.
-func Commands() []*cobra.Command { return []*cobra.Command{trustCommand(), signCommand()} }
+// Commands are `chiba trust`, `chiba sign` and `chiba audit`.
+func Commands() []*cobra.Command {
+	return []*cobra.Command{trustCommand(), signCommand(), auditCommand()}
+}
 
 func trustCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
@@ -162,9 +164,9 @@ policy in force. After notAfter agents take nothing new; what stands goes on.`,
 			}
 			var signers []*sign.Key
 			for _, path := range keys {
-				key, err := sign.OpenKey(path)
-				if err != nil {
-					return err
+				key, openErr := sign.OpenKey(path)
+				if openErr != nil {
+					return openErr
 				}
 				signers = append(signers, key)
 			}

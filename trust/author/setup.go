@@ -54,7 +54,7 @@ func soloPolicy(path string, keys sign.Keys, root *sign.Key, author sign.Author)
 		return nil, fault.Wrap(fault.Unavailable, "read policy", err)
 	}
 	if err == nil {
-		if p, err := keys.Policy(signed); err == nil && !p.Expired(now.Add(policyLife/2)) {
+		if p, wrong := keys.Policy(signed); wrong == nil && !p.Expired(now.Add(policyLife/2)) {
 			return signed, nil
 		}
 	}

@@ -16,20 +16,20 @@ import (
 
 const source = `(show all)`
 
-func authors(t testing.TB) *signtest.Authors {
-	t.Helper()
-	a, err := signtest.New(t.TempDir())
+func authors(tb testing.TB) *signtest.Authors {
+	tb.Helper()
+	a, err := signtest.New(tb.TempDir())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a
 }
 
-func policy(t testing.TB, a *signtest.Authors, threshold int) *sign.Policy {
-	t.Helper()
+func policy(tb testing.TB, a *signtest.Authors, threshold int) *sign.Policy {
+	tb.Helper()
 	p, err := a.Root.Policy(a.Signed(1, threshold))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }

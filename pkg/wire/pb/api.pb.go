@@ -24,6 +24,102 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReadAuditRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          int64                  `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadAuditRequest) Reset() {
+	*x = ReadAuditRequest{}
+	mi := &file_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadAuditRequest) ProtoMessage() {}
+
+func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
+func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ReadAuditRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+type ReadAuditReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       [][]byte               `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`       // JSON; less than all that there are
+	Checkpoint    *Checkpoint            `protobuf:"bytes,2,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // of the log as it is now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadAuditReply) Reset() {
+	*x = ReadAuditReply{}
+	mi := &file_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadAuditReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadAuditReply) ProtoMessage() {}
+
+func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadAuditReply.ProtoReflect.Descriptor instead.
+func (*ReadAuditReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReadAuditReply) GetRecords() [][]byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ReadAuditReply) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
 type PrepareRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the script; default: the file's base name without .scl
@@ -36,7 +132,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +144,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +157,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{0}
+	return file_api_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PrepareRequest) GetName() string {
@@ -104,7 +200,7 @@ type PrepareReply struct {
 
 func (x *PrepareReply) Reset() {
 	*x = PrepareReply{}
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -116,7 +212,7 @@ func (x *PrepareReply) String() string {
 func (*PrepareReply) ProtoMessage() {}
 
 func (x *PrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -129,7 +225,7 @@ func (x *PrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
 func (*PrepareReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{1}
+	return file_api_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PrepareReply) GetName() string {
@@ -171,7 +267,7 @@ type SealKey struct {
 
 func (x *SealKey) Reset() {
 	*x = SealKey{}
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -183,7 +279,7 @@ func (x *SealKey) String() string {
 func (*SealKey) ProtoMessage() {}
 
 func (x *SealKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -196,7 +292,7 @@ func (x *SealKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealKey.ProtoReflect.Descriptor instead.
 func (*SealKey) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2}
+	return file_api_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SealKey) GetRack() string {
@@ -222,7 +318,7 @@ type PutPolicyRequest struct {
 
 func (x *PutPolicyRequest) Reset() {
 	*x = PutPolicyRequest{}
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +330,7 @@ func (x *PutPolicyRequest) String() string {
 func (*PutPolicyRequest) ProtoMessage() {}
 
 func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +343,7 @@ func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{3}
+	return file_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PutPolicyRequest) GetEnvelope() []byte {
@@ -266,7 +362,7 @@ type PutPolicyReply struct {
 
 func (x *PutPolicyReply) Reset() {
 	*x = PutPolicyReply{}
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +374,7 @@ func (x *PutPolicyReply) String() string {
 func (*PutPolicyReply) ProtoMessage() {}
 
 func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +387,7 @@ func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyReply.ProtoReflect.Descriptor instead.
 func (*PutPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{4}
+	return file_api_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PutPolicyReply) GetVersion() uint64 {
@@ -309,7 +405,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -321,7 +417,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -334,7 +430,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{5}
+	return file_api_proto_rawDescGZIP(), []int{7}
 }
 
 type GetPolicyReply struct {
@@ -346,7 +442,7 @@ type GetPolicyReply struct {
 
 func (x *GetPolicyReply) Reset() {
 	*x = GetPolicyReply{}
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +454,7 @@ func (x *GetPolicyReply) String() string {
 func (*GetPolicyReply) ProtoMessage() {}
 
 func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +467,7 @@ func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyReply.ProtoReflect.Descriptor instead.
 func (*GetPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{6}
+	return file_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetPolicyReply) GetEnvelope() []byte {
@@ -393,7 +489,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +501,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +514,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{7}
+	return file_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PlanRequest) GetFile() string {
@@ -460,7 +556,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +568,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +581,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{8}
+	return file_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShowRequest) GetFile() string {
@@ -528,7 +624,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +636,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +649,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9}
+	return file_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryReply) GetRack() string {
@@ -675,7 +771,7 @@ type Diagnostics struct {
 
 func (x *Diagnostics) Reset() {
 	*x = Diagnostics{}
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +783,7 @@ func (x *Diagnostics) String() string {
 func (*Diagnostics) ProtoMessage() {}
 
 func (x *Diagnostics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +796,7 @@ func (x *Diagnostics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostics.ProtoReflect.Descriptor instead.
 func (*Diagnostics) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{10}
+	return file_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Diagnostics) GetText() string {
@@ -738,7 +834,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +846,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +859,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11}
+	return file_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -821,7 +917,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +929,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +942,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{12}
+	return file_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApplyReply) GetRun() *Run {
@@ -893,7 +989,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1001,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1014,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{13}
+	return file_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -942,7 +1038,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1050,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1063,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{14}
+	return file_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RunEvent) GetBody() isRunEvent_Body {
@@ -1038,7 +1134,7 @@ type RackProgress struct {
 
 func (x *RackProgress) Reset() {
 	*x = RackProgress{}
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1146,7 @@ func (x *RackProgress) String() string {
 func (*RackProgress) ProtoMessage() {}
 
 func (x *RackProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1159,7 @@ func (x *RackProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackProgress.ProtoReflect.Descriptor instead.
 func (*RackProgress) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{15}
+	return file_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RackProgress) GetRack() string {
@@ -1103,7 +1199,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1211,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1224,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16}
+	return file_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchRequest) GetPast() bool {
@@ -1156,7 +1252,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1264,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1277,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{17}
+	return file_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Event) GetAtUnixMs() int64 {
@@ -1308,7 +1404,7 @@ type AgentStatus struct {
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1416,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1429,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{18}
+	return file_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AgentStatus) GetName() string {
@@ -1400,7 +1496,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1508,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1521,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{19}
+	return file_api_proto_rawDescGZIP(), []int{21}
 }
 
 type ListNodesReply struct {
@@ -1437,7 +1533,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1545,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1558,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{20}
+	return file_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -1480,7 +1576,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1588,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1601,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{21}
+	return file_api_proto_rawDescGZIP(), []int{23}
 }
 
 type ListAgentsReply struct {
@@ -1517,7 +1613,7 @@ type ListAgentsReply struct {
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1625,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1638,7 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{22}
+	return file_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
@@ -1560,7 +1656,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1668,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1681,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{23}
+	return file_api_proto_rawDescGZIP(), []int{25}
 }
 
 type ListScriptsReply struct {
@@ -1597,7 +1693,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1705,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1718,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{24}
+	return file_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -1641,7 +1737,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1749,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1762,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{25}
+	return file_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -1686,7 +1782,7 @@ type RemoveScriptRequest struct {
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1794,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1807,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -1736,7 +1832,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1844,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1857,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{29}
 }
 
 type ListRunsRequest struct {
@@ -1772,7 +1868,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +1880,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +1893,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{30}
 }
 
 type ListRunsReply struct {
@@ -1809,7 +1905,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1917,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +1930,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -1853,7 +1949,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1961,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1974,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -1898,7 +1994,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2006,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2019,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{31}
+	return file_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -1950,7 +2046,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2058,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2071,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{32}
+	return file_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -2001,7 +2097,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2109,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2122,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{33}
+	return file_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -2044,7 +2140,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2152,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2165,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{34}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 type ListFiringsReply struct {
@@ -2081,7 +2177,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2189,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2202,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{35}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -2124,7 +2220,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2232,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2245,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{36}
+	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
 type StatusReply struct {
@@ -2169,7 +2265,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2277,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2290,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{37}
+	return file_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -2269,7 +2365,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2377,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2390,7 @@ func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Started.ProtoReflect.Descriptor instead.
 func (*QueryReply_Started) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9, 0}
+	return file_api_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *QueryReply_Started) GetNodes() int32 {
@@ -2317,7 +2413,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2425,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2438,7 @@ func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Ended.ProtoReflect.Descriptor instead.
 func (*QueryReply_Ended) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9, 1}
+	return file_api_proto_rawDescGZIP(), []int{11, 1}
 }
 
 func (x *QueryReply_Ended) GetNodes() int32 {
@@ -2390,7 +2486,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2498,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2511,7 @@ func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Racks.ProtoReflect.Descriptor instead.
 func (*QueryReply_Racks) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9, 2}
+	return file_api_proto_rawDescGZIP(), []int{11, 2}
 }
 
 func (x *QueryReply_Racks) GetAsked() []string {
@@ -2436,7 +2532,14 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"q\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"&\n" +
+	"\x10ReadAuditRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x03R\x04from\"`\n" +
+	"\x0eReadAuditReply\x12\x18\n" +
+	"\arecords\x18\x01 \x03(\fR\arecords\x124\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\v2\x14.chiba.v1.CheckpointR\n" +
+	"checkpoint\"q\n" +
 	"\x0ePrepareRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -2585,7 +2688,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xf9\b\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xbc\t\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -2605,7 +2708,8 @@ const file_api_proto_rawDesc = "" +
 	"\x06Status\x12\x17.chiba.v1.StatusRequest\x1a\x15.chiba.v1.StatusReply\x12;\n" +
 	"\aPrepare\x12\x18.chiba.v1.PrepareRequest\x1a\x16.chiba.v1.PrepareReply\x12A\n" +
 	"\tPutPolicy\x12\x1a.chiba.v1.PutPolicyRequest\x1a\x18.chiba.v1.PutPolicyReply\x12A\n" +
-	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReply\x12A\n" +
+	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -2619,124 +2723,130 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_api_proto_goTypes = []any{
-	(*PrepareRequest)(nil),      // 0: chiba.v1.PrepareRequest
-	(*PrepareReply)(nil),        // 1: chiba.v1.PrepareReply
-	(*SealKey)(nil),             // 2: chiba.v1.SealKey
-	(*PutPolicyRequest)(nil),    // 3: chiba.v1.PutPolicyRequest
-	(*PutPolicyReply)(nil),      // 4: chiba.v1.PutPolicyReply
-	(*GetPolicyRequest)(nil),    // 5: chiba.v1.GetPolicyRequest
-	(*GetPolicyReply)(nil),      // 6: chiba.v1.GetPolicyReply
-	(*PlanRequest)(nil),         // 7: chiba.v1.PlanRequest
-	(*ShowRequest)(nil),         // 8: chiba.v1.ShowRequest
-	(*QueryReply)(nil),          // 9: chiba.v1.QueryReply
-	(*Diagnostics)(nil),         // 10: chiba.v1.Diagnostics
-	(*ApplyRequest)(nil),        // 11: chiba.v1.ApplyRequest
-	(*ApplyReply)(nil),          // 12: chiba.v1.ApplyReply
-	(*WatchRunRequest)(nil),     // 13: chiba.v1.WatchRunRequest
-	(*RunEvent)(nil),            // 14: chiba.v1.RunEvent
-	(*RackProgress)(nil),        // 15: chiba.v1.RackProgress
-	(*WatchRequest)(nil),        // 16: chiba.v1.WatchRequest
-	(*Event)(nil),               // 17: chiba.v1.Event
-	(*AgentStatus)(nil),         // 18: chiba.v1.AgentStatus
-	(*ListNodesRequest)(nil),    // 19: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),      // 20: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),   // 21: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),     // 22: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),  // 23: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),    // 24: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),    // 25: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil), // 26: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),   // 27: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),     // 28: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),       // 29: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),       // 30: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),         // 31: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),    // 32: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),      // 33: chiba.v1.CancelRunReply
-	(*ListFiringsRequest)(nil),  // 34: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),    // 35: chiba.v1.ListFiringsReply
-	(*StatusRequest)(nil),       // 36: chiba.v1.StatusRequest
-	(*StatusReply)(nil),         // 37: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),  // 38: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),    // 39: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),    // 40: chiba.v1.QueryReply.Racks
-	(*Change)(nil),              // 41: chiba.v1.Change
-	(*Result)(nil),              // 42: chiba.v1.Result
-	(*Run)(nil),                 // 43: chiba.v1.Run
-	(*Firing)(nil),              // 44: chiba.v1.Firing
-	(*Node)(nil),                // 45: chiba.v1.Node
-	(*Script)(nil),              // 46: chiba.v1.Script
+	(*ReadAuditRequest)(nil),    // 0: chiba.v1.ReadAuditRequest
+	(*ReadAuditReply)(nil),      // 1: chiba.v1.ReadAuditReply
+	(*PrepareRequest)(nil),      // 2: chiba.v1.PrepareRequest
+	(*PrepareReply)(nil),        // 3: chiba.v1.PrepareReply
+	(*SealKey)(nil),             // 4: chiba.v1.SealKey
+	(*PutPolicyRequest)(nil),    // 5: chiba.v1.PutPolicyRequest
+	(*PutPolicyReply)(nil),      // 6: chiba.v1.PutPolicyReply
+	(*GetPolicyRequest)(nil),    // 7: chiba.v1.GetPolicyRequest
+	(*GetPolicyReply)(nil),      // 8: chiba.v1.GetPolicyReply
+	(*PlanRequest)(nil),         // 9: chiba.v1.PlanRequest
+	(*ShowRequest)(nil),         // 10: chiba.v1.ShowRequest
+	(*QueryReply)(nil),          // 11: chiba.v1.QueryReply
+	(*Diagnostics)(nil),         // 12: chiba.v1.Diagnostics
+	(*ApplyRequest)(nil),        // 13: chiba.v1.ApplyRequest
+	(*ApplyReply)(nil),          // 14: chiba.v1.ApplyReply
+	(*WatchRunRequest)(nil),     // 15: chiba.v1.WatchRunRequest
+	(*RunEvent)(nil),            // 16: chiba.v1.RunEvent
+	(*RackProgress)(nil),        // 17: chiba.v1.RackProgress
+	(*WatchRequest)(nil),        // 18: chiba.v1.WatchRequest
+	(*Event)(nil),               // 19: chiba.v1.Event
+	(*AgentStatus)(nil),         // 20: chiba.v1.AgentStatus
+	(*ListNodesRequest)(nil),    // 21: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),      // 22: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),   // 23: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),     // 24: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),  // 25: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),    // 26: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),    // 27: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil), // 28: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),   // 29: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),     // 30: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),       // 31: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),       // 32: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),         // 33: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),    // 34: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),      // 35: chiba.v1.CancelRunReply
+	(*ListFiringsRequest)(nil),  // 36: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),    // 37: chiba.v1.ListFiringsReply
+	(*StatusRequest)(nil),       // 38: chiba.v1.StatusRequest
+	(*StatusReply)(nil),         // 39: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),  // 40: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),    // 41: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),    // 42: chiba.v1.QueryReply.Racks
+	(*Checkpoint)(nil),          // 43: chiba.v1.Checkpoint
+	(*Change)(nil),              // 44: chiba.v1.Change
+	(*Result)(nil),              // 45: chiba.v1.Result
+	(*Run)(nil),                 // 46: chiba.v1.Run
+	(*Firing)(nil),              // 47: chiba.v1.Firing
+	(*Node)(nil),                // 48: chiba.v1.Node
+	(*Script)(nil),              // 49: chiba.v1.Script
 }
 var file_api_proto_depIdxs = []int32{
-	2,  // 0: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
-	10, // 1: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	38, // 2: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	41, // 3: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	42, // 4: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	39, // 5: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
-	10, // 6: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	40, // 7: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	43, // 8: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
-	10, // 9: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	43, // 10: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	42, // 11: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
-	15, // 12: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	44, // 13: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	45, // 14: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	43, // 15: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	46, // 16: chiba.v1.Event.script:type_name -> chiba.v1.Script
-	18, // 17: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	45, // 18: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	18, // 19: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	46, // 20: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	43, // 21: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	43, // 22: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	42, // 23: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	43, // 24: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	44, // 25: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	7,  // 26: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	8,  // 27: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	11, // 28: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	13, // 29: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	16, // 30: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	19, // 31: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	21, // 32: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	23, // 33: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	25, // 34: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	26, // 35: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	28, // 36: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	30, // 37: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	32, // 38: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	34, // 39: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	36, // 40: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	0,  // 41: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	3,  // 42: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	5,  // 43: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	9,  // 44: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	9,  // 45: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	12, // 46: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	14, // 47: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	17, // 48: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	20, // 49: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	22, // 50: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	24, // 51: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	46, // 52: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	27, // 53: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	29, // 54: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	31, // 55: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	33, // 56: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	35, // 57: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	37, // 58: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	1,  // 59: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	4,  // 60: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	6,  // 61: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	44, // [44:62] is the sub-list for method output_type
-	26, // [26:44] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	43, // 0: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	4,  // 1: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
+	12, // 2: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	40, // 3: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	44, // 4: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	45, // 5: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	41, // 6: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	12, // 7: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	42, // 8: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	46, // 9: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	12, // 10: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	46, // 11: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	45, // 12: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	17, // 13: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
+	47, // 14: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	48, // 15: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	46, // 16: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	49, // 17: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	20, // 18: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
+	48, // 19: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	20, // 20: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	49, // 21: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	46, // 22: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	46, // 23: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	45, // 24: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	46, // 25: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	47, // 26: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	9,  // 27: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	10, // 28: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	13, // 29: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	15, // 30: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	18, // 31: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	21, // 32: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	23, // 33: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	25, // 34: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	27, // 35: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	28, // 36: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	30, // 37: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	32, // 38: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	34, // 39: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	36, // 40: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	38, // 41: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	2,  // 42: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	5,  // 43: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	7,  // 44: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	0,  // 45: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	11, // 46: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	11, // 47: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	14, // 48: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	16, // 49: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	19, // 50: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	22, // 51: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	24, // 52: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	26, // 53: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	49, // 54: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	29, // 55: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	31, // 56: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	33, // 57: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	35, // 58: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	37, // 59: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	39, // 60: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	3,  // 61: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	6,  // 62: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	8,  // 63: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	1,  // 64: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	46, // [46:65] is the sub-list for method output_type
+	27, // [27:46] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -2745,7 +2855,7 @@ func file_api_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
-	file_api_proto_msgTypes[9].OneofWrappers = []any{
+	file_api_proto_msgTypes[11].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
 		(*QueryReply_Result)(nil),
@@ -2753,12 +2863,12 @@ func file_api_proto_init() {
 		(*QueryReply_Diagnostics)(nil),
 		(*QueryReply_Racks_)(nil),
 	}
-	file_api_proto_msgTypes[14].OneofWrappers = []any{
+	file_api_proto_msgTypes[16].OneofWrappers = []any{
 		(*RunEvent_Run)(nil),
 		(*RunEvent_Result)(nil),
 		(*RunEvent_Progress)(nil),
 	}
-	file_api_proto_msgTypes[17].OneofWrappers = []any{
+	file_api_proto_msgTypes[19].OneofWrappers = []any{
 		(*Event_Firing)(nil),
 		(*Event_Node)(nil),
 		(*Event_Run)(nil),
@@ -2772,7 +2882,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

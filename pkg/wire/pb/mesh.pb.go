@@ -907,6 +907,7 @@ type Pull struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Have          map[string]string      `protobuf:"bytes,1,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // script name -> digest@version of the order
 	PolicyVersion uint64                 `protobuf:"varint,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`                                   // of the policy of authors it has
+	AuditSize     int64                  `protobuf:"varint,3,opt,name=audit_size,json=auditSize,proto3" json:"audit_size,omitempty"`                                               // of the audit log it has last seen a checkpoint of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -955,6 +956,13 @@ func (x *Pull) GetPolicyVersion() uint64 {
 	return 0
 }
 
+func (x *Pull) GetAuditSize() int64 {
+	if x != nil {
+		return x.AuditSize
+	}
+	return 0
+}
+
 // Desired is the whole desired state of one rack. What is not listed any longer
 // ends only by a signed order.
 type Desired struct {
@@ -965,6 +973,7 @@ type Desired struct {
 	Policy        []byte                 `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`     // the signed policy of authors, if the agent has an older one
 	Ended         []*Ended               `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`       // scripts that the agent has and that are over
 	Canceled      []*Run                 `protobuf:"bytes,6,rep,name=canceled,proto3" json:"canceled,omitempty"` // with the order to cancel them; sources left out
+	Audit         *Checkpoint            `protobuf:"bytes,7,opt,name=audit,proto3" json:"audit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1037,6 +1046,13 @@ func (x *Desired) GetEnded() []*Ended {
 func (x *Desired) GetCanceled() []*Run {
 	if x != nil {
 		return x.Canceled
+	}
+	return nil
+}
+
+func (x *Desired) GetAudit() *Checkpoint {
+	if x != nil {
+		return x.Audit
 	}
 	return nil
 }
@@ -1625,20 +1641,23 @@ const file_mesh_proto_rawDesc = "" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
-	"nextWanted\"\x94\x01\n" +
+	"nextWanted\"\xb3\x01\n" +
 	"\x04Pull\x12,\n" +
 	"\x04have\x18\x01 \x03(\v2\x18.chiba.v1.Pull.HaveEntryR\x04have\x12%\n" +
-	"\x0epolicy_version\x18\x02 \x01(\x04R\rpolicyVersion\x1a7\n" +
+	"\x0epolicy_version\x18\x02 \x01(\x04R\rpolicyVersion\x12\x1d\n" +
+	"\n" +
+	"audit_size\x18\x03 \x01(\x03R\tauditSize\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8a\x02\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
 	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\x12\x16\n" +
 	"\x06policy\x18\x04 \x01(\fR\x06policy\x12%\n" +
 	"\x05ended\x18\x05 \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12)\n" +
-	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\"Q\n" +
+	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\x12*\n" +
+	"\x05audit\x18\a \x01(\v2\x14.chiba.v1.CheckpointR\x05audit\"Q\n" +
 	"\x05Ended\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
@@ -1716,9 +1735,10 @@ var file_mesh_proto_goTypes = []any{
 	(*QueryEvent_Done)(nil),    // 21: chiba.v1.QueryEvent.Done
 	(*Script)(nil),             // 22: chiba.v1.Script
 	(*Run)(nil),                // 23: chiba.v1.Run
-	(*Record)(nil),             // 24: chiba.v1.Record
-	(*Change)(nil),             // 25: chiba.v1.Change
-	(*Result)(nil),             // 26: chiba.v1.Result
+	(*Checkpoint)(nil),         // 24: chiba.v1.Checkpoint
+	(*Record)(nil),             // 25: chiba.v1.Record
+	(*Change)(nil),             // 26: chiba.v1.Change
+	(*Result)(nil),             // 27: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
@@ -1738,16 +1758,17 @@ var file_mesh_proto_depIdxs = []int32{
 	23, // 14: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
 	14, // 15: chiba.v1.Desired.ended:type_name -> chiba.v1.Ended
 	23, // 16: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
-	24, // 17: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	20, // 18: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	25, // 19: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	26, // 20: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	21, // 21: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	24, // 17: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
+	25, // 18: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	20, // 19: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	26, // 20: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	27, // 21: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	21, // 22: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }

@@ -1598,6 +1598,68 @@ func (x *Refused) GetReason() string {
 	return ""
 }
 
+// Checkpoint is the audit log at one time, as a coordinator has signed it (see
+// trust/audit).
+type Checkpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Note          []byte                 `protobuf:"bytes,1,opt,name=note,proto3" json:"note,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`             // whose signature it is
+	Consistency   [][]byte               `protobuf:"bytes,3,rep,name=consistency,proto3" json:"consistency,omitempty"` // from the size that was asked for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_nouns_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Checkpoint) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetConsistency() [][]byte {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
 var File_nouns_proto protoreflect.FileDescriptor
 
 const file_nouns_proto_rawDesc = "" +
@@ -1747,7 +1809,12 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reasonB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"X\n" +
+	"\n" +
+	"Checkpoint\x12\x12\n" +
+	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
+	"\vconsistency\x18\x03 \x03(\fR\vconsistencyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_nouns_proto_rawDescOnce sync.Once
@@ -1761,7 +1828,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -1778,14 +1845,15 @@ var file_nouns_proto_goTypes = []any{
 	(*RackRunDone)(nil),     // 12: chiba.v1.RackRunDone
 	(*NodeGone)(nil),        // 13: chiba.v1.NodeGone
 	(*Refused)(nil),         // 14: chiba.v1.Refused
-	nil,                     // 15: chiba.v1.Node.LabelsEntry
+	(*Checkpoint)(nil),      // 15: chiba.v1.Checkpoint
+	nil,                     // 16: chiba.v1.Node.LabelsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	15, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	16, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	2,  // 5: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 6: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	9,  // 7: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
@@ -1829,7 +1897,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

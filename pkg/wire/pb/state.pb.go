@@ -768,6 +768,7 @@ type Snapshot struct {
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
 	Policy        *PutPolicy             `protobuf:"bytes,11,opt,name=policy,proto3" json:"policy,omitempty"`
 	Ended         []*Ended               `protobuf:"bytes,12,rep,name=ended,proto3" json:"ended,omitempty"` // scripts, by name
+	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"` // the leaves of the audit log
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -886,6 +887,13 @@ func (x *Snapshot) GetEnded() []*Ended {
 	return nil
 }
 
+func (x *Snapshot) GetAudit() [][]byte {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
 type RunResults struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -998,7 +1006,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\xcc\x03\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\xe2\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1013,7 +1021,8 @@ const file_state_proto_rawDesc = "" +
 	"next_event\x18\n" +
 	" \x01(\x04R\tnextEvent\x12+\n" +
 	"\x06policy\x18\v \x01(\v2\x13.chiba.v1.PutPolicyR\x06policy\x12%\n" +
-	"\x05ended\x18\f \x03(\v2\x0f.chiba.v1.EndedR\x05ended\"J\n" +
+	"\x05ended\x18\f \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12\x14\n" +
+	"\x05audit\x18\r \x03(\fR\x05audit\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +

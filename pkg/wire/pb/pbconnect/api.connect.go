@@ -72,6 +72,8 @@ const (
 	FleetPutPolicyProcedure = "/chiba.v1.Fleet/PutPolicy"
 	// FleetGetPolicyProcedure is the fully-qualified name of the Fleet's GetPolicy RPC.
 	FleetGetPolicyProcedure = "/chiba.v1.Fleet/GetPolicy"
+	// FleetReadAuditProcedure is the fully-qualified name of the Fleet's ReadAudit RPC.
+	FleetReadAuditProcedure = "/chiba.v1.Fleet/ReadAudit"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -104,6 +106,8 @@ type FleetClient interface {
 	// signed.
 	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
 	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
+	// ReadAudit reads the audit log.
+	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -225,6 +229,12 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("GetPolicy")),
 			connect.WithClientOptions(opts...),
 		),
+		readAudit: connect.NewClient[pb.ReadAuditRequest, pb.ReadAuditReply](
+			httpClient,
+			baseURL+FleetReadAuditProcedure,
+			connect.WithSchema(fleetMethods.ByName("ReadAudit")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -248,6 +258,7 @@ type fleetClient struct {
 	prepare      *connect.Client[pb.PrepareRequest, pb.PrepareReply]
 	putPolicy    *connect.Client[pb.PutPolicyRequest, pb.PutPolicyReply]
 	getPolicy    *connect.Client[pb.GetPolicyRequest, pb.GetPolicyReply]
+	readAudit    *connect.Client[pb.ReadAuditRequest, pb.ReadAuditReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -340,6 +351,11 @@ func (c *fleetClient) GetPolicy(ctx context.Context, req *connect.Request[pb.Get
 	return c.getPolicy.CallUnary(ctx, req)
 }
 
+// ReadAudit calls chiba.v1.Fleet.ReadAudit.
+func (c *fleetClient) ReadAudit(ctx context.Context, req *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
+	return c.readAudit.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -370,6 +386,8 @@ type FleetHandler interface {
 	// signed.
 	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
 	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
+	// ReadAudit reads the audit log.
+	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -487,6 +505,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("GetPolicy")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetReadAuditHandler := connect.NewUnaryHandler(
+		FleetReadAuditProcedure,
+		svc.ReadAudit,
+		connect.WithSchema(fleetMethods.ByName("ReadAudit")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -525,6 +549,8 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetPutPolicyHandler.ServeHTTP(w, r)
 		case FleetGetPolicyProcedure:
 			fleetGetPolicyHandler.ServeHTTP(w, r)
+		case FleetReadAuditProcedure:
+			fleetReadAuditHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -604,4 +630,8 @@ func (UnimplementedFleetHandler) PutPolicy(context.Context, *connect.Request[pb.
 
 func (UnimplementedFleetHandler) GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.GetPolicy is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ReadAudit is not implemented"))
 }
