@@ -29,6 +29,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
+		Recent:    append([]string(nil), m.recent...),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -67,6 +68,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
 	}
+	for _, id := range s.GetRecent() {
+		n.remember(id)
+	}
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -82,6 +86,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.firings, m.firingBytes = n.firings, n.firingBytes
+	m.recent, m.applied = n.recent, n.applied
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Command struct {
 	//	*Command_PutPolicy
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
+	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -170,6 +171,13 @@ func (x *Command) GetPutPolicy() *PutPolicy {
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
+	}
+	return ""
+}
+
+func (x *Command) GetId() string {
+	if x != nil {
+		return x.Id
 	}
 	return ""
 }
@@ -767,8 +775,9 @@ type Snapshot struct {
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
 	Policy        *PutPolicy             `protobuf:"bytes,11,opt,name=policy,proto3" json:"policy,omitempty"`
-	Ended         []*Ended               `protobuf:"bytes,12,rep,name=ended,proto3" json:"ended,omitempty"` // scripts, by name
-	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"` // the leaves of the audit log
+	Ended         []*Ended               `protobuf:"bytes,12,rep,name=ended,proto3" json:"ended,omitempty"`   // scripts, by name
+	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
+	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -894,6 +903,13 @@ func (x *Snapshot) GetAudit() [][]byte {
 	return nil
 }
 
+func (x *Snapshot) GetRecent() []string {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
 type RunResults struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -951,7 +967,7 @@ var File_state_proto protoreflect.FileDescriptor
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\"\x9e\x04\n" +
+	"mesh.proto\"\xae\x04\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -968,7 +984,8 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"put_policy\x18\n" +
 	" \x01(\v2\x13.chiba.v1.PutPolicyH\x00R\tputPolicy\x12\x0e\n" +
-	"\x02by\x18\v \x01(\tR\x02byB\x06\n" +
+	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
+	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"5\n" +
 	"\tPutScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"X\n" +
@@ -1006,7 +1023,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\xe2\x03\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\xfa\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1022,7 +1039,8 @@ const file_state_proto_rawDesc = "" +
 	" \x01(\x04R\tnextEvent\x12+\n" +
 	"\x06policy\x18\v \x01(\v2\x13.chiba.v1.PutPolicyR\x06policy\x12%\n" +
 	"\x05ended\x18\f \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12\x14\n" +
-	"\x05audit\x18\r \x03(\fR\x05audit\"J\n" +
+	"\x05audit\x18\r \x03(\fR\x05audit\x12\x16\n" +
+	"\x06recent\x18\x14 \x03(\tR\x06recent\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
