@@ -98,7 +98,7 @@ func TestThreat33SnapshotKeepsTheTree(t *testing.T) {
 	}
 	var first audit.Log
 	for _, leaf := range l.Audit(0, 7) {
-		if err := first.Add(leaf); err != nil {
+		if err = first.Add(leaf); err != nil {
 			t.Fatal(err)
 		}
 	}

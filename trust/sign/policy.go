@@ -76,6 +76,10 @@ func ParsePolicy(data []byte) (Policy, error) {
 
 // Policy verifies a signed policy; k are the roots.
 func (k Keys) Policy(envelope []byte) (*Policy, error) {
+	if len(k.Authors) == 0 {
+		return nil, fault.New(fault.Untrusted, "verify policy", "nobody is known here who could have signed it").
+			WithHint("copy " + RootFile + " to where the certificates are")
+	}
 	data, _, err := k.open(PolicyType, envelope, k.Threshold)
 	if err != nil {
 		return nil, fault.Wrap(fault.Untrusted, "verify policy", err)
