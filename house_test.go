@@ -32,7 +32,7 @@ var floors = map[string][]string{
 // logger, randomness or goroutine, so that the same input gives the same output
 // in a test, in a simulation and on every replica.
 var pure = []string{
-	"pkg/fleet", "pkg/fault", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
+	"pkg/fleet", "pkg/fault", "pkg/order", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
 	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "agent/core", "coordinator/state",
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/ctl"
 	"github.com/chiba-mesh/chiba/pkg/sim"
+	"github.com/chiba-mesh/chiba/trust/author"
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
@@ -29,7 +30,8 @@ func command() *cobra.Command {
 		panic(err) // the path above is wrong: nothing can run
 	}
 	root := cli.NewRoot()
-	root.AddCommand(ctl.Commands()...)
+	root.AddCommand(ctl.Commands(author.Open)...)
+	root.AddCommand(author.Commands()...)
 	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
 }

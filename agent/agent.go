@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,12 +48,16 @@ type Agent struct {
 	artifacts *artifacts
 	trust     *standingTrust // nil where there is no link
 
+	proven struct{ leaf, proof []byte } // of the sealing key, by which certificate
+
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
 
-	desiring sync.Mutex // serialises changes of the desired state
-	standing standing
-	runs     runs
+	desiring  sync.Mutex // serialises changes of the desired state
+	authority authority
+	witnessed witnessed
+	standing  standing
+	runs      runs
 
 	inputs  chan core.Input // to the rules
 	links   chan core.Link  // the latest news of the link
@@ -107,7 +112,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.Join(err, disk.Close())
 	}
 	a.link, err = link.New(link.Config{
-		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
+		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
 		PingEvery: cfg.Heartbeat,
 	}, a, disk)
@@ -134,7 +139,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.runs.init()
 	a.open = a.openLane
-	a.vault = &vault{spool: disk, key: key, entry: func(name fleet.NodeName) (Entry, bool) {
+	a.vault = &vault{spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
 		n := a.byName[name]
 		if n == nil {
 			return Entry{}, false
@@ -149,7 +154,10 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		a.byName[e.Name] = n
 	}
 	a.first.await(a.nodes)
-	return a, errors.Join(a.remember(), a.restore())
+	if err := a.authority.open(&cfg, disk); err != nil {
+		return nil, err
+	}
+	return a, errors.Join(a.remember(), a.restore(), a.recall())
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {
@@ -161,6 +169,28 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
+}
+
+// sealKey is the key that secrets for the agent are sealed to, with the proof that
+// it is ours, by the certificate of today. The link alone calls it.
+func (a *Agent) sealKey() (public, proof []byte, err error) {
+	creds, err := a.cfg.credentials()
+	if err != nil {
+		return nil, nil, err
+	}
+	leaf := creds.Certificate.Certificate[0]
+	if !bytes.Equal(a.proven.leaf, leaf) { // each proof differs, and a new one is a change for the coordinators
+		if proof, err = a.key.Prove(string(a.cfg.Rack), creds.Certificate); err != nil {
+			return nil, nil, err
+		}
+		a.proven.leaf, a.proven.proof = leaf, proof
+	}
+	return a.key.Public(), a.proven.proof, nil
+}
+
+// openSecret opens what was sealed to this rack for one use.
+func (a *Agent) openSecret(sealed, use string) (fleet.Secret, error) {
+	return a.key.Open(sealed, string(a.cfg.Rack), use)
 }
 
 // build is the version that this binary was made from.

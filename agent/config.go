@@ -55,6 +55,10 @@ type Config struct {
 	Key  string `yaml:"key"`
 	CA   string `yaml:"ca"`
 
+	// ScriptRoot is the file of the keys that sign the policy of authors, whose
+	// scripts alone are run; by default script-root.json in State.
+	ScriptRoot string `yaml:"script_root"`
+
 	// Interfaces of the BMC network to browse; by default every multicast
 	// interface. NoMDNS browses none: then each node needs an address.
 	Interfaces []string `yaml:"interfaces"`
@@ -121,7 +125,7 @@ func ReadConfig(path string) (Config, error) {
 }
 
 func (c *Config) relativeTo(dir string) {
-	paths := []*string{&c.State, &c.Cert, &c.Key, &c.CA, &c.Login.PasswordFile, &c.EventsCert, &c.EventsKey, &c.Artifacts}
+	paths := []*string{&c.State, &c.Cert, &c.Key, &c.CA, &c.ScriptRoot, &c.Login.PasswordFile, &c.EventsCert, &c.EventsKey, &c.Artifacts}
 	for i := range c.Nodes {
 		paths = append(paths, &c.Nodes[i].PasswordFile)
 	}

@@ -109,7 +109,7 @@ func TestRemovedWhileFiring(t *testing.T) {
 		w.apply(`(monitor "n1" (trigger "hot" (every 10s) (condition (> cpu.temp 90))
 			(action (wait (= power.state "off")) (reboot))))`)
 		pass(15 * time.Second)
-		w.desire(&pb.Desired{Revision: 2})
+		w.desire(&pb.Desired{Revision: 2, Ended: []*pb.Ended{w.ended("s")}})
 		w.lanes["n1"].set(func() { w.lanes["n1"].values["power.state"] = fleet.Text("off") })
 		pass(15 * time.Second)
 		expect(t, []string{`hot on n1, cut off, n1: (wait (= power.state "off")) confirmed, ` +
@@ -145,7 +145,7 @@ func TestCanceledWhileWaiting(t *testing.T) {
 		w.start(w.dir)
 		defer w.stop()
 		w.run("R1", `(action "n1" (wait (= power.state "on") (timeout 1h)) (reboot))`)
-		w.desire(&pb.Desired{Revision: 2})
+		w.desire(&pb.Desired{Revision: 2, Canceled: []*pb.Run{w.cancel("R1")}})
 		expect(t, []string{
 			"R1 accepted for 1",
 			`R1 n1: (wait (= power.state "on") (timeout 1h)) skipped (the run was canceled)`,
@@ -168,7 +168,7 @@ func TestGroupOfTwoScripts(t *testing.T) {
 			if name == "z" {
 				members = `"n2"`
 			}
-			d.Scripts = append(d.Scripts, standingScript(name, name, `(group "g" `+members+`)`))
+			d.Scripts = append(d.Scripts, standingScript(name, `(group "g" `+members+`)`))
 		}
 		w.desire(d)
 		for range 50 {

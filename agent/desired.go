@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -43,12 +45,15 @@ type standing struct {
 type script struct {
 	*pb.Script
 	program *scl.Program // nil: this version can't read it
+	hash    string       // of the order
 }
 
-// restore reads the scripts in force from the spool.
+// restore reads the scripts in force from the spool. Each is verified again: the
+// disk may have been in other hands.
 func (a *Agent) restore() error {
 	a.standing.scripts = make(map[string]*script)
-	return a.spool.View(func(tx *spool.Tx) error {
+	var spoiled []*pb.Script
+	err := a.spool.View(func(tx *spool.Tx) error {
 		if raw := tx.Get(spool.Notes, keyRevision); len(raw) == 8 {
 			a.standing.revision = binary.BigEndian.Uint64(raw)
 		}
@@ -57,10 +62,18 @@ func (a *Agent) restore() error {
 			if err := proto.Unmarshal(raw, s); err != nil {
 				return fault.Wrap(fault.Garbage, "read scripts", err)
 			}
+			if err := a.kept(s.GetEnvelope(), s.GetSource(), s.GetName()); err != nil {
+				spoiled = append(spoiled, s)
+				continue
+			}
 			a.standing.scripts[s.GetName()] = a.compiled(s)
 		}
 		return nil
 	})
+	for _, s := range spoiled {
+		err = errors.Join(err, a.refuse(refusedScript, s.GetName(), s.GetEnvelope(), a.kept(s.GetEnvelope(), s.GetSource(), s.GetName())))
+	}
+	return err
 }
 
 func (a *Agent) compiled(s *pb.Script) *script {
@@ -77,13 +90,14 @@ func (a *Agent) Have() (revision uint64, digests map[string]string) {
 	defer a.standing.mu.Unlock()
 	digests = make(map[string]string, len(a.standing.scripts))
 	for name, s := range a.standing.scripts {
-		digests[name] = s.GetDigest()
+		digests[name] = wire.Mark(s.Script)
 	}
 	return a.standing.revision, digests
 }
 
-// Desired takes the whole desired state of the rack: scripts that are not in it
-// are no longer in force, and runs that are not in it have been canceled.
+// Desired takes the whole desired state of the rack. Everything that an agent
+// does is in a signed order, and so is its end: a script or a run that is merely
+// no longer listed goes on.
 func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 	a.desiring.Lock()
 	defer a.desiring.Unlock()
@@ -96,24 +110,42 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 			return err
 		}
 	}
-	next := a.wanted(d.GetScripts())
+	if err := a.witness(d.GetAudit()); err != nil {
+		return err
+	}
+	adopted, err := a.adopt(d.GetPolicy())
+	if err != nil {
+		return err
+	}
+	next, ended, err := a.wanted(d, adopted)
+	if err != nil {
+		return err
+	}
 	fresh, err := a.unknownRuns(d.GetRuns())
 	if err != nil {
 		return err
 	}
-	if full := a.spool.Full(); full != nil && len(fresh) > 0 {
-		a.log.Error("new runs wait", obs.Err, full, obs.Count, len(fresh))
-		fresh = nil
-	}
-	if err := a.keepDesired(d, next, fresh); err != nil {
+	stopped, err := a.canceled(d.GetCanceled())
+	if err != nil {
 		return err
 	}
-	a.runs.only(d.GetRuns())
+	if err := a.keepDesired(d, change{next, ended, fresh}); err != nil {
+		return err
+	}
+	a.runs.stop(stopped)
 	return nil
 }
 
+// change is what is to be kept of a desired state, all of it verified.
+type change struct {
+	scripts map[string]*script // that are to be in force
+	ended   map[string]uint64  // the orders that ended others, by name
+	runs    []*pb.Run          // to begin
+}
+
 // keepDesired puts a desired state into force, if it differs from the one that is.
-func (a *Agent) keepDesired(d *pb.Desired, next map[string]*script, fresh []*pb.Run) error {
+func (a *Agent) keepDesired(d *pb.Desired, c change) error {
+	next, fresh := c.scripts, c.runs
 	s := &a.standing
 	s.mu.Lock()
 	revision, have := s.revision, s.scripts
@@ -130,11 +162,16 @@ func (a *Agent) keepDesired(d *pb.Desired, next map[string]*script, fresh []*pb.
 		for name, s := range next {
 			if have[name] != s {
 				tx.PutMessage(spool.Scripts, name, s.Script)
+				raise(tx, floorOfScript, name, s.GetVersion(), s.hash)
 			}
+		}
+		for name, version := range c.ended {
+			raise(tx, floorOfScript, name, version, "")
 		}
 		tx.Put(spool.Notes, keyRevision, binary.BigEndian.AppendUint64(nil, d.GetRevision()))
 		for _, r := range fresh {
 			tx.PutMessage(spool.Runs, runKey(r), r)
+			raise(tx, floorOfRun, r.GetScript(), r.GetVersion(), "")
 		}
 		a.tidy(tx, d.GetRuns())
 		return nil
@@ -149,17 +186,53 @@ func (a *Agent) keepDesired(d *pb.Desired, next map[string]*script, fresh []*pb.
 	return nil
 }
 
-// unknownRuns are those that are neither accepted nor finished here.
+// unknownRuns are those that are neither accepted nor finished here, as they were
+// ordered: nothing of what surrounds the order counts.
 func (a *Agent) unknownRuns(listed []*pb.Run) (fresh []*pb.Run, err error) {
+	var unknown []*pb.Run
 	err = a.spool.View(func(tx *spool.Tx) error {
 		for _, r := range listed {
 			if !tx.Has(spool.Finished, runKey(r)) && !tx.Has(spool.Runs, runKey(r)) {
-				fresh = append(fresh, r)
+				unknown = append(unknown, r)
 			}
 		}
 		return nil
 	})
+	if full := a.spool.Full(); full != nil && len(unknown) > 0 {
+		a.log.Error("new runs wait", obs.Err, full, obs.Count, len(unknown))
+		return nil, err
+	}
+	begun := make(map[string]uint64) // by this very message
+	for _, r := range unknown {
+		o, why := a.runOrder(r)
+		if why == nil && o.Version <= begun[o.Name] {
+			why = older(o, begun[o.Name])
+		}
+		if why != nil {
+			err = errors.Join(err, a.refuseRun(r, why))
+			continue
+		}
+		begun[o.Name] = o.Version
+		fresh = append(fresh, &pb.Run{
+			Id: r.GetId(), StartedUnixMs: r.GetStartedUnixMs(), StartedBy: r.GetStartedBy(), Racks: r.GetRacks(), Envelope: r.GetEnvelope(), Source: r.GetSource(),
+			Script: o.Name, File: o.File, Digest: o.Digest, DeadlineUnixMs: o.NotAfter.UnixMilli(), AllowEmpty: o.AllowEmpty, Version: o.Version,
+		})
+	}
 	return fresh, err
+}
+
+// canceled are the runs that an order stops.
+func (a *Agent) canceled(runs []*pb.Run) (stopped map[string]bool, err error) {
+	stopped = make(map[string]bool, len(runs))
+	for _, r := range runs {
+		o, why := a.canceling(r)
+		if why != nil {
+			err = errors.Join(err, a.refuse(refusedCancel, r.GetScript(), r.GetCancel(), why))
+			continue
+		}
+		stopped[orderKey(o.Name, o.Cancels)] = true
+	}
+	return stopped, err
 }
 
 // lags reports whether revision is older than ours, for the first times.
@@ -175,24 +248,53 @@ func (a *Agent) lags(revision uint64) bool {
 	return s.stale <= stalePulls
 }
 
-// wanted are the scripts of a desired state. A source is left out where we have
-// it, and where a message would have become too large: then what we had stays in
-// force until the next pull brings it.
-func (a *Agent) wanted(scripts []*pb.Script) map[string]*script {
+// wanted are the scripts that are to be in force: those that are, but for what an
+// order has ended or replaced, or what a new policy no longer admits. A source is
+// left out where we have it, and where a message would have become too large: then
+// what we had stays in force until the next pull brings it.
+func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, ended map[string]uint64, err error) {
+	ended = make(map[string]uint64)
 	a.standing.mu.Lock()
-	have := a.standing.scripts
+	next = maps.Clone(a.standing.scripts)
 	a.standing.mu.Unlock()
-	next := make(map[string]*script, len(scripts))
-	for _, s := range scripts {
-		old := have[s.GetName()]
-		switch {
-		case old != nil && (old.GetDigest() == s.GetDigest() || len(s.GetSource()) == 0):
-			next[s.GetName()] = old
-		case len(s.GetSource()) > 0:
-			next[s.GetName()] = a.compiled(s)
+	for name, old := range next {
+		if !adopted {
+			break
+		}
+		if why := a.kept(old.GetEnvelope(), old.GetSource(), name); why != nil {
+			err = errors.Join(err, a.refuse(refusedScript, name, old.GetEnvelope(), why))
+			delete(next, name)
 		}
 	}
-	return next
+	for _, e := range d.GetEnded() {
+		old := next[e.GetName()]
+		if old == nil {
+			continue
+		}
+		o, why := a.ending(e, old)
+		if why != nil {
+			err = errors.Join(err, a.refuse(refusedEnd, e.GetName(), e.GetEnvelope(), why))
+			continue
+		}
+		ended[o.Name] = o.Version
+		delete(next, o.Name)
+	}
+	for _, s := range d.GetScripts() {
+		if old := next[s.GetName()]; len(s.GetSource()) == 0 || old != nil && wire.Mark(old.Script) == wire.Mark(s) {
+			continue
+		}
+		o, why := a.scriptOrder(s)
+		if why != nil {
+			err = errors.Join(err, a.refuse(refusedScript, s.GetName(), s.GetEnvelope(), why))
+			continue
+		}
+		next[o.Name] = a.compiled(&pb.Script{
+			Name: o.Name, File: o.File, Digest: o.Digest, Version: o.Version, Source: s.GetSource(), Envelope: s.GetEnvelope(),
+			Revision: s.GetRevision(), AppliedUnixMs: s.GetAppliedUnixMs(), AppliedBy: s.GetAppliedBy(),
+		})
+		next[o.Name].hash = hashOf(o)
+	}
+	return next, ended, err
 }
 
 // tidy forgets the ends of runs that nobody lists any longer.

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -10,15 +12,16 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-func standingScript(name, digest, source string) *pb.Script {
-	return &pb.Script{Name: name, File: name + ".scl", Digest: digest, Source: []byte(source)}
+func standingScript(name, source string) *pb.Script {
+	return &pb.Script{Name: name, File: name + ".scl", Source: []byte(source)}
 }
 
 const quiet = `(monitor "n1" (condition (> cpu.temp 900)) (action (log "x")))`
 
-func (w *world) expectHave(revision uint64, want map[string]string) {
+func (w *world) expectHave(revision uint64, want ...string) {
 	w.t.Helper()
-	got, have := w.agent.Have()
+	got, marks := w.agent.Have()
+	have := slices.Sorted(maps.Keys(marks))
 	if diff := cmp.Diff(want, have); diff != "" || got != revision {
 		w.t.Errorf("revision %d, want %d; scripts:\n%s", got, revision, diff)
 	}
@@ -28,20 +31,19 @@ func TestDesiredReplacesTheSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.start(w.dir)
-		w.expectHave(0, map[string]string{})
-		w.desire(&pb.Desired{Revision: 5, Scripts: []*pb.Script{standingScript("a", "d1", quiet), standingScript("b", "d1", quiet)}})
-		w.desire(&pb.Desired{Revision: 6, Scripts: []*pb.Script{
-			{Name: "a", Digest: "d1"},          // we have it
-			{Name: "b", Digest: "d2"},          // changed, too large for this message
-			{Name: "c", Digest: "d1"},          // new, too large for this message
-			standingScript("d", "d1", "(oops"), // from a later version
+		w.expectHave(0)
+		w.desire(&pb.Desired{Revision: 5, Scripts: []*pb.Script{standingScript("a", quiet), standingScript("b", quiet), standingScript("e", quiet)}})
+		w.desire(&pb.Desired{Revision: 6, Ended: []*pb.Ended{w.ended("e")}, Scripts: []*pb.Script{
+			{Name: "a", Digest: "d1"},    // we have it
+			{Name: "b", Digest: "d2"},    // changed, too large for this message
+			{Name: "c", Digest: "d1"},    // new, too large for this message
+			standingScript("d", "(oops"), // from a later version
 		}})
-		want := map[string]string{"a": "d1", "b": "d1", "d": "d1"}
-		w.expectHave(6, want)
+		w.expectHave(6, "a", "b", "d")
 		w.stop()
 		w.start(w.dir)
 		defer w.stop()
-		w.expectHave(6, want)
+		w.expectHave(6, "a", "b", "d")
 		if n := len(w.agent.programs()); n != 2 {
 			t.Errorf("%d programs are in force", n)
 		}
@@ -49,19 +51,22 @@ func TestDesiredReplacesTheSet(t *testing.T) {
 }
 
 // An older state is what a coordinator that lags tells. One that keeps telling it
-// was restored from a backup, and is the truth now.
+// was restored from a backup, and is the truth now; but what it merely does not
+// know goes on, until an author ends it.
 func TestOlderState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.start(w.dir)
 		defer w.stop()
-		w.desire(&pb.Desired{Revision: 5, Scripts: []*pb.Script{standingScript("a", "d1", quiet)}})
+		w.desire(&pb.Desired{Revision: 5, Scripts: []*pb.Script{standingScript("a", quiet)}})
 		for range stalePulls {
 			w.desire(&pb.Desired{Revision: 4})
-			w.expectHave(5, map[string]string{"a": "d1"})
+			w.expectHave(5, "a")
 		}
 		w.desire(&pb.Desired{Revision: 4})
-		w.expectHave(4, map[string]string{})
+		w.expectHave(4, "a")
+		w.desire(&pb.Desired{Revision: 5, Ended: []*pb.Ended{w.ended("a")}})
+		w.expectHave(5)
 	})
 }
 
@@ -73,7 +78,7 @@ func TestNothingNewWritesNothing(t *testing.T) {
 		defer w.stop()
 		state := func(revision uint64) *pb.Desired {
 			return &pb.Desired{
-				Revision: revision, Scripts: []*pb.Script{standingScript("a", "d1", quiet)},
+				Revision: revision, Scripts: []*pb.Script{standingScript("a", quiet)},
 				Runs: []*pb.Run{{Id: "R1", File: "s.scl", Source: []byte(`(config "n1" (asset-tag "x"))`)}},
 			}
 		}
@@ -84,7 +89,7 @@ func TestNothingNewWritesNothing(t *testing.T) {
 			t.Error("the same again was written")
 		}
 		w.desire(state(6))
-		w.expectHave(6, map[string]string{"a": "d1"})
+		w.expectHave(6, "a")
 	})
 }
 

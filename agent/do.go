@@ -162,9 +162,9 @@ func failed(r fleet.Result, err error) fleet.Result {
 }
 
 // apply makes the settings of a config so.
-func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Result {
+func (a *Agent) apply(ctx context.Context, script string, n *node, c *scl.Config) []fleet.Result {
 	begun := a.now()
-	opened, sealed := openSecrets(a.key.Open, c.Settings)
+	opened, sealed := openSecrets(a.openSecret, script, c)
 	l, err := n.way()
 	var got []fleet.Result
 	if err == nil && len(opened) > 0 {
@@ -197,8 +197,8 @@ func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Resul
 }
 
 // plan compares the settings of a config with what is there.
-func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change {
-	opened, sealed := openSecrets(a.key.Open, c.Settings)
+func (a *Agent) plan(ctx context.Context, script string, n *node, c *scl.Config) []fleet.Change {
+	opened, sealed := openSecrets(a.openSecret, script, c)
 	l, err := n.way()
 	var got []fleet.Change
 	if err == nil && len(opened) > 0 {

@@ -74,7 +74,7 @@ func TestListenedToWhileARuleWatches(t *testing.T) {
 		if got := listeners(); got != "1 0 0" || w.lanes["n1"].logReads != 0 {
 			t.Errorf("with a rule over values: %s, the log was read %d times", got, w.lanes["n1"].logReads)
 		}
-		w.desire(&pb.Desired{Revision: 2})
+		w.desire(&pb.Desired{Revision: 2, Ended: []*pb.Ended{w.ended("s")}})
 		pass(time.Second)
 		if got := listeners(); got != "1 0 1" {
 			t.Errorf("without it again: %s", got)

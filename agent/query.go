@@ -41,11 +41,12 @@ var summaryRefs = [...]string{
 // query is one question, as it is answered.
 type query struct {
 	*Agent
-	units []unit
-	plan  bool
-	send  func(*pb.QueryEvent) error
-	old   *scl.Program // what is in force under the script's name
-	rules *chooser     // selects as the rules do: by what the mesh knows
+	script string // the name under which it would be applied
+	units  []unit
+	plan   bool
+	send   func(*pb.QueryEvent) error
+	old    *scl.Program // what is in force under the script's name
+	rules  *chooser     // selects as the rules do: by what the mesh knows
 
 	mu     sync.Mutex
 	failed map[fleet.NodeName]bool
@@ -58,10 +59,13 @@ func (a *Agent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent
 	if program == nil {
 		return refused(fault.New(fault.BadInput, "read script", diags.String()))
 	}
-	x := &query{Agent: a, units: unitsOf(program), plan: q.GetPlan(), send: send, failed: make(map[fleet.NodeName]bool)}
-	// A plan does not say under which name it would be applied; the name that
-	// apply gives it is the file's.
-	x.old = x.programs()[fleet.ScriptName(scriptName(q.GetFile()))]
+	x := &query{
+		Agent: a, script: q.GetScript(), units: unitsOf(program), plan: q.GetPlan(), send: send, failed: make(map[fleet.NodeName]bool),
+	}
+	if x.script == "" { // what apply would make of the file
+		x.script = scriptName(q.GetFile())
+	}
+	x.old = x.programs()[fleet.ScriptName(x.script)]
 	x.rules = x.chooser(program)
 	if err := errors.Join(x.allowed(program), x.looked(ctx)); err != nil {
 		return refused(err)
@@ -155,7 +159,7 @@ func (x *query) unit(ctx context.Context, n *node, u unit) (events []*pb.QueryEv
 	case u.rule != nil:
 		changes = []fleet.Change{x.rule(n, u.rule)}
 	case u.config != nil:
-		changes = x.Agent.plan(ctx, n, u.config)
+		changes = x.Agent.plan(ctx, x.script, n, u.config)
 	case u.cmd != nil:
 		changes = []fleet.Change{{Node: n.entry.Name, Path: "action", After: u.text, Verdict: fleet.Differs, Note: "will be done once"}}
 	}

@@ -28,31 +28,28 @@ const (
 
 // runs are the runs being done. Which runs there are, the spool says.
 type runs struct {
-	mu     sync.Mutex
-	active map[string]*run
-	listed map[string]bool // by the last desired state; nil: none was told yet
-	wake   chan struct{}   // a token: look into the spool
+	mu      sync.Mutex
+	active  map[string]*run
+	stopped map[string]bool // by orders that were verified, see orderKey
+	wake    chan struct{}   // a token: look into the spool
 }
 
 func (r *runs) init() { r.active, r.wake = make(map[string]*run), make(chan struct{}, 1) }
 
-// only cancels every run that is not listed, and has new ones begun.
-func (r *runs) only(listed []*pb.Run) {
+// stop cancels the runs that an order has stopped, and has new ones begun.
+func (r *runs) stop(stopped map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.listed = make(map[string]bool, len(listed))
-	for _, l := range listed {
-		r.listed[runKey(l)] = true
-	}
+	r.stopped = stopped
 	for _, active := range r.active {
 		r.check(active)
 	}
 	r.kick()
 }
 
-// check cancels a run that is not listed any longer.
+// check cancels a run that was stopped.
 func (r *runs) check(x *run) {
-	if r.listed != nil && !r.listed[x.key()] {
+	if r.stopped[orderKey(x.GetScript(), x.GetVersion())] {
 		x.cancel()
 	}
 }
@@ -102,6 +99,11 @@ type run struct {
 // coordinators that were restored from a backup give it again.
 func runKey(r *pb.Run) string {
 	return spool.Key(r.GetId(), strconv.FormatInt(r.GetStartedUnixMs(), 10))
+}
+
+// orderKey names a run by the order that began it.
+func orderKey(script string, version uint64) string {
+	return spool.Key(script, strconv.FormatUint(version, 10))
 }
 
 func (r *run) key() string { return runKey(r.Run) }
@@ -205,6 +207,9 @@ func (a *Agent) accepted() (all []*pb.Run, err error) {
 // do does this rack's part of a run, from where an earlier process left it. An
 // error means that it could not be kept on disk; the run stays accepted.
 func (a *Agent) do(ctx context.Context, r *run) error {
+	if err := a.kept(r.GetEnvelope(), r.GetSource(), r.GetScript()); err != nil {
+		return errors.Join(a.refuse(refusedRun, r.GetScript(), r.GetEnvelope(), err), a.finish(r, err))
+	}
 	program, diags := compile.Source(r.GetFile(), r.GetSource())
 	if program == nil {
 		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
@@ -383,7 +388,7 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	case u.rule != nil:
 		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
-		return a.apply(ctx, n, u.config)
+		return a.apply(ctx, r.GetScript(), n, u.config)
 	case u.cmd != nil:
 		defer r.done(n.entry.Name)
 		return []fleet.Result{a.command(ctx, n, *u.cmd, a.teller(r, n, u))}

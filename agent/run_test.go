@@ -184,7 +184,7 @@ func TestCanceledRunStopsBeforeTheNextStep(t *testing.T) {
 		w.start(w.dir)
 		defer w.stop()
 		w.run("R1", `(action "n1" (power cycle) (reboot))`)
-		w.desire(&pb.Desired{Revision: 2})
+		w.desire(&pb.Desired{Revision: 2, Canceled: []*pb.Run{w.cancel("R1")}})
 		close(hang)
 		synctest.Wait()
 		expect(t, []string{

@@ -109,7 +109,7 @@ func (a *Agent) takeInventory(ctx context.Context, n *node) (inventory.Doc, erro
 func (a *Agent) keepInventory(n *node, now *inventory.Inventory, at time.Time) error {
 	name, base := n.entry.Name, now
 	var news []inventory.Change
-	before, err := a.kept(name)
+	before, err := a.keptInventory(name)
 	switch {
 	case err == nil:
 		if old, unread := before.Inventory(); unread == nil {
@@ -150,8 +150,8 @@ func hardwareNews(node fleet.NodeName, at time.Time, changes []inventory.Change)
 	return news
 }
 
-// kept is the last inventory that was kept of a node.
-func (a *Agent) kept(name fleet.NodeName) (doc inventory.Doc, err error) {
+// keptInventory is the last inventory that was kept of a node.
+func (a *Agent) keptInventory(name fleet.NodeName) (doc inventory.Doc, err error) {
 	var packed []byte
 	err = a.spool.View(func(tx *spool.Tx) error {
 		packed = bytes.Clone(tx.Get(spool.Inventories, string(name)))
@@ -190,7 +190,7 @@ func unpack(packed []byte) (doc inventory.Doc, err error) {
 func (a *Agent) inventory(ctx context.Context, n *node) fleet.Result {
 	doc, err := a.takeInventory(ctx, n)
 	if err != nil {
-		last, none := a.kept(n.entry.Name)
+		last, none := a.keptInventory(n.entry.Name)
 		if none != nil {
 			return failure(err)
 		}

@@ -191,7 +191,7 @@ func TestADamagedInventoryIsReplaced(t *testing.T) {
 			if _, failed := w.asked(); failed != "" {
 				t.Errorf("%q: %s", damage, failed)
 			}
-			if doc, err := w.agent.kept("n1"); err != nil || len(doc.Parts) != 2 {
+			if doc, err := w.agent.keptInventory("n1"); err != nil || len(doc.Parts) != 2 {
 				t.Errorf("kept %+v, %v", doc, err)
 			}
 		}

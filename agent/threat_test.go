@@ -15,6 +15,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/bmctest"
 	"github.com/chiba-mesh/chiba/trust/seal"
+	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
 
 // whispers is a finder that says what it is told to.
@@ -41,6 +42,9 @@ func guard(t *testing.T, known *bmcsim.BMC, heard whispers) (*Agent, *lockedBuff
 		Name: "a1", Rack: "r1", Site: "s1", State: dir, Coordinators: []string{"127.0.0.1:1"}, NoMDNS: true,
 		Login: Login{Factory: FactoryOpenBMC}, Log: slog.New(slog.NewTextHandler(logs, nil)),
 		Nodes: []Entry{{Name: "n1", Pin: known.Pin(), Serial: "S1"}},
+	}
+	if _, err := signtest.New(dir); err != nil {
+		t.Fatal(err)
 	}
 	key, err := seal.OpenKey(dir + "/" + sealFile)
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 type vault struct {
 	spool *spool.Spool
 	key   *seal.Key
+	rack  string
 	// entry is the node's in the catalogue, its login filled in.
 	entry func(fleet.NodeName) (Entry, bool)
 }
@@ -50,7 +51,7 @@ func (v *vault) Candidates(bmc string) ([]redfish.Credentials, error) {
 		return nil, fault.Wrap(fault.Internal, op, err)
 	}
 	for _, k := range logins {
-		password, openErr := v.key.Open(k.Sealed)
+		password, openErr := v.key.Open(k.Sealed, v.rack, v.loginUse(bmc))
 		if openErr != nil {
 			return nil, fault.Wrap(fault.Denied, op, openErr)
 		}
@@ -82,7 +83,7 @@ func (v *vault) Prove(bmc string, proven redfish.Credentials) error {
 			return v.keep(bmc, nil)
 		}
 	}
-	k, err := v.seal(proven)
+	k, err := v.seal(bmc, proven)
 	if err != nil {
 		return err
 	}
@@ -96,19 +97,22 @@ func (v *vault) Propose(bmc string, next redfish.Credentials) error {
 	if err != nil {
 		return fault.Wrap(fault.Internal, "keep login", err)
 	}
-	k, err := v.seal(next)
+	k, err := v.seal(bmc, next)
 	if err != nil {
 		return err
 	}
 	others := slices.DeleteFunc(logins, func(old kept) bool {
-		password, openErr := v.key.Open(old.Sealed)
+		password, openErr := v.key.Open(old.Sealed, v.rack, v.loginUse(bmc))
 		return openErr == nil && same(next, old.User, password)
 	})
 	return v.keep(bmc, append([]kept{k}, others...))
 }
 
-func (v *vault) seal(c redfish.Credentials) (kept, error) {
-	sealed, err := seal.Seal([]seal.PublicKey{v.key.Public()}, c.Password)
+// loginUse binds a sealed login to its BMC.
+func (v *vault) loginUse(bmc string) string { return "login " + v.pin(bmc) }
+
+func (v *vault) seal(bmc string, c redfish.Credentials) (kept, error) {
+	sealed, err := seal.Seal([]seal.Recipient{v.key.Recipient(v.rack)}, v.loginUse(bmc), c.Password)
 	return kept{User: c.User, Sealed: sealed}, err
 }
 
@@ -179,9 +183,9 @@ func (v *vault) digestKey() (fleet.Secret, error) {
 		return fleet.Secret{}, err
 	}
 	if sealed != "" {
-		return v.key.Open(sealed)
+		return v.key.Open(sealed, v.rack, keyDigest)
 	}
-	fresh, err := seal.Seal([]seal.PublicKey{v.key.Public()}, fleet.NewSecret(rand.Text()))
+	fresh, err := seal.Seal([]seal.Recipient{v.key.Recipient(v.rack)}, keyDigest, fleet.NewSecret(rand.Text()))
 	if err != nil {
 		return fleet.Secret{}, err
 	}
@@ -197,7 +201,7 @@ func (v *vault) digestKey() (fleet.Secret, error) {
 	if err != nil {
 		return fleet.Secret{}, err
 	}
-	return v.key.Open(sealed)
+	return v.key.Open(sealed, v.rack, keyDigest)
 }
 
 // Save remembers that a session may be open on the BMC.
@@ -226,13 +230,13 @@ func (v *vault) Forget(bmc string) error {
 	})
 }
 
-// openSecrets puts what the sealed secrets of settings hold in their place, in a
+// openSecrets puts what the sealed secrets of a script's config hold in their place, in a
 // copy that lives for one use. A setting whose secret can't be opened is left out
 // and told by its index.
-func openSecrets(open func(sealed string) (fleet.Secret, error), settings []scl.Setting) (opened []scl.Setting, failed map[int]error) {
-	for i, s := range settings {
+func openSecrets(open func(sealed, use string) (fleet.Secret, error), script string, c *scl.Config) (opened []scl.Setting, failed map[int]error) {
+	for i, s := range c.Settings {
 		if s.Secret.Sealed != "" {
-			plain, err := open(s.Secret.Sealed)
+			plain, err := open(s.Secret.Sealed, c.SecretUse(script, s))
 			if err != nil {
 				if failed == nil {
 					failed = make(map[int]error)

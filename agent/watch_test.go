@@ -145,7 +145,7 @@ func TestRemovedRuleIsSilent(t *testing.T) {
 		w.start(w.dir)
 		w.apply(hotRule)
 		pass(time.Minute)
-		w.desire(&pb.Desired{Revision: 2})
+		w.desire(&pb.Desired{Revision: 2, Ended: []*pb.Ended{w.ended("s")}})
 		w.stop()
 		w.start(w.dir)
 		defer w.stop()

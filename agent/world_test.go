@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
@@ -29,6 +30,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust/seal"
+	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,6 +46,10 @@ type world struct {
 
 	mu   sync.Mutex
 	pins map[string]string // address -> the key that answers there
+
+	authors *signtest.Authors
+	policy  []byte
+	orders  map[string]order.Order
 
 	agent *Agent
 	link  *fakeLink
@@ -269,12 +275,17 @@ func (l *fakeLink) Progress(p *pb.Progress) {
 // newWorld is a rack with the nodes n1, n2 and n3.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), lanes: make(map[fleet.NodeName]*fakeLane), pins: make(map[string]string)}
+	w := &world{t: t, dir: t.TempDir(), orders: make(map[string]order.Order), lanes: make(map[fleet.NodeName]*fakeLane), pins: make(map[string]string)}
 	w.cfg = Config{
 		Name: "a1", Rack: "r1", Site: "s1", State: w.dir, Coordinators: []string{"127.0.0.1:1"},
 		NoMDNS: true, Login: Login{Factory: FactoryOpenBMC},
 		Log: slog.New(slog.NewTextHandler(&w.logs, nil)),
 	}
+	var err error
+	if w.authors, err = signtest.New(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	w.policy = w.authors.Signed(1, 1)
 	for _, name := range []fleet.NodeName{"n1", "n2", "n3"} {
 		w.cfg.Nodes = append(w.cfg.Nodes, Entry{Name: name, Pin: "sha256/" + string(name), Address: string(name)})
 		w.lanes[name] = &fakeLane{node: name, state: fleet.Ready, power: "on", values: make(map[string]fleet.Value)}
@@ -362,7 +373,78 @@ func (w *world) apply(source string) {
 	w.desire(&pb.Desired{Revision: 1, Scripts: []*pb.Script{{Name: "s", File: "s.scl", Digest: source, Source: []byte(source)}}})
 }
 
+// desire has the agent told d, signed by an author as far as it is not yet.
 func (w *world) desire(d *pb.Desired) {
+	w.t.Helper()
+	w.sign(d)
+	w.told(d)
+}
+
+// sign has what a test wants done signed. The same script is the same order.
+func (w *world) sign(d *pb.Desired) {
+	d.Policy = w.policy
+	for _, s := range d.GetScripts() {
+		if len(s.GetSource()) > 0 && len(s.GetEnvelope()) == 0 {
+			o, envelope := w.order(order.Standing, s.GetName(), s.GetName(), string(s.GetSource()), 0)
+			s.Version, s.Digest, s.Envelope = o.Version, o.Digest, envelope
+		}
+	}
+	for _, r := range d.GetRuns() {
+		if r.GetScript() == "" {
+			r.Script = "s"
+		}
+		if len(r.GetEnvelope()) == 0 {
+			o, envelope := w.order(order.Run, runKey(r), r.GetScript(), string(r.GetSource()), r.GetDeadlineUnixMs())
+			r.Version, r.Digest, r.Envelope = o.Version, o.Digest, envelope
+		}
+	}
+}
+
+// order is the order of what is called key.
+func (w *world) order(kind order.Kind, key, name, source string, deadline int64) (order.Order, []byte) {
+	key += source
+	o, known := w.orders[key]
+	if !known {
+		o = w.authors.Order(kind, name, source)
+		o.NotAfter = time.Now().Add(1000 * time.Hour)
+		if deadline > 0 {
+			o.NotAfter = time.UnixMilli(deadline)
+		}
+		w.orders[key] = o
+	}
+	return o, w.authors.Sign(o)
+}
+
+// canceled is an order to stop a run that was ordered with sign.
+func (w *world) canceled(r *pb.Run) *pb.Run {
+	o := w.authors.Order(order.Cancel, r.GetScript(), "")
+	o.Cancels = r.GetVersion()
+	return &pb.Run{Id: r.GetId(), Script: r.GetScript(), StartedUnixMs: r.GetStartedUnixMs(), Version: r.GetVersion(), Cancel: w.authors.Sign(o)}
+}
+
+// cancel is an order to stop the run that w.run has begun.
+func (w *world) cancel(id string) *pb.Run {
+	w.t.Helper()
+	all, err := w.agent.accepted()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, r := range all {
+		if r.GetId() == id {
+			return w.canceled(r)
+		}
+	}
+	w.t.Fatalf("there is no run %s", id)
+	return nil
+}
+
+// ended is an order to remove a script.
+func (w *world) ended(name string) *pb.Ended {
+	o := w.authors.Order(order.Remove, name, "")
+	return &pb.Ended{Name: name, Version: o.Version, Envelope: w.authors.Sign(o)}
+}
+
+func (w *world) told(d *pb.Desired) {
 	w.t.Helper()
 	if err := w.agent.Desired(w.t.Context(), d); err != nil {
 		w.t.Fatal(err)
@@ -427,6 +509,8 @@ func tell(r *pb.Record) string {
 		return strings.Join(parts, ", ")
 	case *pb.Record_Gone:
 		return body.Gone.GetNode() + " is gone"
+	case *pb.Record_Refused:
+		return fmt.Sprintf("refused %s %s: %s", body.Refused.GetWhat(), body.Refused.GetName(), body.Refused.GetReason())
 	}
 	return "?"
 }
@@ -472,9 +556,11 @@ func (w *world) otherKey() *seal.Key {
 	return key
 }
 
+// sealed is text for the password of root on n1, in script s.
 func (w *world) sealed(key *seal.Key, text string) string {
 	w.t.Helper()
-	sealed, err := seal.Seal([]seal.PublicKey{key.Public()}, fleet.NewSecret(text))
+	use := scl.Config{Target: scl.Target{Text: `"n1"`}}.SecretUse("s", scl.Setting{Resource: scl.User, Name: "root", Field: "password"})
+	sealed, err := seal.Seal([]seal.Recipient{key.Recipient("r1")}, use, fleet.NewSecret(text))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -31,8 +31,9 @@ func Command() *cobra.Command {
 their work, records what came of it, and serves the API.
 
 Its certificate says who it is. The directory of --certs holds cert.pem, key.pem
-and ca.pem; that of --state holds the log, and belongs to one coordinator for
-good. It ends with SIGINT or SIGTERM.`,
+and ca.pem; script-root.json, the keys that sign the policy of authors; and
+policy.dsse, a policy to begin with. That of --state holds the log, and belongs
+to one coordinator for good. It ends with SIGINT or SIGTERM.`,
 		Example: `  chiba coordinator --state /var/lib/chiba --certs /etc/chiba`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,6 +51,9 @@ good. It ends with SIGINT or SIGTERM.`,
 				}
 			}
 			c.Certs = certs
+			if err = c.LoadAuthors(certs); err != nil {
+				return err
+			}
 			if c.Authority, err = openAuthority(authority, filepath.Join(certs, "site-ca")); err != nil {
 				return err
 			}

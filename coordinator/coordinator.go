@@ -29,7 +29,9 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/audit"
 	"github.com/chiba-mesh/chiba/trust/ca"
+	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
 const (
@@ -52,8 +54,13 @@ type Config struct {
 	Certs string
 	// Authority is the CA of the site; nil: this coordinator renews nobody.
 	Authority *ca.Site
-	Build     string
-	Log       *slog.Logger
+	// Root is who signs the policy of authors; without one no script is taken.
+	Root sign.Keys
+	// Policy is a signed policy, which is put into force if it is newer than the
+	// one that is.
+	Policy []byte
+	Build  string
+	Log    *slog.Logger
 }
 
 // Coordinator is one coordinator. All methods are safe for concurrent use.
@@ -65,6 +72,7 @@ type Coordinator struct {
 	mesh  *mesh.Listener
 	web   net.Listener
 	mach  *state.Machine
+	notes *audit.Notary // signs the head of the audit log
 	feed  *feed.Feed
 	trust *trust.Endpoint
 	deny  trust.Denials
@@ -79,13 +87,18 @@ func New(c Config) (*Coordinator, error) {
 	}
 	co := &Coordinator{conf: c, mach: state.New(), feed: feed.New(), ready: make(chan struct{})}
 	co.close = sync.OnceValue(co.shut)
+	var err error
+	if co.notes, err = audit.OpenNotary(filepath.Join(c.Dir, "audit.key"), c.Credentials.Certificate); err != nil {
+		return nil, err
+	}
 	co.trust = trust.NewEndpoint(c.Credentials, trust.Options{Denied: &co.deny})
 	co.hub = hub.New(hub.Config{
 		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
-		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(),
+		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
 	})
 	co.api = api.New(api.Config{
 		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed, Denied: &co.deny,
+		Root: c.Root, Checkpoint: co.checkpoint,
 		Raft: co.status, Log: c.Log,
 	})
 	if err := co.open(); err != nil {
@@ -111,6 +124,22 @@ func (c *Config) check() error {
 			WithHint("give it a certificate of that role and name")
 	}
 	return nil
+}
+
+// LoadAuthors reads Root and Policy from the files in dir, if they are there.
+func (c *Config) LoadAuthors(dir string) (err error) {
+	path := filepath.Join(dir, sign.RootFile)
+	if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if c.Root, err = sign.LoadRoot(path); err != nil {
+		return err
+	}
+	c.Policy, err = os.ReadFile(filepath.Join(dir, sign.PolicyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fault.Wrap(fault.BadInput, "read the policy of authors", err)
 }
 
 func (c *Coordinator) open() error {
@@ -158,6 +187,17 @@ func resetKey(path string) (*[32]byte, error) {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
 	return &key, fault.Wrap(fault.Unavailable, op, os.WriteFile(path, key[:], 0o600))
+}
+
+// checkpoint is the head of the audit log, signed, with the proof that it goes on
+// from its first size records.
+func (c *Coordinator) checkpoint(size int64) (*pb.Checkpoint, error) {
+	head, consistency, err := c.mach.AuditHead(size)
+	if err != nil {
+		return nil, err
+	}
+	note, proof, err := c.notes.Sign(head)
+	return &pb.Checkpoint{Note: note, Proof: proof, Consistency: consistency}, err
 }
 
 // applied runs between two commands: none of the three waits.
@@ -209,11 +249,32 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
 		group.Go(func() error { return c.api.Run(ctx, c.web, c.trust.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
+		c.introduce(ctx)
 		close(c.ready)
 		c.conf.Log.Info("coordinator ready", "mesh", c.MeshAddr(), "api", c.APIAddr())
 		return nil
 	})
 	return errors.Join(group.Wait(), c.Close())
+}
+
+// introduce proposes the policy that we were given, if it is newer than the one in
+// force.
+func (c *Coordinator) introduce(ctx context.Context) {
+	if len(c.conf.Policy) == 0 {
+		return
+	}
+	policy, err := c.conf.Root.Policy(c.conf.Policy)
+	if err == nil {
+		if _, have := c.mach.Policy(); policy.Version <= have {
+			return
+		}
+		var o state.Outcome
+		o, err = c.node.Propose(ctx, &pb.Command{Body: &pb.Command_PutPolicy{PutPolicy: &pb.PutPolicy{Version: policy.Version, Envelope: c.conf.Policy}}})
+		err = errors.Join(err, o.Err)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.conf.Log.Error("the policy of authors could not be set", obs.Err, err)
+	}
 }
 
 // expire ends the runs whose racks have not answered by the deadline.

@@ -20,10 +20,12 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
+	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,15 +34,19 @@ const patience = 20 * time.Second
 
 // world is a mesh in a directory.
 type world struct {
-	t   *testing.T
-	dir string
-	ca  *ca.Site
+	authors *signtest.Authors
+	t       *testing.T
+	dir     string
+	ca      *ca.Site
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	var err error
+	if w.authors, err = signtest.New(filepath.Join(w.dir, "authors")); err != nil {
+		t.Fatal(err)
+	}
 	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca"), "s1"); err != nil {
 		t.Fatal(err)
 	}
@@ -68,14 +74,16 @@ func (w *world) config() coordinator.Config {
 	return coordinator.Config{
 		Dir: filepath.Join(w.dir, "c1"), MeshAddr: "127.0.0.1:0", APIAddr: "127.0.0.1:0", Build: "test",
 		Credentials: w.credentials(trust.Coordinator, "c1"), Log: slog.New(slog.DiscardHandler),
+		Root: w.authors.Root, Policy: w.authors.Signed(1, 1),
 	}
 }
 
 // running is a coordinator that serves.
 type running struct {
 	*coordinator.Coordinator
-	fleet pbconnect.FleetClient
-	stop  func()
+	authors *signtest.Authors
+	fleet   pbconnect.FleetClient
+	stop    func()
 }
 
 func (w *world) start(conf coordinator.Config) *running {
@@ -87,7 +95,7 @@ func (w *world) start(conf coordinator.Config) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
-	r := &running{Coordinator: c}
+	r := &running{Coordinator: c, authors: w.authors}
 	transport := &http.Transport{TLSClientConfig: w.credentials(trust.Operator, "ada").Client(), ForceAttemptHTTP2: true}
 	r.stop = sync.OnceFunc(func() {
 		cancel()
@@ -219,7 +227,7 @@ func TestFromTheScriptToItsResult(t *testing.T) {
 	c := w.start(w.config())
 	r := w.rack(c, "r1")
 	r.serves("n1")
-	run := c.apply(t, &pb.ApplyRequest{Name: "night", Source: []byte(powerOn)}).GetRun()
+	run := c.apply(t, c.authors.Apply("night", powerOn)).GetRun()
 	stream, err := c.fleet.WatchRun(t.Context(), connect.NewRequest(&pb.WatchRunRequest{Id: run.GetId()}))
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +251,7 @@ func TestFromTheScriptToItsResult(t *testing.T) {
 		t.Error(diff)
 	}
 	status, err := c.fleet.Status(t.Context(), connect.NewRequest(&pb.StatusRequest{}))
-	if s := status.Msg; err != nil || s.GetCoordinator() != "c1" || s.GetRaftState() != "Leader" || s.GetConnected() != 1 || s.GetNodes() != 1 || s.GetRevision() != 1 || s.GetBuild() != "test" {
+	if s := status.Msg; err != nil || s.GetCoordinator() != "c1" || s.GetRaftState() != "Leader" || s.GetConnected() != 1 || s.GetNodes() != 1 || s.GetRevision() != 2 || s.GetBuild() != "test" {
 		t.Errorf("status %v, %v", status, err)
 	}
 }
@@ -255,7 +263,7 @@ func TestARestart(t *testing.T) {
 	c := w.start(w.config())
 	r := w.rack(c, "r1")
 	r.serves("n1")
-	c.apply(t, &pb.ApplyRequest{Name: "night", Source: []byte(powerOn)})
+	c.apply(t, c.authors.Apply("night", powerOn))
 	c.stop()
 
 	begun := time.Now()
@@ -282,10 +290,15 @@ func TestAnOverdueRunEnds(t *testing.T) {
 	c := w.start(w.config())
 	r := w.rack(c, "r1")
 	r.serves("n1")
-	c.apply(t, &pb.ApplyRequest{Name: "late", Source: []byte(powerOn), TimeoutMs: 1})
-	slow := c.apply(t, &pb.ApplyRequest{Name: "slow", Source: []byte(powerOn)})
-	c.EndOverdue(t.Context(), time.Now().Add(time.Minute))
-	run, err := c.fleet.GetRun(t.Context(), connect.NewRequest(&pb.GetRunRequest{Id: "R1"}))
+	c.apply(t, c.authors.Apply("late", powerOn, func(o *order.Order) { o.NotAfter = time.Now().Add(200 * time.Millisecond).Truncate(time.Millisecond) }))
+	slow := c.apply(t, c.authors.Apply("slow", powerOn))
+	get := func() (*connect.Response[pb.GetRunReply], error) {
+		return c.fleet.GetRun(t.Context(), connect.NewRequest(&pb.GetRunRequest{Id: "R1"}))
+	}
+	run, err := get()
+	for begun := time.Now(); err == nil && run.Msg.GetRun().GetState() == "running" && time.Since(begun) < patience; run, err = get() {
+		c.EndOverdue(t.Context(), time.Now())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +321,7 @@ func TestManyRacks(t *testing.T) {
 		all[i] = w.rack(c, fmt.Sprintf("r%02d", i))
 		all[i].serves(fmt.Sprint("n", i))
 	}
-	run := c.apply(t, &pb.ApplyRequest{Name: "all", Source: []byte(powerOn)}).GetRun()
+	run := c.apply(t, c.authors.Apply("all", powerOn)).GetRun()
 	if len(run.GetRacks()) != racks {
 		t.Fatalf("it concerns %d racks", len(run.GetRacks()))
 	}

@@ -41,8 +41,12 @@ const (
 // Agent is what the link serves. Its methods are called from several goroutines.
 type Agent interface {
 	// Have is the desired state the agent holds: its revision, and the digest
-	// of each standing script.
+	// of each standing script, as wire.Mark writes it.
 	Have() (revision uint64, scripts map[string]string)
+	// PolicyVersion is that of the policy of authors it holds, 0 without one.
+	PolicyVersion() uint64
+	// AuditSize is that of the audit log whose checkpoint it holds.
+	AuditSize() int64
 	// Desired takes the desired state of the rack. When it returns nil it is
 	// durable.
 	Desired(ctx context.Context, d *pb.Desired) error
@@ -82,11 +86,13 @@ type Trust interface {
 
 // Config says who the agent is and whom it dials.
 type Config struct {
-	Agent   fleet.AgentName
-	Rack    fleet.RackName
-	Site    fleet.SiteName
-	Build   string
-	SealKey []byte // the public key that secrets for the agent are sealed to
+	Agent fleet.AgentName
+	Rack  fleet.RackName
+	Site  fleet.SiteName
+	Build string
+	// SealKey is the public key that secrets for the agent are sealed to, and the
+	// proof that it is; it is asked before each Hello.
+	SealKey func() (public, proof []byte, err error)
 
 	Coordinators []string // host:port, tried in turn
 	// TLS is asked before each dial, so that a renewed certificate is used

@@ -47,6 +47,10 @@ func (a *rackAgent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryE
 	return a.query(ctx, q, send)
 }
 
+func (*rackAgent) PolicyVersion() uint64 { return 3 }
+
+func (*rackAgent) AuditSize() int64 { return 5 }
+
 func (a *rackAgent) Introduce() error { return nil }
 
 func (a *rackAgent) Linked(connected bool, _ time.Time) { a.links <- connected }
@@ -99,8 +103,9 @@ func (w *world) dial(addrs ...string) {
 	var err error
 	w.link, err = link.New(link.Config{
 		Agent: "a1", Rack: "r1", Site: "s1", Build: "test", Coordinators: addrs,
-		TLS: func() (*tls.Config, error) { return creds.Client(), nil },
-		Log: slog.New(slog.DiscardHandler), PingEvery: 200 * time.Millisecond,
+		TLS:     func() (*tls.Config, error) { return creds.Client(), nil },
+		SealKey: func() (public, proof []byte, err error) { return []byte("key"), []byte("proof"), nil },
+		Log:     slog.New(slog.DiscardHandler), PingEvery: 200 * time.Millisecond,
 	}, w.agent, w.spool)
 	if err != nil {
 		w.t.Fatal(err)

@@ -89,10 +89,14 @@ func (s *session) hello() (*pb.Hello, error) {
 		return nil, err
 	}
 	revision, _ := s.agent.Have()
+	sealKey, proof, err := s.cfg.SealKey()
+	if err != nil {
+		return nil, err
+	}
 	return &pb.Hello{
 		Version: Version, Agent: string(s.cfg.Agent), Rack: string(s.cfg.Rack), Site: string(s.cfg.Site),
 		SpoolEpoch: c.Epoch, FirstUnacked: c.First, NextSeq: c.Next,
-		Revision: revision, SealKey: s.cfg.SealKey, Build: s.cfg.Build,
+		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.cfg.Build,
 	}, nil
 }
 
@@ -225,7 +229,9 @@ func (s *session) tick(ctx context.Context) error {
 			continue
 		case <-s.pulls:
 			_, have := s.agent.Have()
-			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{Have: have, Denied: s.denied()}}
+			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{
+				Have: have, Denied: s.denied(), PolicyVersion: s.agent.PolicyVersion(), AuditSize: s.agent.AuditSize(),
+			}}
 		case p := <-s.progress:
 			m.Body = &pb.FromAgent_Progress{Progress: p}
 		}

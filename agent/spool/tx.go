@@ -32,7 +32,8 @@ const (
 	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
 	// Inventories are what nodes are made of: name -> inventory.Doc, gzipped JSON.
 	Inventories Table = "inventories"
-	Notes       Table = "notes" // single facts: revision, when the link was cut
+	Notes       Table = "notes"  // single facts: revision, policy of authors, when the link was cut
+	Floors      Table = "floors" // the newest order obeyed: script or run, name -> version, hash
 	// Subscribed are the BMCs on which an event subscription of ours may stand:
 	// pin -> since when.
 	Subscribed Table = "subscribed"
@@ -42,7 +43,7 @@ const (
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

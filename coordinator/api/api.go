@@ -23,6 +23,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
 const (
@@ -60,6 +61,9 @@ type Config struct {
 	Agents   Agents
 	Feed     *feed.Feed
 	Denied   *trust.Denials // whose calls are refused
+	Root     sign.Keys      // who signs the policy of authors
+	// Checkpoint is the signed head of the audit log, as hub.Config has it.
+	Checkpoint func(size int64) (*pb.Checkpoint, error)
 	// Patience is how long one message to a slow reader may take; default 30 s.
 	Patience time.Duration
 	// Raft tells the state of the log, for the Status call.

@@ -15,13 +15,14 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
 const (
@@ -54,7 +55,7 @@ func TestStatusAndLists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &pb.StatusReply{Coordinator: "c1", Build: "test", RaftState: "Leader", CommitIndex: 7, AppliedIndex: 7, Agents: 2, Connected: 1, Nodes: 4}
+	want := &pb.StatusReply{Coordinator: "c1", Build: "test", RaftState: "Leader", CommitIndex: 7, AppliedIndex: 7, Agents: 2, Connected: 1, Nodes: 4, Revision: 1}
 	if diff := cmp.Diff(want, status.Msg, protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}
@@ -91,7 +92,7 @@ func TestStatusAndLists(t *testing.T) {
 	if err != nil || string(script.Msg.GetSource()) != powerOn || script.Msg.GetAppliedBy() != "ada" {
 		t.Errorf("script %v, %v", script, err)
 	}
-	if _, err = w.fleet.RemoveScript(t.Context(), connect.NewRequest(&pb.RemoveScriptRequest{Name: "one"})); err != nil {
+	if _, err = w.fleet.RemoveScript(t.Context(), connect.NewRequest(&pb.RemoveScriptRequest{Name: "one", Envelope: w.authors.Sign(w.authors.Order(order.Remove, "one", ""))})); err != nil {
 		t.Error(err)
 	}
 }
@@ -100,17 +101,18 @@ func TestErrorsHaveKindHintAndCode(t *testing.T) {
 	w := newWorld(t)
 	w.apply("one", powerOn)
 	w.done("R1", "r1")
-	apply := func(q *pb.ApplyRequest) error {
-		if q.GetSource() == nil {
-			q.Source = []byte(powerOn)
-		}
-		_, err := w.fleet.Apply(t.Context(), connect.NewRequest(q))
+	apply := func(edit func(*order.Order)) error {
+		_, err := w.fleet.Apply(t.Context(), connect.NewRequest(w.authors.Apply("a", powerOn, edit)))
 		return err
 	}
+	_, unsigned := w.fleet.Apply(t.Context(), connect.NewRequest(&pb.ApplyRequest{Source: []byte(powerOn)}))
+	cancel := w.authors.Order(order.Cancel, "one", "")
+	first, _, _ := w.machine.Run("R1", 0)
+	cancel.Cancels = first.GetVersion()
 	_, noScript := w.fleet.GetScript(t.Context(), connect.NewRequest(&pb.GetScriptRequest{Name: "x"}))
 	_, noRemove := w.fleet.RemoveScript(t.Context(), connect.NewRequest(&pb.RemoveScriptRequest{Name: "x"}))
 	_, noRun := w.fleet.GetRun(t.Context(), connect.NewRequest(&pb.GetRunRequest{Id: "R9"}))
-	_, over := w.fleet.CancelRun(t.Context(), connect.NewRequest(&pb.CancelRunRequest{Id: "R1"}))
+	_, over := w.fleet.CancelRun(t.Context(), connect.NewRequest(&pb.CancelRunRequest{Id: "R1", Envelope: w.authors.Sign(cancel)}))
 	for name, c := range map[string]struct {
 		err  error
 		kind fault.Kind
@@ -121,11 +123,13 @@ func TestErrorsHaveKindHintAndCode(t *testing.T) {
 		"nothing to end":   {noRemove, fault.NotFound, connect.CodeNotFound, true},
 		"no such run":      {noRun, fault.NotFound, connect.CodeNotFound, true},
 		"it has ended":     {over, fault.Conflict, connect.CodeFailedPrecondition, false},
-		"a bad name":       {apply(&pb.ApplyRequest{Name: "a b"}), fault.BadInput, connect.CodeInvalidArgument, true},
-		"no name":          {apply(&pb.ApplyRequest{}), fault.BadInput, connect.CodeInvalidArgument, true},
-		"a bad timeout":    {apply(&pb.ApplyRequest{Name: "a", TimeoutMs: -1}), fault.BadInput, connect.CodeInvalidArgument, true},
-		"an age":           {apply(&pb.ApplyRequest{Name: "a", TimeoutMs: 1 << 60}), fault.BadInput, connect.CodeInvalidArgument, true},
-		"a file of escape": {apply(&pb.ApplyRequest{Name: "a", File: "\x1b[2J"}), fault.BadInput, connect.CodeInvalidArgument, true},
+		"a bad name":       {apply(func(o *order.Order) { o.Name = "a b" }), fault.BadInput, connect.CodeInvalidArgument, true},
+		"an age":           {apply(func(o *order.Order) { o.NotAfter = o.NotAfter.AddDate(1, 0, 0) }), fault.BadInput, connect.CodeInvalidArgument, true},
+		"too late":         {apply(func(o *order.Order) { o.NotAfter = o.NotAfter.AddDate(-1, 0, 0) }), fault.Untrusted, connect.CodePermissionDenied, true},
+		"an older version": {apply(func(o *order.Order) { o.Name, o.Version = "one", 1 }), fault.Conflict, connect.CodeFailedPrecondition, true},
+		"another kind":     {apply(func(o *order.Order) { o.Kind = order.Run }), fault.BadInput, connect.CodeInvalidArgument, false},
+		"too few racks":    {apply(func(o *order.Order) { o.Audience = []string{"r2"} }), fault.Conflict, connect.CodeFailedPrecondition, true},
+		"unsigned":         {unsigned, fault.Untrusted, connect.CodePermissionDenied, true},
 	} {
 		if kindOf(c.err) != c.kind || connect.CodeOf(c.err) != c.code || (hintOf(c.err) != "") != c.hint {
 			t.Errorf("%s: kind %q, code %v, hint %q: %v", name, kindOf(c.err), connect.CodeOf(c.err), hintOf(c.err), c.err)
@@ -135,7 +139,7 @@ func TestErrorsHaveKindHintAndCode(t *testing.T) {
 
 func TestApply(t *testing.T) {
 	w := newWorld(t)
-	got, err := w.fleet.Apply(t.Context(), connect.NewRequest(&pb.ApplyRequest{File: `dir/night.scl`, Source: []byte(`(config "n[1-3]" (power (state "on"))) (show all)`)}))
+	got, err := w.fleet.Apply(t.Context(), connect.NewRequest(w.authors.Apply("night", `(config "n[1-3]" (power (state "on"))) (show all)`)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,9 +199,9 @@ func TestAWrongScriptIsToldAndDoesNothing(t *testing.T) {
 
 func TestAllowEmpty(t *testing.T) {
 	w := newWorld(t)
-	answer, err := w.fleet.Apply(t.Context(), connect.NewRequest(&pb.ApplyRequest{
-		Name: "later", Source: []byte(`(config "n99" (power (state "on")))`), AllowEmpty: true,
-	}))
+	answer, err := w.fleet.Apply(t.Context(), connect.NewRequest(
+		w.authors.Apply("later", `(config "n99" (power (state "on")))`, func(o *order.Order) { o.AllowEmpty = true }),
+	))
 	if err != nil || answer.Msg.GetRun().GetState() != state.Done || answer.Msg.GetRevision() == 0 {
 		t.Errorf("got %v, %v", answer, err)
 	}
@@ -224,36 +228,16 @@ func TestGroupsOfOtherScripts(t *testing.T) {
 	}
 }
 
-// A literal password stops at the door: it is in no message to an agent, no
-// answer, and no file.
-func TestSecretsAreSealedAtTheDoor(t *testing.T) {
+// Secrets are sealed where they are written. One that comes all the same stops at
+// the door: it is in no message to an agent, no answer, and no file.
+func TestThreat36LiteralSecretIsRefused(t *testing.T) {
 	w := newWorld(t)
-	answer := w.apply("pass", secret)
-	if !strings.Contains(answer.GetWarnings(), "SCL0301") {
-		t.Errorf("no warning about the literal: %q", answer.GetWarnings())
-	}
-	replies, err := w.plan(secret+" ; (password \""+canary+"\")", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrong, err := w.plan(strings.Replace(secret, "bmc", "bmx", 1), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	script, _ := w.machine.Script("pass")
-	run, _, _ := w.machine.Run("R1", 0)
-	query := w.agents.asked["r1"]
-	said := []any{answer, script, run, query, w.machine.Snapshot()}
-	for _, r := range slices.Concat(replies, wrong) {
-		said = append(said, r)
-	}
-	for _, m := range said {
-		b, marshalErr := proto.Marshal(m.(proto.Message))
-		if marshalErr != nil {
-			t.Fatal(marshalErr)
-		}
-		if strings.Contains(string(b), canary) {
-			t.Errorf("%T shows the password", m)
+	_, err := w.fleet.Apply(t.Context(), connect.NewRequest(w.authors.Apply("pass", secret)))
+	_, planned := w.plan(secret, false)
+	_, prepared := w.fleet.Prepare(t.Context(), connect.NewRequest(&pb.PrepareRequest{Name: "pass", Source: []byte(secret)}))
+	for _, e := range []error{err, planned, prepared} {
+		if kindOf(e) != fault.BadInput || hintOf(e) == "" || strings.Contains(e.Error(), canary) {
+			t.Errorf("got %v", e)
 		}
 	}
 	if err = w.node.Snapshot(); err != nil {
@@ -261,17 +245,24 @@ func TestSecretsAreSealedAtTheDoor(t *testing.T) {
 	}
 	w.stop()
 	noFileHolds(t, filepath.Join(w.dir, "raft"))
-	for _, source := range [][]byte{script.GetSource(), query.GetSource()} {
-		sealed := string(source)
-		begin := strings.Index(sealed, `(sealed "`) + len(`(sealed "`)
-		sealed = sealed[begin : begin+strings.Index(sealed[begin:], `"`)]
-		plain, openErr := w.keys["r1"].Open(sealed)
-		if openErr != nil || plain.Reveal() != canary {
-			t.Errorf("the rack's agent can't read it: %v", openErr)
-		}
-		if _, openErr = w.keys["r2"].Open(sealed); openErr == nil {
-			t.Error("another rack's agent can read it")
-		}
+}
+
+// Who seals is told the racks, and the proofs of their agents' keys.
+func TestPrepare(t *testing.T) {
+	w := newWorld(t)
+	version := w.apply("pass", powerOn).GetRun().GetVersion()
+	answer, err := w.fleet.Prepare(t.Context(), connect.NewRequest(&pb.PrepareRequest{File: "x/pass.scl", Source: []byte(`(action "n1" (reboot))`)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := answer.Msg
+	if p.GetName() != "pass" || p.GetVersion() != version || len(p.GetRacks()) != 1 || p.GetRacks()[0].GetRack() != "r1" {
+		t.Errorf("got %v", p)
+	}
+	roots := w.credentials(trust.Operator, "ada").Roots
+	got, err := seal.Verify(p.GetRacks()[0].GetProof(), "r1", roots, time.Now())
+	if err != nil || string(got.Key) != string(w.keys["r1"].Public()) {
+		t.Errorf("the key is %v, %v", got, err)
 	}
 }
 
@@ -291,15 +282,6 @@ func noFileHolds(t *testing.T, dir string) {
 	})
 	if err != nil || files < 3 {
 		t.Errorf("searched %d files: %v", files, err)
-	}
-}
-
-func TestNobodyToSealFor(t *testing.T) {
-	w := newWorld(t)
-	w.commit(&pb.Command{Body: &pb.Command_PutAgent{PutAgent: &pb.PutAgent{Agent: &pb.AgentInfo{Name: "a-r1", Rack: "r1", SpoolEpoch: 1}}}})
-	_, err := w.fleet.Apply(t.Context(), connect.NewRequest(&pb.ApplyRequest{Name: "pass", Source: []byte(secret)}))
-	if kindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "agent of rack r1 has no sealing key") || strings.Contains(err.Error(), canary) {
-		t.Errorf("got %v", err)
 	}
 }
 

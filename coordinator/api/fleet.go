@@ -13,12 +13,12 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 )
 
 const (
-	runTimeout    = time.Hour           // of a run whose caller asks for none
 	maxRunTimeout = 30 * 24 * time.Hour // for racks that may be cut off for days
 	listedFirings = 1000
 )
@@ -26,38 +26,39 @@ const (
 // Apply implements pbconnect.FleetHandler.
 func (s *Server) Apply(ctx context.Context, r *connect.Request[pb.ApplyRequest]) (*connect.Response[pb.ApplyReply], error) {
 	q := r.Msg
-	name, err := scriptName(q)
+	o, err := s.ordered(q.GetEnvelope(), q.GetSource(), order.Standing, order.Run)
 	if err != nil {
 		return nil, err
 	}
-	timeout, err := timeoutOf(q)
-	if err != nil {
+	if err = begins(o); err != nil {
 		return nil, err
 	}
-	sc, wrong, err := s.check(request{file: q.GetFile(), source: q.GetSource(), allowEmpty: q.GetAllowEmpty()})
+	sc, wrong, err := s.check(request{file: o.File, source: q.GetSource(), allowEmpty: o.AllowEmpty})
 	if err != nil {
 		return nil, err
 	}
 	if wrong != nil {
 		return connect.NewResponse(&pb.ApplyReply{Diagnostics: wrong}), nil
 	}
+	if err = sc.fits(o); err != nil {
+		return nil, err
+	}
 	by := callerOf(ctx).name
-	o, err := s.commit(ctx, &pb.Command{Body: &pb.Command_ApplyScript{ApplyScript: sc.command(name, by, q.GetAllowEmpty(), timeout)}})
+	out, err := s.commit(ctx, &pb.Command{Body: &pb.Command_ApplyScript{ApplyScript: sc.command(o, by, q.GetEnvelope())}})
 	if err != nil {
 		return nil, err
 	}
-	s.conf.Log.Info("script applied", obs.Script, name, obs.Run, o.Run.GetId(), obs.Peer, by)
+	s.conf.Log.Info("script applied", obs.Script, o.Name, obs.Run, out.Run.GetId(), obs.Peer, by)
 	_, cutOff := s.split(sc.racks)
 	return connect.NewResponse(&pb.ApplyReply{
-		Run: withoutSource(o.Run), Revision: o.Script.GetRevision(), Warnings: sc.warnings.String(), CutOff: cutOff,
+		Run: withoutSource(out.Run), Revision: out.Script.GetRevision(), Warnings: sc.warnings.String(), CutOff: cutOff,
 	}), nil
 }
 
 // scriptName is the name that the caller gives, or the file's.
-func scriptName(q *pb.ApplyRequest) (string, error) {
-	name := q.GetName()
+func scriptName(name, file string) (string, error) {
 	if name == "" {
-		name = strings.TrimSuffix(path.Base(strings.ReplaceAll(q.GetFile(), `\`, "/")), ".scl")
+		name = strings.TrimSuffix(path.Base(strings.ReplaceAll(file, `\`, "/")), ".scl")
 	}
 	if !trust.ValidName(name) || strings.Trim(name, ".") == "" {
 		return "", fault.New(fault.BadInput, "name the script", fmt.Sprintf("%q can't be its name", name)).
@@ -66,36 +67,10 @@ func scriptName(q *pb.ApplyRequest) (string, error) {
 	return name, nil
 }
 
-func timeoutOf(q *pb.ApplyRequest) (time.Duration, error) {
-	d := time.Duration(q.GetTimeoutMs()) * time.Millisecond
-	switch {
-	case q.GetTimeoutMs() == 0:
-		return runTimeout, nil
-	case q.GetTimeoutMs() < 0 || q.GetTimeoutMs() > maxRunTimeout.Milliseconds():
-		return 0, fault.New(fault.BadInput, "start the run", "its timeout is not between 1ms and 720h").WithHint("try --timeout 1h")
-	}
-	return d, nil
-}
-
-// command keeps the script, if anything in it is standing, and starts its run.
-func (sc *script) command(name, by string, allowEmpty bool, timeout time.Duration) *pb.ApplyScript {
-	digest := state.Digest(sc.sealed)
-	run := &pb.Run{
-		Script: name, File: sc.file, Source: sc.sealed, Digest: digest, StartedBy: by, AllowEmpty: allowEmpty,
-		DeadlineUnixMs: time.Now().Add(timeout).UnixMilli(),
-	}
-	for _, rack := range sc.racks {
-		run.Racks = append(run.Racks, &pb.RackRun{Rack: rack})
-	}
-	c := &pb.ApplyScript{Run: run}
-	if sc.program.Standing() {
-		c.Script = &pb.Script{Name: name, File: sc.file, Source: sc.sealed, Digest: digest, AppliedBy: by}
-	}
-	return c
-}
-
-// commit is Propose with the state's refusal as its error.
+// commit is Propose with the state's refusal as its error. The command says who
+// asked for it.
 func (s *Server) commit(ctx context.Context, c *pb.Command) (state.Outcome, error) {
+	c.By = callerOf(ctx).name
 	o, err := s.conf.Commands.Propose(ctx, c)
 	return o, errors.Join(err, o.Err)
 }
@@ -119,16 +94,31 @@ func (s *Server) ListScripts(context.Context, *connect.Request[pb.ListScriptsReq
 func (s *Server) GetScript(_ context.Context, r *connect.Request[pb.GetScriptRequest]) (*connect.Response[pb.Script], error) {
 	sc, ok := s.conf.Machine.Script(r.Msg.GetName())
 	if !ok {
-		return nil, fault.New(fault.NotFound, "get script", fmt.Sprintf("no script named %q stands", r.Msg.GetName())).
-			WithHint("see which do: chiba get scripts")
+		return nil, noScript("get script", r.Msg.GetName())
 	}
 	return connect.NewResponse(sc), nil
+}
+
+func noScript(op, name string) error {
+	return fault.New(fault.NotFound, op, fmt.Sprintf("no script named %q stands", name)).WithHint("see which do: chiba get scripts")
 }
 
 // RemoveScript implements pbconnect.FleetHandler.
 func (s *Server) RemoveScript(ctx context.Context, r *connect.Request[pb.RemoveScriptRequest]) (*connect.Response[pb.RemoveScriptReply], error) {
 	name := r.Msg.GetName()
-	_, err := s.commit(ctx, &pb.Command{Body: &pb.Command_RemoveScript{RemoveScript: &pb.RemoveScript{Name: name}}})
+	if _, ok := s.conf.Machine.Script(name); !ok {
+		return nil, noScript("remove script", name)
+	}
+	o, err := s.ordered(r.Msg.GetEnvelope(), nil, order.Remove)
+	if err != nil {
+		return nil, err
+	}
+	if o.Name != name {
+		return nil, unfit("it removes " + o.Name)
+	}
+	_, err = s.commit(ctx, &pb.Command{Body: &pb.Command_RemoveScript{RemoveScript: &pb.RemoveScript{
+		Name: name, Version: o.Version, Envelope: r.Msg.GetEnvelope(),
+	}}})
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +147,14 @@ func noRun(id string) error {
 // CancelRun implements pbconnect.FleetHandler.
 func (s *Server) CancelRun(ctx context.Context, r *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error) {
 	id, by := r.Msg.GetId(), callerOf(ctx).name
-	o, err := s.commit(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: by}}})
+	run, _, ok := s.conf.Machine.Run(id, state.NoResults)
+	if !ok {
+		return nil, noRun(id)
+	}
+	if err := s.cancels(r.Msg.GetEnvelope(), run); err != nil {
+		return nil, err
+	}
+	o, err := s.commit(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: by, Envelope: r.Msg.GetEnvelope()}}})
 	if err != nil {
 		return nil, err
 	}
@@ -183,6 +180,6 @@ func withoutSource(r *pb.Run) *pb.Run {
 	return &pb.Run{
 		Id: r.GetId(), Script: r.GetScript(), File: r.GetFile(), Digest: r.GetDigest(),
 		StartedUnixMs: r.GetStartedUnixMs(), DeadlineUnixMs: r.GetDeadlineUnixMs(), StartedBy: r.GetStartedBy(),
-		Racks: r.GetRacks(), State: r.GetState(), EndedUnixMs: r.GetEndedUnixMs(), AllowEmpty: r.GetAllowEmpty(),
+		Racks: r.GetRacks(), State: r.GetState(), EndedUnixMs: r.GetEndedUnixMs(), AllowEmpty: r.GetAllowEmpty(), Version: r.GetVersion(),
 	}
 }

@@ -22,7 +22,7 @@ const (
 
 // Plan implements pbconnect.FleetHandler.
 func (s *Server) Plan(ctx context.Context, r *connect.Request[pb.PlanRequest], stream *connect.ServerStream[pb.QueryReply]) error {
-	return s.ask(ctx, request{file: r.Msg.GetFile(), source: r.Msg.GetSource(), allowEmpty: r.Msg.GetAllowEmpty()}, stream)
+	return s.ask(ctx, request{name: r.Msg.GetName(), file: r.Msg.GetFile(), source: r.Msg.GetSource(), allowEmpty: r.Msg.GetAllowEmpty()}, stream)
 }
 
 // Show implements pbconnect.FleetHandler.
@@ -50,7 +50,7 @@ func (s *Server) ask(ctx context.Context, r request, stream *connect.ServerStrea
 	if err = send(ctx, stream, &pb.QueryReply{Body: &pb.QueryReply_Racks_{Racks: racks}}); err != nil {
 		return err
 	}
-	query := &pb.Query{File: sc.file, Source: sc.sealed, Plan: !r.readOnly}
+	query := &pb.Query{File: sc.file, Source: sc.source, Plan: !r.readOnly, Script: r.name}
 	return s.fanOut(ctx, asked, query, func(reply *pb.QueryReply) error { return send(ctx, stream, reply) })
 }
 

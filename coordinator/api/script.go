@@ -1,8 +1,6 @@
 package api
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +14,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
-	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
 // NotReading is the code of a form that writes, in a script that may only read.
@@ -28,19 +25,20 @@ type script struct {
 	program  *scl.Program
 	warnings syntax.Diagnostics
 	racks    []string // that have a node it concerns, sorted
-	sealed   []byte   // its source, in which no secret can be read
+	source   []byte   // in which no secret can be read
 }
 
 // request is what a caller sent.
 type request struct {
+	name       string // under which it would be applied; empty: the file's
 	file       string
 	source     []byte
 	allowEmpty bool
 	readOnly   bool
 }
 
-// check makes a script of r, or tells what is wrong with it. From here on the
-// source as it was sent goes nowhere: only the sealed one does.
+// check makes a script of r, or tells what is wrong with it. Secrets are sealed
+// where they are written; one that can be read goes no further.
 func (s *Server) check(r request) (*script, *pb.Diagnostics, error) {
 	if err := r.named(); err != nil {
 		return nil, nil, err
@@ -60,10 +58,11 @@ func (s *Server) check(r request) (*script, *pb.Diagnostics, error) {
 	if diags.Errors() > 0 {
 		return nil, diagnostics(diags), nil
 	}
-	sc := &script{file: r.file, program: program, warnings: diags, racks: racksOf(program, nodes, groups)}
-	var err error
-	sc.sealed, err = s.seal(r, sc)
-	return sc, nil, err
+	if literal(program) {
+		return nil, nil, fault.New(fault.BadInput, "read the script", "a secret in it can be read by anybody on its way").
+			WithHint("send it with chiba, which seals secrets before they leave this machine")
+	}
+	return &script{file: r.file, program: program, warnings: diags, racks: racksOf(program, nodes, groups), source: r.source}, nil, nil
 }
 
 // named sees to it that the file has a name that can be kept and shown.
@@ -184,28 +183,6 @@ func concerns(targets []scl.Target, s scl.Subject) bool {
 	return slices.ContainsFunc(targets, func(t scl.Target) bool { return t.Match(s) != scl.False })
 }
 
-// seal makes the source in which every secret can be read by the agents of the
-// script's racks alone.
-func (s *Server) seal(r request, sc *script) ([]byte, error) {
-	const op = "seal the script's secrets"
-	sealed, err := compile.Rewrite(r.source, sc.program, func(secret scl.Secret) (string, error) {
-		keys, err := s.keys(sc.racks)
-		if err != nil {
-			return "", err
-		}
-		return seal.Seal(keys, secret.Literal)
-	})
-	if err != nil {
-		return nil, err
-	}
-	again, diags := compile.Source(r.file, sealed)
-	if diags.Errors() > 0 || literal(again) {
-		// Nothing of it is told: it could be the secret.
-		return nil, fault.New(fault.Internal, op, "it could not be made sure that none is left")
-	}
-	return sealed, nil
-}
-
 // literal reports whether a program still holds a secret that can be read.
 func literal(p *scl.Program) bool {
 	for _, c := range p.Configs {
@@ -216,26 +193,6 @@ func literal(p *scl.Program) bool {
 		}
 	}
 	return false
-}
-
-// keys are the sealing keys of the racks' agents.
-func (s *Server) keys(racks []string) ([]seal.PublicKey, error) {
-	var keys []seal.PublicKey
-	var missing []error
-	for _, a := range s.conf.Machine.Agents() {
-		if _, concerned := slices.BinarySearch(racks, a.GetRack()); !concerned {
-			continue
-		}
-		if len(a.GetSealKey()) == 0 {
-			missing = append(missing, fmt.Errorf("the agent of rack %s has no sealing key", a.GetRack()))
-			continue
-		}
-		keys = append(keys, a.GetSealKey())
-	}
-	if len(missing) > 0 {
-		return nil, fault.Wrap(fault.Conflict, "seal", errors.Join(missing...))
-	}
-	return keys, nil
 }
 
 // groups remembers the groups of standing scripts, so that a script is compiled

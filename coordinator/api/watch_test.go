@@ -13,6 +13,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -119,10 +120,11 @@ func TestWatchingNoRun(t *testing.T) {
 
 func TestWatchingACanceledRun(t *testing.T) {
 	w := newWorld(t)
-	w.apply("s", powerOn)
+	cancel := w.authors.Order(order.Cancel, "s", "")
+	cancel.Cancels = w.apply("s", powerOn).GetRun().GetVersion()
 	f := w.watchRun("R1")
 	f.expect("run running")
-	answer, err := w.fleet.CancelRun(t.Context(), connect.NewRequest(&pb.CancelRunRequest{Id: "R1"}))
+	answer, err := w.fleet.CancelRun(t.Context(), connect.NewRequest(&pb.CancelRunRequest{Id: "R1", Envelope: w.authors.Sign(cancel)}))
 	if err != nil || answer.Msg.GetRun().GetState() != state.Canceled {
 		t.Errorf("got %v, %v", answer, err)
 	}

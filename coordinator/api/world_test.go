@@ -25,6 +25,7 @@ import (
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
 	"github.com/chiba-mesh/chiba/trust/seal"
+	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,6 +37,7 @@ type world struct {
 	t       *testing.T
 	dir     string
 	ca      *ca.Site
+	authors *signtest.Authors
 	machine *state.Machine
 	node    *raftnode.Node
 	feed    *feed.Feed
@@ -115,7 +117,11 @@ func newWorldWith(t *testing.T, patience time.Duration) *world {
 	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca"), "s1"); err != nil {
 		t.Fatal(err)
 	}
+	if w.authors, err = signtest.New(filepath.Join(w.dir, "authors")); err != nil {
+		t.Fatal(err)
+	}
 	w.start()
+	w.commit(&pb.Command{Body: &pb.Command_PutPolicy{PutPolicy: &pb.PutPolicy{Version: 1, Envelope: w.authors.Signed(1, 1)}}})
 	for rack, nodes := range map[string][]string{"r1": {"n1", "n2"}, "r2": {"n3", "n4"}} {
 		w.register(rack)
 		for _, n := range nodes {
@@ -140,7 +146,7 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	server := api.New(api.Config{
-		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Feed: w.feed, Log: log, Patience: w.patience,
+		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Feed: w.feed, Root: w.authors.Root, Log: log, Patience: w.patience,
 		Raft: func() (name string, commit, applied uint64) { return "Leader", 7, 7 },
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -168,7 +174,11 @@ func (w *world) start() {
 func (w *world) credentials(role trust.Role, name string) trust.Credentials {
 	w.t.Helper()
 	dir := filepath.Join(w.dir, name)
-	if err := w.ca.Ensure(dir, trust.Identity{Role: role, Name: name}, "127.0.0.1"); err != nil {
+	id := trust.Identity{Role: role, Name: name}
+	if role == trust.Agent {
+		id.Rack = strings.TrimPrefix(name, "a-")
+	}
+	if err := w.ca.Ensure(dir, id, "127.0.0.1"); err != nil {
 		w.t.Fatal(err)
 	}
 	creds, err := trust.Load(dir)
@@ -205,8 +215,12 @@ func (w *world) register(rack string) {
 		w.t.Fatal(err)
 	}
 	w.keys[rack] = key
+	proof, err := key.Prove(rack, w.credentials(trust.Agent, "a-"+rack).Certificate)
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	w.commit(&pb.Command{Body: &pb.Command_PutAgent{PutAgent: &pb.PutAgent{Agent: &pb.AgentInfo{
-		Name: "a-" + rack, Rack: rack, Site: "s1", SealKey: key.Public(), SpoolEpoch: 1,
+		Name: "a-" + rack, Rack: rack, Site: "s1", SealKey: key.Public(), SealProof: proof, SpoolEpoch: 1,
 	}}}})
 }
 
@@ -231,7 +245,7 @@ func (w *world) done(run, rack string) {
 
 func (w *world) apply(name, source string) *pb.ApplyReply {
 	w.t.Helper()
-	answer, err := w.fleet.Apply(w.t.Context(), connect.NewRequest(&pb.ApplyRequest{Name: name, File: name + ".scl", Source: []byte(source)}))
+	answer, err := w.fleet.Apply(w.t.Context(), connect.NewRequest(w.authors.Apply(name, source)))
 	if err != nil {
 		w.t.Fatal(err)
 	}

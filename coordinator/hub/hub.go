@@ -57,12 +57,15 @@ type Config struct {
 	Machine  *state.Machine
 	Commands Log
 	Watchers Watchers
-	Log      *slog.Logger
 	// Endpoint is this coordinator on the wire; Denied is its deny list.
 	Endpoint *trust.Endpoint
 	Denied   *trust.Denials
 	// Authority renews the agents' certificates; nil: this coordinator can't.
 	Authority Authority
+	// Checkpoint is the signed head of the audit log, with the proof that it goes
+	// on from its first size records; nil: agents are told none.
+	Checkpoint func(size int64) (*pb.Checkpoint, error)
+	Log        *slog.Logger
 	// Idle is how long a session may be silent; agents ping every 15 s. Default
 	// 60 s.
 	Idle time.Duration

@@ -16,6 +16,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/seal"
@@ -33,7 +34,7 @@ func TestAnAgentIsToldWhatToDoAndReportsIt(t *testing.T) {
 	if h.GetRevision() != 1 || d.GetRevision() != 1 || string(d.GetScripts()[0].GetSource()) != "(config all)" || d.GetRuns()[0].GetId() != "R1" {
 		t.Errorf("hint %v, desired %v", h, d)
 	}
-	again := a.pull(map[string]string{"thermal": d.GetScripts()[0].GetDigest()})
+	again := a.pull(map[string]string{"thermal": wire.Mark(d.GetScripts()[0])})
 	if len(again.GetScripts()) != 1 || len(again.GetScripts()[0].GetSource()) != 0 {
 		t.Errorf("what it has was sent again: %v", again)
 	}
@@ -298,7 +299,7 @@ func TestMoreThanFitsIntoOneMessage(t *testing.T) {
 		}
 		for _, s := range d.GetScripts() {
 			if len(s.GetSource()) > 0 {
-				have[s.GetName()] = s.GetDigest()
+				have[s.GetName()] = wire.Mark(s)
 			}
 		}
 		for _, r := range d.GetRuns() {

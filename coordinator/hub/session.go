@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/seal"
@@ -138,6 +141,10 @@ func (s *session) check(hello *pb.Hello) error {
 		return fault.New(fault.Denied, op, fmt.Sprintf("it says its site is %q, its certificate is for site %s", hello.GetSite(), id.Site)).
 			WithHint("give the agent the site that its certificate has, or none")
 	}
+	const mostProof = 64 << 10
+	if len(hello.GetSealProof()) > mostProof {
+		return fault.New(fault.TooLarge, op, "the proof of its sealing key is too large")
+	}
 	s.rack, s.site, s.build = hello.GetRack(), hello.GetSite(), hello.GetBuild()
 	return checkKey(hello.GetSealKey())
 }
@@ -148,7 +155,7 @@ func checkKey(key []byte) error {
 	if len(key) == 0 {
 		return nil
 	}
-	_, err := seal.Seal([]seal.PublicKey{key}, fleet.NewSecret("probe"))
+	_, err := seal.Seal([]seal.Recipient{{Key: key}}, "probe", fleet.NewSecret("probe"))
 	return fault.Wrap(fault.BadInput, "greet agent: check its sealing key", err)
 }
 
@@ -156,7 +163,7 @@ func checkKey(key []byte) error {
 // is wanted of its spool.
 func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, err error) {
 	said := &pb.AgentInfo{
-		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), Build: s.build,
+		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), SealProof: hello.GetSealProof(), Build: s.build,
 		SpoolEpoch: hello.GetSpoolEpoch(), NextSeq: hello.GetFirstUnacked(),
 	}
 	known, ok := s.hub.conf.Machine.Agent(s.agent)
@@ -183,7 +190,7 @@ func (s *session) epoch() uint64 {
 // same reports whether there is nothing new in what the agent says.
 func same(known, said *pb.AgentInfo) bool {
 	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
-		string(known.GetSealKey()) == string(said.GetSealKey()) &&
+		string(known.GetSealKey()) == string(said.GetSealKey()) && string(known.GetSealProof()) == string(said.GetSealProof()) &&
 		known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
 }
 
@@ -269,7 +276,7 @@ func (s *session) listen(ctx context.Context) error {
 		case *pb.FromAgent_Pull:
 			var settled []string
 			if settled, err = s.heardDenials(ctx, b.Pull.GetDenied()); err == nil {
-				err = s.desired(b.Pull.GetHave(), settled)
+				err = s.desired(b.Pull, settled)
 			}
 		case *pb.FromAgent_Renew:
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(b.Renew)}})
@@ -287,24 +294,36 @@ func (s *session) listen(ctx context.Context) error {
 
 // desired sends the desired state of the rack. What does not fit into one
 // message goes without its source: the agent still lacks it and pulls again.
-func (s *session) desired(have map[string]string, settled []string) error {
+func (s *session) desired(pull *pb.Pull, settled []string) error {
+	have := pull.GetHave()
 	d := s.hub.conf.Machine.Desired(s.rack)
 	d.Settled = settled
-	room := maxSources
+	if _, version := s.hub.conf.Machine.Policy(); version == pull.GetPolicyVersion() {
+		d.Policy = nil
+	}
+	if s.hub.conf.Checkpoint != nil {
+		var err error
+		if d.Audit, err = s.hub.conf.Checkpoint(pull.GetAuditSize()); err != nil {
+			return err
+		}
+	}
+	// Only who has a script needs to know that it is over.
+	d.Ended = slices.DeleteFunc(d.GetEnded(), func(e *pb.Ended) bool { return have[e.GetName()] == "" })
+	room := maxSources - size(d.GetEnded()) - size(d.GetCanceled())
 	for i, r := range d.GetRuns() {
-		if room -= len(r.GetSource()); room < 0 {
+		if room -= len(r.GetSource()) + len(r.GetEnvelope()); room < 0 {
 			d.Runs = d.GetRuns()[:i] // the later ones when these are done
 			break
 		}
 	}
 	for i, sc := range d.GetScripts() {
-		if have[sc.GetName()] != sc.GetDigest() {
-			if room -= len(sc.GetSource()); room >= 0 {
+		if have[sc.GetName()] != wire.Mark(sc) {
+			if room -= len(sc.GetSource()) + len(sc.GetEnvelope()); room >= 0 {
 				continue
 			}
 		}
 		d.Scripts[i] = &pb.Script{
-			Name: sc.GetName(), File: sc.GetFile(), Digest: sc.GetDigest(), Revision: sc.GetRevision(),
+			Name: sc.GetName(), File: sc.GetFile(), Digest: sc.GetDigest(), Revision: sc.GetRevision(), Version: sc.GetVersion(),
 			AppliedUnixMs: sc.GetAppliedUnixMs(), AppliedBy: sc.GetAppliedBy(),
 		}
 	}
@@ -313,6 +332,13 @@ func (s *session) desired(have map[string]string, settled []string) error {
 	}
 	s.revision.Store(d.GetRevision())
 	return nil
+}
+
+func size[M proto.Message](list []M) (n int) {
+	for _, m := range list {
+		n += proto.Size(m)
+	}
+	return n
 }
 
 // hint wakes the agent, soon; hints that come together are one.

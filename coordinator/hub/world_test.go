@@ -17,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
@@ -250,7 +251,7 @@ func (w *world) commit(c *pb.Command) state.Outcome {
 
 func (w *world) apply(name, source string, racks ...string) state.Outcome {
 	w.t.Helper()
-	digest := state.Digest([]byte(source))
+	digest := order.Digest([]byte(source))
 	run := &pb.Run{Source: []byte(source), Digest: digest}
 	for _, r := range racks {
 		run.Racks = append(run.Racks, &pb.RackRun{Rack: r})

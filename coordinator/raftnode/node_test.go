@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -103,7 +104,7 @@ func (n *node) hash(t *testing.T) string {
 func script(name string) *pb.Command {
 	source := []byte("(config all)")
 	return &pb.Command{Body: &pb.Command_PutScript{PutScript: &pb.PutScript{
-		Script: &pb.Script{Name: name, Source: source, Digest: state.Digest(source)},
+		Script: &pb.Script{Name: name, Source: source, Digest: order.Digest(source)},
 	}}}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -57,11 +58,11 @@ func agent(a *pb.AgentInfo) *pb.Command {
 }
 
 func script(name, source string) *pb.Script {
-	return &pb.Script{Name: name, Source: []byte(source), Digest: state.Digest([]byte(source))}
+	return &pb.Script{Name: name, Source: []byte(source), Digest: order.Digest([]byte(source))}
 }
 
 func runOf(source string, racks ...string) *pb.Run {
-	r := &pb.Run{Source: []byte(source), Digest: state.Digest([]byte(source)), DeadlineUnixMs: 1e6}
+	r := &pb.Run{Source: []byte(source), Digest: order.Digest([]byte(source)), DeadlineUnixMs: 1e6}
 	for _, name := range racks {
 		r.Racks = append(r.Racks, &pb.RackRun{Rack: name})
 	}

@@ -29,6 +29,7 @@ const Version = 1
 const (
 	MaxSource       = 4 << 20   // bytes of a script
 	MaxScripts      = 10_000    // standing
+	MaxEndedScripts = 10_000    // whose end is told to agents; that of the oldest order is let go first
 	MaxSourceBytes  = 512 << 20 // of all standing scripts
 	MaxOpenRuns     = 1_000     // not ended
 	MaxEndedRuns    = 1_000     // the oldest goes first
@@ -42,6 +43,7 @@ const (
 	MaxNodesPerRack = 4_096
 	MaxDenied       = 10_000   // subjects denied; as many that were once
 	maxReason       = 1 << 10  // bytes
+	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
 	maxNode         = 16 << 10 // bytes of a node's summary
 	maxRecent       = 4_096    // ids of commands that are remembered
@@ -62,8 +64,11 @@ type Machine struct {
 
 	agents  map[string]*pb.AgentInfo
 	scripts map[string]*pb.Script
+	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
 	nodes   map[string]*pb.Node
 	perRack map[string]int // nodes
+	policy  *pb.PutPolicy  // of authors; nil: none was set
+	audit   *journal
 
 	runs     []*run // by number
 	runBytes int    // of all sources and results
@@ -88,13 +93,17 @@ type run struct {
 	bytes   int // of its source and its results
 }
 
-func newRun(msg *pb.Run) *run { return &run{msg: msg, bytes: len(msg.GetSource())} }
+func newRun(msg *pb.Run) *run {
+	return &run{msg: msg, bytes: len(msg.GetSource()) + len(msg.GetEnvelope())}
+}
 
 // New is the empty state.
 func New() *Machine {
 	return &Machine{
 		agents:  map[string]*pb.AgentInfo{},
 		scripts: map[string]*pb.Script{},
+		over:    map[string]*pb.Ended{},
+		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
 		denied:  map[string]*pb.Denial{},
@@ -121,6 +130,7 @@ type Outcome struct {
 
 	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
 	Dropped    []Dropped // records that count as recorded but were not kept
+	firstTaken uint64    // the first record of RecordResults that was not known yet
 
 	Racks  []string    // whose desired state changed, sorted
 	Runs   []string    // ids of the runs that changed or have new results, in order
@@ -151,7 +161,14 @@ func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
 		return Outcome{Repeated: true, Revision: m.revision}, nil
 	}
 	m.remember(c.GetId())
+	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
+	if o.Err == nil {
+		if err := m.audit.note(c, o, before); err != nil {
+			m.broken = err
+			return Outcome{}, err
+		}
+	}
 	o.Revision = m.revision
 	m.events += uint64(len(o.Events))
 	for _, e := range o.Events {
@@ -207,9 +224,11 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 	case *pb.Command_ApplyScript:
 		return m.applyScript(at, b.ApplyScript.GetScript(), b.ApplyScript.GetRun())
 	case *pb.Command_RemoveScript:
-		return m.removeScript(b.RemoveScript.GetName())
+		return m.removeScript(b.RemoveScript)
 	case *pb.Command_CancelRun:
 		return m.cancelRun(at, b.CancelRun)
+	case *pb.Command_PutPolicy:
+		return m.putPolicy(b.PutPolicy)
 	case *pb.Command_RecordResults:
 		return m.record(at, b.RecordResults)
 	case *pb.Command_PutAgent:

@@ -27,6 +27,7 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 		return Outcome{Err: err, NextWanted: agent.GetNextSeq()}
 	}
 	t := take{m: m, at: at, agent: agent}
+	t.out.firstTaken = next
 	for _, r := range b.GetRecords() {
 		if r.GetSeq() < next {
 			continue
@@ -92,6 +93,7 @@ func (t *take) take(r *pb.Record) {
 		why = t.node(b.Node)
 	case *pb.Record_Gone:
 		why = t.gone(b.Gone)
+	case *pb.Record_Refused: // it is in the audit log
 	}
 	if why != "" {
 		t.out.Dropped = append(t.out.Dropped, Dropped{Seq: r.GetSeq(), Reason: why})

@@ -1,13 +1,13 @@
 package state
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -26,12 +26,6 @@ const (
 	Accepted = "accepted" // the rack has it on disk
 )
 
-// Digest is the digest of a script's source, as Script.digest holds it.
-func Digest(source []byte) string {
-	sum := sha256.Sum256(source)
-	return hex.EncodeToString(sum[:])
-}
-
 // applyScript keeps s, if there is one, and starts r, if there is one. A run of a
 // script that has nothing standing replaces the script of its name all the same.
 func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
@@ -44,14 +38,18 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	if err := m.runOK(r); err != nil {
 		return Outcome{Err: err}
 	}
+	if err := m.newer("apply script", orderOf(s, r)); err != nil {
+		return Outcome{Err: err}
+	}
 	m.revision++
 	var o Outcome
 	if s != nil {
 		o.Script = m.keep(at, s)
+		delete(m.over, s.GetName())
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_Script{Script: withoutSource(o.Script)}})
 	} else if _, stood := m.scripts[r.GetScript()]; stood {
-		delete(m.scripts, r.GetScript())
+		m.end(r.GetScript(), r.GetVersion(), r.GetEnvelope())
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_RemovedScript{RemovedScript: r.GetScript()}})
 	}
@@ -65,6 +63,66 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	slices.Sort(o.Racks)
 	o.Racks = slices.Compact(o.Racks)
 	return o
+}
+
+// orderOf is the order of a script, or of its run, as an Ended holds it.
+func orderOf(s *pb.Script, r *pb.Run) *pb.Ended {
+	if s != nil {
+		return &pb.Ended{Name: s.GetName(), Version: s.GetVersion(), Envelope: s.GetEnvelope()}
+	}
+	return &pb.Ended{Name: r.GetScript(), Version: r.GetVersion(), Envelope: r.GetEnvelope()}
+}
+
+// newer refuses an order that is not newer than the last one for its name: agents
+// would not obey it.
+func (m *Machine) newer(op string, o *pb.Ended) error {
+	if len(o.GetEnvelope()) > maxEnvelope {
+		return fault.New(fault.TooLarge, op, fmt.Sprintf("its envelope has more than %d KiB", maxEnvelope>>10))
+	}
+	if last := m.version(o.GetName()); o.GetVersion() != 0 && o.GetVersion() <= last {
+		return fault.New(fault.Conflict, op, fmt.Sprintf("version %d of %s is not newer than the last, %d", o.GetVersion(), o.GetName(), last)).
+			WithHint("another order came first; look at what stands, then apply again")
+	}
+	return nil
+}
+
+// version is that of the last order for a name, as far as it is kept; 0 if there
+// was none.
+func (m *Machine) version(name string) uint64 {
+	last := max(m.scripts[name].GetVersion(), m.over[name].GetVersion())
+	for _, r := range m.runs {
+		if r.msg.GetScript() == name {
+			last = max(last, r.msg.GetVersion())
+		}
+	}
+	return last
+}
+
+// end ends the force of a script and keeps the order, so that racks that are cut
+// off get it when they are back.
+func (m *Machine) end(name string, version uint64, envelope []byte) {
+	delete(m.scripts, name)
+	m.over[name] = &pb.Ended{Name: name, Version: version, Envelope: envelope}
+	if len(m.over) <= MaxEndedScripts {
+		return
+	}
+	oldest := slices.MinFunc(sorted(m.over), func(a, b *pb.Ended) int { return cmp.Compare(a.GetVersion(), b.GetVersion()) })
+	delete(m.over, oldest.GetName())
+}
+
+// putPolicy keeps a policy of authors, if it is newer than the one there is.
+func (m *Machine) putPolicy(p *pb.PutPolicy) Outcome {
+	const op = "set the policy of authors"
+	switch {
+	case len(p.GetEnvelope()) == 0 || len(p.GetEnvelope()) > maxEnvelope:
+		return refused(fault.BadInput, op, "it is missing or too large")
+	case p.GetVersion() <= m.policy.GetVersion():
+		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("version %d is not newer than version %d", p.GetVersion(), m.policy.GetVersion())).
+			WithHint("give it a higher version and have it signed again")}
+	}
+	m.policy = p
+	m.revision++
+	return Outcome{Racks: m.racks()}
 }
 
 func (m *Machine) scriptOK(s *pb.Script) error {
@@ -97,7 +155,7 @@ func sourceOK(op string, source []byte, digest string) error {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("its source has more than %d MiB", MaxSource>>20)).
 			WithHint("split it into several scripts")
 	}
-	if digest != Digest(source) {
+	if digest != order.Digest(source) {
 		return fault.New(fault.BadInput, op, "its digest is not that of its source")
 	}
 	return nil
@@ -156,11 +214,15 @@ func (m *Machine) start(at int64, r *pb.Run) *pb.Run {
 	return started
 }
 
-func (m *Machine) removeScript(name string) Outcome {
+func (m *Machine) removeScript(r *pb.RemoveScript) Outcome {
+	name := r.GetName()
 	if _, ok := m.scripts[name]; !ok {
 		return Outcome{Err: noScript(name)}
 	}
-	delete(m.scripts, name)
+	if err := m.newer("remove script", &pb.Ended{Name: name, Version: r.GetVersion(), Envelope: r.GetEnvelope()}); err != nil {
+		return Outcome{Err: err}
+	}
+	m.end(name, r.GetVersion(), r.GetEnvelope())
 	m.revision++
 	return Outcome{
 		Racks:  m.racks(),
@@ -188,6 +250,7 @@ func (m *Machine) cancelRun(at int64, c *pb.CancelRun) Outcome {
 	m.revision++
 	overdue := r.msg.GetDeadlineUnixMs() != 0 && at >= r.msg.GetDeadlineUnixMs()
 	r.msg = stopped(at, r.msg, overdue)
+	r.msg.Cancel = c.GetEnvelope()
 	m.retain()
 	o := Outcome{Run: r.msg}
 	for _, rack := range r.msg.GetRacks() {
@@ -300,12 +363,12 @@ func (o *Outcome) touch(id string) {
 
 func withoutSource(s *pb.Script) *pb.Script {
 	c := shallow(s)
-	c.Source = nil
+	c.Source, c.Envelope = nil, nil
 	return c
 }
 
 func runWithoutSource(r *pb.Run) *pb.Run {
 	c := shallow(r)
-	c.Source = nil
+	c.Source, c.Envelope, c.Cancel = nil, nil, nil
 	return c
 }

@@ -24,6 +24,9 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		NextEvent: m.events,
 		Agents:    sorted(m.agents),
 		Scripts:   sorted(m.scripts),
+		Ended:     sorted(m.over),
+		Policy:    m.policy,
+		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
 		Denied:    sorted(m.denied),
 		Allowed:   sorted(m.allowed),
@@ -56,6 +59,14 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
 	}
+	for _, leaf := range s.GetAudit() {
+		if err := n.audit.add(leaf); err != nil {
+			return err
+		}
+	}
+	for _, e := range s.GetEnded() {
+		n.over[e.GetName()] = e
+	}
 	for _, node := range s.GetNodes() {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
@@ -85,6 +96,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.firings, m.firingBytes = n.firings, n.firingBytes

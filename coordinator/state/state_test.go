@@ -11,6 +11,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -221,7 +222,7 @@ func TestWhatIsRefusedChangesNothing(t *testing.T) {
 	l.must(apply(script("s", "x"), runOf("x", "r1")))
 	before, _ := l.Hash()
 	wrong := script("s", "y")
-	wrong.Digest = state.Digest([]byte("z"))
+	wrong.Digest = order.Digest([]byte("z"))
 	for why, c := range map[string]*pb.Command{
 		"there is neither a script nor a run":     apply(nil, nil),
 		"the script has no name":                  apply(script("", "x"), nil),

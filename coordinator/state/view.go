@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -125,14 +126,43 @@ func (m *Machine) HardwareNews(most int) []*pb.HardwareNews {
 	return slices.Clone(m.news[max(0, len(m.news)-most):])
 }
 
-// Desired is what a rack shall have: every standing script, because which nodes
-// a script concerns is the agent's to say, and the runs that the rack has not
-// done, with this rack's part only. The lists are the caller's own.
+// Policy is the signed policy of authors and its version; nil and 0 if none is set.
+func (m *Machine) Policy() (envelope []byte, version uint64) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.policy.GetEnvelope(), m.policy.GetVersion()
+}
+
+// LastVersion is the version of the last order for a script's name, 0 if there was
+// none.
+func (m *Machine) LastVersion(name string) uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.version(name)
+}
+
+// Desired is what a rack shall have: the policy, every standing script that is
+// meant for it, because which nodes a script concerns is the agent's to say, and
+// the runs that the rack has not done, with this rack's part only. What is over
+// is told by the orders that ended it. The lists are the caller's own.
 func (m *Machine) Desired(rack string) *pb.Desired {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	d := &pb.Desired{Revision: m.revision, Scripts: sorted(m.scripts), Denied: sorted(m.denied)}
+	d := &pb.Desired{
+		Revision: m.revision, Policy: m.policy.GetEnvelope(), Ended: sorted(m.over),
+		Denied: sorted(m.denied),
+	}
+	for _, s := range sorted(m.scripts) {
+		if meant(s, rack) {
+			d.Scripts = append(d.Scripts, s)
+		} else { // one of this name may have stood here
+			d.Ended = append(d.Ended, orderOf(s, nil))
+		}
+	}
 	for _, r := range m.runs {
+		if stops(r.msg, rack) {
+			d.Canceled = append(d.Canceled, runCanceled(r.msg))
+		}
 		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
 			return p.GetRack() == rack && (p.GetState() == Waiting || p.GetState() == Accepted)
 		})
@@ -144,6 +174,25 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 		d.Runs = append(d.Runs, mine)
 	}
 	return d
+}
+
+// meant reports whether a script is for a rack; one without an audience is for all.
+func meant(s *pb.Script, rack string) bool {
+	a := s.GetAudience()
+	return len(a) == 0 || slices.Contains(a, order.Fleet) || slices.Contains(a, rack)
+}
+
+// stops reports whether a run was canceled by an order that the rack has not
+// answered.
+func stops(r *pb.Run, rack string) bool {
+	return len(r.GetCancel()) > 0 && slices.ContainsFunc(r.GetRacks(), func(p *pb.RackRun) bool {
+		return p.GetRack() == rack && p.GetState() == Canceled
+	})
+}
+
+// runCanceled is what an agent needs to stop a run.
+func runCanceled(r *pb.Run) *pb.Run {
+	return &pb.Run{Id: r.GetId(), Script: r.GetScript(), StartedUnixMs: r.GetStartedUnixMs(), Version: r.GetVersion(), Cancel: r.GetCancel()}
 }
 
 // sorted are the values of a map in the order of its keys.

@@ -20,7 +20,9 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/sim"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/author"
 	"github.com/chiba-mesh/chiba/trust/ca"
+	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
 // perAgent is a rack: sim.Racks puts as many into one.
@@ -41,6 +43,7 @@ type crowd struct {
 	dir         string
 	authority   *ca.Site
 	coordinator *coordinator.Coordinator
+	scriptRoot  string                        // the file of who signs the policy of authors
 	parts       []func(context.Context) error // the agents
 	own         chan int                      // the process id of an agent that has one
 	client      *client.Client
@@ -87,20 +90,36 @@ func (f *crowd) coordinate() error {
 	if err != nil {
 		return err
 	}
-	f.coordinator, err = coordinator.New(coordinator.Config{
-		Dir: home, MeshAddr: "127.0.0.1:0", APIAddr: "127.0.0.1:0", Credentials: own, Log: slog.New(slog.DiscardHandler),
-	})
+	person, err := f.creds("operator", trust.Operator)
+	if err == nil {
+		err = author.Solo(filepath.Join(f.dir, "authors"), person, "operator", home)
+	}
 	if err != nil {
 		return err
 	}
-	person, err := f.creds("operator", trust.Operator)
-	if err == nil {
-		f.client, err = client.Open(client.Context{
-			Address: "https://" + f.coordinator.APIAddr(), CA: filepath.Join(person, trust.CAFile),
-			Cert: filepath.Join(person, trust.CertFile), Key: filepath.Join(person, trust.KeyFile),
-		})
+	conf := coordinator.Config{
+		Dir: home, MeshAddr: "127.0.0.1:0", APIAddr: "127.0.0.1:0", Credentials: own, Log: slog.New(slog.DiscardHandler),
 	}
+	if err = conf.LoadAuthors(home); err != nil {
+		return err
+	}
+	if f.coordinator, err = coordinator.New(conf); err != nil {
+		return err
+	}
+	f.scriptRoot = filepath.Join(home, sign.RootFile)
+	f.client, err = openClient(client.Context{
+		Address: "https://" + f.coordinator.APIAddr(), CA: filepath.Join(person, trust.CAFile),
+		Cert: filepath.Join(person, trust.CertFile), Key: filepath.Join(person, trust.KeyFile),
+	})
 	return err
+}
+
+func openClient(c client.Context) (*client.Client, error) {
+	who, err := author.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(c, who)
 }
 
 // add makes the agent of one rack.
@@ -111,7 +130,7 @@ func (f *crowd) add(name string, nodes []sim.Node) error {
 	}
 	c := agent.Config{
 		Name: fleet.AgentName(name), Rack: fleet.RackName(rackOf(name)), Site: site, State: home,
-		Coordinators: []string{f.coordinator.MeshAddr()}, NoMDNS: true, Login: agent.Login{Factory: agent.FactoryOpenBMC},
+		Coordinators: []string{f.coordinator.MeshAddr()}, NoMDNS: true, ScriptRoot: f.scriptRoot, Login: agent.Login{Factory: agent.FactoryOpenBMC},
 	}
 	for _, n := range nodes {
 		c.Nodes = append(c.Nodes, agent.Entry{Name: n.Name, Pin: n.Pin, Address: n.Address, Serial: n.Serial})

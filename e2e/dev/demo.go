@@ -138,7 +138,7 @@ func (t *tour) watch(ctx context.Context, began time.Time) error {
 	if err != nil {
 		return err
 	}
-	c, err := client.Open(found)
+	c, err := client.Open(found, nil) // it only watches
 	if err != nil {
 		return err
 	}

@@ -210,10 +210,14 @@ func (f *running) startCoordinator(context.Context) (func(context.Context) error
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := f.listen(coordinator.Config{
+	config := coordinator.Config{
 		Name: coordinatorName, Dir: f.coordinator(), Credentials: creds, Log: f.opts.Log,
 		Certs: f.coordinator(), Authority: authority,
-	})
+	}
+	if err = config.LoadAuthors(f.coordinator()); err != nil {
+		return nil, nil, err
+	}
+	c, err := f.listen(config)
 	if err != nil {
 		return nil, nil, err
 	}

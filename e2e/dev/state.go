@@ -10,6 +10,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/author"
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
@@ -26,7 +27,8 @@ const (
 //	ca/            the authority: its key never leaves this directory
 //	coordinator/   credentials, Raft log, snapshots
 //	agent/         credentials, agent.yaml, spool
-//	operator/      credentials of the person, used by the client commands
+//	operator/      credentials and author key of the person, used by the client commands
+//	authors/       the key that signs the policy of authors, and the policy
 //	sim/           the flash of each simulated BMC
 //	context.yaml   how the client commands find the coordinator
 type layout string
@@ -61,7 +63,10 @@ func (l layout) prepare() error {
 	if err := authority.Ensure(l.agent(), trust.Identity{Role: trust.Agent, Domain: trust.Domain{Rack: rackName}, Name: agentName}); err != nil {
 		return err
 	}
-	return authority.Ensure(l.operator(), trust.Identity{Role: trust.Operator, Name: person()})
+	if err := authority.Ensure(l.operator(), trust.Identity{Role: trust.Operator, Name: person()}); err != nil {
+		return err
+	}
+	return author.Solo(l.path("authors"), l.operator(), person(), l.coordinator(), l.agent(), l.operator())
 }
 
 // waitPrepare serialises processes that are started on one new directory at
@@ -85,6 +90,7 @@ func (l layout) writeContext(api string) error {
 		CA:      filepath.Join("operator", trust.CAFile),
 		Cert:    filepath.Join("operator", trust.CertFile),
 		Key:     filepath.Join("operator", trust.KeyFile),
+		Author:  filepath.Join("operator", author.KeyFile),
 	})
 	if err != nil {
 		return fault.Wrap(fault.Internal, "write the context", err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
@@ -34,13 +35,14 @@ const (
 // Client speaks to one coordinator; any will do. It is safe for concurrent use.
 type Client struct {
 	context   Context
+	author    Author // nil: nothing can be signed
 	transport *http.Transport
 	rpc       pbconnect.FleetClient
 }
 
 // Open reads the certificates of c. It connects at the first call; Close lets
-// go of the connections.
-func Open(c Context) (*Client, error) {
+// go of the connections. Without an author it can look and change nothing.
+func Open(c Context, author Author) (*Client, error) {
 	config, err := c.tls()
 	if err != nil {
 		return nil, err
@@ -60,6 +62,7 @@ func Open(c Context) (*Client, error) {
 	}
 	return &Client{
 		context:   c,
+		author:    author,
 		transport: transport,
 		rpc:       pbconnect.NewFleetClient(plain, c.Address, connect.WithReadMaxBytes(maxMessage)),
 	}, nil
@@ -124,22 +127,14 @@ type ApplyOptions struct {
 	Timeout time.Duration // of the run; default 1 h
 }
 
-// Apply keeps the standing part of a script and starts its run. It does not
-// wait for the run: WatchRun does.
+// Apply has a script signed, keeps the standing part of it and starts its run. It
+// does not wait for the run: WatchRun does.
 func (c *Client) Apply(ctx context.Context, s Source, o ApplyOptions) (*Application, error) {
-	a, err := call(ctx, c, "apply "+s.File, c.rpc.Apply, &pb.ApplyRequest{
-		Name: o.Name, File: s.File, Source: s.Text, AllowEmpty: s.AllowEmpty, TimeoutMs: o.Timeout.Milliseconds(),
-	})
+	signed, err := c.Prepare(ctx, s, o)
 	if err != nil {
 		return nil, err
 	}
-	if a.GetDiagnostics().GetErrors() > 0 {
-		return nil, scriptError(a.GetDiagnostics())
-	}
-	return &Application{
-		Run: *toRun(a.GetRun()), Revision: a.GetRevision(), Warnings: a.GetWarnings(),
-		CutOff: list(a.GetCutOff(), rackName),
-	}, nil
+	return c.Send(ctx, s.File, *signed)
 }
 
 // Nodes are all nodes of the fleet.
@@ -168,7 +163,12 @@ func (c *Client) Script(ctx context.Context, name fleet.ScriptName) (*Script, er
 
 // RemoveScript ends the force of a script; what it did is not undone.
 func (c *Client) RemoveScript(ctx context.Context, name fleet.ScriptName) error {
-	_, err := call(ctx, c, "remove script "+string(name), c.rpc.RemoveScript, &pb.RemoveScriptRequest{Name: string(name)})
+	op := "remove script " + string(name)
+	envelope, err := c.end(ctx, op, order.Order{Kind: order.Remove, Name: string(name)})
+	if err != nil {
+		return err
+	}
+	_, err = call(ctx, c, op, c.rpc.RemoveScript, &pb.RemoveScriptRequest{Name: string(name), Envelope: envelope})
 	return err
 }
 
@@ -186,7 +186,16 @@ func (c *Client) Run(ctx context.Context, id fleet.RunID) (*Run, []fleet.Result,
 
 // CancelRun stops a run: steps not begun are skipped.
 func (c *Client) CancelRun(ctx context.Context, id fleet.RunID) (*Run, error) {
-	a, err := call(ctx, c, "cancel run "+string(id), c.rpc.CancelRun, &pb.CancelRunRequest{Id: string(id)})
+	op := "cancel run " + string(id)
+	run, err := call(ctx, c, op, c.rpc.GetRun, &pb.GetRunRequest{Id: string(id)})
+	if err != nil {
+		return nil, err
+	}
+	envelope, err := c.end(ctx, op, order.Order{Kind: order.Cancel, Name: run.GetRun().GetScript(), Cancels: run.GetRun().GetVersion()})
+	if err != nil {
+		return nil, err
+	}
+	a, err := call(ctx, c, op, c.rpc.CancelRun, &pb.CancelRunRequest{Id: string(id), Envelope: envelope})
 	return toRun(a.GetRun()), err
 }
 

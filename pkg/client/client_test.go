@@ -38,6 +38,10 @@ func (s *scripted) ListNodes(ctx context.Context, _ *connect.Request[pb.ListNode
 	return respond(s.nodes(ctx))
 }
 
+func (*scripted) Prepare(context.Context, *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error) {
+	return connect.NewResponse(&pb.PrepareReply{Name: "a"}), nil
+}
+
 func (s *scripted) Apply(_ context.Context, q *connect.Request[pb.ApplyRequest]) (*connect.Response[pb.ApplyReply], error) {
 	return respond(s.apply(q.Msg))
 }
@@ -75,7 +79,7 @@ func serve(t *testing.T, h pbconnect.FleetHandler) (*client.Client, client.Conte
 
 func open(t *testing.T, c client.Context) *client.Client {
 	t.Helper()
-	cl, err := client.Open(c)
+	cl, err := client.Open(c, clienttest.Author{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ const StateDir = ".chiba"
 // StateVar is the environment variable that names a state directory.
 const StateVar = "CHIBA_STATE"
 
-// Context says which coordinator to talk to and as whom. The three paths are
+// Context says which coordinator to talk to and as whom. The paths are
 // of PEM files; in a file they are relative to it.
 type Context struct {
 	Address    string `yaml:"address"`               // https://host:port
@@ -30,6 +30,7 @@ type Context struct {
 	CA         string `yaml:"ca"`                    // who signs coordinators' certificates
 	Cert       string `yaml:"cert"`                  // our certificate, with its chain
 	Key        string `yaml:"key"`                   // its private key
+	Author     string `yaml:"author,omitempty"`      // our author key; without one we can look and change nothing
 
 	file string // where it was read from, for hints
 }
@@ -96,13 +97,16 @@ func Load(path string) (Context, error) {
 				WithHint("it needs address, ca, cert and key")
 		}
 	}
-	for _, p := range []*string{&c.CA, &c.Cert, &c.Key} {
-		if !filepath.IsAbs(*p) {
+	for _, p := range []*string{&c.CA, &c.Cert, &c.Key, &c.Author} {
+		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(path), *p)
 		}
 	}
 	return c, nil
 }
+
+// Dir is the directory that c was read from.
+func (c Context) Dir() string { return filepath.Dir(c.file) }
 
 // Save writes c to the state directory dir, for its owner alone, whole or not
 // at all. Relative paths stay as they are: they are relative to dir.

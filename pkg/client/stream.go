@@ -15,16 +15,34 @@ import (
 // but that of ctx: a coordinator that is silent is told from one that is gone by
 // pings.
 
-// Plan compares a script with reality and changes nothing.
-func (c *Client) Plan(ctx context.Context, s Source) iter.Seq2[*Reply, error] {
-	q := &pb.PlanRequest{File: s.File, Source: s.Text, AllowEmpty: s.AllowEmpty}
-	return query(stream(ctx, c, "plan "+s.File, c.rpc.Plan, q))
+// Plan compares a script with reality and changes nothing. The name is the one
+// under which it would be applied; default: the file's base name without .scl.
+func (c *Client) Plan(ctx context.Context, s Source, name string) iter.Seq2[*Reply, error] {
+	return func(yield func(*Reply, error) bool) {
+		x, _, err := blank(s)
+		if err == nil && x.secrets {
+			x, _, err = c.seal(ctx, s, name)
+		}
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		q := &pb.PlanRequest{File: s.File, Source: x.source, AllowEmpty: s.AllowEmpty, Name: name}
+		query(stream(ctx, c, "plan "+s.File, c.rpc.Plan, q))(yield)
+	}
 }
 
 // Show runs the reading forms of a script (show, dump, refresh) now.
 func (c *Client) Show(ctx context.Context, s Source) iter.Seq2[*Reply, error] {
-	q := &pb.ShowRequest{File: s.File, Source: s.Text, AllowEmpty: s.AllowEmpty}
-	return query(stream(ctx, c, "read", c.rpc.Show, q))
+	return func(yield func(*Reply, error) bool) {
+		x, _, err := blank(s)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		q := &pb.ShowRequest{File: s.File, Source: x.source, AllowEmpty: s.AllowEmpty}
+		query(stream(ctx, c, "read", c.rpc.Show, q))(yield)
+	}
 }
 
 // WatchRun tells of a run from its beginning until it has ended.

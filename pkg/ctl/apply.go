@@ -3,6 +3,8 @@ package ctl
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,7 @@ import (
 type applyFlags struct {
 	yes, dryRun, allowEmpty bool
 	name                    string
+	prepare                 string // file to write the signed script to, instead of applying it
 	timeout                 time.Duration
 }
 
@@ -36,12 +39,18 @@ goes on unasked, except when the script could hurt a server that works: an
 action other than log, wait and set-indicator, or a power.state of off. That
 needs --yes.
 
+What is applied is signed with your author key (chiba trust author init), and
+agents run nothing else. Where the policy asks for two authors, --prepare FILE.dsse
+signs it and writes it to a file, another author adds a signature with chiba sign
+FILE.dsse, and either of you applies that file.
+
 A rack that is cut off gets its part when it is back; apply doesn't wait for it
 and exits with 3. Ctrl-C stops the watching, not the run.`,
 		Example: `  chiba apply docs/examples/thermal.scl
   chiba apply --yes --timeout 20m power.scl
   chiba apply --dry-run -o json rack.scl
-  generate | chiba apply --name nightly -`,
+  generate | chiba apply --name nightly -
+  chiba apply --prepare power.dsse power.scl && chiba sign power.dsse && chiba apply power.dsse`,
 		Args:              cli.Args(1, -1),
 		ValidArgsFunction: completeFiles,
 	}
@@ -51,6 +60,8 @@ and exits with 3. Ctrl-C stops the watching, not the run.`,
 	cmd.Flags().BoolVar(&f.allowEmpty, "allow-empty", false, "no error if a target matches no node")
 	cmd.Flags().StringVar(&f.name, "name", "", "the script's `name`, if not the file's")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "how long the run may take (default 1h)")
+	cmd.Flags().StringVar(&f.prepare, "prepare", "", "sign it, write it to this `file`, and apply nothing")
+	addKeyFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := f.check(args); err != nil {
 			return err
@@ -59,13 +70,50 @@ and exits with 3. Ctrl-C stops the watching, not the run.`,
 		if err != nil {
 			return err
 		}
-		return with(cmd, func(c *client.Client) error { return apply(cmd, c, scripts, f) })
+		return with(cmd, func(c *client.Client) error {
+			if f.prepare != "" {
+				return prepare(cmd, c, scripts[0], f)
+			}
+			return apply(cmd, c, scripts, f)
+		})
 	}
 	return cmd
 }
 
+// preparedFor is how long a prepared script may be begun: others have to look at it.
+const preparedFor = 24 * time.Hour
+
+// prepare has a script signed and writes it to a file.
+func prepare(cmd *cobra.Command, c *client.Client, s script, f applyFlags) error {
+	if f.timeout == 0 {
+		f.timeout = preparedFor
+	}
+	s.source.AllowEmpty = f.allowEmpty
+	signed, err := c.Prepare(cmd.Context(), s.source, client.ApplyOptions{Name: f.name, Timeout: f.timeout})
+	if err != nil {
+		return sent(cmd, err)
+	}
+	data, err := signed.Encode()
+	if err != nil {
+		return err
+	}
+	if err = os.WriteFile(f.prepare, data, 0o600); err != nil {
+		return fault.Wrap(fault.Unavailable, "write "+f.prepare, err)
+	}
+	o, err := signed.Order()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: signed to %s\n", cli.Clean(f.prepare), cli.Clean(o.String()))
+	return nil
+}
+
 func (f applyFlags) check(files []string) error {
 	switch {
+	case f.prepare != "" && (len(files) > 1 || f.dryRun):
+		return cli.UsageError("--prepare is for a single script, and changes nothing by itself", "prepare the files one by one")
+	case f.prepare != "" && !strings.HasSuffix(f.prepare, signedSuffix):
+		return cli.UsageError("a signed script's file ends in "+signedSuffix, "for example: --prepare power"+signedSuffix)
 	case f.name != "" && len(files) > 1:
 		return cli.UsageError("--name is for a single script", "apply the files one by one")
 	case f.name == "" && len(files) == 1 && files[0] == "-" && !f.dryRun:
@@ -88,6 +136,11 @@ func apply(cmd *cobra.Command, c *client.Client, scripts []script, f applyFlags)
 	format, err := cli.OutputOf(cmd)
 	if err != nil {
 		return err
+	}
+	for i := range scripts {
+		if scripts[i].signed == nil { // which has its name
+			scripts[i].name = f.name
+		}
 	}
 	plans, err := makePlans(cmd, c, scripts, f.allowEmpty)
 	if err != nil {
@@ -187,7 +240,13 @@ func fromStdin(plans []plan) bool {
 // applyOne applies one script and follows its run. With talk it says so on
 // stdout as it goes.
 func applyOne(cmd *cobra.Command, c *client.Client, p plan, f applyFlags, talk bool) (*application, error) {
-	a, err := c.Apply(cmd.Context(), p.source, client.ApplyOptions{Name: f.name, Timeout: f.timeout})
+	var a *client.Application
+	var err error
+	if p.signed != nil {
+		a, err = c.Send(cmd.Context(), p.source.File, *p.signed)
+	} else {
+		a, err = c.Apply(cmd.Context(), p.source, client.ApplyOptions{Name: f.name, Timeout: f.timeout})
+	}
 	if err != nil {
 		return nil, sent(cmd, err)
 	}

@@ -18,7 +18,7 @@ func deleteCommand() *cobra.Command {
 		Example: "  chiba delete script thermal",
 		Aliases: []string{"remove"},
 	})
-	cmd.AddCommand(&cobra.Command{
+	script := &cobra.Command{
 		Use:               "script NAME…",
 		Short:             "end the force of scripts; what they did is not undone",
 		Example:           "  chiba delete script thermal",
@@ -35,7 +35,9 @@ func deleteCommand() *cobra.Command {
 				return nil
 			})
 		},
-	})
+	}
+	addKeyFlag(script)
+	cmd.AddCommand(script)
 	return cmd
 }
 
@@ -46,7 +48,7 @@ func cancelCommand() *cobra.Command {
 		Short:   "stop a run",
 		Example: "  chiba cancel run R7",
 	})
-	cmd.AddCommand(&cobra.Command{
+	run := &cobra.Command{
 		Use:               "run ID",
 		Short:             "stop a run: steps that have not begun are skipped",
 		Example:           "  chiba cancel run R7",
@@ -62,6 +64,8 @@ func cancelCommand() *cobra.Command {
 				return nil
 			})
 		},
-	})
+	}
+	addKeyFlag(run)
+	cmd.AddCommand(run)
 	return cmd
 }

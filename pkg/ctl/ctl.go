@@ -7,18 +7,51 @@
 package ctl
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
 )
 
+// keyFlag is the flag of the commands that sign.
+const keyFlag = "key"
+
+func addKeyFlag(cmd *cobra.Command) {
+	cmd.Flags().String(keyFlag, "", "sign with the author key in this `file` (default: the context's)")
+}
+
+// Authors opens the author of a context: who signs what is sent from here.
+type Authors func(client.Context) (client.Author, error)
+
 // Commands are the operators' commands, for the root that pkg/cli makes.
-func Commands() []*cobra.Command {
-	return []*cobra.Command{
+func Commands(authors Authors) []*cobra.Command {
+	all := []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
 		applyCommand(), powerCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
 		trustCommand(), sclCommand(), versionCommand(),
+	}
+	for _, c := range all {
+		authors.give(c)
+	}
+	return all
+}
+
+type authorsKey struct{}
+
+// give lets a command, and those under it, sign.
+func (a Authors) give(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		a.give(sub)
+	}
+	run := cmd.RunE
+	if run == nil {
+		return
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cmd.SetContext(context.WithValue(cmd.Context(), authorsKey{}, a))
+		return run(cmd, args)
 	}
 }
 
@@ -32,7 +65,16 @@ func open(cmd *cobra.Command) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(c)
+	if key := cmd.Flags().Lookup(keyFlag); key != nil && key.Changed {
+		c.Author = key.Value.String()
+	}
+	var author client.Author
+	if authors, ok := cmd.Context().Value(authorsKey{}).(Authors); ok && authors != nil { // completion has none
+		if author, err = authors(c); err != nil {
+			return nil, err
+		}
+	}
+	return client.Open(c, author)
 }
 
 // with runs f with a client.

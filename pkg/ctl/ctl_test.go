@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"chiba": func() {
 		root := cli.NewRoot()
-		root.AddCommand(ctl.Commands()...)
+		root.AddCommand(ctl.Commands(clienttest.Authors)...)
 		os.Exit(cli.Main(root))
 	}})
 }
@@ -96,7 +96,7 @@ func exitsWith(ts *testscript.TestScript, _ bool, args []string) {
 // that names it, and a group at the top level.
 func TestHelp(t *testing.T) {
 	root := cli.NewRoot()
-	root.AddCommand(ctl.Commands()...)
+	root.AddCommand(ctl.Commands(clienttest.Authors)...)
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		path := cmd.CommandPath()

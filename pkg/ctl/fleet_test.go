@@ -15,6 +15,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/client/clienttest"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
@@ -280,17 +281,25 @@ func (f *canned) Plan(_ context.Context, q *connect.Request[pb.PlanRequest], s *
 	})
 }
 
+func (f *canned) Prepare(_ context.Context, q *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error) {
+	name := q.Msg.GetName()
+	if name == "" {
+		name = strings.TrimSuffix(path.Base(q.Msg.GetFile()), ".scl")
+	}
+	return connect.NewResponse(&pb.PrepareReply{Name: name, Racks: []*pb.SealKey{{Rack: "r01"}}}), nil
+}
+
 func (f *canned) Apply(_ context.Context, q *connect.Request[pb.ApplyRequest]) (*connect.Response[pb.ApplyReply], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if d := f.noted(q.Msg.GetSource()); d != nil {
 		return connect.NewResponse(&pb.ApplyReply{Diagnostics: d}), nil
 	}
-	name := q.Msg.GetName()
-	if name == "" {
-		name = strings.TrimSuffix(path.Base(q.Msg.GetFile()), ".scl")
+	o, err := order.Decode(q.Msg.GetEnvelope())
+	if err != nil {
+		return nil, err
 	}
-	f.script = name
+	f.script = o.Name
 	reply := &pb.ApplyReply{Run: f.run("running"), CutOff: f.cutOff}
 	if strings.Contains(string(q.Msg.GetSource()), "config") || strings.Contains(string(q.Msg.GetSource()), "monitor") {
 		reply.Revision = 4
@@ -299,7 +308,7 @@ func (f *canned) Apply(_ context.Context, q *connect.Request[pb.ApplyRequest]) (
 }
 
 func (f *canned) run(state string) *pb.Run {
-	r := &pb.Run{Id: "R7", Script: f.script, State: state, StartedUnixMs: noon, DeadlineUnixMs: noon + 3_600_000, StartedBy: "ann"}
+	r := &pb.Run{Id: "R7", Version: 7, Script: f.script, State: state, StartedUnixMs: noon, DeadlineUnixMs: noon + 3_600_000, StartedBy: "ann"}
 	failed := 0
 	for _, rack := range f.racks {
 		k := &pb.RackRun{Rack: rack, State: "accepted", Nodes: 2}

@@ -43,9 +43,20 @@ func planCommand() *cobra.Command {
 
 // script is a file that passed the local check.
 type script struct {
+	name     string // if it is not to be the file's
 	source   client.Source
 	program  *scl.Program
-	warnings string // already printed
+	warnings string         // already printed
+	signed   *client.Signed // nil: it is signed when it is applied
+}
+
+// planName is the name under which it would be applied. What has none yet is
+// compared all the same.
+func (s script) planName() string {
+	if s.name == "" && (s.source.File == stdinName || s.source.File == arguments) {
+		return "plan"
+	}
+	return s.name
 }
 
 // plan is what a script would do.
@@ -58,7 +69,7 @@ func makePlans(cmd *cobra.Command, c *client.Client, scripts []script, allowEmpt
 	plans := make([]plan, len(scripts))
 	for i, s := range scripts {
 		s.source.AllowEmpty = allowEmpty
-		a, err := gather(cmd, c.Plan(cmd.Context(), s.source), nil)
+		a, err := gather(cmd, c.Plan(cmd.Context(), s.source, s.planName()), nil)
 		if err != nil {
 			return nil, sent(cmd, err)
 		}

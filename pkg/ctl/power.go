@@ -37,6 +37,7 @@ ends as chiba apply does. Where nobody can answer, it needs --yes.`,
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "don't ask")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the plan and change nothing")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long it may take")
+	addKeyFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := action(cmd, target(args[1]), "(power "+args[0]+")")
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
@@ -74,7 +75,12 @@ func readScripts(cmd *cobra.Command, files []string) ([]script, error) {
 		if err != nil {
 			return nil, err
 		}
+		signed, name, err := unwrap(&src)
+		if err != nil {
+			return nil, err
+		}
 		s, n := check(cmd, src)
+		s.signed, s.name = signed, name
 		if n > 0 {
 			bad, errs = append(bad, src.File), errs+n
 		}
@@ -84,6 +90,30 @@ func readScripts(cmd *cobra.Command, files []string) ([]script, error) {
 		return nil, wrong(strings.Join(bad, ", "), errs).WithHint("nothing was sent; correct it and try again")
 	}
 	return out, nil
+}
+
+// signedSuffix is how the files of signed scripts end.
+const signedSuffix = ".dsse"
+
+// unwrap finds the script in a signed one, which says its name itself.
+func unwrap(src *client.Source) (*client.Signed, string, error) {
+	if !strings.HasSuffix(src.File, signedSuffix) {
+		return nil, "", nil
+	}
+	signed, err := client.DecodeSigned(src.Text)
+	if err != nil {
+		return nil, "", err
+	}
+	o, err := signed.Order()
+	if err != nil {
+		return nil, "", err
+	}
+	if !o.Scripted() || o.Digest != order.Digest(signed.Source) {
+		return nil, "", fault.New(fault.Untrusted, "read "+src.File, "the script in it is not the one that was signed").
+			WithHint("prepare it again: chiba apply --prepare " + src.File + " SCRIPT")
+	}
+	src.File, src.Text, src.AllowEmpty = o.File, signed.Source, o.AllowEmpty
+	return &signed, o.Name, nil
 }
 
 // check compiles a script here, prints what is wrong with it, and counts the

@@ -6,6 +6,7 @@
 package scl
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -44,6 +45,12 @@ type Config struct {
 	Target   Target
 	Settings []Setting
 	Span     syntax.Span
+}
+
+// SecretUse says what the secret of a setting is for: the script, the target and
+// the field. What is sealed for one use does not open for another.
+func (c Config) SecretUse(script string, s Setting) string {
+	return fmt.Sprintf("script %q target %q field %q", script, c.Target.Text, s.Path())
 }
 
 // Resource is the kind of thing a Setting configures.

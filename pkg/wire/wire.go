@@ -294,3 +294,8 @@ func labels(from map[string]string) map[string]string {
 }
 
 func utf8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// Mark tells whether an agent has a script: its bytes and the order for them.
+func Mark(s *pb.Script) string {
+	return s.GetDigest() + "@" + strconv.FormatUint(s.GetVersion(), 10)
+}

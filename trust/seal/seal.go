@@ -2,6 +2,11 @@
 // it: HPKE (RFC 9180, base mode, DHKEM X25519, HKDF-SHA256, AES-256-GCM) to each
 // agent's public key. The sealed text is what travels and rests: in a script's
 // `(sealed "…")`, in the Raft log, in snapshots, on disks.
+//
+// Every envelope is bound to the rack, to the epoch of its key and to what the
+// secret is for. Moved to another script, target or field it does not open.
+//
+// A key is believed by its Proof alone: the agent's certificate vouches for it.
 package seal
 
 import (
@@ -10,11 +15,14 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -22,9 +30,10 @@ import (
 )
 
 const (
-	prefix = "chiba1."
-	info   = "chiba secret v1"
-	idSize = 8 // bytes of the key's hash that say whose envelope it is
+	prefix    = "chiba2."
+	idSize    = 8 // bytes of the key's hash that say whose envelope it is
+	keySize   = 32
+	epochSize = 8
 )
 
 // PublicKey is where an agent's secrets are sealed to: 32 bytes of X25519.
@@ -34,9 +43,25 @@ type PublicKey []byte
 type Key struct {
 	private hpke.PrivateKey
 	public  PublicKey
+	epoch   uint64
 }
 
-// OpenKey reads the key in the file path, and makes it on first use (0600).
+// Recipient is who can read a secret.
+type Recipient struct {
+	Rack  string
+	Epoch uint64 // of the key: a later one replaces it
+	Key   PublicKey
+}
+
+// info is what an envelope is bound to. The parts are quoted, so that no two lists
+// of parts have the same info.
+func info(rack string, epoch uint64, use string) []byte {
+	return fmt.Appendf(nil, "chiba-secret-v1|%q|%d|%q", rack, epoch, use)
+}
+
+// OpenKey reads the key in the file path, and makes it on first use (0600). The
+// file holds the epoch, which is the second in which the key was made, and the
+// key: one that replaces a lost one has a later epoch.
 func OpenKey(path string) (*Key, error) {
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -45,12 +70,16 @@ func OpenKey(path string) (*Key, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, "read sealing key", err)
 	}
+	epoch := uint64(0)
+	if len(raw) == epochSize+keySize {
+		epoch, raw = binary.BigEndian.Uint64(raw), raw[epochSize:]
+	}
 	private, err := ecdh.X25519().NewPrivateKey(raw)
 	if err != nil {
 		return nil, fault.New(fault.BadInput, "read sealing key "+path, err.Error()).
 			WithHint("restore it; or move it away, and a new one is made: scripts with secrets must be applied again")
 	}
-	return newKey(private)
+	return newKey(private, epoch)
 }
 
 func makeKey(path string) (*Key, error) {
@@ -62,27 +91,33 @@ func makeKey(path string) (*Key, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
-	if err := trust.WriteFile(path, 0o600, private.Bytes()); err != nil {
+	epoch := uint64(time.Now().Unix())
+	if err := trust.WriteFile(path, 0o600, append(binary.BigEndian.AppendUint64(nil, epoch), private.Bytes()...)); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
-	return newKey(private)
+	return newKey(private, epoch)
 }
 
-func newKey(private *ecdh.PrivateKey) (*Key, error) {
+func newKey(private *ecdh.PrivateKey, epoch uint64) (*Key, error) {
 	key, err := hpke.NewDHKEMPrivateKey(private)
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, "use sealing key", err)
 	}
-	return &Key{private: key, public: private.PublicKey().Bytes()}, nil
+	return &Key{private: key, public: private.PublicKey().Bytes(), epoch: epoch}, nil
 }
 
 // Public is what others seal to.
 func (k *Key) Public() PublicKey { return k.public }
 
-// Seal hides plain for every recipient. The text has one envelope each, so its
-// length grows with their number; it tells how long the secret is (its length
-// plus a constant) and nothing else.
-func Seal(recipients []PublicKey, plain fleet.Secret) (string, error) {
+// Recipient is the key as one to seal to.
+func (k *Key) Recipient(rack string) Recipient {
+	return Recipient{Rack: rack, Epoch: k.epoch, Key: k.public}
+}
+
+// Seal hides plain for every recipient, for one use. The text has one envelope
+// each, so its length grows with their number; it tells how long the secret is
+// (its length plus a constant) and nothing else.
+func Seal(recipients []Recipient, use string, plain fleet.Secret) (string, error) {
 	const op = "seal secret"
 	if len(recipients) == 0 {
 		return "", fault.New(fault.Conflict, op, "no agent is known that could read it").
@@ -90,7 +125,7 @@ func Seal(recipients []PublicKey, plain fleet.Secret) (string, error) {
 	}
 	envelopes := make([]string, 0, len(recipients))
 	for _, recipient := range recipients {
-		envelope, err := sealOne(recipient, plain)
+		envelope, err := sealOne(recipient, use, plain)
 		if err != nil {
 			return "", fault.Wrap(fault.Internal, op, err)
 		}
@@ -99,8 +134,8 @@ func Seal(recipients []PublicKey, plain fleet.Secret) (string, error) {
 	return prefix + strings.Join(envelopes, "."), nil
 }
 
-func sealOne(recipient PublicKey, plain fleet.Secret) ([]byte, error) {
-	point, err := ecdh.X25519().NewPublicKey(recipient)
+func sealOne(r Recipient, use string, plain fleet.Secret) ([]byte, error) {
+	point, err := ecdh.X25519().NewPublicKey(r.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +143,11 @@ func sealOne(recipient PublicKey, plain fleet.Secret) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	box, err := hpke.Seal(public, hpke.HKDFSHA256(), hpke.AES256GCM(), []byte(info), []byte(plain.Reveal()))
+	box, err := hpke.Seal(public, hpke.HKDFSHA256(), hpke.AES256GCM(), info(r.Rack, r.Epoch, use), []byte(plain.Reveal()))
 	if err != nil {
 		return nil, err
 	}
-	return append(keyID(recipient), box...), nil
+	return append(keyID(r.Key), box...), nil
 }
 
 func keyID(public PublicKey) []byte {
@@ -121,7 +156,7 @@ func keyID(public PublicKey) []byte {
 }
 
 // Open finds the envelope for k in a sealed text and opens it.
-func (k *Key) Open(sealed string) (fleet.Secret, error) {
+func (k *Key) Open(sealed, rack, use string) (fleet.Secret, error) {
 	const op = "open sealed secret"
 	rest, ok := strings.CutPrefix(sealed, prefix)
 	if !ok {
@@ -135,9 +170,10 @@ func (k *Key) Open(sealed string) (fleet.Secret, error) {
 		if string(envelope[:idSize]) != string(keyID(k.public)) {
 			continue
 		}
-		plain, err := hpke.Open(k.private, hpke.HKDFSHA256(), hpke.AES256GCM(), []byte(info), envelope[idSize:])
+		plain, err := hpke.Open(k.private, hpke.HKDFSHA256(), hpke.AES256GCM(), info(rack, k.epoch, use), envelope[idSize:])
 		if err != nil {
-			return fleet.Secret{}, fault.Wrap(fault.BadInput, op, err)
+			return fleet.Secret{}, fault.New(fault.Untrusted, op, "it was sealed for another use, or is damaged").
+				WithHint("a sealed secret can't be copied to another script, target, field or rack: write the secret itself")
 		}
 		return fleet.NewSecret(string(plain)), nil
 	}

@@ -10,7 +10,10 @@ import (
 	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
-const canary = "canary-5f1c"
+const (
+	canary = "canary-5f1c"
+	use    = `script "s" target "n1" field "bmc.user.root.password"`
+)
 
 func key(t *testing.T, path string) *seal.Key {
 	t.Helper()
@@ -25,7 +28,7 @@ func TestSealedForTwoAgents(t *testing.T) {
 	dir := t.TempDir()
 	one, two := key(t, filepath.Join(dir, "one")), key(t, filepath.Join(dir, "two"))
 	other := key(t, filepath.Join(dir, "other"))
-	text, err := seal.Seal([]seal.PublicKey{one.Public(), two.Public()}, fleet.NewSecret(canary))
+	text, err := seal.Seal([]seal.Recipient{one.Recipient("r1"), two.Recipient("r1")}, use, fleet.NewSecret(canary))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,23 +36,23 @@ func TestSealedForTwoAgents(t *testing.T) {
 		t.Fatal("the sealed text shows the secret")
 	}
 	for _, k := range []*seal.Key{one, two} {
-		plain, openErr := k.Open(text)
+		plain, openErr := k.Open(text, "r1", use)
 		if openErr != nil || plain.Reveal() != canary {
 			t.Errorf("a recipient can't read it: %v", openErr)
 		}
 	}
-	if _, err := other.Open(text); !fault.Is(err, fault.Denied) || fault.HintOf(err) == "" {
+	if _, err := other.Open(text, "r1", use); !fault.Is(err, fault.Denied) || fault.HintOf(err) == "" {
 		t.Errorf("another agent: %v, want denied with a hint", err)
 	}
 }
 
 func TestKeySurvivesRestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent", "seal.key")
-	text, err := seal.Seal([]seal.PublicKey{key(t, path).Public()}, fleet.NewSecret(canary))
+	text, err := seal.Seal([]seal.Recipient{key(t, path).Recipient("r1")}, use, fleet.NewSecret(canary))
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := key(t, path).Open(text)
+	plain, err := key(t, path).Open(text, "r1", use)
 	if err != nil || plain.Reveal() != canary {
 		t.Errorf("after a restart: %v", err)
 	}
@@ -57,13 +60,13 @@ func TestKeySurvivesRestart(t *testing.T) {
 
 func TestDamagedTextIsAnError(t *testing.T) {
 	k := key(t, filepath.Join(t.TempDir(), "k"))
-	text, err := seal.Seal([]seal.PublicKey{k.Public()}, fleet.NewSecret(canary))
+	text, err := seal.Seal([]seal.Recipient{k.Recipient("r1")}, use, fleet.NewSecret(canary))
 	if err != nil {
 		t.Fatal(err)
 	}
 	flipped := text[:len(text)-3] + "AAA"
-	for _, damaged := range []string{"", canary, "chiba1.", "chiba1.%%%", text[:len(text)/2], flipped} {
-		if _, openErr := k.Open(damaged); openErr == nil {
+	for _, damaged := range []string{"", canary, "chiba2.", "chiba2.%%%", text[:len(text)/2], flipped} {
+		if _, openErr := k.Open(damaged, "r1", use); openErr == nil {
 			t.Errorf("%q opened", damaged)
 		} else if strings.Contains(openErr.Error(), canary) {
 			t.Errorf("the error shows the secret: %v", openErr)
@@ -72,7 +75,7 @@ func TestDamagedTextIsAnError(t *testing.T) {
 }
 
 func TestNobodyToSealFor(t *testing.T) {
-	if _, err := seal.Seal(nil, fleet.NewSecret(canary)); !fault.Is(err, fault.Conflict) {
+	if _, err := seal.Seal(nil, use, fleet.NewSecret(canary)); !fault.Is(err, fault.Conflict) {
 		t.Errorf("got %v, want conflict", err)
 	}
 }
@@ -82,14 +85,14 @@ func FuzzOpen(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	text, err := seal.Seal([]seal.PublicKey{k.Public()}, fleet.NewSecret(canary))
+	text, err := seal.Seal([]seal.Recipient{k.Recipient("r1")}, use, fleet.NewSecret(canary))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(text)
-	f.Add("chiba1.AAAA.AAAA")
+	f.Add("chiba2.AAAA.AAAA")
 	f.Fuzz(func(t *testing.T, sealed string) {
-		plain, openErr := k.Open(sealed)
+		plain, openErr := k.Open(sealed, "r1", use)
 		if openErr == nil && plain.Reveal() != canary {
 			t.Errorf("%q opened to something nobody sealed", sealed)
 		}

@@ -13,7 +13,7 @@ import (
 // (sealed "…") with what seal makes of it. The result compiles to the same
 // program with Sealed in place of Literal. Secrets in comments, which nobody
 // needs, are blanked. It is an error if seal fails; nothing is returned then.
-func Rewrite(src []byte, p *scl.Program, seal func(scl.Secret) (string, error)) ([]byte, error) {
+func Rewrite(src []byte, p *scl.Program, seal func(scl.Config, scl.Setting) (string, error)) ([]byte, error) {
 	var edits []edit
 	for _, config := range p.Configs {
 		for _, s := range config.Settings {
@@ -21,7 +21,7 @@ func Rewrite(src []byte, p *scl.Program, seal func(scl.Secret) (string, error)) 
 				continue
 			}
 			span := s.Secret.Span
-			sealed, err := seal(s.Secret)
+			sealed, err := seal(config, s)
 			if err != nil {
 				return nil, fmt.Errorf("seal the password in line %d: %w", span.Start.Line, err)
 			}

@@ -24,18 +24,472 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReadAuditRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          int64                  `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadAuditRequest) Reset() {
+	*x = ReadAuditRequest{}
+	mi := &file_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadAuditRequest) ProtoMessage() {}
+
+func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
+func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ReadAuditRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+type ReadAuditReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       [][]byte               `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`       // JSON; less than all that there are
+	Checkpoint    *Checkpoint            `protobuf:"bytes,2,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // of the log as it is now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadAuditReply) Reset() {
+	*x = ReadAuditReply{}
+	mi := &file_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadAuditReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadAuditReply) ProtoMessage() {}
+
+func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadAuditReply.ProtoReflect.Descriptor instead.
+func (*ReadAuditReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReadAuditReply) GetRecords() [][]byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ReadAuditReply) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type PrepareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the script; default: the file's base name without .scl
+	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	Source        []byte                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // without its secrets; absent: only the version is asked for
+	AllowEmpty    bool                   `protobuf:"varint,4,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareRequest) Reset() {
+	*x = PrepareRequest{}
+	mi := &file_api_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareRequest) ProtoMessage() {}
+
+func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
+func (*PrepareRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PrepareRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PrepareRequest) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *PrepareRequest) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *PrepareRequest) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
+}
+
+type PrepareReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Racks         []*SealKey             `protobuf:"bytes,2,rep,name=racks,proto3" json:"racks,omitempty"`             // that it concerns
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`        // of the last order for the name
+	Diagnostics   *Diagnostics           `protobuf:"bytes,4,opt,name=diagnostics,proto3" json:"diagnostics,omitempty"` // set: the script is wrong
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareReply) Reset() {
+	*x = PrepareReply{}
+	mi := &file_api_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareReply) ProtoMessage() {}
+
+func (x *PrepareReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
+func (*PrepareReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PrepareReply) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PrepareReply) GetRacks() []*SealKey {
+	if x != nil {
+		return x.Racks
+	}
+	return nil
+}
+
+func (x *PrepareReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PrepareReply) GetDiagnostics() *Diagnostics {
+	if x != nil {
+		return x.Diagnostics
+	}
+	return nil
+}
+
+// SealKey is where secrets for a rack are sealed to.
+type SealKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"` // see trust/seal; empty: its agent has none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealKey) Reset() {
+	*x = SealKey{}
+	mi := &file_api_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealKey) ProtoMessage() {}
+
+func (x *SealKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealKey.ProtoReflect.Descriptor instead.
+func (*SealKey) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SealKey) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *SealKey) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type PutPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPolicyRequest) Reset() {
+	*x = PutPolicyRequest{}
+	mi := &file_api_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPolicyRequest) ProtoMessage() {}
+
+func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
+func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PutPolicyRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type PutPolicyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPolicyReply) Reset() {
+	*x = PutPolicyReply{}
+	mi := &file_api_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPolicyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPolicyReply) ProtoMessage() {}
+
+func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPolicyReply.ProtoReflect.Descriptor instead.
+func (*PutPolicyReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PutPolicyReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type GetPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_api_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{7}
+}
+
+type GetPolicyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyReply) Reset() {
+	*x = GetPolicyReply{}
+	mi := &file_api_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyReply) ProtoMessage() {}
+
+func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyReply.ProtoReflect.Descriptor instead.
+func (*GetPolicyReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetPolicyReply) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
 type PlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	Source        []byte                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"` // UTF-8 SCL, at most 4 MiB
 	AllowEmpty    bool                   `protobuf:"varint,3,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"` // as in ApplyRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +501,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +514,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{0}
+	return file_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PlanRequest) GetFile() string {
@@ -84,6 +538,13 @@ func (x *PlanRequest) GetAllowEmpty() bool {
 	return false
 }
 
+func (x *PlanRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type ShowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -95,7 +556,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -107,7 +568,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -120,7 +581,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{1}
+	return file_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShowRequest) GetFile() string {
@@ -163,7 +624,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +636,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +649,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2}
+	return file_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryReply) GetRack() string {
@@ -310,7 +771,7 @@ type Diagnostics struct {
 
 func (x *Diagnostics) Reset() {
 	*x = Diagnostics{}
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +783,7 @@ func (x *Diagnostics) String() string {
 func (*Diagnostics) ProtoMessage() {}
 
 func (x *Diagnostics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +796,7 @@ func (x *Diagnostics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostics.ProtoReflect.Descriptor instead.
 func (*Diagnostics) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{3}
+	return file_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Diagnostics) GetText() string {
@@ -365,14 +826,15 @@ type ApplyRequest struct {
 	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
 	Source        []byte                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
 	AllowEmpty    bool                   `protobuf:"varint,4,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
-	TimeoutMs     int64                  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // of the run; default 1 h
+	TimeoutMs     int64                  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // unused: the order says it
+	Envelope      []byte                 `protobuf:"bytes,6,opt,name=envelope,proto3" json:"envelope,omitempty"`                     // the signed order (pkg/order), DSSE as JSON
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +846,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +859,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{4}
+	return file_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -435,6 +897,13 @@ func (x *ApplyRequest) GetTimeoutMs() int64 {
 	return 0
 }
 
+func (x *ApplyRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
 type ApplyReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -448,7 +917,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +929,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +942,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{5}
+	return file_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApplyReply) GetRun() *Run {
@@ -520,7 +989,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +1001,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +1014,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{6}
+	return file_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -569,7 +1038,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +1050,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +1063,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{7}
+	return file_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RunEvent) GetBody() isRunEvent_Body {
@@ -666,7 +1135,7 @@ type RackProgress struct {
 
 func (x *RackProgress) Reset() {
 	*x = RackProgress{}
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +1147,7 @@ func (x *RackProgress) String() string {
 func (*RackProgress) ProtoMessage() {}
 
 func (x *RackProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +1160,7 @@ func (x *RackProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackProgress.ProtoReflect.Descriptor instead.
 func (*RackProgress) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{8}
+	return file_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RackProgress) GetRack() string {
@@ -738,7 +1207,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +1219,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +1232,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9}
+	return file_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchRequest) GetPast() bool {
@@ -792,7 +1261,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1273,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1286,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{10}
+	return file_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Event) GetAtUnixMs() int64 {
@@ -959,7 +1428,7 @@ type AgentStatus struct {
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1440,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1453,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11}
+	return file_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AgentStatus) GetName() string {
@@ -1051,7 +1520,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1532,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1545,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{12}
+	return file_api_proto_rawDescGZIP(), []int{21}
 }
 
 type ListNodesReply struct {
@@ -1088,7 +1557,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1569,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1582,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{13}
+	return file_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -1131,7 +1600,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1612,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1625,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{14}
+	return file_api_proto_rawDescGZIP(), []int{23}
 }
 
 type ListAgentsReply struct {
@@ -1168,7 +1637,7 @@ type ListAgentsReply struct {
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1649,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1662,7 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{15}
+	return file_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
@@ -1211,7 +1680,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1692,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1705,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16}
+	return file_api_proto_rawDescGZIP(), []int{25}
 }
 
 type ListScriptsReply struct {
@@ -1248,7 +1717,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1729,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1742,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{17}
+	return file_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -1292,7 +1761,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1773,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1786,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{18}
+	return file_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -1330,13 +1799,14 @@ func (x *GetScriptRequest) GetName() string {
 type RemoveScriptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1818,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1831,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{19}
+	return file_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -1369,6 +1839,13 @@ func (x *RemoveScriptRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RemoveScriptRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
 }
 
 type RemoveScriptReply struct {
@@ -1379,7 +1856,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1868,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1881,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{20}
+	return file_api_proto_rawDescGZIP(), []int{29}
 }
 
 type ListRunsRequest struct {
@@ -1415,7 +1892,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1904,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1917,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{21}
+	return file_api_proto_rawDescGZIP(), []int{30}
 }
 
 type ListRunsReply struct {
@@ -1452,7 +1929,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1941,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1954,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{22}
+	return file_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -1496,7 +1973,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1985,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1998,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{23}
+	return file_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -1541,7 +2018,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +2030,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +2043,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{24}
+	return file_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -1586,13 +2063,14 @@ func (x *GetRunReply) GetResults() []*Result {
 type CancelRunRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +2082,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +2095,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{25}
+	return file_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -1625,6 +2103,13 @@ func (x *CancelRunRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *CancelRunRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
 }
 
 type CancelRunReply struct {
@@ -1636,7 +2121,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +2133,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +2146,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -1679,7 +2164,7 @@ type ListHardwareNewsRequest struct {
 
 func (x *ListHardwareNewsRequest) Reset() {
 	*x = ListHardwareNewsRequest{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2176,7 @@ func (x *ListHardwareNewsRequest) String() string {
 func (*ListHardwareNewsRequest) ProtoMessage() {}
 
 func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +2189,7 @@ func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsRequest.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 type ListHardwareNewsReply struct {
@@ -1716,7 +2201,7 @@ type ListHardwareNewsReply struct {
 
 func (x *ListHardwareNewsReply) Reset() {
 	*x = ListHardwareNewsReply{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +2213,7 @@ func (x *ListHardwareNewsReply) String() string {
 func (*ListHardwareNewsReply) ProtoMessage() {}
 
 func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +2226,7 @@ func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsReply.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListHardwareNewsReply) GetNews() []*HardwareNews {
@@ -1759,7 +2244,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +2256,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +2269,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
 type ListFiringsReply struct {
@@ -1796,7 +2281,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +2293,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +2306,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -1841,7 +2326,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2338,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2351,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{31}
+	return file_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DenyRequest) GetSubject() string {
@@ -1892,7 +2377,7 @@ type DenyReply struct {
 
 func (x *DenyReply) Reset() {
 	*x = DenyReply{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2389,7 @@ func (x *DenyReply) String() string {
 func (*DenyReply) ProtoMessage() {}
 
 func (x *DenyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2402,7 @@ func (x *DenyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyReply.ProtoReflect.Descriptor instead.
 func (*DenyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{32}
+	return file_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DenyReply) GetDenial() *Denial {
@@ -1936,7 +2421,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2433,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2446,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{33}
+	return file_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AllowRequest) GetSubject() string {
@@ -1980,7 +2465,7 @@ type AllowReply struct {
 
 func (x *AllowReply) Reset() {
 	*x = AllowReply{}
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2477,7 @@ func (x *AllowReply) String() string {
 func (*AllowReply) ProtoMessage() {}
 
 func (x *AllowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2490,7 @@ func (x *AllowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowReply.ProtoReflect.Descriptor instead.
 func (*AllowReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{34}
+	return file_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AllowReply) GetDenial() *Denial {
@@ -2023,7 +2508,7 @@ type ListDeniedRequest struct {
 
 func (x *ListDeniedRequest) Reset() {
 	*x = ListDeniedRequest{}
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2520,7 @@ func (x *ListDeniedRequest) String() string {
 func (*ListDeniedRequest) ProtoMessage() {}
 
 func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2533,7 @@ func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedRequest.ProtoReflect.Descriptor instead.
 func (*ListDeniedRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{35}
+	return file_api_proto_rawDescGZIP(), []int{44}
 }
 
 type ListDeniedReply struct {
@@ -2060,7 +2545,7 @@ type ListDeniedReply struct {
 
 func (x *ListDeniedReply) Reset() {
 	*x = ListDeniedReply{}
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2557,7 @@ func (x *ListDeniedReply) String() string {
 func (*ListDeniedReply) ProtoMessage() {}
 
 func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2570,7 @@ func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedReply.ProtoReflect.Descriptor instead.
 func (*ListDeniedReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{36}
+	return file_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListDeniedReply) GetDenied() []*Denial {
@@ -2103,7 +2588,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2600,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2613,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{37}
+	return file_api_proto_rawDescGZIP(), []int{46}
 }
 
 type StatusReply struct {
@@ -2148,7 +2633,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2645,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2658,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{38}
+	return file_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -2248,7 +2733,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2745,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2758,7 @@ func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Started.ProtoReflect.Descriptor instead.
 func (*QueryReply_Started) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2, 0}
+	return file_api_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *QueryReply_Started) GetNodes() int32 {
@@ -2296,7 +2781,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2793,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2806,7 @@ func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Ended.ProtoReflect.Descriptor instead.
 func (*QueryReply_Ended) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2, 1}
+	return file_api_proto_rawDescGZIP(), []int{11, 1}
 }
 
 func (x *QueryReply_Ended) GetNodes() int32 {
@@ -2369,7 +2854,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2866,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2879,7 @@ func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Racks.ProtoReflect.Descriptor instead.
 func (*QueryReply_Racks) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2, 2}
+	return file_api_proto_rawDescGZIP(), []int{11, 2}
 }
 
 func (x *QueryReply_Racks) GetAsked() []string {
@@ -2415,12 +2900,41 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"Z\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"&\n" +
+	"\x10ReadAuditRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x03R\x04from\"`\n" +
+	"\x0eReadAuditReply\x12\x18\n" +
+	"\arecords\x18\x01 \x03(\fR\arecords\x124\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\v2\x14.chiba.v1.CheckpointR\n" +
+	"checkpoint\"q\n" +
+	"\x0ePrepareRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\fR\x06source\x12\x1f\n" +
+	"\vallow_empty\x18\x04 \x01(\bR\n" +
+	"allowEmpty\"\x9e\x01\n" +
+	"\fPrepareReply\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
+	"\x05racks\x18\x02 \x03(\v2\x11.chiba.v1.SealKeyR\x05racks\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x127\n" +
+	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\"3\n" +
+	"\aSealKey\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\".\n" +
+	"\x10PutPolicyRequest\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"*\n" +
+	"\x0ePutPolicyReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\x12\n" +
+	"\x10GetPolicyRequest\",\n" +
+	"\x0eGetPolicyReply\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"n\n" +
 	"\vPlanRequest\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12\x1f\n" +
 	"\vallow_empty\x18\x03 \x01(\bR\n" +
-	"allowEmpty\"Z\n" +
+	"allowEmpty\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"Z\n" +
 	"\vShowRequest\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12\x1f\n" +
@@ -2450,7 +2964,7 @@ const file_api_proto_rawDesc = "" +
 	"\vDiagnostics\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\fR\x04json\x12\x16\n" +
-	"\x06errors\x18\x03 \x01(\x05R\x06errors\"\x8e\x01\n" +
+	"\x06errors\x18\x03 \x01(\x05R\x06errors\"\xaa\x01\n" +
 	"\fApplyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -2458,7 +2972,8 @@ const file_api_proto_rawDesc = "" +
 	"\vallow_empty\x18\x04 \x01(\bR\n" +
 	"allowEmpty\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\"\xb7\x01\n" +
+	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\x12\x1a\n" +
+	"\benvelope\x18\x06 \x01(\fR\benvelope\"\xb7\x01\n" +
 	"\n" +
 	"ApplyReply\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\x12\x1a\n" +
@@ -2511,9 +3026,10 @@ const file_api_proto_rawDesc = "" +
 	"\x10ListScriptsReply\x12*\n" +
 	"\ascripts\x18\x01 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\"&\n" +
 	"\x10GetScriptRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\")\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"\x13RemoveScriptRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\"\x13\n" +
 	"\x11RemoveScriptReply\"\x11\n" +
 	"\x0fListRunsRequest\"2\n" +
 	"\rListRunsReply\x12!\n" +
@@ -2522,9 +3038,10 @@ const file_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"Z\n" +
 	"\vGetRunReply\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\x12*\n" +
-	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\"\"\n" +
+	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\">\n" +
 	"\x10CancelRunRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"1\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\"1\n" +
 	"\x0eCancelRunReply\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"\x19\n" +
 	"\x17ListHardwareNewsRequest\"C\n" +
@@ -2557,7 +3074,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xbf\t\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xc5\v\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -2579,7 +3096,11 @@ const file_api_proto_rawDesc = "" +
 	"\x04Deny\x12\x15.chiba.v1.DenyRequest\x1a\x13.chiba.v1.DenyReply\x125\n" +
 	"\x05Allow\x12\x16.chiba.v1.AllowRequest\x1a\x14.chiba.v1.AllowReply\x12D\n" +
 	"\n" +
-	"ListDenied\x12\x1b.chiba.v1.ListDeniedRequest\x1a\x19.chiba.v1.ListDeniedReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"ListDenied\x12\x1b.chiba.v1.ListDeniedRequest\x1a\x19.chiba.v1.ListDeniedReply\x12;\n" +
+	"\aPrepare\x12\x18.chiba.v1.PrepareRequest\x1a\x16.chiba.v1.PrepareReply\x12A\n" +
+	"\tPutPolicy\x12\x1a.chiba.v1.PutPolicyRequest\x1a\x18.chiba.v1.PutPolicyReply\x12A\n" +
+	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReply\x12A\n" +
+	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -2593,132 +3114,153 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_api_proto_goTypes = []any{
-	(*PlanRequest)(nil),             // 0: chiba.v1.PlanRequest
-	(*ShowRequest)(nil),             // 1: chiba.v1.ShowRequest
-	(*QueryReply)(nil),              // 2: chiba.v1.QueryReply
-	(*Diagnostics)(nil),             // 3: chiba.v1.Diagnostics
-	(*ApplyRequest)(nil),            // 4: chiba.v1.ApplyRequest
-	(*ApplyReply)(nil),              // 5: chiba.v1.ApplyReply
-	(*WatchRunRequest)(nil),         // 6: chiba.v1.WatchRunRequest
-	(*RunEvent)(nil),                // 7: chiba.v1.RunEvent
-	(*RackProgress)(nil),            // 8: chiba.v1.RackProgress
-	(*WatchRequest)(nil),            // 9: chiba.v1.WatchRequest
-	(*Event)(nil),                   // 10: chiba.v1.Event
-	(*AgentStatus)(nil),             // 11: chiba.v1.AgentStatus
-	(*ListNodesRequest)(nil),        // 12: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),          // 13: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),       // 14: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),         // 15: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),      // 16: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),        // 17: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),        // 18: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil),     // 19: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),       // 20: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),         // 21: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),           // 22: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),           // 23: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),             // 24: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),        // 25: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),          // 26: chiba.v1.CancelRunReply
-	(*ListHardwareNewsRequest)(nil), // 27: chiba.v1.ListHardwareNewsRequest
-	(*ListHardwareNewsReply)(nil),   // 28: chiba.v1.ListHardwareNewsReply
-	(*ListFiringsRequest)(nil),      // 29: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),        // 30: chiba.v1.ListFiringsReply
-	(*DenyRequest)(nil),             // 31: chiba.v1.DenyRequest
-	(*DenyReply)(nil),               // 32: chiba.v1.DenyReply
-	(*AllowRequest)(nil),            // 33: chiba.v1.AllowRequest
-	(*AllowReply)(nil),              // 34: chiba.v1.AllowReply
-	(*ListDeniedRequest)(nil),       // 35: chiba.v1.ListDeniedRequest
-	(*ListDeniedReply)(nil),         // 36: chiba.v1.ListDeniedReply
-	(*StatusRequest)(nil),           // 37: chiba.v1.StatusRequest
-	(*StatusReply)(nil),             // 38: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),      // 39: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),        // 40: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),        // 41: chiba.v1.QueryReply.Racks
-	(*Change)(nil),                  // 42: chiba.v1.Change
-	(*Result)(nil),                  // 43: chiba.v1.Result
-	(*Run)(nil),                     // 44: chiba.v1.Run
-	(*Firing)(nil),                  // 45: chiba.v1.Firing
-	(*Node)(nil),                    // 46: chiba.v1.Node
-	(*Script)(nil),                  // 47: chiba.v1.Script
-	(*HardwareNews)(nil),            // 48: chiba.v1.HardwareNews
-	(*Denial)(nil),                  // 49: chiba.v1.Denial
+	(*ReadAuditRequest)(nil),        // 0: chiba.v1.ReadAuditRequest
+	(*ReadAuditReply)(nil),          // 1: chiba.v1.ReadAuditReply
+	(*PrepareRequest)(nil),          // 2: chiba.v1.PrepareRequest
+	(*PrepareReply)(nil),            // 3: chiba.v1.PrepareReply
+	(*SealKey)(nil),                 // 4: chiba.v1.SealKey
+	(*PutPolicyRequest)(nil),        // 5: chiba.v1.PutPolicyRequest
+	(*PutPolicyReply)(nil),          // 6: chiba.v1.PutPolicyReply
+	(*GetPolicyRequest)(nil),        // 7: chiba.v1.GetPolicyRequest
+	(*GetPolicyReply)(nil),          // 8: chiba.v1.GetPolicyReply
+	(*PlanRequest)(nil),             // 9: chiba.v1.PlanRequest
+	(*ShowRequest)(nil),             // 10: chiba.v1.ShowRequest
+	(*QueryReply)(nil),              // 11: chiba.v1.QueryReply
+	(*Diagnostics)(nil),             // 12: chiba.v1.Diagnostics
+	(*ApplyRequest)(nil),            // 13: chiba.v1.ApplyRequest
+	(*ApplyReply)(nil),              // 14: chiba.v1.ApplyReply
+	(*WatchRunRequest)(nil),         // 15: chiba.v1.WatchRunRequest
+	(*RunEvent)(nil),                // 16: chiba.v1.RunEvent
+	(*RackProgress)(nil),            // 17: chiba.v1.RackProgress
+	(*WatchRequest)(nil),            // 18: chiba.v1.WatchRequest
+	(*Event)(nil),                   // 19: chiba.v1.Event
+	(*AgentStatus)(nil),             // 20: chiba.v1.AgentStatus
+	(*ListNodesRequest)(nil),        // 21: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),          // 22: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),       // 23: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),         // 24: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),      // 25: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),        // 26: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),        // 27: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil),     // 28: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),       // 29: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),         // 30: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),           // 31: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),           // 32: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),             // 33: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),        // 34: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),          // 35: chiba.v1.CancelRunReply
+	(*ListHardwareNewsRequest)(nil), // 36: chiba.v1.ListHardwareNewsRequest
+	(*ListHardwareNewsReply)(nil),   // 37: chiba.v1.ListHardwareNewsReply
+	(*ListFiringsRequest)(nil),      // 38: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),        // 39: chiba.v1.ListFiringsReply
+	(*DenyRequest)(nil),             // 40: chiba.v1.DenyRequest
+	(*DenyReply)(nil),               // 41: chiba.v1.DenyReply
+	(*AllowRequest)(nil),            // 42: chiba.v1.AllowRequest
+	(*AllowReply)(nil),              // 43: chiba.v1.AllowReply
+	(*ListDeniedRequest)(nil),       // 44: chiba.v1.ListDeniedRequest
+	(*ListDeniedReply)(nil),         // 45: chiba.v1.ListDeniedReply
+	(*StatusRequest)(nil),           // 46: chiba.v1.StatusRequest
+	(*StatusReply)(nil),             // 47: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),      // 48: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),        // 49: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),        // 50: chiba.v1.QueryReply.Racks
+	(*Checkpoint)(nil),              // 51: chiba.v1.Checkpoint
+	(*Change)(nil),                  // 52: chiba.v1.Change
+	(*Result)(nil),                  // 53: chiba.v1.Result
+	(*Run)(nil),                     // 54: chiba.v1.Run
+	(*Firing)(nil),                  // 55: chiba.v1.Firing
+	(*Node)(nil),                    // 56: chiba.v1.Node
+	(*Script)(nil),                  // 57: chiba.v1.Script
+	(*HardwareNews)(nil),            // 58: chiba.v1.HardwareNews
+	(*Denial)(nil),                  // 59: chiba.v1.Denial
 }
 var file_api_proto_depIdxs = []int32{
-	39, // 0: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	42, // 1: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	43, // 2: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	40, // 3: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
-	3,  // 4: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	41, // 5: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	44, // 6: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
-	3,  // 7: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	44, // 8: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	43, // 9: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
-	8,  // 10: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	45, // 11: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	46, // 12: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	44, // 13: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	47, // 14: chiba.v1.Event.script:type_name -> chiba.v1.Script
-	11, // 15: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	48, // 16: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	46, // 17: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	11, // 18: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	47, // 19: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	44, // 20: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	44, // 21: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	43, // 22: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	44, // 23: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	48, // 24: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	45, // 25: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	49, // 26: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	49, // 27: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	49, // 28: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	0,  // 29: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	1,  // 30: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	4,  // 31: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	6,  // 32: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	9,  // 33: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	12, // 34: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	14, // 35: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	16, // 36: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	18, // 37: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	19, // 38: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	21, // 39: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	23, // 40: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	25, // 41: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	29, // 42: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	27, // 43: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	37, // 44: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	31, // 45: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	33, // 46: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	35, // 47: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	2,  // 48: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	2,  // 49: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	5,  // 50: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	7,  // 51: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	10, // 52: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	13, // 53: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	15, // 54: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	17, // 55: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	47, // 56: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	20, // 57: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	22, // 58: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	24, // 59: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	26, // 60: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	30, // 61: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	28, // 62: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	38, // 63: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	32, // 64: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	34, // 65: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	36, // 66: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	48, // [48:67] is the sub-list for method output_type
-	29, // [29:48] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	51, // 0: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	4,  // 1: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
+	12, // 2: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	48, // 3: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	52, // 4: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	53, // 5: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	49, // 6: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	12, // 7: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	50, // 8: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	54, // 9: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	12, // 10: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	54, // 11: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	53, // 12: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	17, // 13: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
+	55, // 14: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	56, // 15: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	54, // 16: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	57, // 17: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	20, // 18: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
+	58, // 19: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	56, // 20: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	20, // 21: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	57, // 22: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	54, // 23: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	54, // 24: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	53, // 25: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	54, // 26: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	58, // 27: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	55, // 28: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	59, // 29: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	59, // 30: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	59, // 31: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	9,  // 32: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	10, // 33: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	13, // 34: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	15, // 35: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	18, // 36: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	21, // 37: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	23, // 38: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	25, // 39: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	27, // 40: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	28, // 41: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	30, // 42: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	32, // 43: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	34, // 44: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	38, // 45: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	36, // 46: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	46, // 47: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	40, // 48: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	42, // 49: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	44, // 50: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	2,  // 51: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	5,  // 52: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	7,  // 53: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	0,  // 54: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	11, // 55: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	11, // 56: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	14, // 57: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	16, // 58: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	19, // 59: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	22, // 60: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	24, // 61: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	26, // 62: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	57, // 63: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	29, // 64: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	31, // 65: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	33, // 66: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	35, // 67: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	39, // 68: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	37, // 69: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	47, // 70: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	41, // 71: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	43, // 72: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	45, // 73: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	3,  // 74: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	6,  // 75: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	8,  // 76: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	1,  // 77: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	55, // [55:78] is the sub-list for method output_type
+	32, // [32:55] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -2727,7 +3269,7 @@ func file_api_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
-	file_api_proto_msgTypes[2].OneofWrappers = []any{
+	file_api_proto_msgTypes[11].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
 		(*QueryReply_Result)(nil),
@@ -2735,12 +3277,12 @@ func file_api_proto_init() {
 		(*QueryReply_Diagnostics)(nil),
 		(*QueryReply_Racks_)(nil),
 	}
-	file_api_proto_msgTypes[7].OneofWrappers = []any{
+	file_api_proto_msgTypes[16].OneofWrappers = []any{
 		(*RunEvent_Run)(nil),
 		(*RunEvent_Result)(nil),
 		(*RunEvent_Progress)(nil),
 	}
-	file_api_proto_msgTypes[10].OneofWrappers = []any{
+	file_api_proto_msgTypes[19].OneofWrappers = []any{
 		(*Event_Firing)(nil),
 		(*Event_Node)(nil),
 		(*Event_Run)(nil),
@@ -2755,7 +3297,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -442,6 +442,7 @@ type Hello struct {
 	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`             // of the desired state the agent has
 	SealKey       []byte                 `protobuf:"bytes,9,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // public key that secrets for this agent are sealed to
 	Build         string                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
+	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"` // that seal_key is this agent's: see trust/seal
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,6 +545,13 @@ func (x *Hello) GetBuild() string {
 		return x.Build
 	}
 	return ""
+}
+
+func (x *Hello) GetSealProof() []byte {
+	if x != nil {
+		return x.SealProof
+	}
+	return nil
 }
 
 type Welcome struct {
@@ -929,8 +937,10 @@ func (x *Ack) GetNextWanted() uint64 {
 // Pull tells which scripts the agent has, by digest, and asks for the rest.
 type Pull struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Have          map[string]string      `protobuf:"bytes,1,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // script name -> digest
+	Have          map[string]string      `protobuf:"bytes,1,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // script name -> digest@version of the order
 	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`                                                                      // made at the agent while it was cut off
+	PolicyVersion uint64                 `protobuf:"varint,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`                                   // of the policy of authors it has
+	AuditSize     int64                  `protobuf:"varint,3,opt,name=audit_size,json=auditSize,proto3" json:"audit_size,omitempty"`                                               // of the audit log it has last seen a checkpoint of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -979,12 +989,31 @@ func (x *Pull) GetDenied() []*Denial {
 	return nil
 }
 
-// Desired is the whole desired state of one rack: what is not listed is gone.
+func (x *Pull) GetPolicyVersion() uint64 {
+	if x != nil {
+		return x.PolicyVersion
+	}
+	return 0
+}
+
+func (x *Pull) GetAuditSize() int64 {
+	if x != nil {
+		return x.AuditSize
+	}
+	return 0
+}
+
+// Desired is the whole desired state of one rack. What is not listed any longer
+// ends only by a signed order.
 type Desired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Scripts       []*Script              `protobuf:"bytes,2,rep,name=scripts,proto3" json:"scripts,omitempty"`  // source left out where the agent has the digest
-	Runs          []*Run                 `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`        // that concern the rack and are not done there
+	Scripts       []*Script              `protobuf:"bytes,2,rep,name=scripts,proto3" json:"scripts,omitempty"`   // source left out where the agent has the digest
+	Runs          []*Run                 `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`         // that concern the rack and are not done there
+	Policy        []byte                 `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`     // the signed policy of authors, if the agent has an older one
+	Ended         []*Ended               `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`       // scripts that the agent has and that are over
+	Canceled      []*Run                 `protobuf:"bytes,6,rep,name=canceled,proto3" json:"canceled,omitempty"` // with the order to cancel them; sources left out
+	Audit         *Checkpoint            `protobuf:"bytes,7,opt,name=audit,proto3" json:"audit,omitempty"`
 	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`   // the whole deny list
 	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"` // subjects of the Pull that the coordinators have decided on: denied, or allowed since
 	unknownFields protoimpl.UnknownFields
@@ -1038,6 +1067,34 @@ func (x *Desired) GetScripts() []*Script {
 func (x *Desired) GetRuns() []*Run {
 	if x != nil {
 		return x.Runs
+	}
+	return nil
+}
+
+func (x *Desired) GetPolicy() []byte {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Desired) GetEnded() []*Ended {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Desired) GetCanceled() []*Run {
+	if x != nil {
+		return x.Canceled
+	}
+	return nil
+}
+
+func (x *Desired) GetAudit() *Checkpoint {
+	if x != nil {
+		return x.Audit
 	}
 	return nil
 }
@@ -1179,6 +1236,68 @@ func (x *Renewed) GetRefusal() *Refusal {
 	return nil
 }
 
+// Ended ends the force of a script by a signed order: to remove it, or to do a
+// script of its name in which nothing stands.
+type Ended struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,3,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ended) Reset() {
+	*x = Ended{}
+	mi := &file_mesh_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ended) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ended) ProtoMessage() {}
+
+func (x *Ended) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ended.ProtoReflect.Descriptor instead.
+func (*Ended) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Ended) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ended) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Ended) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1193,7 +1312,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1324,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1337,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{15}
+	return file_mesh_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Progress) GetRun() string {
@@ -1275,7 +1394,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1406,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1419,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16}
+	return file_mesh_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordBatch) GetSpoolEpoch() uint64 {
@@ -1325,13 +1444,14 @@ type Query struct {
 	Source        []byte                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // SCL
 	Plan          bool                   `protobuf:"varint,4,opt,name=plan,proto3" json:"plan,omitempty"`    // compare only; else show, dump, refresh: forms that write are refused
 	TimeoutMs     int64                  `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Script        string                 `protobuf:"bytes,6,opt,name=script,proto3" json:"script,omitempty"` // the name under which it would be applied; its secrets are bound to it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_mesh_proto_msgTypes[17]
+	mi := &file_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1463,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[17]
+	mi := &file_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1476,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{17}
+	return file_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Query) GetId() string {
@@ -1394,6 +1514,13 @@ func (x *Query) GetTimeoutMs() int64 {
 	return 0
 }
 
+func (x *Query) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
 type QueryEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Body:
@@ -1409,7 +1536,7 @@ type QueryEvent struct {
 
 func (x *QueryEvent) Reset() {
 	*x = QueryEvent{}
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1548,7 @@ func (x *QueryEvent) String() string {
 func (*QueryEvent) ProtoMessage() {}
 
 func (x *QueryEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1561,7 @@ func (x *QueryEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent.ProtoReflect.Descriptor instead.
 func (*QueryEvent) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{18}
+	return file_mesh_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *QueryEvent) GetBody() isQueryEvent_Body {
@@ -1517,7 +1644,7 @@ type QueryEvent_Started struct {
 
 func (x *QueryEvent_Started) Reset() {
 	*x = QueryEvent_Started{}
-	mi := &file_mesh_proto_msgTypes[20]
+	mi := &file_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1656,7 @@ func (x *QueryEvent_Started) String() string {
 func (*QueryEvent_Started) ProtoMessage() {}
 
 func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[20]
+	mi := &file_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1669,7 @@ func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Started.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Started) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{18, 0}
+	return file_mesh_proto_rawDescGZIP(), []int{19, 0}
 }
 
 func (x *QueryEvent_Started) GetNodes() int32 {
@@ -1565,7 +1692,7 @@ type QueryEvent_Done struct {
 
 func (x *QueryEvent_Done) Reset() {
 	*x = QueryEvent_Done{}
-	mi := &file_mesh_proto_msgTypes[21]
+	mi := &file_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1704,7 @@ func (x *QueryEvent_Done) String() string {
 func (*QueryEvent_Done) ProtoMessage() {}
 
 func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[21]
+	mi := &file_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1717,7 @@ func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Done.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Done) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{18, 1}
+	return file_mesh_proto_rawDescGZIP(), []int{19, 1}
 }
 
 func (x *QueryEvent_Done) GetNodes() int32 {
@@ -1658,7 +1785,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05drain\x18\x06 \x01(\v2\x0f.chiba.v1.DrainH\x00R\x05drain\x12-\n" +
 	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusal\x12-\n" +
 	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewedB\x06\n" +
-	"\x04body\"\x8d\x02\n" +
+	"\x04body\"\xac\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -1671,7 +1798,9 @@ const file_mesh_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x04R\brevision\x12\x19\n" +
 	"\bseal_key\x18\t \x01(\fR\asealKey\x12\x14\n" +
 	"\x05build\x18\n" +
-	" \x01(\tR\x05build\"\xea\x01\n" +
+	" \x01(\tR\x05build\x12\x1d\n" +
+	"\n" +
+	"seal_proof\x18\v \x01(\fR\tsealProof\"\xea\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -1701,17 +1830,24 @@ const file_mesh_proto_rawDesc = "" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
-	"nextWanted\"\x97\x01\n" +
+	"nextWanted\"\xdd\x01\n" +
 	"\x04Pull\x12,\n" +
 	"\x04have\x18\x01 \x03(\v2\x18.chiba.v1.Pull.HaveEntryR\x04have\x12(\n" +
-	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x1a7\n" +
+	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12%\n" +
+	"\x0epolicy_version\x18\x02 \x01(\x04R\rpolicyVersion\x12\x1d\n" +
+	"\n" +
+	"audit_size\x18\x03 \x01(\x03R\tauditSize\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x02\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
-	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\x12(\n" +
+	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\x12\x16\n" +
+	"\x06policy\x18\x04 \x01(\fR\x06policy\x12%\n" +
+	"\x05ended\x18\x05 \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12)\n" +
+	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\x12*\n" +
+	"\x05audit\x18\a \x01(\v2\x14.chiba.v1.CheckpointR\x05audit\x12(\n" +
 	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12\x18\n" +
 	"\asettled\x18\x15 \x03(\tR\asettled\"8\n" +
 	"\x05Renew\x12\x14\n" +
@@ -1721,7 +1857,11 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05agent\x18\x01 \x03(\fR\x05agent\x12\x12\n" +
 	"\x04rack\x18\x02 \x03(\fR\x04rack\x12\x16\n" +
 	"\x06bundle\x18\x03 \x03(\fR\x06bundle\x12+\n" +
-	"\arefusal\x18\x04 \x01(\v2\x11.chiba.v1.RefusalR\arefusal\"\x88\x01\n" +
+	"\arefusal\x18\x04 \x01(\v2\x11.chiba.v1.RefusalR\arefusal\"Q\n" +
+	"\x05Ended\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\"\x88\x01\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
@@ -1732,14 +1872,15 @@ const file_mesh_proto_rawDesc = "" +
 	"\vRecordBatch\x12\x1f\n" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12*\n" +
-	"\arecords\x18\x02 \x03(\v2\x10.chiba.v1.RecordR\arecords\"v\n" +
+	"\arecords\x18\x02 \x03(\v2\x10.chiba.v1.RecordR\arecords\"\x8e\x01\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\fR\x06source\x12\x12\n" +
 	"\x04plan\x18\x04 \x01(\bR\x04plan\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\"\xec\x02\n" +
+	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\x12\x16\n" +
+	"\x06script\x18\x06 \x01(\tR\x06script\"\xec\x02\n" +
 	"\n" +
 	"QueryEvent\x128\n" +
 	"\astarted\x18\x01 \x01(\v2\x1c.chiba.v1.QueryEvent.StartedH\x00R\astarted\x12*\n" +
@@ -1769,7 +1910,7 @@ func file_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_mesh_proto_goTypes = []any{
 	(StreamOpen_Kind)(0),       // 0: chiba.v1.StreamOpen.Kind
 	(*StreamOpen)(nil),         // 1: chiba.v1.StreamOpen
@@ -1787,26 +1928,28 @@ var file_mesh_proto_goTypes = []any{
 	(*Desired)(nil),            // 13: chiba.v1.Desired
 	(*Renew)(nil),              // 14: chiba.v1.Renew
 	(*Renewed)(nil),            // 15: chiba.v1.Renewed
-	(*Progress)(nil),           // 16: chiba.v1.Progress
-	(*RecordBatch)(nil),        // 17: chiba.v1.RecordBatch
-	(*Query)(nil),              // 18: chiba.v1.Query
-	(*QueryEvent)(nil),         // 19: chiba.v1.QueryEvent
-	nil,                        // 20: chiba.v1.Pull.HaveEntry
-	(*QueryEvent_Started)(nil), // 21: chiba.v1.QueryEvent.Started
-	(*QueryEvent_Done)(nil),    // 22: chiba.v1.QueryEvent.Done
-	(*Denial)(nil),             // 23: chiba.v1.Denial
-	(*Script)(nil),             // 24: chiba.v1.Script
-	(*Run)(nil),                // 25: chiba.v1.Run
-	(*Record)(nil),             // 26: chiba.v1.Record
-	(*Change)(nil),             // 27: chiba.v1.Change
-	(*Result)(nil),             // 28: chiba.v1.Result
+	(*Ended)(nil),              // 16: chiba.v1.Ended
+	(*Progress)(nil),           // 17: chiba.v1.Progress
+	(*RecordBatch)(nil),        // 18: chiba.v1.RecordBatch
+	(*Query)(nil),              // 19: chiba.v1.Query
+	(*QueryEvent)(nil),         // 20: chiba.v1.QueryEvent
+	nil,                        // 21: chiba.v1.Pull.HaveEntry
+	(*QueryEvent_Started)(nil), // 22: chiba.v1.QueryEvent.Started
+	(*QueryEvent_Done)(nil),    // 23: chiba.v1.QueryEvent.Done
+	(*Denial)(nil),             // 24: chiba.v1.Denial
+	(*Script)(nil),             // 25: chiba.v1.Script
+	(*Run)(nil),                // 26: chiba.v1.Run
+	(*Checkpoint)(nil),         // 27: chiba.v1.Checkpoint
+	(*Record)(nil),             // 28: chiba.v1.Record
+	(*Change)(nil),             // 29: chiba.v1.Change
+	(*Result)(nil),             // 30: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
 	4,  // 1: chiba.v1.FromAgent.hello:type_name -> chiba.v1.Hello
 	7,  // 2: chiba.v1.FromAgent.ping:type_name -> chiba.v1.Ping
 	12, // 3: chiba.v1.FromAgent.pull:type_name -> chiba.v1.Pull
-	16, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
+	17, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
 	14, // 5: chiba.v1.FromAgent.renew:type_name -> chiba.v1.Renew
 	5,  // 6: chiba.v1.FromCoordinator.welcome:type_name -> chiba.v1.Welcome
 	8,  // 7: chiba.v1.FromCoordinator.pong:type_name -> chiba.v1.Pong
@@ -1816,22 +1959,25 @@ var file_mesh_proto_depIdxs = []int32{
 	10, // 11: chiba.v1.FromCoordinator.drain:type_name -> chiba.v1.Drain
 	6,  // 12: chiba.v1.FromCoordinator.refusal:type_name -> chiba.v1.Refusal
 	15, // 13: chiba.v1.FromCoordinator.renewed:type_name -> chiba.v1.Renewed
-	20, // 14: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
-	23, // 15: chiba.v1.Pull.denied:type_name -> chiba.v1.Denial
-	24, // 16: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
-	25, // 17: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
-	23, // 18: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
-	6,  // 19: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
-	26, // 20: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	21, // 21: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	27, // 22: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	28, // 23: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	22, // 24: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	21, // 14: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
+	24, // 15: chiba.v1.Pull.denied:type_name -> chiba.v1.Denial
+	25, // 16: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
+	26, // 17: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
+	16, // 18: chiba.v1.Desired.ended:type_name -> chiba.v1.Ended
+	26, // 19: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
+	27, // 20: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
+	24, // 21: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
+	6,  // 22: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	28, // 23: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	22, // 24: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	29, // 25: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	30, // 26: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	23, // 27: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
@@ -1857,7 +2003,7 @@ func file_mesh_proto_init() {
 		(*FromCoordinator_Refusal)(nil),
 		(*FromCoordinator_Renewed)(nil),
 	}
-	file_mesh_proto_msgTypes[18].OneofWrappers = []any{
+	file_mesh_proto_msgTypes[19].OneofWrappers = []any{
 		(*QueryEvent_Started_)(nil),
 		(*QueryEvent_Change)(nil),
 		(*QueryEvent_Result)(nil),
@@ -1869,7 +2015,7 @@ func file_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_proto_rawDesc), len(file_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

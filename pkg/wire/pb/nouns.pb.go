@@ -973,6 +973,9 @@ type Script struct {
 	Revision      uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"` // counts up over all scripts; the fleet's desired state
 	AppliedUnixMs int64                  `protobuf:"varint,6,opt,name=applied_unix_ms,json=appliedUnixMs,proto3" json:"applied_unix_ms,omitempty"`
 	AppliedBy     string                 `protobuf:"bytes,7,opt,name=applied_by,json=appliedBy,proto3" json:"applied_by,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,8,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order (pkg/order), DSSE as JSON
+	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`   // of that order
+	Audience      []string               `protobuf:"bytes,10,rep,name=audience,proto3" json:"audience,omitempty"` // of that order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1056,6 +1059,27 @@ func (x *Script) GetAppliedBy() string {
 	return ""
 }
 
+func (x *Script) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *Script) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Script) GetAudience() []string {
+	if x != nil {
+		return x.Audience
+	}
+	return nil
+}
+
 // Run is one execution of a script.
 type Run struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1071,6 +1095,9 @@ type Run struct {
 	State          string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"` // "running", "done", "partly failed", "failed", "canceled"
 	EndedUnixMs    int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
 	AllowEmpty     bool                   `protobuf:"varint,12,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
+	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
+	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1189,6 +1216,27 @@ func (x *Run) GetAllowEmpty() bool {
 	return false
 }
 
+func (x *Run) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *Run) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Run) GetCancel() []byte {
+	if x != nil {
+		return x.Cancel
+	}
+	return nil
+}
+
 // RackRun is the part of a run that one rack does.
 type RackRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1289,6 +1337,7 @@ type Record struct {
 	//	*Record_Accepted
 	//	*Record_Gone
 	//	*Record_Hardware
+	//	*Record_Refused
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1408,6 +1457,15 @@ func (x *Record) GetHardware() *HardwareNews {
 	return nil
 }
 
+func (x *Record) GetRefused() *Refused {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Refused); ok {
+			return x.Refused
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1440,6 +1498,10 @@ type Record_Hardware struct {
 	Hardware *HardwareNews `protobuf:"bytes,20,opt,name=hardware,proto3,oneof"`
 }
 
+type Record_Refused struct {
+	Refused *Refused `protobuf:"bytes,9,opt,name=refused,proto3,oneof"` // the agent did not obey
+}
+
 func (*Record_Result) isRecord_Body() {}
 
 func (*Record_Done) isRecord_Body() {}
@@ -1453,6 +1515,8 @@ func (*Record_Accepted) isRecord_Body() {}
 func (*Record_Gone) isRecord_Body() {}
 
 func (*Record_Hardware) isRecord_Body() {}
+
+func (*Record_Refused) isRecord_Body() {}
 
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1703,6 +1767,145 @@ func (x *NodeGone) GetReason() string {
 	return ""
 }
 
+// Refused says what an agent did not take, and why.
+type Refused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`        // "script", "run", "removal", "cancel", "policy", "checkpoint"
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`        // of the script
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the order, as it says itself
+	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`    // hex SHA-256 of the envelope
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refused) Reset() {
+	*x = Refused{}
+	mi := &file_nouns_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refused) ProtoMessage() {}
+
+func (x *Refused) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refused.ProtoReflect.Descriptor instead.
+func (*Refused) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Refused) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Refused) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Refused) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Refused) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Refused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Checkpoint is the audit log at one time, as a coordinator has signed it (see
+// trust/audit).
+type Checkpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Note          []byte                 `protobuf:"bytes,1,opt,name=note,proto3" json:"note,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`             // whose signature it is
+	Consistency   [][]byte               `protobuf:"bytes,3,rep,name=consistency,proto3" json:"consistency,omitempty"` // from the size that was asked for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_nouns_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Checkpoint) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetConsistency() [][]byte {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
 var File_nouns_proto protoreflect.FileDescriptor
 
 const file_nouns_proto_rawDesc = "" +
@@ -1797,7 +2000,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x04 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\tR\x05after\"\xc3\x01\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\x95\x02\n" +
 	"\x06Script\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -1806,7 +2009,11 @@ const file_nouns_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12&\n" +
 	"\x0fapplied_unix_ms\x18\x06 \x01(\x03R\rappliedUnixMs\x12\x1d\n" +
 	"\n" +
-	"applied_by\x18\a \x01(\tR\tappliedBy\"\xe6\x02\n" +
+	"applied_by\x18\a \x01(\tR\tappliedBy\x12\x1a\n" +
+	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
+	"\baudience\x18\n" +
+	" \x03(\tR\baudience\"\xb4\x03\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -1822,14 +2029,17 @@ const file_nouns_proto_rawDesc = "" +
 	" \x01(\tR\x05state\x12\"\n" +
 	"\rended_unix_ms\x18\v \x01(\x03R\vendedUnixMs\x12\x1f\n" +
 	"\vallow_empty\x18\f \x01(\bR\n" +
-	"allowEmpty\"\x87\x01\n" +
+	"allowEmpty\x12\x1a\n" +
+	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\"\x87\x01\n" +
 	"\aRackRun\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\x84\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xb3\x03\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -1840,7 +2050,8 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04node\x18\x06 \x01(\v2\x0e.chiba.v1.NodeH\x00R\x04node\x127\n" +
 	"\baccepted\x18\a \x01(\v2\x19.chiba.v1.RackRunAcceptedH\x00R\baccepted\x12(\n" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
-	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
+	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
+	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefusedB\x06\n" +
 	"\x04body\"9\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
@@ -1859,7 +2070,18 @@ const file_nouns_proto_rawDesc = "" +
 	"at_unix_ms\x18\x04 \x01(\x03R\batUnixMs\"6\n" +
 	"\bNodeGone\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reasonB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"{\n" +
+	"\aRefused\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"X\n" +
+	"\n" +
+	"Checkpoint\x12\x12\n" +
+	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
+	"\vconsistency\x18\x03 \x03(\fR\vconsistencyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_nouns_proto_rawDescOnce sync.Once
@@ -1873,7 +2095,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -1892,14 +2114,16 @@ var file_nouns_proto_goTypes = []any{
 	(*RackRunDone)(nil),     // 14: chiba.v1.RackRunDone
 	(*Denial)(nil),          // 15: chiba.v1.Denial
 	(*NodeGone)(nil),        // 16: chiba.v1.NodeGone
-	nil,                     // 17: chiba.v1.Node.LabelsEntry
+	(*Refused)(nil),         // 17: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 18: chiba.v1.Checkpoint
+	nil,                     // 19: chiba.v1.Node.LabelsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	17, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	19, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	2,  // 5: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 6: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	8,  // 7: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
@@ -1911,11 +2135,12 @@ var file_nouns_proto_depIdxs = []int32{
 	13, // 13: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
 	16, // 14: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
 	7,  // 15: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	17, // 16: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -1937,6 +2162,7 @@ func file_nouns_proto_init() {
 		(*Record_Accepted)(nil),
 		(*Record_Gone)(nil),
 		(*Record_Hardware)(nil),
+		(*Record_Refused)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1944,7 +2170,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -39,7 +39,9 @@ type Command struct {
 	//	*Command_ApplyScript
 	//	*Command_Deny
 	//	*Command_Allow
+	//	*Command_PutPolicy
 	Body          isCommand_Body `protobuf_oneof:"body"`
+	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -177,6 +179,22 @@ func (x *Command) GetAllow() *Allow {
 	return nil
 }
 
+func (x *Command) GetPutPolicy() *PutPolicy {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutPolicy); ok {
+			return x.PutPolicy
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 func (x *Command) GetId() string {
 	if x != nil {
 		return x.Id
@@ -224,6 +242,10 @@ type Command_Allow struct {
 	Allow *Allow `protobuf:"bytes,31,opt,name=allow,proto3,oneof"`
 }
 
+type Command_PutPolicy struct {
+	PutPolicy *PutPolicy `protobuf:"bytes,10,opt,name=put_policy,json=putPolicy,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -241,6 +263,8 @@ func (*Command_ApplyScript) isCommand_Body() {}
 func (*Command_Deny) isCommand_Body() {}
 
 func (*Command_Allow) isCommand_Body() {}
+
+func (*Command_PutPolicy) isCommand_Body() {}
 
 type PutScript struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -289,6 +313,8 @@ func (x *PutScript) GetScript() *Script {
 type RemoveScript struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`  // of that order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +354,20 @@ func (x *RemoveScript) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RemoveScript) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *RemoveScript) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type StartRun struct {
@@ -378,6 +418,7 @@ type CancelRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,3,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order; absent: the deadline has passed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,6 +467,66 @@ func (x *CancelRun) GetBy() string {
 	return ""
 }
 
+func (x *CancelRun) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+// PutPolicy replaces the policy of authors by a newer one.
+type PutPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPolicy) Reset() {
+	*x = PutPolicy{}
+	mi := &file_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPolicy) ProtoMessage() {}
+
+func (x *PutPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
+func (*PutPolicy) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PutPolicy) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *PutPolicy) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // ApplyScript keeps the standing part of a script and starts its run in one
 // step, so that no crash leaves one without the other.
 type ApplyScript struct {
@@ -438,7 +539,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +551,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +564,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{5}
+	return file_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -491,7 +592,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +604,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +617,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Deny) GetDenials() []*Denial {
@@ -536,7 +637,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +649,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +662,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Allow) GetSubject() string {
@@ -590,7 +691,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +703,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +716,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -655,7 +756,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +768,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +781,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -699,13 +800,14 @@ type AgentInfo struct {
 	Build         string                 `protobuf:"bytes,5,opt,name=build,proto3" json:"build,omitempty"`
 	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`
 	NextSeq       uint64                 `protobuf:"varint,7,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"` // of that epoch: the next one wanted
+	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +819,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +832,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -782,6 +884,13 @@ func (x *AgentInfo) GetNextSeq() uint64 {
 	return 0
 }
 
+func (x *AgentInfo) GetSealProof() []byte {
+	if x != nil {
+		return x.SealProof
+	}
+	return nil
+}
+
 // Snapshot is the whole replicated state, in a stable order.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -796,6 +905,9 @@ type Snapshot struct {
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
 	Hardware      []*HardwareNews        `protobuf:"bytes,32,rep,name=hardware,proto3" json:"hardware,omitempty"`
+	Policy        *PutPolicy             `protobuf:"bytes,11,opt,name=policy,proto3" json:"policy,omitempty"`
+	Ended         []*Ended               `protobuf:"bytes,12,rep,name=ended,proto3" json:"ended,omitempty"`   // scripts, by name
+	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"` // subjects that were denied once; at: when that ended
@@ -805,7 +917,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +929,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +942,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{11}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -910,6 +1022,27 @@ func (x *Snapshot) GetHardware() []*HardwareNews {
 	return nil
 }
 
+func (x *Snapshot) GetPolicy() *PutPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Snapshot) GetEnded() []*Ended {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Snapshot) GetAudit() [][]byte {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
 func (x *Snapshot) GetRecent() []string {
 	if x != nil {
 		return x.Recent
@@ -941,7 +1074,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1086,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1099,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{12}
+	return file_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RunResults) GetRun() string {
@@ -987,7 +1120,8 @@ var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
-	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xb7\x04\n" +
+	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
+	"mesh.proto\"\xfd\x04\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1002,18 +1136,28 @@ const file_state_proto_rawDesc = "" +
 	"\tput_agent\x18\b \x01(\v2\x12.chiba.v1.PutAgentH\x00R\bputAgent\x12:\n" +
 	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScript\x12$\n" +
 	"\x04deny\x18\x1e \x01(\v2\x0e.chiba.v1.DenyH\x00R\x04deny\x12'\n" +
-	"\x05allow\x18\x1f \x01(\v2\x0f.chiba.v1.AllowH\x00R\x05allow\x12\x0e\n" +
+	"\x05allow\x18\x1f \x01(\v2\x0f.chiba.v1.AllowH\x00R\x05allow\x124\n" +
+	"\n" +
+	"put_policy\x18\n" +
+	" \x01(\v2\x13.chiba.v1.PutPolicyH\x00R\tputPolicy\x12\x0e\n" +
+	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"5\n" +
 	"\tPutScript\x12(\n" +
-	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"\"\n" +
+	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"X\n" +
 	"\fRemoveScript\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"+\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"+\n" +
 	"\bStartRun\x12\x1f\n" +
-	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"+\n" +
+	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"G\n" +
 	"\tCancelRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\"X\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\"A\n" +
+	"\tPutPolicy\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"X\n" +
 	"\vApplyScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\x12\x1f\n" +
 	"\x03run\x18\x02 \x01(\v2\r.chiba.v1.RunR\x03run\"2\n" +
@@ -1029,7 +1173,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12*\n" +
 	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xb4\x01\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xd3\x01\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -1038,7 +1182,9 @@ const file_state_proto_rawDesc = "" +
 	"\x05build\x18\x05 \x01(\tR\x05build\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
 	"spoolEpoch\x12\x19\n" +
-	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\x9a\x04\n" +
+	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
+	"\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\x84\x05\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1052,7 +1198,10 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"next_event\x18\n" +
 	" \x01(\x04R\tnextEvent\x122\n" +
-	"\bhardware\x18  \x03(\v2\x16.chiba.v1.HardwareNewsR\bhardware\x12\x16\n" +
+	"\bhardware\x18  \x03(\v2\x16.chiba.v1.HardwareNewsR\bhardware\x12+\n" +
+	"\x06policy\x18\v \x01(\v2\x13.chiba.v1.PutPolicyR\x06policy\x12%\n" +
+	"\x05ended\x18\f \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12\x14\n" +
+	"\x05audit\x18\r \x03(\fR\x05audit\x12\x16\n" +
 	"\x06recent\x18\x14 \x03(\tR\x06recent\x12(\n" +
 	"\x06denied\x18\x1e \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"J\n" +
@@ -1073,62 +1222,67 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*PutScript)(nil),     // 1: chiba.v1.PutScript
 	(*RemoveScript)(nil),  // 2: chiba.v1.RemoveScript
 	(*StartRun)(nil),      // 3: chiba.v1.StartRun
 	(*CancelRun)(nil),     // 4: chiba.v1.CancelRun
-	(*ApplyScript)(nil),   // 5: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 6: chiba.v1.Deny
-	(*Allow)(nil),         // 7: chiba.v1.Allow
-	(*RecordResults)(nil), // 8: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 9: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 10: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 11: chiba.v1.Snapshot
-	(*RunResults)(nil),    // 12: chiba.v1.RunResults
-	(*Script)(nil),        // 13: chiba.v1.Script
-	(*Run)(nil),           // 14: chiba.v1.Run
-	(*Denial)(nil),        // 15: chiba.v1.Denial
-	(*Record)(nil),        // 16: chiba.v1.Record
-	(*Node)(nil),          // 17: chiba.v1.Node
-	(*Firing)(nil),        // 18: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 19: chiba.v1.HardwareNews
-	(*Result)(nil),        // 20: chiba.v1.Result
+	(*PutPolicy)(nil),     // 5: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),   // 6: chiba.v1.ApplyScript
+	(*Deny)(nil),          // 7: chiba.v1.Deny
+	(*Allow)(nil),         // 8: chiba.v1.Allow
+	(*RecordResults)(nil), // 9: chiba.v1.RecordResults
+	(*PutAgent)(nil),      // 10: chiba.v1.PutAgent
+	(*AgentInfo)(nil),     // 11: chiba.v1.AgentInfo
+	(*Snapshot)(nil),      // 12: chiba.v1.Snapshot
+	(*RunResults)(nil),    // 13: chiba.v1.RunResults
+	(*Script)(nil),        // 14: chiba.v1.Script
+	(*Run)(nil),           // 15: chiba.v1.Run
+	(*Denial)(nil),        // 16: chiba.v1.Denial
+	(*Record)(nil),        // 17: chiba.v1.Record
+	(*Node)(nil),          // 18: chiba.v1.Node
+	(*Firing)(nil),        // 19: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 20: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 21: chiba.v1.Ended
+	(*Result)(nil),        // 22: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	1,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
 	2,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
 	3,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
 	4,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	8,  // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	9,  // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	5,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	6,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
-	7,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
-	13, // 9: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	14, // 10: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	13, // 11: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	14, // 12: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	15, // 13: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	16, // 14: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	10, // 15: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	10, // 16: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	13, // 17: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	14, // 18: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	17, // 19: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	12, // 20: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	18, // 21: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	19, // 22: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	15, // 23: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	15, // 24: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	20, // 25: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	9,  // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	10, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	6,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	7,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	8,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	5,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	14, // 10: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	15, // 11: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	14, // 12: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	15, // 13: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	16, // 14: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	17, // 15: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	11, // 16: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	11, // 17: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	14, // 18: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	15, // 19: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	18, // 20: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	13, // 21: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	19, // 22: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	20, // 23: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	5,  // 24: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	21, // 25: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	16, // 26: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	16, // 27: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	22, // 28: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -1137,6 +1291,7 @@ func file_state_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
+	file_mesh_proto_init()
 	file_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_PutScript)(nil),
 		(*Command_RemoveScript)(nil),
@@ -1147,6 +1302,7 @@ func file_state_proto_init() {
 		(*Command_ApplyScript)(nil),
 		(*Command_Deny)(nil),
 		(*Command_Allow)(nil),
+		(*Command_PutPolicy)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1154,7 +1310,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

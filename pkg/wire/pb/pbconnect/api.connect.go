@@ -74,6 +74,14 @@ const (
 	FleetAllowProcedure = "/chiba.v1.Fleet/Allow"
 	// FleetListDeniedProcedure is the fully-qualified name of the Fleet's ListDenied RPC.
 	FleetListDeniedProcedure = "/chiba.v1.Fleet/ListDenied"
+	// FleetPrepareProcedure is the fully-qualified name of the Fleet's Prepare RPC.
+	FleetPrepareProcedure = "/chiba.v1.Fleet/Prepare"
+	// FleetPutPolicyProcedure is the fully-qualified name of the Fleet's PutPolicy RPC.
+	FleetPutPolicyProcedure = "/chiba.v1.Fleet/PutPolicy"
+	// FleetGetPolicyProcedure is the fully-qualified name of the Fleet's GetPolicy RPC.
+	FleetGetPolicyProcedure = "/chiba.v1.Fleet/GetPolicy"
+	// FleetReadAuditProcedure is the fully-qualified name of the Fleet's ReadAudit RPC.
+	FleetReadAuditProcedure = "/chiba.v1.Fleet/ReadAudit"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -103,6 +111,15 @@ type FleetClient interface {
 	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
 	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
 	ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error)
+	// Prepare tells an author what signing a script needs to know: whom it
+	// concerns, the keys that its secrets are sealed to, and the last version.
+	Prepare(context.Context, *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error)
+	// PutPolicy replaces the policy of authors by a newer one that the roots have
+	// signed.
+	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
+	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
+	// ReadAudit reads the audit log.
+	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -230,6 +247,30 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("ListDenied")),
 			connect.WithClientOptions(opts...),
 		),
+		prepare: connect.NewClient[pb.PrepareRequest, pb.PrepareReply](
+			httpClient,
+			baseURL+FleetPrepareProcedure,
+			connect.WithSchema(fleetMethods.ByName("Prepare")),
+			connect.WithClientOptions(opts...),
+		),
+		putPolicy: connect.NewClient[pb.PutPolicyRequest, pb.PutPolicyReply](
+			httpClient,
+			baseURL+FleetPutPolicyProcedure,
+			connect.WithSchema(fleetMethods.ByName("PutPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		getPolicy: connect.NewClient[pb.GetPolicyRequest, pb.GetPolicyReply](
+			httpClient,
+			baseURL+FleetGetPolicyProcedure,
+			connect.WithSchema(fleetMethods.ByName("GetPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		readAudit: connect.NewClient[pb.ReadAuditRequest, pb.ReadAuditReply](
+			httpClient,
+			baseURL+FleetReadAuditProcedure,
+			connect.WithSchema(fleetMethods.ByName("ReadAudit")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -254,6 +295,10 @@ type fleetClient struct {
 	deny             *connect.Client[pb.DenyRequest, pb.DenyReply]
 	allow            *connect.Client[pb.AllowRequest, pb.AllowReply]
 	listDenied       *connect.Client[pb.ListDeniedRequest, pb.ListDeniedReply]
+	prepare          *connect.Client[pb.PrepareRequest, pb.PrepareReply]
+	putPolicy        *connect.Client[pb.PutPolicyRequest, pb.PutPolicyReply]
+	getPolicy        *connect.Client[pb.GetPolicyRequest, pb.GetPolicyReply]
+	readAudit        *connect.Client[pb.ReadAuditRequest, pb.ReadAuditReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -351,6 +396,26 @@ func (c *fleetClient) ListDenied(ctx context.Context, req *connect.Request[pb.Li
 	return c.listDenied.CallUnary(ctx, req)
 }
 
+// Prepare calls chiba.v1.Fleet.Prepare.
+func (c *fleetClient) Prepare(ctx context.Context, req *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error) {
+	return c.prepare.CallUnary(ctx, req)
+}
+
+// PutPolicy calls chiba.v1.Fleet.PutPolicy.
+func (c *fleetClient) PutPolicy(ctx context.Context, req *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error) {
+	return c.putPolicy.CallUnary(ctx, req)
+}
+
+// GetPolicy calls chiba.v1.Fleet.GetPolicy.
+func (c *fleetClient) GetPolicy(ctx context.Context, req *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error) {
+	return c.getPolicy.CallUnary(ctx, req)
+}
+
+// ReadAudit calls chiba.v1.Fleet.ReadAudit.
+func (c *fleetClient) ReadAudit(ctx context.Context, req *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
+	return c.readAudit.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -378,6 +443,15 @@ type FleetHandler interface {
 	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
 	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
 	ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error)
+	// Prepare tells an author what signing a script needs to know: whom it
+	// concerns, the keys that its secrets are sealed to, and the last version.
+	Prepare(context.Context, *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error)
+	// PutPolicy replaces the policy of authors by a newer one that the roots have
+	// signed.
+	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
+	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
+	// ReadAudit reads the audit log.
+	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -501,6 +575,30 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("ListDenied")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetPrepareHandler := connect.NewUnaryHandler(
+		FleetPrepareProcedure,
+		svc.Prepare,
+		connect.WithSchema(fleetMethods.ByName("Prepare")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetPutPolicyHandler := connect.NewUnaryHandler(
+		FleetPutPolicyProcedure,
+		svc.PutPolicy,
+		connect.WithSchema(fleetMethods.ByName("PutPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetGetPolicyHandler := connect.NewUnaryHandler(
+		FleetGetPolicyProcedure,
+		svc.GetPolicy,
+		connect.WithSchema(fleetMethods.ByName("GetPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetReadAuditHandler := connect.NewUnaryHandler(
+		FleetReadAuditProcedure,
+		svc.ReadAudit,
+		connect.WithSchema(fleetMethods.ByName("ReadAudit")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -541,6 +639,14 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetAllowHandler.ServeHTTP(w, r)
 		case FleetListDeniedProcedure:
 			fleetListDeniedHandler.ServeHTTP(w, r)
+		case FleetPrepareProcedure:
+			fleetPrepareHandler.ServeHTTP(w, r)
+		case FleetPutPolicyProcedure:
+			fleetPutPolicyHandler.ServeHTTP(w, r)
+		case FleetGetPolicyProcedure:
+			fleetGetPolicyHandler.ServeHTTP(w, r)
+		case FleetReadAuditProcedure:
+			fleetReadAuditHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -624,4 +730,20 @@ func (UnimplementedFleetHandler) Allow(context.Context, *connect.Request[pb.Allo
 
 func (UnimplementedFleetHandler) ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListDenied is not implemented"))
+}
+
+func (UnimplementedFleetHandler) Prepare(context.Context, *connect.Request[pb.PrepareRequest]) (*connect.Response[pb.PrepareReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Prepare is not implemented"))
+}
+
+func (UnimplementedFleetHandler) PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.PutPolicy is not implemented"))
+}
+
+func (UnimplementedFleetHandler) GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.GetPolicy is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ReadAudit is not implemented"))
 }

@@ -1,0 +1,155 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/order"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust/audit"
+)
+
+// MaxAgentAudit is how many records one agent may bring about: an agent in bad
+// hands must not fill the memory of the coordinators. The last one says so.
+const MaxAgentAudit = 100_000
+
+// journal is the audit log: what the commands did, who asked for it, and when. Like
+// all of the state it is a function of the commands.
+type journal struct {
+	log audit.Log
+	by  map[string]int // how many records are of an agent
+}
+
+func newJournal() *journal { return &journal{by: map[string]int{}} }
+
+// add takes a leaf from a snapshot.
+func (j *journal) add(leaf []byte) error {
+	r, err := audit.Decode(leaf)
+	if err != nil {
+		return err
+	}
+	j.by[r.By]++
+	return j.log.Add(leaf)
+}
+
+func (j *journal) append(r audit.Record) error {
+	if strings.HasPrefix(r.By, agentPrefix) {
+		switch n := j.by[r.By]; {
+		case n > MaxAgentAudit:
+			return nil
+		case n == MaxAgentAudit:
+			r = audit.Record{At: r.At, By: r.By, What: "too many records", Detail: "later ones of this agent are not kept"}
+		}
+	}
+	j.by[r.By]++
+	return j.log.Append(r)
+}
+
+const (
+	agentPrefix       = "agent "
+	operatorPrefix    = "operator "
+	coordinatorItself = "coordinator"
+)
+
+// note records what a command has done; before is the agent that it is about, as
+// it was.
+func (j *journal) note(c *pb.Command, o Outcome, before *pb.AgentInfo) error {
+	for _, r := range notes(c, o, before) {
+		r.At = c.GetAtUnixMs()
+		if err := j.append(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
+	by := coordinatorItself
+	if c.GetBy() != "" {
+		by = operatorPrefix + c.GetBy()
+	}
+	one := func(what, subject, digest, detail string) []audit.Record {
+		return []audit.Record{{By: by, What: what, Subject: subject, Digest: digest, Detail: detail}}
+	}
+	switch b := c.GetBody().(type) {
+	case *pb.Command_ApplyScript, *pb.Command_PutScript, *pb.Command_StartRun:
+		name, version := cmp.Or(o.Script.GetName(), o.Run.GetScript()), cmp.Or(o.Script.GetVersion(), o.Run.GetVersion())
+		what := "run"
+		if o.Script != nil {
+			what = "apply"
+		}
+		return one(what, "script "+name, cmp.Or(o.Script.GetDigest(), o.Run.GetDigest()), fmt.Sprintf("version %d, run %s", version, o.Run.GetId()))
+	case *pb.Command_RemoveScript:
+		return one("remove", "script "+b.RemoveScript.GetName(), order.Digest(b.RemoveScript.GetEnvelope()), fmt.Sprintf("version %d", b.RemoveScript.GetVersion()))
+	case *pb.Command_CancelRun:
+		return one("cancel", "run "+b.CancelRun.GetId(), "", "script "+o.Run.GetScript())
+	case *pb.Command_PutPolicy:
+		return one("policy", "authors", order.Digest(b.PutPolicy.GetEnvelope()), fmt.Sprintf("version %d", b.PutPolicy.GetVersion()))
+	case *pb.Command_PutAgent:
+		return joined(b.PutAgent.GetAgent(), before)
+	case *pb.Command_RecordResults:
+		return reported(b.RecordResults, o)
+	}
+	return nil
+}
+
+// joined says what is new about an agent. That it is back is no news.
+func joined(a, before *pb.AgentInfo) []audit.Record {
+	r := audit.Record{By: agentPrefix + a.GetName(), Subject: "rack " + a.GetRack()}
+	switch {
+	case before == nil:
+		r.What = "join"
+	case string(before.GetSealKey()) != string(a.GetSealKey()):
+		r.What = "new sealing key"
+	case a.GetSpoolEpoch() > before.GetSpoolEpoch():
+		r.What = "new spool"
+	default:
+		return nil
+	}
+	if len(a.GetSealKey()) > 0 {
+		r.Digest = order.Digest(a.GetSealKey())
+	}
+	return []audit.Record{r}
+}
+
+// reported says what of an agent's records concerns trust: what it has refused,
+// and passwords that it has set. A record that came twice is noted once.
+func reported(b *pb.RecordResults, o Outcome) (out []audit.Record) {
+	by := agentPrefix + b.GetAgent()
+	for _, r := range b.GetRecords() {
+		if r.GetSeq() < o.firstTaken {
+			continue
+		}
+		if f := r.GetRefused(); f != nil {
+			out = append(out, audit.Record{
+				By: by, What: "refuse", Subject: strings.TrimSpace(f.GetWhat() + " " + f.GetName()), Digest: f.GetDigest(), Detail: f.GetReason(),
+			})
+		}
+		if p := r.GetResult(); strings.HasSuffix(p.GetPath(), ".password") && p.GetStatus() == string(fleet.Confirmed) {
+			out = append(out, audit.Record{By: by, What: "set password", Subject: p.GetNode() + " " + p.GetPath(), Detail: "run " + p.GetRun()})
+		}
+	}
+	return out
+}
+
+// AuditHead is the audit log as it is, and the proof that it goes on from its first
+// from records; nil if there is none.
+func (m *Machine) AuditHead(from int64) (head audit.Tree, proof [][]byte, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	log := &m.audit.log
+	if head, err = log.Head(log.Size()); err != nil {
+		return head, nil, err
+	}
+	proof, err = log.Prove(from)
+	return head, proof, err
+}
+
+// Audit are at most most records of the audit log from number from on, as JSON.
+func (m *Machine) Audit(from, most int64) [][]byte {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.audit.log.Leaves(from, most)
+}

@@ -1,0 +1,49 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Where the policy asks for two authors, one of them prepares, the other signs, and
+// nothing is done before.
+func TestTwoAuthors(t *testing.T) {
+	w := newWorld(t)
+	w.dev()
+	ada := strings.TrimSpace(w.must("trust", "author", "show"))
+	_, bob, _ := strings.Cut(strings.TrimSpace(w.must("trust", "author", "init", "--key", filepath.Join(w.dir, "bob.key"))), ": ")
+	policy, err := json.Marshal(map[string]any{
+		"version": time.Now().Add(time.Minute).UnixMilli(), "notAfter": time.Now().AddDate(1, 0, 0), "threshold": 2,
+		"authors": []map[string]string{{"name": "ada", "key": ada}, {"name": "bob", "key": bob}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := w.file("tag.scl", `(config "r01-u04" (asset-tag "two"))`)
+	signed := filepath.Join(w.dir, "policy.dsse")
+	w.must("trust", "policy", "sign", w.file("policy.json", string(policy)), "--root-key", filepath.Join(w.dir, "authors", "root.key"), "--out", signed)
+	w.must("trust", "policy", "set", signed)
+	if shown := w.must("trust", "policy", "show"); !strings.Contains(shown, "2 must sign") || !strings.Contains(shown, bob) {
+		t.Errorf("the policy is shown as:\n%s", shown)
+	}
+	if alone := w.run("apply", "--yes", script); alone.code != 1 || !strings.Contains(alone.stderr, "signed by ada alone, and 2 must sign") {
+		t.Errorf("one author alone: exit %d\n%s", alone.code, alone.stderr)
+	}
+	prepared := filepath.Join(w.dir, "tag.dsse")
+	w.must("apply", "--prepare", prepared, script)
+	if one := w.run("apply", "--yes", prepared); one.code != 1 {
+		t.Errorf("prepared by one author: exit %d\n%s", one.code, one.stdout)
+	}
+	if seen := w.must("sign", prepared, "--yes", "--key", filepath.Join(w.dir, "bob.key")); !strings.Contains(seen, `(asset-tag "two")`) {
+		t.Errorf("bob was shown:\n%s", seen)
+	}
+	if both := w.must("apply", "--yes", prepared); !strings.Contains(both, "confirmed") {
+		t.Errorf("signed by both:\n%s", both)
+	}
+	if again := w.run("apply", "--yes", prepared); again.code != 1 || !strings.Contains(again.stderr, "not newer than the last") {
+		t.Errorf("applied twice: exit %d\n%s", again.code, again.stderr)
+	}
+}
