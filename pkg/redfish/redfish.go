@@ -11,6 +11,7 @@ package redfish
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -64,7 +65,12 @@ type Config struct {
 	// is empty, for the host of Address.
 	Roots      *x509.CertPool
 	ServerName string
-	Logins     Logins
+	// Terms, if set, take the place of Pin, Roots and ServerName. They are asked
+	// for at each handshake and each request, so that a BMC's new key and our
+	// own certificate are picked up without a new client; after a change call
+	// Reconnect. It must be quick and safe for concurrent use.
+	Terms  func() Terms
+	Logins Logins
 	Sessions   Sessions // nil: nothing is remembered; orphans are found by Context alone
 	// Context marks our sessions on the BMC: "chiba:<rack>:<agent>".
 	Context string
@@ -122,8 +128,9 @@ func (l Limits) withDefaults() Limits {
 type Client struct {
 	cfg  Config
 	base string // https://host:port
-	http *http.Client
-	long *http.Client // for what takes long; see aside
+	tls  *tls.Config
+	ways atomic.Pointer[ways]
+	peer peer
 	h2   atomic.Bool
 
 	login chan struct{} // held by whoever opens or closes the session
@@ -143,6 +150,8 @@ type Client struct {
 	orphan    string // the URI of one, if it is remembered
 	noContext bool   // this BMC refuses the Context property
 	proven    Credentials
+
+	unknown time.Time // until when our certificate is no login, after a 401; guarded by mu
 }
 
 // New makes a client and touches no network.
@@ -161,20 +170,18 @@ func New(cfg Config) (*Client, error) {
 	if host == "" {
 		return nil, fault.New(fault.BadInput, "reach the BMC", "its address is empty")
 	}
-	tlsConfig, err := verifying(cfg, host)
-	if err != nil {
-		return nil, err
-	}
 	c := &Client{
 		cfg:     cfg,
 		base:    "https://" + net.JoinHostPort(host, port),
-		http:    &http.Client{Transport: transport(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
-		long:    &http.Client{Transport: aside(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
 		login:   make(chan struct{}, 1),
 		refused: map[Credentials]refusal{},
 		profile: Generic(),
 		tags:    map[string]string{},
 	}
+	if c.tls, err = c.handshake(host); err != nil {
+		return nil, err
+	}
+	c.ways.Store(c.newWays())
 	if err := c.recall(); err != nil {
 		return nil, err
 	}
