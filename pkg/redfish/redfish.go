@@ -69,9 +69,9 @@ type Config struct {
 	// for at each handshake and each request, so that a BMC's new key and our
 	// own certificate are picked up without a new client; after a change call
 	// Reconnect. It must be quick and safe for concurrent use.
-	Terms  func() Terms
-	Logins Logins
-	Sessions   Sessions // nil: nothing is remembered; orphans are found by Context alone
+	Terms    func() Terms
+	Logins   Logins
+	Sessions Sessions // nil: nothing is remembered; orphans are found by Context alone
 	// Context marks our sessions on the BMC: "chiba:<rack>:<agent>".
 	Context string
 	Limits  Limits

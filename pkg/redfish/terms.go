@@ -22,9 +22,10 @@ import (
 type Key struct {
 	// Pin is "sha256/" and the base64 SHA-256 of the public key.
 	Pin string
-	// Roots, if set, must have issued the certificate, for exactly Name.
+	// Roots, if set, must have issued the certificate, for exactly URI: the one
+	// name of that kind in it.
 	Roots *x509.CertPool
-	Name  string
+	URI   string
 }
 
 // Terms are whom we believe on the other side and what we show it. They are
@@ -207,14 +208,14 @@ func (k Key) verify(chain []*x509.Certificate) error {
 		between.AddCert(cert)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots: k.Roots, Intermediates: between, DNSName: k.Name, CurrentTime: leaf.NotAfter,
+		Roots: k.Roots, Intermediates: between, CurrentTime: leaf.NotAfter,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
-	if err == nil && (len(leaf.DNSNames) != 1 || leaf.DNSNames[0] != k.Name) {
-		err = fmt.Errorf("it names %q", leaf.DNSNames)
+	if err == nil && (len(leaf.URIs) != 1 || leaf.URIs[0].String() != k.URI) {
+		err = fmt.Errorf("it names %v", leaf.URIs)
 	}
 	if err != nil {
-		return fault.New(fault.Untrusted, "", "the BMC's certificate is not the one of "+k.Name+": "+short(err.Error()))
+		return fault.New(fault.Untrusted, "", "the BMC's certificate is not the one of "+k.URI+": "+short(err.Error()))
 	}
 	return nil
 }
