@@ -55,6 +55,7 @@ type Record struct {
 	Before  *Weak    `json:"before,omitempty"`  // what was on before we switched it off
 
 	Doing  Step           `json:"doing,omitempty"` // begun, and its end is not recorded
+	Last   Step           `json:"last,omitempty"`  // ended well, as far as the BMC said
 	Blocks map[Step]Block `json:"blocks,omitempty"`
 	// Seen is what was last seen, to show it before the BMC answers.
 	Seen Facts `json:"seen"`
@@ -95,11 +96,10 @@ func (r Record) Begin(s Step) Record {
 	return r
 }
 
-// Done notes that a step has ended well.
+// Done notes that the BMC has said yes to a step. Whether it has done it is for
+// the next look.
 func (r Record) Done(s Step) Record {
-	r.Doing = Nothing
-	r.Blocks = maps.Clone(r.Blocks)
-	delete(r.Blocks, s)
+	r.Doing, r.Last = Nothing, s
 	return r
 }
 
@@ -107,6 +107,8 @@ const (
 	firstWait = 2 * time.Second
 	longWait  = 10 * time.Minute
 	finalWait = time.Hour
+	// maxVain is how often a BMC may say yes to a step and not do it.
+	maxVain = 3
 )
 
 // Failure is how a step failed.
@@ -119,7 +121,7 @@ type Failure struct {
 // Failed notes that a step has failed, and when it is tried again: after a wait
 // that doubles, or that the BMC asked for.
 func (r Record) Failed(now time.Time, s Step, f Failure) Record {
-	r.Doing = Nothing
+	r.Doing, r.Last = Nothing, Nothing
 	r.Blocks = maps.Clone(r.Blocks)
 	if r.Blocks == nil {
 		r.Blocks = map[Step]Block{}
@@ -157,6 +159,21 @@ func (r Record) Absorb(seen Facts) Record {
 		r.Serial = seen.Serial
 	}
 	r.Seen = seen
+	return r.judge(seen)
+}
+
+// judge looks whether the last step has had its effect.
+func (r Record) judge(seen Facts) Record {
+	last := r.Last
+	r.Last = Nothing
+	switch {
+	case last == Nothing:
+		return r
+	case slices.Contains(Left(seen, r), last):
+		return r.Failed(seen.At, last, Failure{Reason: "the BMC says yes to it and does not do it", Final: r.Blocks[last].Tries+1 >= maxVain})
+	}
+	r.Blocks = maps.Clone(r.Blocks)
+	delete(r.Blocks, last)
 	return r
 }
 

@@ -107,7 +107,7 @@ func taking() []rule {
 		{Clock, func(f Facts, _ Record) bool { return f.ClockOff.Abs() > ClockSlack }, unlimited},
 		{Account, func(f Facts, r Record) bool { return !f.AccountGood || !r.AccountProven }, unlimited},
 		{Anchor, func(f Facts, _ Record) bool { return !f.Anchored }, unlimited},
-		{Request, requestDue, func(s situation) bool { return unlimited(s) && s.rec.Next == "" }},
+		{Request, requestDue, unlimited},
 		{Install, func(f Facts, r Record) bool { return r.Next != "" && f.Key != r.Next }, unlimited},
 		{Methods, func(f Facts, _ Record) bool { return !f.TLS }, unlimited},
 		{Mapping, func(f Facts, _ Record) bool { return !f.ByCommonName }, unlimited},
@@ -140,7 +140,7 @@ func (f Facts) Weak() Weak { return f.weak() }
 func unlimited(s situation) bool { return !s.MustChange }
 
 func requestDue(f Facts, r Record) bool {
-	return r.SignedBy != f.Twin || !f.Ends.IsZero() && f.At.After(f.Ends.Add(-RenewBefore))
+	return r.Next == "" && (r.SignedBy != f.Twin || !f.Ends.IsZero() && f.At.After(f.Ends.Add(-RenewBefore)))
 }
 
 // provable: a certificate can be a login.

@@ -299,7 +299,10 @@ func (d *Driver) install(ctx context.Context) error {
 		"CertificateUri": map[string]any{"@odata.id": httpsCertificate},
 	})
 	if refusedAs(err, "PropertyValueIncorrect") { // the BMC has made another key since
-		return errors.Join(err, d.Ledger.Keep(takeover.Record.Unsigned))
+		if err = d.Ledger.Keep(takeover.Record.Unsigned); err != nil {
+			return err
+		}
+		return fault.New(fault.Conflict, "install the certificate", "the BMC has made another key since; it is asked anew")
 	}
 	if err != nil && !redfish.Uncertain(err) {
 		return err

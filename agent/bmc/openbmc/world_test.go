@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +40,8 @@ type authority struct {
 	tb   testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	life time.Duration // of a server's certificate
+	life time.Duration // of a certificate
+	now  func() time.Time
 }
 
 func newAuthority(tb testing.TB) *authority {
@@ -47,7 +49,7 @@ func newAuthority(tb testing.TB) *authority {
 	key := newKey(tb)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "rack r01"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Unix(86400, 0), NotAfter: time.Now().Add(90 * 24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Unix(86400, 0), NotAfter: time.Now().Add(900 * 24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -57,7 +59,7 @@ func newAuthority(tb testing.TB) *authority {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &authority{tb, cert, key, 30 * 24 * time.Hour}
+	return &authority{tb, cert, key, 30 * 24 * time.Hour, time.Now}
 }
 
 func newKey(tb testing.TB) *ecdsa.PrivateKey {
@@ -89,15 +91,15 @@ func (a *authority) BMCServer(csr []byte, node string, _ ...netip.Addr) ([]byte,
 		return nil, err
 	}
 	return a.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "BMC of " + node}, URIs: []*url.URL{uri}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(a.life), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		Subject: pkix.Name{CommonName: "BMC of " + node}, URIs: []*url.URL{uri}, NotBefore: a.now().Add(-time.Hour),
+		NotAfter: a.now().Add(a.life), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, request.PublicKey)
 }
 
 func (a *authority) BMCClient(account string, public crypto.PublicKey) ([]byte, error) {
 	return a.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: account}, NotBefore: time.Unix(86400, 0),
-		NotAfter: time.Now().Add(30 * 24 * time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		NotAfter: a.now().Add(a.life), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, public)
 }
 
@@ -153,6 +155,16 @@ func (d *disk) Terms() redfish.Terms {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.terms
+}
+
+// renew is what an agent does when its own certificate nears its end.
+func (d *disk) renew() {
+	d.mu.Lock()
+	d.client = nil
+	d.mu.Unlock()
+	if _, err := d.Certificate(); err != nil {
+		d.tb.Error(err)
+	}
 }
 
 func (*disk) Seal(s fleet.Secret) (string, error)      { return "sealed:" + s.Reveal(), nil }
@@ -225,7 +237,7 @@ type world struct {
 	base string
 	disk *disk
 	ca   *authority
-	now  func() time.Time
+	away atomic.Int64 // how far the time has gone on
 
 	lane   *bmc.Lane
 	driver *openbmc.Driver
@@ -234,9 +246,12 @@ type world struct {
 
 func newWorld(tb testing.TB, sim bmcsim.Config) *world {
 	tb.Helper()
+	w := &world{t: tb, ca: newAuthority(tb)}
+	sim.Now = w.now
 	b, base := bmctest.Start(tb, sim)
-	ca := newAuthority(tb)
-	w := &world{t: tb, bmc: b, base: base, ca: ca, now: time.Now}
+	w.bmc, w.base = b, base
+	ca := w.ca
+	ca.now = w.now
 	w.disk = &disk{
 		tb: tb, ca: ca, record: takeover.Met(b.Pin()).Take("root", ourAccount),
 		logins: []redfish.Credentials{{User: "root", Password: fleet.NewSecret(bmcsim.DefaultPassword)}},
@@ -245,6 +260,12 @@ func newWorld(tb testing.TB, sim bmcsim.Config) *world {
 	w.start()
 	return w
 }
+
+// now is the time of everybody.
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.away.Load())) }
+
+// later lets time pass.
+func (w *world) later(d time.Duration) { w.away.Store(int64(d)) }
 
 // start is a new process of the agent: it knows nothing but what is on disk.
 func (w *world) start() {
