@@ -2,6 +2,7 @@ package openbmc_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,7 +50,7 @@ func TestKilledAnywhere(t *testing.T) {
 			chances := 0
 			for n := 1; ; n += tc.step {
 				dead := false
-				t.Run(fmt.Sprint(n), func(t *testing.T) {
+				t.Run(strconv.Itoa(n), func(t *testing.T) {
 					w := newWorld(t, tc.sim)
 					where, killed := w.dieAt(n)
 					dead = killed
@@ -79,7 +80,7 @@ func TestKilledAnywhere(t *testing.T) {
 func TestKilledAnywhereOfARelease(t *testing.T) {
 	for n := 1; ; n++ {
 		dead := false
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			w := newWorld(t, bmcsim.Config{})
 			w.finish()
 			_ = w.disk.Keep(func(r takeover.Record) takeover.Record { return r.Release("sealed:Known-to-0wner") })

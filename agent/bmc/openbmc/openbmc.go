@@ -95,9 +95,8 @@ func cannot(step takeover.Step, why string) error {
 // Failure is what the record notes of a failed step.
 func Failure(err error) takeover.Failure {
 	var final impossible
-	var answered *redfish.StatusError
 	f := takeover.Failure{Reason: err.Error(), Final: errors.As(err, &final)}
-	if errors.As(err, &answered) {
+	if answered, ok := errors.AsType[*redfish.StatusError](err); ok {
 		f.Wait = answered.RetryAfter
 	}
 	return f

@@ -225,8 +225,8 @@ func (d *Driver) anchor(ctx context.Context) error {
 		return err
 	}
 	twin := d.Issuer.Twin()
-	print := Fingerprint(twin)
-	if err = d.Ledger.Keep(func(r takeover.Record) takeover.Record { return r.Planted(print) }); err != nil {
+	mark := Fingerprint(twin)
+	if err = d.Ledger.Keep(func(r takeover.Record) takeover.Record { return r.Planted(mark) }); err != nil {
 		return err
 	}
 	_, err = d.BMC.Post(ctx, string(truststoreOf(root)), map[string]any{"CertificateString": string(twin), "CertificateType": "PEM"})
@@ -238,7 +238,7 @@ func (d *Driver) anchor(ctx context.Context) error {
 		return errors.Join(err, listErr)
 	}
 	for _, a := range all {
-		if a.print == print {
+		if a.print == mark {
 			return nil
 		}
 	}
