@@ -8,7 +8,7 @@ PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report threats clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 		FuzzTXT:discovery/mdns FuzzPacket:discovery/mdns FuzzParse:discovery/ssdp FuzzParse:discovery/neighbour FuzzDecode:discovery/probe \
 		FuzzOf:pkg/redfish/inventory; do \
 		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
+
+threats: ## try every threat that has a test; last line: threats: N of TOTAL
+	@go run ./e2e/threats
 
 bench: build ## what Chiba and others need for a simulated rack, against the goals
 	bin/chiba bench

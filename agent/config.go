@@ -122,13 +122,14 @@ func (c *Config) credentials() (trust.Credentials, error) {
 
 // check says the first thing that is wrong, as the person wrote it.
 func (c *Config) check() error {
-	for field, name := range map[string]string{"name": string(c.Name), "rack": string(c.Rack)} {
-		if !trust.ValidName(name) {
-			return fmt.Errorf("%s: %q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", field, name)
-		}
+	if !trust.ValidName(string(c.Name)) {
+		return fmt.Errorf("name: %q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", c.Name)
 	}
-	if c.Site != "" && !trust.ValidName(string(c.Site)) {
-		return fmt.Errorf("site: %q is no name", c.Site)
+	if !trust.ValidLabel(string(c.Rack)) {
+		return fmt.Errorf("rack: %q is no name; %s", c.Rack, trust.LabelRule)
+	}
+	if c.Site != "" && !trust.ValidLabel(string(c.Site)) {
+		return fmt.Errorf("site: %q is no name; %s", c.Site, trust.LabelRule)
 	}
 	if c.State == "" {
 		return errors.New("state: a directory is needed")

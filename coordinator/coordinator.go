@@ -93,7 +93,7 @@ func (c *Config) check() error {
 	if c.Name == "" {
 		c.Name = id.Name
 	}
-	if id != (trust.Identity{Role: trust.Coordinator, Name: c.Name}) {
+	if id.Role != trust.Coordinator || id.Name != c.Name {
 		return fault.New(fault.BadInput, op, "its certificate is of "+id.String()+", not of coordinator "+c.Name).
 			WithHint("give it a certificate of that role and name")
 	}

@@ -2,7 +2,6 @@ package trust
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
@@ -53,13 +52,13 @@ func LoadFiles(cert, key, roots string) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, fault.Wrap(fault.BadInput, op, err)
 	}
-	pem, err := os.ReadFile(roots)
+	text, err := os.ReadFile(roots)
 	if err != nil {
 		return Credentials{}, fault.Wrap(fault.BadInput, op, err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return Credentials{}, fault.New(fault.BadInput, op, roots+" holds no certificate in PEM form")
+	anchors, err := DecodePEM(text)
+	if err != nil {
+		return Credentials{}, fault.Wrap(fault.BadInput, op+": "+roots, err)
 	}
-	return Credentials{Certificate: pair, Roots: pool}, nil
+	return NewCredentials(pair, SelfSigned(anchors)), nil
 }

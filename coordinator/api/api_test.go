@@ -42,7 +42,7 @@ func TestOnlyOperatorsGetIn(t *testing.T) {
 		}
 	}
 	nobody := w.credentials(trust.Operator, "ada").Client()
-	nobody.Certificates = nil
+	nobody.GetClientCertificate = nil
 	if _, err := w.clientWith(nobody).Status(t.Context(), connect.NewRequest(&pb.StatusRequest{})); err == nil {
 		t.Error("somebody without a certificate was let in")
 	}

@@ -128,12 +128,12 @@ func (s *session) check(hello *pb.Hello) error {
 	case hello.GetVersion() != Version:
 		return fault.New(fault.Unsupported, op, fmt.Sprintf("it speaks version %d, this coordinator speaks %d", hello.GetVersion(), Version)).
 			WithHint("run the same build of chiba on agents and coordinators")
-	case !trust.ValidName(hello.GetRack()):
-		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the name of a rack", hello.GetRack())).
-			WithHint("use 1 to 63 letters, digits, '-', '_' or '.'")
-	case hello.GetSite() != "" && !trust.ValidName(hello.GetSite()):
-		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the name of a site", hello.GetSite())).
-			WithHint("use 1 to 63 letters, digits, '-', '_' or '.'")
+	case hello.GetRack() != id.Rack:
+		return fault.New(fault.Denied, op, fmt.Sprintf("it says its rack is %q, its certificate is for rack %s", hello.GetRack(), id.Rack)).
+			WithHint("give the agent the rack that its certificate has, or a certificate for its rack")
+	case hello.GetSite() != "" && hello.GetSite() != id.Site:
+		return fault.New(fault.Denied, op, fmt.Sprintf("it says its site is %q, its certificate is for site %s", hello.GetSite(), id.Site)).
+			WithHint("give the agent the site that its certificate has, or none")
 	}
 	s.rack, s.site, s.build = hello.GetRack(), hello.GetSite(), hello.GetBuild()
 	return checkKey(hello.GetSealKey())

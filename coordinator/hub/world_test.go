@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ type world struct {
 	machine *state.Machine
 	node    *raftnode.Node
 	feed    *feed.Feed
-	ca      *ca.Authority
+	ca      *ca.Site
 	dir     string
 	addr    string
 	stop    func()
@@ -42,7 +43,7 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 	t.Helper()
 	w := &world{t: t, machine: state.New(), feed: feed.New(), dir: t.TempDir()}
 	var err error
-	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca")); err != nil {
+	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca"), "s1"); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
@@ -81,7 +82,11 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 func (w *world) credentials(role trust.Role, name string) trust.Credentials {
 	w.t.Helper()
 	dir := filepath.Join(w.dir, name)
-	if err := w.ca.Ensure(dir, trust.Identity{Role: role, Name: name}, "127.0.0.1"); err != nil {
+	id := trust.Identity{Role: role, Name: name}
+	if role == trust.Agent { // "a-r1" or "a9"
+		id.Rack = strings.TrimPrefix(strings.Replace(name, "a9", "a-r9", 1), "a-")
+	}
+	if err := w.ca.Ensure(dir, id, "127.0.0.1"); err != nil {
 		w.t.Fatal(err)
 	}
 	creds, err := trust.Load(dir)

@@ -144,13 +144,17 @@ func newCrowd(ctx context.Context, rack *rack, dir string) (*crowd, error) {
 	if err != nil {
 		return nil, err
 	}
-	authority, err := ca.Open(filepath.Join(dir, "ca"))
+	authority, err := ca.Open(filepath.Join(dir, "ca"), site)
 	if err != nil {
 		return nil, err
 	}
 	creds := func(name string, role trust.Role, hosts ...string) (string, error) {
 		at := filepath.Join(dir, name)
-		return at, authority.Ensure(at, trust.Identity{Role: role, Name: name}, hosts...)
+		id := trust.Identity{Role: role, Name: name}
+		if role == trust.Agent {
+			id.Rack = rackOf(name)
+		}
+		return at, authority.Ensure(at, id, hosts...)
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	home, err := creds("c1", trust.Coordinator, "127.0.0.1")
@@ -188,10 +192,15 @@ func newCrowd(ctx context.Context, rack *rack, dir string) (*crowd, error) {
 	return f, nil
 }
 
+// site is the site of the fleet.
+const site = "bench"
+
+func rackOf(agent string) string { return "rack-" + agent }
+
 // add makes the agent of one rack.
 func (f *crowd) add(name, home string, nodes []sim.Node, log *slog.Logger) error {
 	c := agent.Config{
-		Name: fleet.AgentName(name), Rack: fleet.RackName("rack-" + name), Site: "bench", State: home,
+		Name: fleet.AgentName(name), Rack: fleet.RackName(rackOf(name)), Site: site, State: home,
 		Coordinators: []string{f.coordinator.MeshAddr()}, NoMDNS: true,
 		Login: agent.Login{Factory: agent.FactoryOpenBMC}, Log: log,
 	}
