@@ -42,6 +42,9 @@ type Agent struct {
 	key   *seal.Key
 	vault *vault
 	link  uplink
+	pass  *passport
+	// taking holds a token for each BMC that is being taken over.
+	taking chan struct{}
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -92,9 +95,20 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	issuer, account, err := cfg.openIssuer()
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
 	a, err := assemble(cfg, disk, key)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
+	}
+	a.pass.issuer, a.pass.account = issuer, account
+	for _, n := range a.nodes {
+		if issuer != nil {
+			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
+		}
+		n.ledger.refresh()
 	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
@@ -120,6 +134,12 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	a.runs.init()
+	a.taking = make(chan struct{}, takenAtOnce)
+	a.pass = &passport{spool: disk, key: key, now: time.Now, certs: make(map[string]*tls.Certificate)}
+	records, err := openLedgers(disk, cfg.Nodes)
+	if err != nil {
+		return nil, err
+	}
 	a.open = a.openLane
 	a.vault = &vault{spool: disk, key: key, entry: func(name fleet.NodeName) (Entry, bool) {
 		n := a.byName[name]
@@ -127,11 +147,13 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 			return Entry{}, false
 		}
 		e := n.entry
-		e.Login = cfg.loginOf(e)
+		e.Login, e.Pin = cfg.loginOf(e), n.ledger.Record().First
 		return e, true
 	}}
 	for _, e := range cfg.Nodes {
 		n := newNode(e, cfg.Rack, cfg.Site)
+		n.ledger = &ledger{spool: disk, key: key, pass: a.pass}
+		n.ledger.adopt(records[e.Name])
 		a.nodes = append(a.nodes, n)
 		a.byName[e.Name] = n
 	}
@@ -143,7 +165,7 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 	return bmc.New(bmc.Config{
 		Node: e.Name,
 		BMC: redfish.Config{
-			BMC: string(e.Name), Address: address, Pin: e.Pin, Sessions: a.vault,
+			BMC: string(e.Name), Address: address, Terms: a.byName[e.Name].ledger.Terms, Sessions: a.vault,
 			Context: fmt.Sprintf("chiba:%s:%s", a.cfg.Rack, a.cfg.Name),
 		},
 		Vault: a.vault, Digests: a.vault,
@@ -218,6 +240,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	for _, n := range a.nodes {
 		group.Go(func() error { return a.tend(ctx, n) })
+		group.Go(func() error { return a.takeOver(ctx, n) })
 	}
 	return group.Wait()
 }

@@ -104,9 +104,9 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 		candidates[c.Pin] = c
 	}
 	for _, n := range a.nodes {
-		if c, ok := candidates[n.entry.Pin]; ok {
+		if c, ok := n.among(candidates); ok {
 			a.connect(ctx, n, c)
-			delete(candidates, n.entry.Pin)
+			delete(candidates, c.Pin)
 			continue
 		}
 		a.missing(n, candidates, table)
@@ -142,21 +142,39 @@ func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
 		a.closing.Go(func() { a.closeLane(ctx, n, old) })
 	}
 	n.poke()
+	n.lookAtTakeover()
+}
+
+// among is the candidate with the node's key: the one it is known by, or one that
+// a step of our own has made.
+func (n *node) among(candidates map[string]discovery.Candidate) (discovery.Candidate, bool) {
+	r := n.ledger.Record()
+	for _, pin := range []string{r.Pin, r.Next} {
+		if c, ok := candidates[pin]; ok {
+			return c, true
+		}
+	}
+	return discovery.Candidate{}, false
 }
 
 // missing says what is wrong with a node whose key does not answer: another key
 // at its address is a warning, nothing there is not.
 func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table *discovery.Table) {
-	if n.entry.Address == "" {
+	r := n.ledger.Record()
+	address := r.Address // where it was; its key is ours
+	if n.entry.Address != "" {
+		address = withPort(n.entry.Address)
+	}
+	if address == "" {
 		return
 	}
-	address := withPort(n.entry.Address)
 	for _, c := range strangers {
 		for _, at := range c.Addresses {
 			if at != address {
 				continue
 			}
-			reason := fmt.Sprintf("%s answers with the key %s, the catalogue says %s; if the BMC was replaced, write its new key there", address, c.Pin, n.entry.Pin)
+			reason := fmt.Sprintf("%s answers with the key %s, expected %s; nothing is sent to it; if the BMC was replaced: chiba bmc accept %s --pin %s",
+				address, c.Pin, r.Pin, n.entry.Name, c.Pin)
 			if n.refuse(fleet.Untrusted, reason) {
 				a.report(n.seen())
 				a.contacted(n)

@@ -28,6 +28,9 @@ const (
 type node struct {
 	entry Entry
 	poked chan struct{} // a token: refresh the summary now
+	// taking holds a token if the take-over is to be looked at now.
+	taking chan struct{}
+	ledger *ledger
 
 	mu      sync.Mutex
 	lane    lane   // nil until the BMC is found
@@ -38,7 +41,7 @@ type node struct {
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
 	return &node{
 		entry: e,
-		poked: make(chan struct{}, 1),
+		poked: make(chan struct{}, 1), taking: make(chan struct{}, 1),
 		summary: fleet.Node{
 			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
 			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
@@ -73,6 +76,14 @@ func (n *node) way() (lane, error) {
 func (n *node) poke() {
 	select {
 	case n.poked <- struct{}{}:
+	default:
+	}
+}
+
+// lookAtTakeover asks for a look at the take-over, soon.
+func (n *node) lookAtTakeover() {
+	select {
+	case n.taking <- struct{}{}:
 	default:
 	}
 }
@@ -126,6 +137,7 @@ func (a *Agent) refresh(ctx context.Context, n *node, l lane) fleet.Node {
 	n.mu.Lock()
 	if n.lane == l {
 		n.summary = n.merge(s, err)
+		n.summary.Trust = a.trustOf(n, n.summary)
 	}
 	now := n.summary
 	n.mu.Unlock()
@@ -199,6 +211,9 @@ func differs(tx *spool.Tx, msg *pb.Node) (bool, error) {
 		}
 	}
 	old.SeenUnixMs = msg.GetSeenUnixMs()
+	if old.GetTrust() != nil && msg.GetTrust() != nil {
+		old.Trust.AtUnixMs = msg.GetTrust().GetAtUnixMs()
+	}
 	return !proto.Equal(old, msg), nil
 }
 

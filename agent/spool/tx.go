@@ -30,13 +30,15 @@ const (
 	Secrets  Table = "secrets"  // logins, sealed to the agent's own key: pin -> JSON
 	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
 	Notes    Table = "notes"    // single facts: revision, when the link was cut
+	// Takeovers are the records of BMCs: first pin -> takeover.Record as JSON.
+	Takeovers Table = "takeovers"
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Notes, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Notes, Takeovers, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

@@ -184,6 +184,15 @@ func Next(now time.Time, seen Facts, r Record) (step Step, when time.Time) {
 	return Nothing, when
 }
 
+// Steps are the steps of a take-over in their order.
+func Steps() []Step {
+	var all []Step
+	for _, rule := range taking() {
+		all = append(all, rule.step)
+	}
+	return all
+}
+
 func (r Record) rules() []rule {
 	if r.Goal == Released {
 		return releasing()

@@ -138,6 +138,7 @@ type Node struct {
 	Reason  string // why it is not ready
 	Seen    time.Time
 	Labels  map[string]string
+	Trust   BMCTrust
 }
 
 // Firing is one rising edge of a rule on one node, with what was done.

@@ -190,6 +190,7 @@ func ToNode(n fleet.Node) *pb.Node {
 		Reason:     utf8(n.Reason),
 		SeenUnixMs: ToTime(n.Seen),
 		Labels:     labels(n.Labels),
+		Trust:      ToBMCTrust(n.Trust),
 	}
 }
 
@@ -211,6 +212,7 @@ func FromNode(m *pb.Node) fleet.Node {
 		Reason:  m.GetReason(),
 		Seen:    FromTime(m.GetSeenUnixMs()),
 		Labels:  labels(m.GetLabels()),
+		Trust:   FromBMCTrust(m.GetTrust()),
 	}
 }
 

@@ -66,6 +66,8 @@ type Ledger interface {
 type Vault interface {
 	Propose(bmc string, next redfish.Credentials) error
 	Prove(bmc string, proven redfish.Credentials) error
+	// Store remembers that password was set, for scripts that compare with it.
+	Store(bmc, user string, password fleet.Secret) error
 }
 
 // Driver takes over one BMC. It is for one goroutine at a time.

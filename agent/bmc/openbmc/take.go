@@ -121,6 +121,9 @@ func (d *Driver) changePassword(ctx context.Context, old, next redfish.Credentia
 			return err
 		}
 	}
+	if err = d.Vault.Store(string(d.Node), next.User, next.Password); err != nil {
+		return err
+	}
 	err = d.BMC.Patch(ctx, uri, confidential(next.Password, map[string]any{}))
 	switch {
 	case !mine:

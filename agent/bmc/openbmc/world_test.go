@@ -210,6 +210,8 @@ func (d *disk) Prove(_ string, proven redfish.Credentials) error {
 	return nil
 }
 
+func (*disk) Store(string, string, fleet.Secret) error { return nil }
+
 func (d *disk) Save(_, uri string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
