@@ -32,6 +32,8 @@ const (
 	// lookSoon is the wait before a BMC that could not be looked at is tried again.
 	lookSoon = 15 * time.Second
 	maxSteps = 64 // in one go; more is a circle
+	// tellEvery is how often a take-over that is slow is reported.
+	tellEvery = 5 * time.Second
 )
 
 // rackIssuer is the rack's CA as the steps need it.
@@ -165,6 +167,7 @@ func (a *Agent) advance(ctx context.Context, n *node) time.Duration {
 	if err != nil {
 		return lookSoon
 	}
+	told := a.now()
 	for range maxSteps {
 		step, when, err := a.step(ctx, n, m)
 		switch {
@@ -178,7 +181,10 @@ func (a *Agent) advance(ctx context.Context, n *node) time.Duration {
 		case step == takeover.Nothing:
 			return max(time.Second, min(when.Sub(a.now()), auditEvery))
 		}
-		a.reportTrust(n)
+		if a.now().Sub(told) > tellEvery {
+			told = a.now()
+			a.reportTrust(n)
+		}
 	}
 	return lookSoon
 }
