@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/spool"
@@ -45,6 +46,8 @@ type Agent struct {
 	pass  *passport
 	// taking holds a token for each BMC that is being taken over.
 	taking chan struct{}
+	// askAgain has the key at an address read anew, see askAt.
+	askAgain chan string
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -103,13 +106,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
-	a.pass.issuer, a.pass.account = issuer, account
-	for _, n := range a.nodes {
-		if issuer != nil {
-			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
-		}
-		n.ledger.refresh()
-	}
+	a.certifyBy(issuer, account)
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
 		Coordinators: cfg.Coordinators, TLS: a.clientTLS, Log: a.log,
@@ -134,6 +131,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	a.runs.init()
+	a.askAgain = make(chan string, 64)
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.pass = &passport{spool: disk, key: key, now: time.Now, certs: make(map[string]*tls.Certificate)}
 	records, err := openLedgers(disk, cfg.Nodes)
@@ -159,6 +157,17 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.first.await(a.nodes)
 	return a, a.restore()
+}
+
+// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
+func (a *Agent) certifyBy(issuer openbmc.Issuer, account string) {
+	a.pass.issuer, a.pass.account = issuer, account
+	for _, n := range a.nodes {
+		if issuer != nil {
+			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
+		}
+		n.ledger.refresh()
+	}
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {

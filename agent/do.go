@@ -36,7 +36,7 @@ func flat(commands []scl.Command) []scl.Command {
 // can be read back may be done again after a crash.
 func once(c scl.Command) bool {
 	switch c.Verb {
-	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator:
+	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator, scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
 		return false
 	case scl.DoPower, scl.DoReboot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage:
 	}
@@ -72,6 +72,8 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command) fleet.Resu
 		return a.await(ctx, n, c)
 	case scl.DoStartImage:
 		return a.startImage(ctx, c)
+	case scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
+		return a.own(ctx, n, c)
 	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoIndicator, scl.DoClearLog, scl.DoBMCReset, scl.DoSequence:
 	}
 	return a.act(ctx, n, c)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/chiba-mesh/chiba/agent/takeover"
 	"github.com/chiba-mesh/chiba/discovery"
 	"github.com/chiba-mesh/chiba/discovery/mdns"
 	"github.com/chiba-mesh/chiba/discovery/static"
@@ -67,6 +68,11 @@ func (a *Agent) find(ctx context.Context) error {
 				for _, address := range table.Due(a.now()) {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
+			case address := <-a.askAgain:
+				a.match(ctx, table)
+				if address != "" {
+					probes.Go(func() { a.probe(ctx, address, slots, answers) })
+				}
 			case s := <-sightings:
 				if table.See(a.now(), s) {
 					probes.Go(func() { a.probe(ctx, s.Address, slots, answers) })
@@ -104,6 +110,10 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 		candidates[c.Pin] = c
 	}
 	for _, n := range a.nodes {
+		if takeover.Over(n.ledger.Record()) {
+			a.leftAlone(n)
+			continue
+		}
 		if c, ok := n.among(candidates); ok {
 			a.connect(ctx, n, c)
 			delete(candidates, c.Pin)
@@ -143,6 +153,23 @@ func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
 	}
 	n.poke()
 	n.lookAtTakeover()
+}
+
+// leftAlone says why a BMC that was given back has no lane.
+func (a *Agent) leftAlone(n *node) {
+	if n.refuse(fleet.Refused, "it was given back; to have it again: chiba bmc takeover "+string(n.entry.Name)) {
+		a.report(n.seen())
+	}
+	a.contacted(n)
+}
+
+// askAt has the key at an address read again, or with none what is known matched
+// again.
+func (a *Agent) askAt(address string) {
+	select {
+	case a.askAgain <- address:
+	default: // the table asks by itself before long
+	}
 }
 
 // among is the candidate with the node's key: the one it is known by, or one that

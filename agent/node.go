@@ -36,16 +36,23 @@ type node struct {
 	lane    lane   // nil until the BMC is found
 	address string // of the lane
 	summary fleet.Node
+	stuck   error // why the take-over could not go on, and since when
+	stuckAt time.Time
 }
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
-	return &node{
-		entry: e,
-		poked: make(chan struct{}, 1), taking: make(chan struct{}, 1),
-		summary: fleet.Node{
-			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
-			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
-		},
+	n := &node{entry: e, poked: make(chan struct{}, 1), taking: make(chan struct{}, 1)}
+	n.anew(rack, site)
+	return n
+}
+
+// anew forgets what was seen of the BMC: it is another one, or was never seen.
+func (n *node) anew(rack fleet.RackName, site fleet.SiteName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.summary = fleet.Node{
+		Name: n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
+		State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
 	}
 }
 
@@ -95,6 +102,33 @@ func (n *node) set(l lane, address, found string) (before lane) {
 	before = n.lane
 	n.lane, n.address = l, address
 	n.summary.Address, n.summary.Found = address, found
+	return before
+}
+
+// stuckOn notes why the take-over can't go on; nil: it does.
+func (n *node) stuckOn(now time.Time, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stuck, n.stuckAt = err, now
+}
+
+// stuckSince is why the take-over could not go on, noted after a time; nil if it
+// could.
+func (n *node) stuckSince(begun time.Time) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stuckAt.Before(begun) {
+		return nil
+	}
+	return n.stuck
+}
+
+// leave takes the lane away and returns it; nil if there was none.
+func (n *node) leave() (before lane) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before = n.lane
+	n.lane, n.address = nil, ""
 	return before
 }
 

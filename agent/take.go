@@ -162,6 +162,9 @@ func (a *Agent) advance(ctx context.Context, n *node) time.Duration {
 		a.complain("begin take-over", err)
 		return lookSoon
 	}
+	if takeover.Over(n.ledger.Record()) {
+		return auditEvery
+	}
 	defer a.reportTrust(n)
 	m, err := a.maker(ctx, n)
 	if err != nil {
@@ -170,12 +173,18 @@ func (a *Agent) advance(ctx context.Context, n *node) time.Duration {
 	told := a.now()
 	for range maxSteps {
 		step, when, err := a.step(ctx, n, m)
+		if ctx.Err() == nil {
+			n.stuckOn(a.now(), err)
+		}
 		switch {
 		case err != nil:
 			if ctx.Err() == nil {
 				a.log.Warn("a take-over waits", obs.Node, string(n.entry.Name), obs.Err, err)
 			}
 			return lookSoon
+		case takeover.Over(n.ledger.Record()):
+			a.letGo(ctx, n)
+			return auditEvery
 		case step == takeover.Nothing && when.IsZero():
 			return auditEvery
 		case step == takeover.Nothing:
@@ -243,6 +252,9 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 		}
 		return r.Done(step)
 	})
+	if step == takeover.Install {
+		a.askAt(n.seen().Address) // another key answers there now
+	}
 	if doErr != nil {
 		a.log.Warn("a step of a take-over failed", obs.Node, string(n.entry.Name), obs.Step, string(step), obs.Err, doErr)
 	} else {

@@ -32,8 +32,13 @@ func Trust(now time.Time, r Record) fleet.BMCTrust {
 	if step == Nothing && !when.IsZero() {
 		t.Step = string(waiting(seen, r))
 	}
-	t.Released = r.Goal == Released && len(Left(seen, r)) == 0
+	t.Released = Over(r)
 	return t
+}
+
+// Over reports whether a BMC was given back whole.
+func Over(r Record) bool {
+	return r.Goal == Released && r.Returned && len(Left(r.Seen, r)) == 0
 }
 
 // waiting is the first step that is due and will be tried again soon.

@@ -208,11 +208,9 @@ func (s *Server) seal(r request, sc *script) ([]byte, error) {
 
 // literal reports whether a program still holds a secret that can be read.
 func literal(p *scl.Program) bool {
-	for _, c := range p.Configs {
-		for _, s := range c.Settings {
-			if !s.Secret.Literal.Empty() {
-				return true
-			}
+	for s := range p.Secrets() {
+		if !s.Literal.Empty() {
+			return true
 		}
 	}
 	return false

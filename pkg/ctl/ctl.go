@@ -17,7 +17,7 @@ import (
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
-		applyCommand(), powerCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
+		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
 		sclCommand(), versionCommand(),
 	}
 }

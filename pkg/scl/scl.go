@@ -160,6 +160,9 @@ const (
 	DoIndicator  Verb = "set-indicator" // Args: "on", "off", "blink"
 	DoClearLog   Verb = "clear-log"
 	DoBMCReset   Verb = "bmc-reset"
+	DoTakeOver   Verb = "bmc-takeover"                // Secret: the password to log in with, if it is not known
+	DoRelease    Verb = "bmc-release"                 // Secret: the password to give the BMC back with
+	DoAccept     Verb = "bmc-accept"                  // Args: the pin of the BMC's new key
 	DoLog        Verb = "log"                         // Args: message; touches no BMC
 	DoStartImage Verb = "start-new-server-with-image" // Args: node, image
 	DoWait       Verb = "wait"                        // Until, Timeout
@@ -174,6 +177,7 @@ type Command struct {
 	Until    *Condition
 	Timeout  time.Duration // of wait, default 10 min
 	Commands []Command     // of sequence
+	Secret   Secret        // of bmc-takeover and bmc-release
 	Text     string        // canonical text, secrets redacted
 	Span     syntax.Span
 }
