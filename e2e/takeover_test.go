@@ -171,13 +171,13 @@ func request(t *testing.T, url, cert, key, anchor string) (*http.Response, error
 	}
 	roots.AppendCertsFromPEM(text)
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: func(state tls.ConnectionState) error {
-		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots})
-		return err
+		_, verifyErr := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots})
+		return verifyErr
 	}}
 	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			t.Fatal(err)
+		pair, loadErr := tls.LoadX509KeyPair(cert, key)
+		if loadErr != nil {
+			t.Fatal(loadErr)
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}

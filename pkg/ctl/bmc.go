@@ -107,9 +107,11 @@ be the one in the catalogue.`,
 	}
 	var pin string
 	cmd.Flags().StringVar(&pin, "pin", "", "the `key`, as sha256/ and base64")
-	_ = cmd.MarkFlagRequired("pin")
 	f := bmcFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !strings.HasPrefix(pin, "sha256/") {
+			return cli.UsageError("--pin sha256/… is needed: the key that the BMC shows now", "chiba get nodes tells it")
+		}
 		return f.run(cmd, args[0], "(bmc-accept "+syntax.Quote(pin)+")")
 	}
 	return cmd
@@ -138,19 +140,20 @@ const maxPassword = 256
 
 // readPassword reads a file, without the white space at its end.
 func readPassword(cmd *cobra.Command, path string) (string, error) {
-	in := cmd.InOrStdin()
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return "", cli.UsageError("the password file can't be read: "+err.Error(), "name a file that holds the password alone")
-		}
-		defer file.Close()
-		in = file
+	const hint = "name a file that holds the password alone"
+	var raw []byte
+	var err error
+	if path == "-" {
+		raw, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxPassword))
+	} else {
+		raw, err = os.ReadFile(path)
 	}
-	raw, err := io.ReadAll(io.LimitReader(in, maxPassword))
+	if err != nil {
+		return "", cli.UsageError("the password file can't be read: "+err.Error(), hint)
+	}
 	password := strings.TrimRight(string(raw), " \t\r\n")
-	if err != nil || password == "" {
-		return "", cli.UsageError("the password file is empty", "name a file that holds the password alone")
+	if password == "" || len(password) > maxPassword {
+		return "", cli.UsageError("the password file is empty, or holds more than a password", hint)
 	}
 	return password, nil
 }
