@@ -131,8 +131,12 @@ func (s stranger) Do(context.Context, takeover.Step) error {
 	return fault.New(fault.Unsupported, "take over", "not on this make of BMC: "+s.make)
 }
 
-// takeOver takes a node's BMC over, and keeps it so, until ctx ends.
+// takeOver takes a node's BMC over, and keeps it so, until ctx ends. It leaves
+// the first look at the rack to those who wait for it.
 func (a *Agent) takeOver(ctx context.Context, n *node) error {
+	if err := a.looked(ctx); err != nil {
+		return err
+	}
 	for {
 		next := auditEvery
 		if n.ledger.Record().Goal != "" || n.entry.TakeOver {
