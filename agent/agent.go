@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
@@ -23,6 +22,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust/seal"
 )
@@ -48,6 +48,10 @@ type Agent struct {
 	taking chan struct{}
 	// askAgain has the key at an address read anew, see askAt.
 	askAgain chan string
+	// receiver takes what BMCs deliver; nil: they are not asked to.
+	receiver  *events.Receiver
+	artifacts *artifacts
+	trust     *standingTrust // nil where there is no link
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -107,9 +111,12 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.Join(err, disk.Close())
 	}
 	a.certifyBy(issuer, account)
+	if a.trust, err = openTrust(cfg, disk); err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
-		Coordinators: cfg.Coordinators, TLS: a.clientTLS, Log: a.log,
+		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
 		PingEvery: cfg.Heartbeat,
 	}, a, disk)
 	if err != nil {
@@ -128,6 +135,8 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		targets:   make(chan struct{}, 1),
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
+		receiver:  cfg.receiver(),
+		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	a.runs.init()
@@ -175,18 +184,10 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 		Node: e.Name,
 		BMC: redfish.Config{
 			BMC: string(e.Name), Address: address, Terms: a.byName[e.Name].ledger.Terms, Sessions: a.vault,
-			Context: fmt.Sprintf("chiba:%s:%s", a.cfg.Rack, a.cfg.Name),
+			Context: a.cfg.mark(),
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
-}
-
-func (a *Agent) clientTLS() (*tls.Config, error) {
-	creds, err := a.cfg.credentials()
-	if err != nil {
-		return nil, err
-	}
-	return creds.Client(), nil
 }
 
 // build is the version that this binary was made from.
@@ -244,12 +245,13 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {
 		group.Go(func() error { return a.tend(ctx, n) })
 		group.Go(func() error { return a.takeOver(ctx, n) })
+		group.Go(func() error { return a.hear(ctx, n) })
 	}
 	return group.Wait()
 }

@@ -31,17 +31,21 @@ type node struct {
 	// taking holds a token if the take-over is to be looked at now.
 	taking chan struct{}
 	ledger *ledger
+	// turned holds a token: there is another lane, or rules need something else.
+	turned chan struct{}
+	swept  bool // of hear's goroutine: no subscription of an earlier life is left
 
 	mu      sync.Mutex
 	lane    lane   // nil until the BMC is found
 	address string // of the lane
+	need    attention
 	summary fleet.Node
 	stuck   error // why the take-over could not go on, and since when
 	stuckAt time.Time
 }
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
-	n := &node{entry: e, poked: make(chan struct{}, 1), taking: make(chan struct{}, 1)}
+	n := &node{entry: e, poked: make(chan struct{}, 1), taking: make(chan struct{}, 1), turned: make(chan struct{}, 1)}
 	n.anew(rack, site)
 	return n
 }
@@ -102,6 +106,7 @@ func (n *node) set(l lane, address, found string) (before lane) {
 	before = n.lane
 	n.lane, n.address = l, address
 	n.summary.Address, n.summary.Found = address, found
+	n.turn()
 	return before
 }
 
@@ -129,7 +134,30 @@ func (n *node) leave() (before lane) {
 	defer n.mu.Unlock()
 	before = n.lane
 	n.lane, n.address = nil, ""
+	n.turn()
 	return before
+}
+
+// attend keeps what the rules need of the BMC.
+func (n *node) attend(need attention) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.need = need
+	n.turn()
+}
+
+func (n *node) turn() {
+	select {
+	case n.turned <- struct{}{}:
+	default:
+	}
+}
+
+// watched is the lane, nil if there is none, and what the rules need of it.
+func (n *node) watched() (lane, attention) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lane, n.need
 }
 
 // refuse notes why there is no lane, if there is none. It reports a change.

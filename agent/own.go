@@ -103,13 +103,12 @@ func (a *Agent) owned(ctx context.Context, n *node, begun time.Time) fleet.Resul
 		case <-tick.C:
 		}
 		t := a.trustOf(n, n.seen())
-		_, away := n.way()
 		switch stuck := n.stuckSince(begun); {
 		case stuck != nil:
 			return failure(stuck)
 		case t.Quarantine != "":
 			return failure(fault.New(fault.Untrusted, "own the BMC", t.Quarantine))
-		case t.Released && away == nil, t.At.Before(begun) && !t.Released, t.Step != "":
+		case t.Released && n.ledger.Record().Known != "", t.At.Before(begun) && !t.Released, t.Step != "":
 			continue
 		case t.Released:
 			return fleet.Result{Status: fleet.Confirmed, After: "given back"}
@@ -123,11 +122,14 @@ func (a *Agent) owned(ctx context.Context, n *node, begun time.Time) fleet.Resul
 	}
 }
 
-// letGo forgets what a BMC that was given back let us in with, and leaves it.
+// letGo leaves a BMC that was given back, and forgets what it let us in with. It
+// has ended when the record holds no known password any longer.
 func (a *Agent) letGo(ctx context.Context, n *node) {
 	if l := n.leave(); l != nil {
 		a.closeLane(ctx, n, l)
 	}
+	a.leftAlone(n)
+	a.reportTrust(n)
 	err := a.vault.keep(string(n.entry.Name), nil)
 	if err == nil {
 		err = n.ledger.Keep(func(r takeover.Record) takeover.Record {
@@ -139,7 +141,6 @@ func (a *Agent) letGo(ctx context.Context, n *node) {
 		a.complain("forget a BMC's passwords", err)
 	}
 	a.log.Info("a BMC was given back", obs.Node, string(n.entry.Name))
-	a.leftAlone(n)
 }
 
 // accept takes, by a person's word, another key for a node's BMC: it was replaced,

@@ -166,7 +166,10 @@ func (a *Agent) advance(ctx context.Context, n *node) time.Duration {
 		a.complain("begin take-over", err)
 		return lookSoon
 	}
-	if takeover.Over(n.ledger.Record()) {
+	if r := n.ledger.Record(); takeover.Over(r) {
+		if r.Known != "" { // an earlier life did not come to it
+			a.letGo(ctx, n)
+		}
 		return auditEvery
 	}
 	defer a.reportTrust(n)

@@ -361,7 +361,7 @@ func TestThreat07NewKeyForANewHostNameBeforeTakeover(t *testing.T) {
 }
 
 func (o *owner) accept(pin string) fleet.Result {
-	return o.agent.command(o.t.Context(), o.node(), scl.Command{Verb: scl.DoAccept, Args: []string{pin}, Text: "(bmc-accept)"})
+	return o.agent.command(o.t.Context(), o.node(), scl.Command{Verb: scl.DoAccept, Args: []string{pin}, Text: "(bmc-accept)"}, nil)
 }
 
 // A BMC is replaced: nothing is sent to the new one until a person accepts it, and
@@ -408,7 +408,7 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 		if password != "" {
 			c.Secret.Literal = fleet.NewSecret(password)
 		}
-		return o.agent.command(t.Context(), o.node(), c)
+		return o.agent.command(t.Context(), o.node(), c, nil)
 	}
 	if r := do(scl.DoRelease, "Known-to-0wner"); r.Status != fleet.Failed {
 		t.Errorf("released what was not taken: %+v", r)

@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -32,6 +34,47 @@ func NewCredentials(certificate tls.Certificate, anchors []*x509.Certificate) Cr
 
 // Identity is whom these credentials are of.
 func (c Credentials) Identity() (Identity, error) { return IdentityOf(c.Certificate.Leaf) }
+
+// Chain is our certificate with its way up to the root, leaf first. What can't be
+// read is left out.
+func (c Credentials) Chain() []*x509.Certificate {
+	var chain []*x509.Certificate
+	for _, der := range c.Certificate.Certificate {
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			chain = append(chain, cert)
+		}
+	}
+	return chain
+}
+
+// Renewed are the same credentials with a new certificate of the same key and the
+// same identity, and with what is believed of the roots offered (see Successors).
+func (c Credentials) Renewed(chain, offered []*x509.Certificate) (Credentials, error) {
+	const op = "take a renewed certificate"
+	anchors, err := Successors(c.Anchors, offered)
+	if err != nil {
+		return c, err
+	}
+	if len(chain) == 0 || string(chain[0].RawSubjectPublicKeyInfo) != string(c.Certificate.Leaf.RawSubjectPublicKeyInfo) {
+		return c, fault.New(fault.Untrusted, op, "it is not of our key")
+	}
+	was, wasErr := IdentityOf(c.Certificate.Leaf)
+	id, err := IdentityOf(chain[0])
+	if err = errors.Join(wasErr, err); err != nil {
+		return c, err
+	}
+	if id != was {
+		return c, fault.New(fault.Untrusted, op, fmt.Sprintf("it is of %s, not of %s", id.URI(), was.URI()))
+	}
+	fresh := tls.Certificate{PrivateKey: c.Certificate.PrivateKey, Leaf: chain[0]}
+	for _, x := range chain {
+		fresh.Certificate = append(fresh.Certificate, x.Raw)
+	}
+	renewed := NewCredentials(fresh, anchors)
+	// By its own time: whether our clock is right is not asked here.
+	_, err = verify(chain, renewed.Roots, x509.ExtKeyUsageClientAuth, HalfLife(chain[0]))
+	return renewed, err
+}
 
 // Server is NewEndpoint(c, Options{}).Server: for a listener whose credentials
 // stay as they are, and who denies nobody.

@@ -8,22 +8,10 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
-
-// Denial refuses somebody, whatever they show. Its subject says whom:
-//
-//	agent/NAME  operator/NAME  coordinator/NAME  rack/NAME
-//	spki/HEX    the SHA-256 of a public key, of a leaf or of a CA above it
-//	serial/HEX  the serial number of a certificate, likewise
-type Denial struct {
-	Subject string    `json:"subject"`
-	Reason  string    `json:"reason"`
-	By      string    `json:"by"`
-	At      time.Time `json:"at"`
-}
 
 // The kinds of subject besides the roles.
 const (
@@ -88,12 +76,12 @@ func SubjectsOf(chain []*x509.Certificate, id Identity) []string {
 // Denials is the deny list of a process. The zero value denies nobody, nor does
 // nil. It is safe for concurrent use.
 type Denials struct {
-	list atomic.Pointer[map[string]Denial]
+	list atomic.Pointer[map[string]fleet.Denial]
 }
 
 // Set replaces the list. The slice is the caller's.
-func (d *Denials) Set(list []Denial) {
-	m := make(map[string]Denial, len(list))
+func (d *Denials) Set(list []fleet.Denial) {
+	m := make(map[string]fleet.Denial, len(list))
 	for _, e := range list {
 		m[e.Subject] = e
 	}
@@ -120,13 +108,19 @@ func (d *Denials) Check(chain []*x509.Certificate, id Identity) error {
 
 // MergeDenials is the union of the lists, by subject, sorted. Of two denials of one
 // subject the earlier stays.
-func MergeDenials(lists ...[]Denial) []Denial {
+func MergeDenials(lists ...[]fleet.Denial) []fleet.Denial {
 	all := slices.Concat(lists...)
-	slices.SortStableFunc(all, func(a, b Denial) int {
+	slices.SortStableFunc(all, func(a, b fleet.Denial) int {
 		if c := strings.Compare(a.Subject, b.Subject); c != 0 {
 			return c
 		}
 		return a.At.Compare(b.At)
 	})
-	return slices.CompactFunc(all, func(a, b Denial) bool { return a.Subject == b.Subject })
+	return slices.CompactFunc(all, func(a, b fleet.Denial) bool { return a.Subject == b.Subject })
+}
+
+// SplitSubject is the kind and the value of a subject.
+func SplitSubject(subject string) (kind, value string) {
+	kind, value, _ = strings.Cut(subject, "/")
+	return kind, value
 }

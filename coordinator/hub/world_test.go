@@ -17,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
@@ -34,6 +35,7 @@ type world struct {
 	node    *raftnode.Node
 	feed    *feed.Feed
 	ca      *ca.Site
+	denied  trust.Denials
 	dir     string
 	addr    string
 	stop    func()
@@ -52,14 +54,19 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 		Applied: func(o state.Outcome) {
 			w.feed.Publish(o.Events...)
 			w.feed.Touch(o.Runs...)
+			w.denied.Set(wire.FromDenials(w.machine.Denied()))
 			w.hub.Applied(o)
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.hub = hub.New(hub.Config{Name: "c1", Machine: w.machine, Commands: w.node, Watchers: w.feed, Log: log, Idle: idle})
-	listener, err := mesh.Listen("127.0.0.1:0", w.credentials(trust.Coordinator, "c1").Server(trust.Agent), nil)
+	endpoint := trust.NewEndpoint(w.credentials(trust.Coordinator, "c1"), trust.Options{Denied: &w.denied})
+	w.hub = hub.New(hub.Config{
+		Name: "c1", Machine: w.machine, Commands: w.node, Watchers: w.feed, Log: log, Idle: idle,
+		Endpoint: endpoint, Denied: &w.denied, Authority: w.ca,
+	})
+	listener, err := mesh.Listen("127.0.0.1:0", endpoint.Server(trust.Agent), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

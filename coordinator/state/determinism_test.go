@@ -39,7 +39,11 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(9) {
+		switch r.IntN(11) {
+		case 9:
+			log[i] = denyAt(r.Int64N(20_000_000), name("agent/a", 6), name("rack/r", 4))
+		case 10:
+			log[i] = allowAt(0, name("agent/a", 6))
 		case 0:
 			log[i] = putAgent("a"+rack, name("r", 4))
 		case 1:

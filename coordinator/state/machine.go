@@ -38,6 +38,8 @@ const (
 	MaxFirings      = 10_000    // the oldest goes first
 	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first
 	MaxNodesPerRack = 4_096
+	MaxDenied       = 10_000   // subjects denied; as many that were once
+	maxReason       = 1 << 10  // bytes
 	maxName         = 253      // bytes of a name, as in DNS
 	maxNode         = 16 << 10 // bytes of a node's summary
 	maxRecent       = 4_096    // ids of commands that are remembered
@@ -63,6 +65,9 @@ type Machine struct {
 	runs     []*run // by number
 	runBytes int    // of all sources and results
 
+	denied  map[string]*pb.Denial // by subject
+	allowed map[string]*pb.Denial // that were denied once: an agent that was cut off may tell of it again
+
 	firings     []*pb.Firing // oldest first
 	firingBytes int
 
@@ -86,6 +91,8 @@ func New() *Machine {
 		scripts: map[string]*pb.Script{},
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
+		denied:  map[string]*pb.Denial{},
+		allowed: map[string]*pb.Denial{},
 		nextRun: 1,
 		applied: map[string]bool{},
 	}
@@ -102,6 +109,8 @@ type Outcome struct {
 
 	Run      *pb.Run    // started or canceled
 	Script   *pb.Script // as kept
+	Denial   *pb.Denial // as kept, or ended
+	Denied   bool       // the deny list has changed
 	Revision uint64     // of the desired state, after the command
 
 	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
@@ -199,6 +208,10 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.record(at, b.RecordResults)
 	case *pb.Command_PutAgent:
 		return m.putAgent(at, b.PutAgent.GetAgent())
+	case *pb.Command_Deny:
+		return m.deny(at, b.Deny.GetDenials())
+	case *pb.Command_Allow:
+		return m.allow(at, b.Allow)
 	default: // readable has seen to it
 		return refused(fault.Internal, "apply command", "it has no body")
 	}

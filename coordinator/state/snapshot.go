@@ -25,6 +25,8 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Agents:    sorted(m.agents),
 		Scripts:   sorted(m.scripts),
 		Nodes:     sorted(m.nodes),
+		Denied:    sorted(m.denied),
+		Allowed:   sorted(m.allowed),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
 		Recent:    append([]string(nil), m.recent...),
 	}
@@ -57,6 +59,12 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
 	}
+	for _, d := range s.GetDenied() {
+		n.denied[d.GetSubject()] = d
+	}
+	for _, d := range s.GetAllowed() {
+		n.allowed[d.GetSubject()] = d
+	}
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
@@ -73,6 +81,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.runs, m.runBytes = n.runs, n.runBytes
+	m.denied, m.allowed = n.denied, n.allowed
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.recent, m.applied = n.recent, n.applied
 	return nil

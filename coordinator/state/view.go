@@ -124,7 +124,7 @@ func (m *Machine) Firings(most int) []*pb.Firing {
 func (m *Machine) Desired(rack string) *pb.Desired {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	d := &pb.Desired{Revision: m.revision, Scripts: sorted(m.scripts)}
+	d := &pb.Desired{Revision: m.revision, Scripts: sorted(m.scripts), Denied: sorted(m.denied)}
 	for _, r := range m.runs {
 		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
 			return p.GetRack() == rack && (p.GetState() == Waiting || p.GetState() == Accepted)

@@ -18,7 +18,7 @@ func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
 		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
-		sclCommand(), versionCommand(),
+		trustCommand(), sclCommand(), versionCommand(),
 	}
 }
 

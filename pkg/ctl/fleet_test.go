@@ -31,14 +31,15 @@ type canned struct {
 
 	mu      sync.Mutex
 	racks   []string
-	cutOff  []string      // racks
-	failing []string      // nodes whose BMC does not answer
-	same    bool          // reality is as every script wants it
-	endless bool          // runs don't end
-	wrong   bool          // the coordinator finds every script wrong
-	flaky   int           // so many streams break off after their first event
-	sources []string      // what was sent
-	script  string        // of the run R7
+	cutOff  []string // racks
+	failing []string // nodes whose BMC does not answer
+	same    bool     // reality is as every script wants it
+	endless bool     // runs don't end
+	wrong   bool     // the coordinator finds every script wrong
+	flaky   int      // so many streams break off after their first event
+	sources []string // what was sent
+	script  string   // of the run R7
+	denied  []*pb.Denial
 	watched chan struct{} // somebody waits for the end of an endless run
 }
 

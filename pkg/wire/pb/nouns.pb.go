@@ -1554,6 +1554,75 @@ func (x *RackRunDone) GetError() string {
 	return ""
 }
 
+// Denial refuses somebody, whatever certificate they show.
+type Denial struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // as trust.Denial says: "agent/NAME", "spki/HEX", …
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	AtUnixMs      int64                  `protobuf:"varint,4,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denial) Reset() {
+	*x = Denial{}
+	mi := &file_nouns_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denial) ProtoMessage() {}
+
+func (x *Denial) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
+func (*Denial) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Denial) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Denial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Denial) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Denial) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
 type NodeGone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1564,7 +1633,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1645,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1658,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -1758,7 +1827,13 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x03 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"6\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"h\n" +
+	"\x06Denial\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x04 \x01(\x03R\batUnixMs\"6\n" +
 	"\bNodeGone\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reasonB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
@@ -1775,7 +1850,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -1791,15 +1866,16 @@ var file_nouns_proto_goTypes = []any{
 	(*Record)(nil),          // 11: chiba.v1.Record
 	(*RackRunAccepted)(nil), // 12: chiba.v1.RackRunAccepted
 	(*RackRunDone)(nil),     // 13: chiba.v1.RackRunDone
-	(*NodeGone)(nil),        // 14: chiba.v1.NodeGone
-	nil,                     // 15: chiba.v1.Node.LabelsEntry
+	(*Denial)(nil),          // 14: chiba.v1.Denial
+	(*NodeGone)(nil),        // 15: chiba.v1.NodeGone
+	nil,                     // 16: chiba.v1.Node.LabelsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	15, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	16, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
 	2,  // 6: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 7: chiba.v1.Firing.results:type_name -> chiba.v1.Result
@@ -1809,7 +1885,7 @@ var file_nouns_proto_depIdxs = []int32{
 	7,  // 11: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
 	5,  // 12: chiba.v1.Record.node:type_name -> chiba.v1.Node
 	12, // 13: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	14, // 14: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	15, // 14: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
 	15, // [15:15] is the sub-list for method output_type
 	15, // [15:15] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
@@ -1842,7 +1918,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

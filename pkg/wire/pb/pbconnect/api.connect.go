@@ -66,6 +66,12 @@ const (
 	FleetListFiringsProcedure = "/chiba.v1.Fleet/ListFirings"
 	// FleetStatusProcedure is the fully-qualified name of the Fleet's Status RPC.
 	FleetStatusProcedure = "/chiba.v1.Fleet/Status"
+	// FleetDenyProcedure is the fully-qualified name of the Fleet's Deny RPC.
+	FleetDenyProcedure = "/chiba.v1.Fleet/Deny"
+	// FleetAllowProcedure is the fully-qualified name of the Fleet's Allow RPC.
+	FleetAllowProcedure = "/chiba.v1.Fleet/Allow"
+	// FleetListDeniedProcedure is the fully-qualified name of the Fleet's ListDenied RPC.
+	FleetListDeniedProcedure = "/chiba.v1.Fleet/ListDenied"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -91,6 +97,9 @@ type FleetClient interface {
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
+	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
+	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
+	ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -194,6 +203,24 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("Status")),
 			connect.WithClientOptions(opts...),
 		),
+		deny: connect.NewClient[pb.DenyRequest, pb.DenyReply](
+			httpClient,
+			baseURL+FleetDenyProcedure,
+			connect.WithSchema(fleetMethods.ByName("Deny")),
+			connect.WithClientOptions(opts...),
+		),
+		allow: connect.NewClient[pb.AllowRequest, pb.AllowReply](
+			httpClient,
+			baseURL+FleetAllowProcedure,
+			connect.WithSchema(fleetMethods.ByName("Allow")),
+			connect.WithClientOptions(opts...),
+		),
+		listDenied: connect.NewClient[pb.ListDeniedRequest, pb.ListDeniedReply](
+			httpClient,
+			baseURL+FleetListDeniedProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListDenied")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -214,6 +241,9 @@ type fleetClient struct {
 	cancelRun    *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
 	listFirings  *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
 	status       *connect.Client[pb.StatusRequest, pb.StatusReply]
+	deny         *connect.Client[pb.DenyRequest, pb.DenyReply]
+	allow        *connect.Client[pb.AllowRequest, pb.AllowReply]
+	listDenied   *connect.Client[pb.ListDeniedRequest, pb.ListDeniedReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -291,6 +321,21 @@ func (c *fleetClient) Status(ctx context.Context, req *connect.Request[pb.Status
 	return c.status.CallUnary(ctx, req)
 }
 
+// Deny calls chiba.v1.Fleet.Deny.
+func (c *fleetClient) Deny(ctx context.Context, req *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error) {
+	return c.deny.CallUnary(ctx, req)
+}
+
+// Allow calls chiba.v1.Fleet.Allow.
+func (c *fleetClient) Allow(ctx context.Context, req *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error) {
+	return c.allow.CallUnary(ctx, req)
+}
+
+// ListDenied calls chiba.v1.Fleet.ListDenied.
+func (c *fleetClient) ListDenied(ctx context.Context, req *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error) {
+	return c.listDenied.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -314,6 +359,9 @@ type FleetHandler interface {
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
+	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
+	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
+	ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -413,6 +461,24 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("Status")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetDenyHandler := connect.NewUnaryHandler(
+		FleetDenyProcedure,
+		svc.Deny,
+		connect.WithSchema(fleetMethods.ByName("Deny")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetAllowHandler := connect.NewUnaryHandler(
+		FleetAllowProcedure,
+		svc.Allow,
+		connect.WithSchema(fleetMethods.ByName("Allow")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetListDeniedHandler := connect.NewUnaryHandler(
+		FleetListDeniedProcedure,
+		svc.ListDenied,
+		connect.WithSchema(fleetMethods.ByName("ListDenied")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -445,6 +511,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetListFiringsHandler.ServeHTTP(w, r)
 		case FleetStatusProcedure:
 			fleetStatusHandler.ServeHTTP(w, r)
+		case FleetDenyProcedure:
+			fleetDenyHandler.ServeHTTP(w, r)
+		case FleetAllowProcedure:
+			fleetAllowHandler.ServeHTTP(w, r)
+		case FleetListDeniedProcedure:
+			fleetListDeniedHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -512,4 +584,16 @@ func (UnimplementedFleetHandler) ListFirings(context.Context, *connect.Request[p
 
 func (UnimplementedFleetHandler) Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Status is not implemented"))
+}
+
+func (UnimplementedFleetHandler) Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Deny is not implemented"))
+}
+
+func (UnimplementedFleetHandler) Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Allow is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListDenied is not implemented"))
 }
