@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -65,12 +66,15 @@ type Agent struct {
 	targets chan struct{}   // a token: resolve the rules' targets again
 	closing sync.WaitGroup  // lanes that are being closed
 
+	surveying chan struct{} // a place for each survey that goes on
+
 	strangers seenOnce // of find's goroutine
 	first     firstPass
 	ready     chan struct{}
 
 	// What reaches the world outside; tests put fakes in its place.
 	now         func() time.Time
+	jitter      func() float64 // in [0,1)
 	finders     []finder
 	fingerprint func(ctx context.Context, address string) (pin string, err error)
 	open        func(e Entry, address string) (lane, error)
@@ -135,6 +139,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		targets:   make(chan struct{}, 1),
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
+		surveying: make(chan struct{}, surveysAtOnce), jitter: rand.Float64,
 		receiver:  cfg.receiver(),
 		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
@@ -165,7 +170,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		a.byName[e.Name] = n
 	}
 	a.first.await(a.nodes)
-	return a, a.restore()
+	return a, errors.Join(a.remember(), a.restore())
 }
 
 // certifyBy has the rack's CA issue the certificates of BMCs and of our account.
@@ -245,12 +250,13 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {
 		group.Go(func() error { return a.tend(ctx, n) })
 		group.Go(func() error { return a.takeOver(ctx, n) })
+		group.Go(func() error { return a.survey(ctx, n) })
 		group.Go(func() error { return a.hear(ctx, n) })
 	}
 	return group.Wait()

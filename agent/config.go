@@ -42,6 +42,14 @@ type Config struct {
 	// sides about 0.15 ms of CPU.
 	Heartbeat time.Duration `yaml:"heartbeat"`
 
+	// Metrics is where to answer Prometheus, host:port; "": nowhere. There is no
+	// login: whoever reaches it reads the rack's numbers, and nothing else.
+	Metrics string `yaml:"metrics"`
+
+	// Inventory is how often the agent reads what its servers are made of, to
+	// tell what has changed; default 24 h.
+	Inventory time.Duration `yaml:"inventory"`
+
 	// Our credentials in PEM; by default cert.pem, key.pem and ca.pem in State.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
@@ -130,6 +138,14 @@ func (c *Config) relativeTo(dir string) {
 	}
 }
 
+// surveyEvery is how often an inventory is taken.
+func (c *Config) surveyEvery() time.Duration {
+	if c.Inventory == 0 {
+		return defaultSurvey
+	}
+	return c.Inventory
+}
+
 // credentials are read anew for each session, so that renewed ones are used.
 func (c *Config) credentials() (trust.Credentials, error) {
 	return trust.LoadFiles(c.certFile(), cmp.Or(c.Key, filepath.Join(c.State, trust.KeyFile)), c.rootsFile())
@@ -162,6 +178,12 @@ func (c *Config) check() error {
 	}
 	if c.Heartbeat != 0 && c.Heartbeat < time.Second {
 		return fmt.Errorf("heartbeat: %s is too often, the least is 1s", c.Heartbeat)
+	}
+	if _, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && err != nil {
+		return fmt.Errorf("metrics: %q is no host:port", c.Metrics)
+	}
+	if c.Inventory != 0 && c.Inventory < leastSurvey {
+		return fmt.Errorf("inventory: %s is too often, the least is %s", c.Inventory, leastSurvey)
 	}
 	if err := c.checkEvents(); err != nil {
 		return err

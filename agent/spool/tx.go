@@ -30,7 +30,9 @@ const (
 	Sessions Table = "sessions" // the BMC session that is ours: pin -> URI
 	Secrets  Table = "secrets"  // logins, sealed to the agent's own key: pin -> JSON
 	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
-	Notes    Table = "notes"    // single facts: revision, when the link was cut
+	// Inventories are what nodes are made of: name -> inventory.Doc, gzipped JSON.
+	Inventories Table = "inventories"
+	Notes       Table = "notes" // single facts: revision, when the link was cut
 	// Takeovers are the records of BMCs: first pin -> takeover.Record as JSON.
 	Takeovers Table = "takeovers"
 	// Subscribed are the BMCs on which an event subscription of ours may stand:
@@ -42,7 +44,7 @@ const (
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Notes, Subscribed, Takeovers, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Takeovers, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

@@ -19,7 +19,7 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	name := func(prefix string, of int) string { return fmt.Sprint(prefix, r.IntN(of)) }
 	record := func() *pb.Record {
 		run := name("R", 12)
-		switch r.IntN(7) {
+		switch r.IntN(8) {
 		case 0:
 			return result(run, name("n", 6))
 		case 1:
@@ -30,6 +30,8 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 			return gone(name("n", 6))
 		case 4:
 			return accepted(run)
+		case 5:
+			return hardware(name("n", 6), name("d", 3))
 		default:
 			rec := node(name("n", 6), name("b", 4))
 			rec.GetNode().Labels = map[string]string{name("k", 5): "v", name("k", 5): "w"}

@@ -37,6 +37,8 @@ const (
 	MaxResultBytes  = 512 << 20 // of all runs, sources counted; the oldest ended runs go first, then as above
 	MaxFirings      = 10_000    // the oldest goes first
 	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first
+	MaxNews         = 10_000    // of hardware; the oldest goes first
+	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
 	MaxDenied       = 10_000   // subjects denied; as many that were once
 	maxReason       = 1 << 10  // bytes
@@ -44,6 +46,7 @@ const (
 	maxNode         = 16 << 10 // bytes of a node's summary
 	maxRecent       = 4_096    // ids of commands that are remembered
 	maxFiring       = 64 << 10 // bytes of a firing; a bigger one loses what it read and did
+	maxNews         = 64 << 10 // bytes of one news; a bigger one loses its list
 )
 
 // Machine is the replicated state. The zero value is not ready: use New. All
@@ -70,6 +73,9 @@ type Machine struct {
 
 	firings     []*pb.Firing // oldest first
 	firingBytes int
+
+	news      []*pb.HardwareNews // oldest first
+	newsBytes int
 
 	recent  []string        // ids of the last commands, oldest first
 	applied map[string]bool // the same

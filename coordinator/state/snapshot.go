@@ -28,6 +28,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Denied:    sorted(m.denied),
 		Allowed:   sorted(m.allowed),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
+		Hardware:  append([]*pb.HardwareNews(nil), m.news...),
 		Recent:    append([]string(nil), m.recent...),
 	}
 	for _, r := range m.runs {
@@ -72,6 +73,10 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
 	}
+	n.news = s.GetHardware()
+	for _, h := range n.news {
+		n.newsBytes += proto.Size(h)
+	}
 	if err := n.restoreRuns(s); err != nil {
 		return err
 	}
@@ -83,6 +88,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.firings, m.firingBytes = n.firings, n.firingBytes
+	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied
 	return nil
 }

@@ -215,6 +215,12 @@ func (c *Client) Firings(ctx context.Context) ([]fleet.Firing, error) {
 	return list(a.GetFirings(), wire.FromFiring), err
 }
 
+// HardwareNews are the latest news of hardware, oldest first.
+func (c *Client) HardwareNews(ctx context.Context) ([]fleet.HardwareNews, error) {
+	a, err := call(ctx, c, "list the hardware news", c.rpc.ListHardwareNews, &pb.ListHardwareNewsRequest{})
+	return list(a.GetNews(), wire.FromHardwareNews), err
+}
+
 // Status is how the coordinator is.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	a, err := call(ctx, c, "ask the coordinator", c.rpc.Status, &pb.StatusRequest{})

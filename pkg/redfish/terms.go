@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -293,7 +294,7 @@ func (c *Client) TryCertificate(ctx context.Context, cert *tls.Certificate) (ask
 	if err != nil {
 		return seen.get().Asked, classify(ctx, "prove the certificate", err)
 	}
-	reply, err := c.whole(res)
+	reply, err := c.whole(res, new(bytes.Buffer))
 	if err == nil && reply.Status == http.StatusUnauthorized {
 		err = errors.New("the BMC does not take our certificate for a login")
 		return seen.get().Asked, fault.Wrap(fault.Denied, "prove the certificate", err)

@@ -795,6 +795,7 @@ type Snapshot struct {
 	Results       []*RunResults          `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
+	Hardware      []*HardwareNews        `protobuf:"bytes,32,rep,name=hardware,proto3" json:"hardware,omitempty"`
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"` // subjects that were denied once; at: when that ended
@@ -900,6 +901,13 @@ func (x *Snapshot) GetNextEvent() uint64 {
 		return x.NextEvent
 	}
 	return 0
+}
+
+func (x *Snapshot) GetHardware() []*HardwareNews {
+	if x != nil {
+		return x.Hardware
+	}
+	return nil
 }
 
 func (x *Snapshot) GetRecent() []string {
@@ -1030,7 +1038,7 @@ const file_state_proto_rawDesc = "" +
 	"\x05build\x18\x05 \x01(\tR\x05build\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
 	"spoolEpoch\x12\x19\n" +
-	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\xe6\x03\n" +
+	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\x9a\x04\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1043,7 +1051,8 @@ const file_state_proto_rawDesc = "" +
 	"\afirings\x18\t \x03(\v2\x10.chiba.v1.FiringR\afirings\x12\x1d\n" +
 	"\n" +
 	"next_event\x18\n" +
-	" \x01(\x04R\tnextEvent\x12\x16\n" +
+	" \x01(\x04R\tnextEvent\x122\n" +
+	"\bhardware\x18  \x03(\v2\x16.chiba.v1.HardwareNewsR\bhardware\x12\x16\n" +
 	"\x06recent\x18\x14 \x03(\tR\x06recent\x12(\n" +
 	"\x06denied\x18\x1e \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"J\n" +
@@ -1085,7 +1094,8 @@ var file_state_proto_goTypes = []any{
 	(*Record)(nil),        // 16: chiba.v1.Record
 	(*Node)(nil),          // 17: chiba.v1.Node
 	(*Firing)(nil),        // 18: chiba.v1.Firing
-	(*Result)(nil),        // 19: chiba.v1.Result
+	(*HardwareNews)(nil),  // 19: chiba.v1.HardwareNews
+	(*Result)(nil),        // 20: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	1,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -1110,14 +1120,15 @@ var file_state_proto_depIdxs = []int32{
 	17, // 19: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
 	12, // 20: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
 	18, // 21: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	15, // 22: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	15, // 23: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	19, // 24: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	19, // 22: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	15, // 23: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	15, // 24: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	20, // 25: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }

@@ -64,6 +64,8 @@ const (
 	FleetCancelRunProcedure = "/chiba.v1.Fleet/CancelRun"
 	// FleetListFiringsProcedure is the fully-qualified name of the Fleet's ListFirings RPC.
 	FleetListFiringsProcedure = "/chiba.v1.Fleet/ListFirings"
+	// FleetListHardwareNewsProcedure is the fully-qualified name of the Fleet's ListHardwareNews RPC.
+	FleetListHardwareNewsProcedure = "/chiba.v1.Fleet/ListHardwareNews"
 	// FleetStatusProcedure is the fully-qualified name of the Fleet's Status RPC.
 	FleetStatusProcedure = "/chiba.v1.Fleet/Status"
 	// FleetDenyProcedure is the fully-qualified name of the Fleet's Deny RPC.
@@ -96,6 +98,7 @@ type FleetClient interface {
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
+	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
 	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
 	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
@@ -197,6 +200,12 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("ListFirings")),
 			connect.WithClientOptions(opts...),
 		),
+		listHardwareNews: connect.NewClient[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply](
+			httpClient,
+			baseURL+FleetListHardwareNewsProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListHardwareNews")),
+			connect.WithClientOptions(opts...),
+		),
 		status: connect.NewClient[pb.StatusRequest, pb.StatusReply](
 			httpClient,
 			baseURL+FleetStatusProcedure,
@@ -226,24 +235,25 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 
 // fleetClient implements FleetClient.
 type fleetClient struct {
-	plan         *connect.Client[pb.PlanRequest, pb.QueryReply]
-	show         *connect.Client[pb.ShowRequest, pb.QueryReply]
-	apply        *connect.Client[pb.ApplyRequest, pb.ApplyReply]
-	watchRun     *connect.Client[pb.WatchRunRequest, pb.RunEvent]
-	watch        *connect.Client[pb.WatchRequest, pb.Event]
-	listNodes    *connect.Client[pb.ListNodesRequest, pb.ListNodesReply]
-	listAgents   *connect.Client[pb.ListAgentsRequest, pb.ListAgentsReply]
-	listScripts  *connect.Client[pb.ListScriptsRequest, pb.ListScriptsReply]
-	getScript    *connect.Client[pb.GetScriptRequest, pb.Script]
-	removeScript *connect.Client[pb.RemoveScriptRequest, pb.RemoveScriptReply]
-	listRuns     *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
-	getRun       *connect.Client[pb.GetRunRequest, pb.GetRunReply]
-	cancelRun    *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
-	listFirings  *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
-	status       *connect.Client[pb.StatusRequest, pb.StatusReply]
-	deny         *connect.Client[pb.DenyRequest, pb.DenyReply]
-	allow        *connect.Client[pb.AllowRequest, pb.AllowReply]
-	listDenied   *connect.Client[pb.ListDeniedRequest, pb.ListDeniedReply]
+	plan             *connect.Client[pb.PlanRequest, pb.QueryReply]
+	show             *connect.Client[pb.ShowRequest, pb.QueryReply]
+	apply            *connect.Client[pb.ApplyRequest, pb.ApplyReply]
+	watchRun         *connect.Client[pb.WatchRunRequest, pb.RunEvent]
+	watch            *connect.Client[pb.WatchRequest, pb.Event]
+	listNodes        *connect.Client[pb.ListNodesRequest, pb.ListNodesReply]
+	listAgents       *connect.Client[pb.ListAgentsRequest, pb.ListAgentsReply]
+	listScripts      *connect.Client[pb.ListScriptsRequest, pb.ListScriptsReply]
+	getScript        *connect.Client[pb.GetScriptRequest, pb.Script]
+	removeScript     *connect.Client[pb.RemoveScriptRequest, pb.RemoveScriptReply]
+	listRuns         *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
+	getRun           *connect.Client[pb.GetRunRequest, pb.GetRunReply]
+	cancelRun        *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
+	listFirings      *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
+	listHardwareNews *connect.Client[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply]
+	status           *connect.Client[pb.StatusRequest, pb.StatusReply]
+	deny             *connect.Client[pb.DenyRequest, pb.DenyReply]
+	allow            *connect.Client[pb.AllowRequest, pb.AllowReply]
+	listDenied       *connect.Client[pb.ListDeniedRequest, pb.ListDeniedReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -316,6 +326,11 @@ func (c *fleetClient) ListFirings(ctx context.Context, req *connect.Request[pb.L
 	return c.listFirings.CallUnary(ctx, req)
 }
 
+// ListHardwareNews calls chiba.v1.Fleet.ListHardwareNews.
+func (c *fleetClient) ListHardwareNews(ctx context.Context, req *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error) {
+	return c.listHardwareNews.CallUnary(ctx, req)
+}
+
 // Status calls chiba.v1.Fleet.Status.
 func (c *fleetClient) Status(ctx context.Context, req *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error) {
 	return c.status.CallUnary(ctx, req)
@@ -358,6 +373,7 @@ type FleetHandler interface {
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
+	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
 	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
 	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
@@ -455,6 +471,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("ListFirings")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetListHardwareNewsHandler := connect.NewUnaryHandler(
+		FleetListHardwareNewsProcedure,
+		svc.ListHardwareNews,
+		connect.WithSchema(fleetMethods.ByName("ListHardwareNews")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetStatusHandler := connect.NewUnaryHandler(
 		FleetStatusProcedure,
 		svc.Status,
@@ -509,6 +531,8 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetCancelRunHandler.ServeHTTP(w, r)
 		case FleetListFiringsProcedure:
 			fleetListFiringsHandler.ServeHTTP(w, r)
+		case FleetListHardwareNewsProcedure:
+			fleetListHardwareNewsHandler.ServeHTTP(w, r)
 		case FleetStatusProcedure:
 			fleetStatusHandler.ServeHTTP(w, r)
 		case FleetDenyProcedure:
@@ -580,6 +604,10 @@ func (UnimplementedFleetHandler) CancelRun(context.Context, *connect.Request[pb.
 
 func (UnimplementedFleetHandler) ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListFirings is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListHardwareNews is not implemented"))
 }
 
 func (UnimplementedFleetHandler) Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error) {
