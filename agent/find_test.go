@@ -95,7 +95,7 @@ func TestAnotherKeyAtTheAddress(t *testing.T) {
 		w.pins["n1:443"] = "sha256/rogue"
 		w.start(w.dir)
 		defer w.stop()
-		expect(t, []string{"n1 is untrusted, power  n1:443 answers with the key sha256/rogue, the catalogue says sha256/n1; if the BMC was replaced, write its new key there"}, w.nodes())
+		expect(t, []string{"n1 is untrusted, power  n1:443 answers with the key sha256/rogue, expected sha256/n1; nothing is sent to it; if the BMC was replaced: chiba bmc accept n1 --pin sha256/rogue"}, w.nodes())
 		if _, err := w.agent.byName["n1"].way(); err == nil {
 			t.Error("it has a lane")
 		}

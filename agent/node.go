@@ -29,6 +29,9 @@ const (
 type node struct {
 	entry Entry
 	poked chan struct{} // a token: refresh the summary by what a command has seen
+	// taking holds a token if the take-over is to be looked at now.
+	taking chan struct{}
+	ledger *ledger
 	// turned holds a token: there is another lane, or rules need something else.
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
@@ -41,17 +44,26 @@ type node struct {
 	address string // of the lane
 	need    attention
 	summary fleet.Node
+	stuck   error // why the take-over could not go on, and since when
+	stuckAt time.Time
 }
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
-	return &node{
-		entry: e,
-		poked: make(chan struct{}, 1), turned: make(chan struct{}, 1),
+	n := &node{
+		entry: e, poked: make(chan struct{}, 1), taking: make(chan struct{}, 1), turned: make(chan struct{}, 1),
 		opened: make(chan struct{}, 1), surveyed: make(chan struct{}, 1),
-		summary: fleet.Node{
-			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
-			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
-		},
+	}
+	n.anew(rack, site)
+	return n
+}
+
+// anew forgets what was seen of the BMC: it is another one, or was never seen.
+func (n *node) anew(rack fleet.RackName, site fleet.SiteName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.summary = fleet.Node{
+		Name: n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
+		State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
 	}
 }
 
@@ -86,6 +98,14 @@ func (n *node) poke() {
 	}
 }
 
+// lookAtTakeover asks for a look at the take-over, soon.
+func (n *node) lookAtTakeover() {
+	select {
+	case n.taking <- struct{}{}:
+	default:
+	}
+}
+
 // set replaces the lane, and returns the one before.
 func (n *node) set(l lane, address, found string) (before lane) {
 	n.mu.Lock()
@@ -93,6 +113,34 @@ func (n *node) set(l lane, address, found string) (before lane) {
 	before = n.lane
 	n.lane, n.address = l, address
 	n.summary.Address, n.summary.Found = address, found
+	n.turn()
+	return before
+}
+
+// stuckOn notes why the take-over can't go on; nil: it does.
+func (n *node) stuckOn(now time.Time, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stuck, n.stuckAt = err, now
+}
+
+// stuckSince is why the take-over could not go on, noted after a time; nil if it
+// could.
+func (n *node) stuckSince(begun time.Time) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stuckAt.Before(begun) {
+		return nil
+	}
+	return n.stuck
+}
+
+// leave takes the lane away and returns it; nil if there was none.
+func (n *node) leave() (before lane) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before = n.lane
+	n.lane, n.address = nil, ""
 	n.turn()
 	return before
 }
@@ -169,6 +217,7 @@ func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, 
 	if n.lane == l {
 		before := n.summary
 		n.summary = n.merge(s, err)
+		n.summary.Trust = a.trustOf(n, n.summary)
 		n.suspect(before)
 	}
 	now := n.summary
@@ -258,6 +307,9 @@ func differs(tx *spool.Tx, msg *pb.Node) (bool, error) {
 		}
 	}
 	old.SeenUnixMs = msg.GetSeenUnixMs()
+	if old.GetTrust() != nil && msg.GetTrust() != nil {
+		old.Trust.AtUnixMs = msg.GetTrust().GetAtUnixMs()
+	}
 	return !proto.Equal(old, msg), nil
 }
 

@@ -113,7 +113,7 @@ func (r *rack) agentConfig(l layout, coordinator string) agent.Config {
 		c.Interfaces = []string{r.Loopback}
 	}
 	for _, n := range r.Nodes {
-		node := agent.Entry{Name: n.Name, Pin: n.Pin, Serial: n.Serial}
+		node := agent.Entry{Name: n.Name, Pin: n.Pin, Serial: n.Serial, TakeOver: true}
 		if c.NoMDNS {
 			node.Address = n.Address
 		}

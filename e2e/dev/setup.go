@@ -39,6 +39,7 @@ func (f *running) agentSetup(ctx context.Context) (agent.Config, error) {
 		return agent.Config{}, err
 	}
 	config.Log = f.opts.Log
+	config.Taken = (&takeovers{of: len(r.Nodes), say: f.say}).hear
 	return config, nil
 }
 

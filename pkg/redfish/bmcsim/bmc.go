@@ -72,6 +72,11 @@ type Config struct {
 	// default: as many as there are connections.
 	Concurrency int
 
+	// MustChange is a fresh image whose root has to change its password before
+	// anything else.
+	MustChange bool
+	// NoTLSLogin is a build without mutual TLS.
+	NoTLSLogin bool
 	// WebUI is a build with the web interface: clients are asked for a
 	// certificate in strict mode only.
 	WebUI bool

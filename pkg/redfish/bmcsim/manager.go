@@ -162,7 +162,7 @@ func getNetworkProtocol(b *BMC, _ *request) reply {
 		"@odata.id":   managerURI + "/NetworkProtocol",
 		"@odata.type": "#ManagerNetworkProtocol.v1_9_0.ManagerNetworkProtocol",
 		"Description": "Manager Network Service", "FQDN": b.state.Hostname, "HostName": b.state.Hostname,
-		"HTTP": protocol(nil, false), "HTTPS": https, "IPMI": protocol(623, false), "SSH": protocol(22, true),
+		"HTTP": protocol(nil, false), "HTTPS": https, "IPMI": protocol(623, b.state.IPMI), "SSH": protocol(22, b.state.SSH),
 		"Id": "NetworkProtocol", "Name": "Manager Network Protocol",
 		"NTP": obj{
 			"NTPServers": b.state.NTP.Servers, "NetworkSuppliedServers": []string{}, "ProtocolEnabled": b.state.NTP.Enabled,
@@ -173,7 +173,8 @@ func getNetworkProtocol(b *BMC, _ *request) reply {
 
 func patchNetworkProtocol(b *BMC, q *request) reply {
 	v, r, valid := q.patch(field{path: "HostName"}, field{path: "NTP/ProtocolEnabled", kind: boolKind},
-		field{path: "NTP/NTPServers", kind: textsKind})
+		field{path: "NTP/NTPServers", kind: textsKind},
+		field{path: "IPMI/ProtocolEnabled", kind: boolKind}, field{path: "SSH/ProtocolEnabled", kind: boolKind})
 	if !valid {
 		return r
 	}
@@ -184,6 +185,11 @@ func patchNetworkProtocol(b *BMC, q *request) reply {
 		b.state.NTP.Enabled = on
 		if on {
 			b.state.Clock = 0
+		}
+	}
+	for path, to := range map[string]*bool{"IPMI/ProtocolEnabled": &b.state.IPMI, "SSH/ProtocolEnabled": &b.state.SSH} {
+		if on, given := v.bool(path); given {
+			*to = on
 		}
 	}
 	if servers, given := v["NTP/NTPServers"].([]string); given {
