@@ -26,6 +26,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/bmctest"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/trust/seal"
+	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
 
 // cable leads from the address where the agent looks for its BMC to whatever is
@@ -162,6 +163,9 @@ func newOwner(t *testing.T, sim bmcsim.Config) *owner {
 		Name: "a1", Rack: "r1", Site: "s1", State: t.TempDir(), Coordinators: []string{"127.0.0.1:1"}, NoMDNS: true,
 		Login: Login{Factory: FactoryOpenBMC}, Log: slog.New(slog.DiscardHandler),
 		Nodes: []Entry{{Name: "n1", Pin: b.Pin(), Address: o.cable.Addr().String(), TakeOver: true}},
+	}
+	if _, err := signtest.New(o.cfg.State); err != nil {
+		t.Fatal(err)
 	}
 	return o
 }
