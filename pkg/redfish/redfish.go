@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,7 +168,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg:     cfg,
-		base:    "https://" + net.JoinHostPort(host, port),
+		base:    (&url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}).String(), // escapes the zone of an IPv6 address
 		http:    &http.Client{Transport: transport(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
 		long:    &http.Client{Transport: aside(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
 		login:   make(chan struct{}, 1),
