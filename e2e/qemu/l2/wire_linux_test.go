@@ -28,13 +28,13 @@ func TestSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer card.Close()
+	defer func() { _ = card.Close() }()
 	buffer := make([]byte, maxFrame)
 	if _, err = w.Write([]byte("to the guest")); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := card.Read(buffer); err != nil || string(buffer[:n]) != "to the guest" {
-		t.Errorf("the card read %q, %v", buffer[:n], err)
+	if n, readErr := card.Read(buffer); readErr != nil || string(buffer[:n]) != "to the guest" {
+		t.Errorf("the card read %q, %v", buffer[:n], readErr)
 	}
 	if _, err = card.WriteToUnix([]byte("from the guest"), &net.UnixAddr{Net: "unixgram", Name: ours}); err != nil {
 		t.Fatal(err)
