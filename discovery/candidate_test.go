@@ -103,7 +103,7 @@ func TestOwn(t *testing.T) {
 }
 
 // One host can't fill the table with others, and what doesn't answer gives way.
-func TestAFloodFromOneHost(t *testing.T) {
+func TestThreat04AFloodFromOneHost(t *testing.T) {
 	var table discovery.Table
 	see := func(i int, source string) bool {
 		return table.See(at(0), discovery.Sighting{Address: fmt.Sprintf("10.%d.%d.%d:443", i>>16, i>>8&255, i&255), Found: "mdns", Source: source})

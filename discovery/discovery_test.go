@@ -106,7 +106,7 @@ func TestAddressesExpire(t *testing.T) {
 	}
 }
 
-func TestAFloodChangesNothing(t *testing.T) {
+func TestThreat04AFloodChangesNothing(t *testing.T) {
 	var table discovery.Table
 	mine := discovery.Sighting{Address: "10.0.0.5:443", Found: "static"}
 	table.See(at(0), mine)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
@@ -17,20 +18,48 @@ import (
 type fsm struct {
 	machine *state.Machine
 	applied func(state.Outcome)
-	failed  chan error // the first command that can't be applied
+	failed  chan error    // the first command that can't be applied
+	halted  chan struct{} // closed with it
+	latest  atomic.Int64  // time of the last command, in milliseconds
 
-	mu     sync.Mutex
-	broken error
+	mu      sync.Mutex
+	broken  error
+	waiting map[string]chan state.Outcome // of proposals made here, by id
 }
 
-// response is what Raft carries back to Propose.
-type response struct {
-	outcome state.Outcome
-	err     error
-}
+// response is what Raft carries back to commit; outcomes go to who awaits them.
+type response struct{ err error }
 
 func newFSM(m *state.Machine, applied func(state.Outcome)) *fsm {
-	return &fsm{machine: m, applied: applied, failed: make(chan error, 1)}
+	return &fsm{
+		machine: m, applied: applied, failed: make(chan error, 1), halted: make(chan struct{}),
+		waiting: map[string]chan state.Outcome{},
+	}
+}
+
+// await gives the outcome of the command with that id when it is applied.
+func (f *fsm) await(id string) <-chan state.Outcome {
+	c := make(chan state.Outcome, 1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting[id] = c
+	return c
+}
+
+func (f *fsm) forget(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.waiting, id)
+}
+
+// tell gives an outcome to who waits for it.
+func (f *fsm) tell(id string, o state.Outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.waiting[id]; c != nil {
+		c <- o
+		delete(f.waiting, id)
+	}
 }
 
 // Apply implements raft.FSM.
@@ -59,8 +88,12 @@ func (f *fsm) apply(l *raft.Log) response {
 	if err != nil {
 		return response{err: f.stop(err)}
 	}
-	f.applied(o)
-	return response{outcome: o}
+	f.latest.Store(max(f.latest.Load(), c.GetAtUnixMs()))
+	if !o.Repeated {
+		f.applied(o)
+		f.tell(c.GetId(), o)
+	}
+	return response{}
 }
 
 // stop keeps the first error and tells Run.
@@ -70,6 +103,7 @@ func (f *fsm) stop(err error) error {
 	if f.broken == nil {
 		f.broken = err
 		f.failed <- err
+		close(f.halted)
 	}
 	return f.broken
 }

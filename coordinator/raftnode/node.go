@@ -3,9 +3,10 @@
 // raft-wal log and file snapshots in one directory. It is the only package that
 // knows Raft; the others see Propose and the state.Machine.
 //
-// There is one voter now, so the transport is in memory and the timeouts are
-// short: no peer can be slow to answer. What commits has been fsynced; a process
-// that is killed loses nothing that Propose has reported.
+// A node alone has a transport in memory and short timeouts: no peer can be slow
+// to answer. A group of three or five talks over the sessions of package peers.
+// What commits has been fsynced by a majority; who is killed loses nothing that
+// Propose has reported.
 package raftnode
 
 import (
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -20,12 +22,10 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/boltfile"
 	"github.com/chiba-mesh/chiba/pkg/fault"
-	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -38,9 +38,10 @@ const (
 	maxCommand = 10 << 20
 	// proposeTimeout is the default patience.
 	proposeTimeout = 10 * time.Second
-	// election is how long a start waits before it votes for itself, at most
-	// twice this.
-	election = 50 * time.Millisecond
+	// alone and among are how long a node waits to hear of a leader before it
+	// stands for election, at most twice this: a lone one has nobody to hear.
+	alone = 50 * time.Millisecond
+	among = 500 * time.Millisecond
 	// leaderless is how long a lone voter may go without leading before the
 	// process gives up. It loses the lead when the log can't be written;
 	// raft-wal recovers from a full disk only when it is opened again.
@@ -50,14 +51,31 @@ const (
 	snapshotThreshold = 8192
 	trailingLogs      = 8192
 	snapshotsKept     = 2
-	clusterAddr       = raft.ServerAddress("local")
+	nobody            = "local" // the address of a node that no other ever calls
 )
+
+// Wire is how coordinators reach each other; a *peers.Peers is one. Its addresses
+// are host:port, as the group keeps them.
+type Wire interface {
+	Addr() string // of this coordinator
+	Dial(addr string, timeout time.Duration) (net.Conn, error)
+	Accept() (net.Conn, error)
+	Call(ctx context.Context, addr string, c *pb.PeerCall) (*pb.PeerReply, error)
+}
 
 // Config is what a Node needs.
 type Config struct {
 	Dir     string // owned by this process alone while the node is open
 	Name    string // of the coordinator; the directory belongs to it for good
 	Machine *state.Machine
+	// Wire reaches the other coordinators; nil: there will never be any. The
+	// caller closes it after the node.
+	Wire Wire
+	// Expect is how many coordinators begin the group, this one among them;
+	// they find each other through Join. 0 with a Join: this one joins a group
+	// that exists. It matters only while the directory is empty.
+	Expect int
+	Join   []string // addresses of other coordinators
 	// Applied is told of every command that was applied, in order, also of those
 	// that are replayed at the start. It runs between two commands, so it must
 	// not wait for anything. Nil means nobody asks.
@@ -69,17 +87,22 @@ type Config struct {
 
 // Node is one open voter. All methods are safe for concurrent use.
 type Node struct {
-	conf  Config
-	raft  *raft.Raft
-	wal   *wal.WAL
-	lock  *os.File
-	fsm   *fsm
-	slots chan struct{} // one is held by each proposal until Raft has answered
-	ready chan struct{}
-	led   sync.Once     // closes ready
-	shut  chan struct{} // closed by Close
-	once  sync.Once     // for Close
-	err   error         // of Close
+	conf    Config
+	raft    *raft.Raft
+	wal     *wal.WAL
+	lock    *os.File
+	fsm     *fsm
+	slots   chan struct{} // one is held by each proposal until Raft has answered
+	ready   chan struct{}
+	beReady sync.Once     // closes ready
+	shut    chan struct{} // closed by Close
+	once    sync.Once     // for Close
+	err     error         // of Close
+	ids     ids           // of proposals
+
+	wire *raft.NetworkTransport // nil: alone
+	met  meetings
+	lead lead
 }
 
 // Open opens the directory, creating it on first use, and starts the voter. It
@@ -112,6 +135,7 @@ func Open(c Config) (*Node, error) {
 	n := &Node{
 		conf: c, wal: store, lock: lock, fsm: newFSM(c.Machine, c.Applied),
 		slots: make(chan struct{}, inFlight), ready: make(chan struct{}), shut: make(chan struct{}),
+		ids: newIDs(c.Name),
 	}
 	if err := n.start(log); err != nil {
 		return nil, errors.Join(fault.Wrap(fault.KindOf(err), op, err), store.Close(), lock.Close())
@@ -136,15 +160,16 @@ func (n *Node) start(log *logger) error {
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(n.conf.Name)
 	conf.Logger = log
-	conf.HeartbeatTimeout, conf.ElectionTimeout = election, election
-	conf.LeaderLeaseTimeout = election / 2
+	patience := n.patience()
+	conf.HeartbeatTimeout, conf.ElectionTimeout = patience, patience
+	conf.LeaderLeaseTimeout = patience / 2
 	conf.BatchApplyCh = true
 	conf.MaxAppendEntries = 512
 	conf.SnapshotInterval, conf.SnapshotThreshold = snapshotEvery, snapshotThreshold
 	conf.TrailingLogs = trailingLogs
 	conf.NoLegacyTelemetry = true
 
-	_, transport := raft.NewInmemTransport(clusterAddr)
+	transport := n.transport(log)
 	if err = n.bootstrap(conf, snapshots, transport); err != nil {
 		return err
 	}
@@ -158,14 +183,27 @@ func (n *Node) start(log *logger) error {
 	return nil
 }
 
-// bootstrap makes this node the one voter of a new directory.
+func (n *Node) patience() time.Duration {
+	if n.conf.Wire == nil {
+		return alone
+	}
+	return among
+}
+
+// bootstrap makes this node the one voter of a new directory, if it is to be
+// alone. A group begins when its members have met.
 func (n *Node) bootstrap(conf *raft.Config, snapshots raft.SnapshotStore, t raft.Transport) error {
 	exists, err := raft.HasExistingState(n.wal, n.wal, snapshots)
-	if err != nil || exists {
+	if err != nil || exists || !n.begins() {
 		return err
 	}
-	voters := raft.Configuration{Servers: []raft.Server{{ID: conf.LocalID, Address: clusterAddr}}}
+	voters := raft.Configuration{Servers: []raft.Server{{ID: conf.LocalID, Address: t.LocalAddr()}}}
 	return raft.BootstrapCluster(conf, n.wal, n.wal, snapshots, t, voters)
+}
+
+// begins reports whether a new directory is the beginning of a group of one.
+func (n *Node) begins() bool {
+	return n.conf.Wire == nil || n.conf.Expect == 1 || n.conf.Expect == 0 && len(n.conf.Join) == 0
 }
 
 // checkOwner refuses another coordinator's directory: the node would be no voter
@@ -181,6 +219,9 @@ func (n *Node) checkOwner() error {
 			return nil
 		}
 	}
+	if len(servers) == 0 && n.raft.LastIndex() == 0 && !n.begins() {
+		return nil // it has yet to meet the others
+	}
 	if len(servers) == 0 { // no voter is the first entry of no log
 		return fault.New(fault.Garbage, "", "it is damaged: its beginning is lost").WithHint(damagedHint)
 	}
@@ -188,132 +229,33 @@ func (n *Node) checkOwner() error {
 	return e.WithHint("start the coordinator under its old name, or choose another state directory")
 }
 
-// Run sees to it that the node leads, until ctx ends. An error means that the
-// process must end: a command can't be applied, or the log can't be written.
-func (n *Node) Run(ctx context.Context) error {
-	give := time.NewTimer(leaderless)
-	defer give.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-n.fsm.failed:
-			return err
-		case leads := <-n.raft.LeaderCh():
-			if !leads {
-				n.conf.Log.Warn("lost the lead of the log")
-				give.Reset(leaderless)
-				continue
-			}
-			give.Stop()
-			if err := n.barrier(ctx); err != nil { // the lead is lost again, or we stop
-				n.conf.Log.Warn("catching up with the log", obs.Err, err)
-				continue
-			}
-			if err := n.fsm.stopped(); err != nil {
-				return err
-			}
-			n.led.Do(func() { close(n.ready) })
-		case <-give.C:
-			return fault.New(fault.Unavailable, "write the log in "+n.conf.Dir, fmt.Sprintf("the coordinator has not led for %s", leaderless)).
-				WithHint("see whether the disk is full or broken, then start the coordinator again")
-		}
-	}
-}
-
-// Ready is closed when the node leads for the first time and has applied
-// everything that was committed before.
-func (n *Node) Ready() <-chan struct{} { return n.ready }
-
-// Propose commits and applies c, whose version and time it sets. A nil error
-// means that the command is in the log and on disk; Outcome.Err says whether the
-// state took it. An error of kind Timeout or Canceled leaves open whether it
-// will be applied.
-func (n *Node) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error) {
-	const op = "commit"
-	c.Version, c.AtUnixMs = state.Version, time.Now().UnixMilli()
-	data, err := proto.Marshal(c)
-	if err != nil {
-		return state.Outcome{}, fault.Wrap(fault.BadInput, op, err)
-	}
-	if len(data) > maxCommand {
-		return state.Outcome{}, fault.New(fault.TooLarge, op, fmt.Sprintf("%d bytes, the limit is %d", len(data), maxCommand))
-	}
-	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
-	defer cancel()
-	future, err := submit(ctx, n, func() raft.ApplyFuture { return n.raft.Apply(data, n.conf.Patience) })
-	if err != nil {
-		return state.Outcome{}, proposeError(op, err)
-	}
-	r, ok := future.Response().(response)
-	if !ok {
-		return state.Outcome{}, fault.New(fault.Internal, op, fmt.Sprintf("the log answered %T", future.Response()))
-	}
-	return r.outcome, r.err
-}
-
-// Barrier returns when everything that was committed before has been applied.
-func (n *Node) Barrier(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
-	defer cancel()
-	return n.barrier(ctx)
-}
-
-// barrier takes as long as it takes: a start may have thousands of commands to
-// apply.
-func (n *Node) barrier(ctx context.Context) error {
-	_, err := submit(ctx, n, func() raft.Future { return n.raft.Barrier(0) })
-	return proposeError("wait for the log", err)
-}
-
-// submit starts something in Raft and waits for its end, or that of ctx. The
-// slot is free again when Raft has answered, not before.
-func submit[F raft.Future](ctx context.Context, n *Node, start func() F) (F, error) {
-	var none F
-	select {
-	case n.slots <- struct{}{}:
-	case <-n.shut:
-		return none, raft.ErrRaftShutdown
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
-	done := make(chan F, 1)
-	go func() { // Close waits for it by its slot
-		defer func() { <-n.slots }()
-		f := start()
-		_ = f.Error() // waits; the reader asks again
-		done <- f
-	}()
-	select {
-	case f := <-done:
-		return f, f.Error()
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
-}
-
-func proposeError(op string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, raft.ErrEnqueueTimeout):
-		return &fault.Error{Kind: fault.Timeout, Op: op, Err: errors.New("the log did not answer in time"), Hint: "see whether it was done before you try again"}
-	case errors.Is(err, context.Canceled):
-		return fault.Wrap(fault.Canceled, op, err)
-	default: // not leading, shutting down, disk
-		return &fault.Error{Kind: fault.Unavailable, Op: op, Err: err, Hint: "try again in a moment; the coordinator's log says more"}
-	}
-}
-
 // Status is where the log stands, for people.
 type Status struct {
 	State           string // "Leader", "Follower", "Candidate", "Shutdown"
 	Commit, Applied uint64 // log indexes
+	Leader          string // name; "" if none is known
+	Members         []Member
+	// Behind is how long ago the leader was last heard of; 0 for the leader.
+	Behind time.Duration
+}
+
+// Member is a coordinator of the group.
+type Member struct {
+	Name, Addr string
+	Voter      bool
 }
 
 // Status tells where the log stands.
 func (n *Node) Status() Status {
-	return Status{State: n.raft.State().String(), Commit: n.raft.CommitIndex(), Applied: n.raft.AppliedIndex()}
+	_, leader := n.raft.LeaderWithID()
+	s := Status{
+		State: n.raft.State().String(), Commit: n.raft.CommitIndex(), Applied: n.raft.AppliedIndex(),
+		Leader: string(leader), Members: n.members(),
+	}
+	if at := n.raft.LastContact(); s.State != raft.Leader.String() && !at.IsZero() {
+		s.Behind = time.Since(at)
+	}
+	return s
 }
 
 // Snapshot writes a snapshot now.
@@ -329,9 +271,14 @@ func (n *Node) Snapshot() error {
 // proposals fail. It may be called again.
 func (n *Node) Close() error {
 	n.once.Do(func() {
+		n.yield()
 		close(n.shut)
 		n.settle()
-		n.err = errors.Join(n.raft.Shutdown().Error(), n.wal.Close(), n.lock.Close())
+		errs := []error{n.raft.Shutdown().Error()}
+		if n.wire != nil {
+			errs = append(errs, n.wire.Close())
+		}
+		n.err = errors.Join(append(errs, n.wal.Close(), n.lock.Close())...)
 	})
 	return n.err
 }

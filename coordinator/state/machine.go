@@ -40,6 +40,7 @@ const (
 	MaxNodesPerRack = 4_096
 	maxName         = 253      // bytes of a name, as in DNS
 	maxNode         = 16 << 10 // bytes of a node's summary
+	maxRecent       = 4_096    // ids of commands that are remembered
 	maxFiring       = 64 << 10 // bytes of a firing; a bigger one loses what it read and did
 )
 
@@ -64,6 +65,9 @@ type Machine struct {
 
 	firings     []*pb.Firing // oldest first
 	firingBytes int
+
+	recent  []string        // ids of the last commands, oldest first
+	applied map[string]bool // the same
 }
 
 // run is a run with what came of it. Only results grows in place.
@@ -83,6 +87,7 @@ func New() *Machine {
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
 		nextRun: 1,
+		applied: map[string]bool{},
 	}
 }
 
@@ -91,6 +96,9 @@ type Outcome struct {
 	// Err says why the command was refused, with a fault.Kind; the state is then
 	// as before.
 	Err error
+	// Repeated is a command that was applied before, by its id. Nothing was done
+	// this time; what was done is told by the first outcome.
+	Repeated bool
 
 	Run      *pb.Run    // started or canceled
 	Script   *pb.Script // as kept
@@ -124,6 +132,10 @@ func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
 		return Outcome{}, m.broken
 	}
 	m.index = index
+	if m.applied[c.GetId()] {
+		return Outcome{Repeated: true, Revision: m.revision}, nil
+	}
+	m.remember(c.GetId())
 	o := m.dispatch(c)
 	o.Revision = m.revision
 	m.events += uint64(len(o.Events))
@@ -131,6 +143,20 @@ func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
 		e.AtUnixMs = c.GetAtUnixMs()
 	}
 	return o, nil
+}
+
+// remember keeps the id of a command. Who does not hear whether a command was
+// committed proposes it again, soon, with the same id.
+func (m *Machine) remember(id string) {
+	if id == "" {
+		return
+	}
+	if len(m.recent) == maxRecent {
+		delete(m.applied, m.recent[0])
+		m.recent = m.recent[1:]
+	}
+	m.recent = append(m.recent, id)
+	m.applied[id] = true
 }
 
 // readable says whether this version can apply c.

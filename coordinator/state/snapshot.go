@@ -26,6 +26,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Scripts:   sorted(m.scripts),
 		Nodes:     sorted(m.nodes),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
+		Recent:    append([]string(nil), m.recent...),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -56,6 +57,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
 	}
+	for _, id := range s.GetRecent() {
+		n.remember(id)
+	}
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -70,6 +74,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.firings, m.firingBytes = n.firings, n.firingBytes
+	m.recent, m.applied = n.recent, n.applied
 	return nil
 }
 

@@ -119,7 +119,7 @@ func TestMuteRackByItsNeighbours(t *testing.T) {
 	expectRack(t, bmcs, notes, "static")
 }
 
-func TestLiesAreDropped(t *testing.T) {
+func TestThreat03LiesAreDropped(t *testing.T) {
 	for how, note := range map[string]string{
 		"router": "hop limit below 255", "source": "off the link va", "target": "not on va", "interface": "on another interface",
 	} {
@@ -155,7 +155,7 @@ func listenElsewhere(t *testing.T) {
 
 // A flood while it looks: what is honest is found all the same, in bounded
 // memory, and the command ends in time.
-func TestFlood(t *testing.T) {
+func TestThreat04Flood(t *testing.T) {
 	if !inside(t) {
 		return
 	}

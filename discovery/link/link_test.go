@@ -10,7 +10,7 @@ import (
 	"github.com/chiba-mesh/chiba/discovery/link"
 )
 
-func TestOnlyWhatIsOnTheLink(t *testing.T) {
+func TestThreat03OnlyWhatIsOnTheLink(t *testing.T) {
 	prefixes := func(texts ...string) (all []netip.Prefix) {
 		for _, p := range texts {
 			all = append(all, netip.MustParsePrefix(p))

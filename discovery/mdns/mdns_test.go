@@ -217,7 +217,7 @@ func TestCacheExpires(t *testing.T) {
 	}
 }
 
-func TestOffLinkTargetIsDropped(t *testing.T) {
+func TestThreat03OffLinkTargetIsDropped(t *testing.T) {
 	got := newCache().take(start, packet(t, "10.1.0.9", srv, `host.local. 120 IN A 8.8.8.8`))
 	if len(got) != 1 || got[0].Address != "" || !strings.Contains(got[0].Note, "not on eth1") {
 		t.Errorf("got %+v", got)
@@ -246,7 +246,7 @@ func TestWhatIsNoAnswerOfOurs(t *testing.T) {
 
 // A flood stays within bounds, and after it an honest BMC is still
 // heard at once.
-func TestFloodIsBounded(t *testing.T) {
+func TestThreat04FloodIsBounded(t *testing.T) {
 	c := newCache()
 	told := 0
 	for i := range 12_000 {

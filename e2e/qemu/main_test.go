@@ -41,7 +41,7 @@ func TestCacheDir(t *testing.T) {
 		{"HOME=/h", "/h/.cache/chiba/qemu"},
 	} {
 		env := map[string]string{}
-		for _, pair := range strings.FieldsSeq(c.env) {
+		for pair := range strings.FieldsSeq(c.env) {
 			key, value, _ := strings.Cut(pair, "=")
 			env[key] = value
 		}

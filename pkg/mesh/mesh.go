@@ -17,6 +17,9 @@ import (
 // ALPN is the protocol that both sides must offer in the TLS handshake.
 const ALPN = "chiba/1"
 
+// PeerALPN is the protocol among coordinators.
+const PeerALPN = "chiba-raft/1"
+
 // Session is one authenticated connection to a peer. All methods are safe for
 // concurrent use.
 type Session interface {

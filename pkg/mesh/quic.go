@@ -14,12 +14,6 @@ import (
 )
 
 const (
-	// An agent's keepalive holds NAT bindings open; both ends sending them
-	// would double the cost for nothing.
-	keepAlive = 15 * time.Second
-	idle      = 45 * time.Second
-	handshake = 5 * time.Second
-
 	// quic-go's defaults would let one peer pin 15 MB of receive buffers.
 	streamWindow     = 64 << 10
 	maxStreamWindow  = 1 << 20
@@ -29,10 +23,28 @@ const (
 	connectionID = 12 // bytes
 )
 
-func config() *quic.Config {
+// kind is what differs between the two kinds of session.
+type kind struct {
+	alpn                       string
+	handshake, idle, keepAlive time.Duration
+}
+
+// ofAgents are the sessions of agents. An agent's keepalive holds NAT bindings
+// open; both ends sending them would double the cost for nothing.
+func ofAgents() kind {
+	return kind{alpn: ALPN, handshake: 5 * time.Second, idle: 45 * time.Second, keepAlive: 15 * time.Second}
+}
+
+// ofPeers are the sessions among coordinators. A dead one must be noticed before
+// an election is over: with quic-go's own idle time it would stay "open" for long.
+func ofPeers() kind {
+	return kind{alpn: PeerALPN, handshake: time.Second, idle: 3 * time.Second, keepAlive: time.Second}
+}
+
+func (k kind) config() *quic.Config {
 	return &quic.Config{
-		HandshakeIdleTimeout:           handshake,
-		MaxIdleTimeout:                 idle,
+		HandshakeIdleTimeout:           k.handshake,
+		MaxIdleTimeout:                 k.idle,
 		InitialStreamReceiveWindow:     streamWindow,
 		MaxStreamReceiveWindow:         maxStreamWindow,
 		InitialConnectionReceiveWindow: streamWindow,
@@ -48,6 +60,15 @@ func config() *quic.Config {
 // refusal arrives later, so a caller counts as connected only when it has read
 // the server's first message.
 func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofAgents().dial(ctx, addr, conf)
+}
+
+// DialPeer is Dial from one coordinator to another.
+func DialPeer(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofPeers().dial(ctx, addr, conf)
+}
+
+func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	op := "connect to " + addr
 	remote, err := resolve(ctx, addr)
 	if err != nil {
@@ -61,9 +82,9 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	// stateless reset for a damaged packet: a coordinator that was killed and is
 	// back would be missed until the idle timeout.
 	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
-	quicConf := config()
-	quicConf.KeepAlivePeriod = keepAlive
-	conn, err := transport.Dial(ctx, remote, named(withALPN(conf), addr), quicConf)
+	quicConf := k.config()
+	quicConf.KeepAlivePeriod = k.keepAlive
+	conn, err := transport.Dial(ctx, remote, named(k.offer(conf), addr), quicConf)
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(kindOf(err), op, err), transport.Close(), socket.Close())
 	}
@@ -106,9 +127,9 @@ func named(conf *tls.Config, addr string) *tls.Config {
 	return conf
 }
 
-func withALPN(conf *tls.Config) *tls.Config {
+func (k kind) offer(conf *tls.Config) *tls.Config {
 	conf = conf.Clone()
-	conf.NextProtos = []string{ALPN}
+	conf.NextProtos = []string{k.alpn}
 	conf.MinVersion = tls.VersionTLS13
 	return conf
 }
@@ -123,13 +144,23 @@ type Listener struct {
 // require and verify client certificates. resetKey lets a restarted process end
 // stale connections at once; it is a secret of the process's, nil for none.
 func Listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
+	return ofAgents().listen(addr, conf, resetKey)
+}
+
+// ListenPeers accepts the sessions of other coordinators, as Listen does those of
+// agents.
+func ListenPeers(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
+	return ofPeers().listen(addr, conf, resetKey)
+}
+
+func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
 	udp, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "listen for agents at "+addr, err)
+		return nil, fault.Wrap(fault.BadInput, "listen at "+addr, err)
 	}
 	socket, err := net.ListenUDP("udp", udp)
 	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, "listen for agents at "+addr, err)
+		return nil, fault.Wrap(fault.Unavailable, "listen at "+addr, err)
 	}
 	// With ids of this length a ping is large enough to be answered by a reset.
 	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
@@ -137,9 +168,9 @@ func Listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error
 		key := quic.StatelessResetKey(*resetKey)
 		transport.StatelessResetKey = &key
 	}
-	listener, err := transport.Listen(withALPN(conf), config())
+	listener, err := transport.Listen(k.offer(conf), k.config())
 	if err != nil {
-		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen for agents at "+addr, err), transport.Close(), socket.Close())
+		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen at "+addr, err), transport.Close(), socket.Close())
 	}
 	return &Listener{transport: transport, listener: listener}, nil
 }

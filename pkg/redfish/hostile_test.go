@@ -52,7 +52,7 @@ func hostileLogin(tb testing.TB, handle func(w http.ResponseWriter, body string)
 	return c
 }
 
-func TestHostileAnswers(t *testing.T) {
+func TestThreat35HostileAnswers(t *testing.T) {
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
 	_, _ = z.Write(bytes.Repeat([]byte(" "), 2<<20))
@@ -178,7 +178,7 @@ func TestRefusedConnectionIsCertain(t *testing.T) {
 	}
 }
 
-func TestRedirectsStayHome(t *testing.T) {
+func TestThreat35RedirectsStayHome(t *testing.T) {
 	var leaked atomic.Bool
 	other := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { leaked.Store(true) }))
 	defer other.Close()

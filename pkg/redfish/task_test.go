@@ -161,7 +161,7 @@ func TestWaitTask(t *testing.T) {
 
 // A BMC whose clock stands at 1970, or that says 0, made others ask thousands of
 // times in a second. One that says a day is looked at each minute.
-func TestWaitTaskNeverSpins(t *testing.T) {
+func TestThreat35TaskThatNeverEnds(t *testing.T) {
 	for _, wait := range []string{"", "0", "-5", "1", "86400", "99999999999999999999", "Thu, 01 Jan 1970 00:00:10 GMT", "soon"} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &script{lines: []string{task("Running", "OK", 1)}, wait: wait}

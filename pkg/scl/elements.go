@@ -36,7 +36,7 @@ func (e *Element) match(name string) (param string, ok bool) {
 // OfMesh reports whether the mesh itself knows the element's value, so that no
 // BMC is asked.
 func (e *Element) OfMesh() bool {
-	for _, namespace := range []string{"node.", "rack.", "site."} {
+	for _, namespace := range []string{"node.", "rack.", "site.", "trust."} {
 		if strings.HasPrefix(e.Name, namespace) {
 			return true
 		}
@@ -142,6 +142,14 @@ var elements = [...]Element{
 	{Name: "node.label.*", Type: TextType, Sources: []string{"mesh"}, Doc: "the named label of the node"},
 	{Name: "rack.name", Type: TextType, Sources: []string{"mesh"}, Doc: "name of the node's rack"},
 	{Name: "site.name", Type: TextType, Sources: []string{"mesh"}, Doc: "name of the node's site"},
+
+	{Name: "trust.level", Type: TextType, Values: []string{"TX", "T0", "T1", "T2", "T3", "T4"}, Sources: []string{"mesh"}, Doc: "how far the node's BMC is believed"},
+	{Name: "trust.key", Type: TextType, Values: []string{"new", "same", "changed"}, Sources: []string{"mesh"}, Doc: "whether the BMC showed the expected key"},
+	{Name: "trust.vouched-by", Type: TextType, Values: []string{"nobody", "person", "rack", "maker"}, Sources: []string{"mesh"}, Doc: "who says that the key is that BMC's"},
+	{Name: "trust.listed", Type: BoolType, Sources: []string{"mesh"}, Doc: "whether the BMC is in the rack's asset list"},
+	{Name: "trust.serial-confirmed", Type: BoolType, Sources: []string{"mesh"}, Doc: "whether it tells the serial of the asset list"},
+	{Name: "trust.on-link", Type: BoolType, Sources: []string{"mesh"}, Doc: "whether it was heard on the rack's BMC network itself"},
+	{Name: "trust.access", Type: TextType, Values: []string{"none", "password", "token", "mutual TLS", "mutual TLS only"}, Sources: []string{"mesh"}, Doc: "how the agent gets into the BMC"},
 }
 
 // raw is the element of the escape hatch; like the registry it is never written

@@ -20,6 +20,7 @@ type Program struct {
 	Groups   []Group
 	Configs  []Config
 	Monitors []Monitor
+	Trust    []TrustPolicy
 
 	// Steps are the one-shot forms in the order of the source.
 	Steps []Step
@@ -27,7 +28,7 @@ type Program struct {
 
 // Standing reports whether the program leaves anything in force.
 func (p *Program) Standing() bool {
-	return len(p.Groups)+len(p.Configs)+len(p.Monitors) > 0
+	return len(p.Groups)+len(p.Configs)+len(p.Monitors)+len(p.Trust) > 0
 }
 
 // Group is a kept, named selection of nodes.

@@ -99,6 +99,15 @@ func describe(p *scl.Program) string {
 		fmt.Fprintf(&b, "  when %s\n", condition(m.Condition))
 		commands(&b, "  ", m.Commands)
 	}
+	for _, t := range p.Trust {
+		fmt.Fprintf(&b, "trust policy, ask %v, fresh for %s\n", t.Ask, t.Fresh)
+		if t.Admit != nil {
+			fmt.Fprintf(&b, "  lets in %s\n", condition(t.Admit))
+		}
+		for _, r := range t.Require {
+			fmt.Fprintf(&b, "  %s needs %s\n", r.Deed, r.Level)
+		}
+	}
 	for _, s := range p.Steps {
 		fmt.Fprintf(&b, "step %s\n  on %s\n", s.Text, target(s.Target))
 		if s.Show != nil {

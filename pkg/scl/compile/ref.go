@@ -59,7 +59,7 @@ func redfishPath(uri string) bool {
 
 // laterElements begin the names of what this version can't say of a node.
 func laterElements() []string {
-	return []string{"agent.", "trust.", "node.maintenance", "node.connected", "node.level"}
+	return []string{"agent.", "node.maintenance", "node.connected", "node.level"}
 }
 
 // noElement reports a reference to nothing in the registry.

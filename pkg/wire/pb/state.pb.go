@@ -38,6 +38,7 @@ type Command struct {
 	//	*Command_PutAgent
 	//	*Command_ApplyScript
 	Body          isCommand_Body `protobuf_oneof:"body"`
+	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -154,6 +155,13 @@ func (x *Command) GetApplyScript() *ApplyScript {
 		}
 	}
 	return nil
+}
+
+func (x *Command) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 type isCommand_Body interface {
@@ -657,6 +665,7 @@ type Snapshot struct {
 	Results       []*RunResults          `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
+	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -761,6 +770,13 @@ func (x *Snapshot) GetNextEvent() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetRecent() []string {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
 type RunResults struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -817,7 +833,7 @@ var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
-	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xd8\x03\n" +
+	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xe8\x03\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -830,7 +846,8 @@ const file_state_proto_rawDesc = "" +
 	"cancel_run\x18\x06 \x01(\v2\x13.chiba.v1.CancelRunH\x00R\tcancelRun\x12@\n" +
 	"\x0erecord_results\x18\a \x01(\v2\x17.chiba.v1.RecordResultsH\x00R\rrecordResults\x121\n" +
 	"\tput_agent\x18\b \x01(\v2\x12.chiba.v1.PutAgentH\x00R\bputAgent\x12:\n" +
-	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScriptB\x06\n" +
+	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScript\x12\x0e\n" +
+	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"5\n" +
 	"\tPutScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"\"\n" +
@@ -860,7 +877,7 @@ const file_state_proto_rawDesc = "" +
 	"\x05build\x18\x05 \x01(\tR\x05build\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
 	"spoolEpoch\x12\x19\n" +
-	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\xf8\x02\n" +
+	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\x90\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -873,7 +890,8 @@ const file_state_proto_rawDesc = "" +
 	"\afirings\x18\t \x03(\v2\x10.chiba.v1.FiringR\afirings\x12\x1d\n" +
 	"\n" +
 	"next_event\x18\n" +
-	" \x01(\x04R\tnextEvent\"J\n" +
+	" \x01(\x04R\tnextEvent\x12\x16\n" +
+	"\x06recent\x18\x14 \x03(\tR\x06recent\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
