@@ -24,10 +24,11 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
-// The one agent's names, for which `chiba dev` makes credentials.
+// The names of the one agent, for which `chiba dev` makes credentials.
 const (
 	agentName = "agent-r01"
 	rackName  = "r01"
+	siteName  = "dev"
 	fleetDir  = "fleet" // state directory of the coordinator and of the person
 	meshAddr  = "127.0.0.1:7443"
 )
@@ -208,7 +209,7 @@ func (w *world) until(ctx context.Context, what string, so func(context.Context)
 func (w *world) agentConfig(found []candidate) (string, error) {
 	dir := filepath.Join(fleetDir, "agent")
 	c := agent.Config{
-		Name: agentName, Rack: rackName, Site: "qemu", State: dir,
+		Name: agentName, Rack: rackName, Site: siteName, State: dir,
 		Coordinators: []string{meshAddr}, Heartbeat: 2 * time.Second,
 		Interfaces: []string{segment}, Login: agent.Login{Factory: agent.FactoryOpenBMC},
 	}
