@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
@@ -22,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust/seal"
 )
@@ -42,6 +42,9 @@ type Agent struct {
 	key   *seal.Key
 	vault *vault
 	link  uplink
+	// receiver takes what BMCs deliver; nil: they are not asked to.
+	receiver  *events.Receiver
+	artifacts *artifacts
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -117,6 +120,8 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		targets:   make(chan struct{}, 1),
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
+		receiver:  cfg.receiver(),
+		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	a.runs.init()
@@ -144,7 +149,7 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 		Node: e.Name,
 		BMC: redfish.Config{
 			BMC: string(e.Name), Address: address, Pin: e.Pin, Sessions: a.vault,
-			Context: fmt.Sprintf("chiba:%s:%s", a.cfg.Rack, a.cfg.Name),
+			Context: a.cfg.mark(),
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
@@ -213,11 +218,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {
 		group.Go(func() error { return a.tend(ctx, n) })
+		group.Go(func() error { return a.hear(ctx, n) })
 	}
 	return group.Wait()
 }

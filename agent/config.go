@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/trust"
 )
 
@@ -48,6 +50,18 @@ type Config struct {
 	// interface. NoMDNS browses none: then each node needs an address.
 	Interfaces []string `yaml:"interfaces"`
 	NoMDNS     bool     `yaml:"no_mdns"`
+
+	// EventsListen is where BMCs deliver events that they don't stream, host:port
+	// on the BMC network; "": nowhere. EventsURL is how they reach it, by default
+	// https:// and EventsListen. The certificate is that of EventsCert and
+	// EventsKey in PEM, by default our own; BMCs that check it must trust it.
+	EventsListen string `yaml:"events_listen"`
+	EventsURL    string `yaml:"events_url"`
+	EventsCert   string `yaml:"events_cert"`
+	EventsKey    string `yaml:"events_key"`
+
+	// Artifacts is the directory of firmware images; default artifacts in State.
+	Artifacts string `yaml:"artifacts"`
 
 	Login Login   `yaml:"login"` // for nodes that name none
 	Nodes []Entry `yaml:"nodes"` // the catalogue
@@ -98,7 +112,7 @@ func ReadConfig(path string) (Config, error) {
 }
 
 func (c *Config) relativeTo(dir string) {
-	paths := []*string{&c.State, &c.Cert, &c.Key, &c.CA, &c.Login.PasswordFile}
+	paths := []*string{&c.State, &c.Cert, &c.Key, &c.CA, &c.Login.PasswordFile, &c.EventsCert, &c.EventsKey, &c.Artifacts}
 	for i := range c.Nodes {
 		paths = append(paths, &c.Nodes[i].PasswordFile)
 	}
@@ -144,11 +158,77 @@ func (c *Config) check() error {
 	if c.Heartbeat != 0 && c.Heartbeat < time.Second {
 		return fmt.Errorf("heartbeat: %s is too often, the least is 1s", c.Heartbeat)
 	}
+	if err := c.checkEvents(); err != nil {
+		return err
+	}
 	if err := c.Login.check(); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
 	return c.checkNodes()
 }
+
+func (c *Config) checkEvents() error {
+	if c.EventsListen == "" {
+		if c.EventsURL+c.EventsCert+c.EventsKey != "" {
+			return errors.New("events_listen: the other events_ fields mean nothing without it")
+		}
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.EventsListen)
+	if err != nil {
+		return fmt.Errorf("events_listen: %w", err)
+	}
+	if (c.EventsCert == "") != (c.EventsKey == "") {
+		return errors.New("events_cert and events_key are needed together")
+	}
+	if ip := net.ParseIP(host); c.EventsURL == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return fmt.Errorf("events_url: %q tells no BMC where to deliver, so it is needed", c.EventsListen)
+	}
+	if u, err := url.Parse(c.eventsURL()); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return fmt.Errorf("events_url: %q is not https://HOST:PORT", c.EventsURL)
+	}
+	return nil
+}
+
+func (c *Config) eventsURL() string {
+	if c.EventsURL != "" {
+		return c.EventsURL
+	}
+	return "https://" + c.EventsListen
+}
+
+// eventsCert is the files of the certificate and the key that BMCs are shown.
+func (c *Config) eventsCert() (cert, key string) {
+	own := func(path, name string) string {
+		if path == "" {
+			return filepath.Join(c.State, name)
+		}
+		return path
+	}
+	if c.EventsCert != "" {
+		return c.EventsCert, c.EventsKey
+	}
+	return own(c.Cert, trust.CertFile), own(c.Key, trust.KeyFile)
+}
+
+// artifacts is the directory of firmware images.
+func (c *Config) artifacts() string {
+	if c.Artifacts != "" {
+		return c.Artifacts
+	}
+	return filepath.Join(c.State, "artifacts")
+}
+
+// receiver is where BMCs deliver events, nil without an address.
+func (c *Config) receiver() *events.Receiver {
+	if c.EventsListen == "" {
+		return nil
+	}
+	return events.NewReceiver(c.eventsURL())
+}
+
+// mark is what our sessions and subscriptions on a BMC are known by.
+func (c *Config) mark() string { return fmt.Sprintf("chiba:%s:%s", c.Rack, c.Name) }
 
 func (c *Config) checkNodes() error {
 	names, pins := map[string]bool{}, map[string]fleet.NodeName{}

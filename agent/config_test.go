@@ -62,18 +62,25 @@ func TestReadConfig(t *testing.T) {
 
 func TestConfigErrorsSayWhere(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
-		"unknown field":    {"site: dc1", "sites: dc1", "[3:"},
-		"repeated field":   {"site: dc1", "rack: dc1", "[3:"},
-		"wrong type":       {"interfaces: [eth1]", "interfaces: {a: b}", "[5:"},
-		"no rack":          {"rack: r01", "rack: ''", "rack: "},
-		"no coordinators":  {`["10.0.0.1:7443", "c2.example:7443"]`, "[]", "coordinators: at least one"},
-		"no port":          {"10.0.0.1:7443", "10.0.0.1", "coordinators: "},
-		"two nodes alike":  {"r01-u02", "r01-u01", "r01-u01 is there twice"},
-		"two pins alike":   {"BBBB", "AAAA", "r01-u01 and r01-u02 have one pin"},
-		"no pin":           {"sha256/BBBB", "BBBB", "pin"},
-		"no login":         {"login: {user: root, password_file: bmc.password}", "", "r01-u01: no login"},
-		"half a login":     {"user: root, ", "", "user and password_file"},
-		"unknown factory":  {"factory: openbmc", "factory: acme", "acme"},
+		"unknown field":   {"site: dc1", "sites: dc1", "[3:"},
+		"repeated field":  {"site: dc1", "rack: dc1", "[3:"},
+		"wrong type":      {"interfaces: [eth1]", "interfaces: {a: b}", "[5:"},
+		"no rack":         {"rack: r01", "rack: ''", "rack: "},
+		"no coordinators": {`["10.0.0.1:7443", "c2.example:7443"]`, "[]", "coordinators: at least one"},
+		"no port":         {"10.0.0.1:7443", "10.0.0.1", "coordinators: "},
+		"two nodes alike": {"r01-u02", "r01-u01", "r01-u01 is there twice"},
+		"two pins alike":  {"BBBB", "AAAA", "r01-u01 and r01-u02 have one pin"},
+		"no pin":          {"sha256/BBBB", "BBBB", "pin"},
+		"no login":        {"login: {user: root, password_file: bmc.password}", "", "r01-u01: no login"},
+		"half a login":    {"user: root, ", "", "user and password_file"},
+		"unknown factory": {"factory: openbmc", "factory: acme", "acme"},
+		"nowhere to deliver": {
+			"site: dc1", "site: dc1\nevents_listen: ':8443'", "events_url: \":8443\" tells no BMC where to deliver",
+		},
+		"a plain receiver": {"site: dc1", "site: dc1\nevents_listen: '10.0.0.1:8443'\nevents_url: http://10.0.0.1", "is not https://HOST:PORT"},
+		"half a receiver":  {"site: dc1", "site: dc1\nevents_url: https://10.0.0.1", "events_listen: "},
+		"no receiver port": {"site: dc1", "site: dc1\nevents_listen: 10.0.0.1", "events_listen: "},
+		"half a pair":      {"site: dc1", "site: dc1\nevents_listen: '10.0.0.1:1'\nevents_key: k", "needed together"},
 		"factory and user": {"factory: openbmc", "factory: openbmc, user: x", "alone"},
 	} {
 		t.Run(name, func(t *testing.T) {

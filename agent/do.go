@@ -38,15 +38,15 @@ func once(c scl.Command) bool {
 	switch c.Verb {
 	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator:
 		return false
-	case scl.DoPower, scl.DoReboot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage:
+	case scl.DoPower, scl.DoReboot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware:
 	}
 	return true
 }
 
 // command does one command on a node.
-func (a *Agent) command(ctx context.Context, n *node, c scl.Command) fleet.Result {
+func (a *Agent) command(ctx context.Context, n *node, c scl.Command, tell teller) fleet.Result {
 	begun := a.now()
-	r := a.dispatch(ctx, n, c)
+	r := a.dispatch(ctx, n, c, tell)
 	if r.Node == "" {
 		r.Node = n.entry.Name
 	}
@@ -59,7 +59,7 @@ func (a *Agent) command(ctx context.Context, n *node, c scl.Command) fleet.Resul
 	return r
 }
 
-func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command) fleet.Result {
+func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell teller) fleet.Result {
 	switch c.Verb {
 	case scl.DoLog:
 		message := ""
@@ -72,6 +72,8 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command) fleet.Resu
 		return a.await(ctx, n, c)
 	case scl.DoStartImage:
 		return a.startImage(ctx, c)
+	case scl.DoFirmware:
+		return a.firmware(ctx, n, c, tell)
 	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoIndicator, scl.DoClearLog, scl.DoBMCReset, scl.DoSequence:
 	}
 	return a.act(ctx, n, c)

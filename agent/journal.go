@@ -10,7 +10,6 @@ import (
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
-	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -163,8 +162,8 @@ func (a *Agent) finish(r *run, why error) error {
 
 // intendFiring notes a firing as it is before its next command: what is done so
 // far, and that command as unknown.
-func (a *Agent) intendFiring(key string, f fleet.Firing, next scl.Command) error {
-	f.Results = append(slices.Clip(f.Results), unknownResult(f.Node, next.Text))
+func (a *Agent) intendFiring(key string, f fleet.Firing, next fleet.Result) error {
+	f.Results = append(slices.Clip(f.Results), next)
 	return a.spool.Update(func(tx *spool.Tx) error {
 		tx.PutMessage(spool.Intents, key, wire.ToFiring(f))
 		return nil

@@ -6,6 +6,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
@@ -17,6 +18,11 @@ type lane interface {
 	Apply(ctx context.Context, settings []scl.Setting) []fleet.Result
 	Do(ctx context.Context, cmd scl.Command) fleet.Result
 	Dump(ctx context.Context) (*redfish.Tree, error)
+	Events(ctx context.Context, receiver *events.Receiver, deliver func(events.Notice)) error
+	LogEvents(ctx context.Context) ([]events.Event, error)
+	SweepEvents(ctx context.Context) error
+	UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
+	FirmwareVersion(ctx context.Context, id string) (string, error)
 	Summary(ctx context.Context) (fleet.Node, error)
 	State() (fleet.NodeState, string)
 	Close(ctx context.Context) error

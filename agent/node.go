@@ -28,17 +28,21 @@ const (
 type node struct {
 	entry Entry
 	poked chan struct{} // a token: refresh the summary now
+	// turned holds a token: there is another lane, or rules need something else.
+	turned chan struct{}
+	swept  bool // of hear's goroutine: no subscription of an earlier life is left
 
 	mu      sync.Mutex
 	lane    lane   // nil until the BMC is found
 	address string // of the lane
+	need    attention
 	summary fleet.Node
 }
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
 	return &node{
 		entry: e,
-		poked: make(chan struct{}, 1),
+		poked: make(chan struct{}, 1), turned: make(chan struct{}, 1),
 		summary: fleet.Node{
 			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
 			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
@@ -84,7 +88,30 @@ func (n *node) set(l lane, address, found string) (before lane) {
 	before = n.lane
 	n.lane, n.address = l, address
 	n.summary.Address, n.summary.Found = address, found
+	n.turn()
 	return before
+}
+
+// attend keeps what the rules need of the BMC.
+func (n *node) attend(need attention) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.need = need
+	n.turn()
+}
+
+func (n *node) turn() {
+	select {
+	case n.turned <- struct{}{}:
+	default:
+	}
+}
+
+// watched is the lane, nil if there is none, and what the rules need of it.
+func (n *node) watched() (lane, attention) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lane, n.need
 }
 
 // refuse notes why there is no lane, if there is none. It reports a change.

@@ -95,6 +95,7 @@ type run struct {
 	nodes  int
 	ok     int
 	failed int
+	doing  map[fleet.NodeName]string // what takes long, in words
 }
 
 // runKey is what is kept of a run under. Its number alone is not enough:
@@ -349,6 +350,7 @@ func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, s
 		return markStop, err
 	}
 	if left != nil {
+		a.aftermath(ctx, n, u, left)
 		return a.record(r, n, u, []fleet.Result{*left})
 	}
 	if stop == nil {
@@ -378,7 +380,8 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
 	case u.cmd != nil:
-		return []fleet.Result{a.command(ctx, n, *u.cmd)}
+		defer r.done(n.entry.Name)
+		return []fleet.Result{a.command(ctx, n, *u.cmd, a.teller(r, n, u))}
 	default:
 		return []fleet.Result{a.look(ctx, n, *u.step)}
 	}
@@ -401,7 +404,7 @@ func (a *Agent) waitFor(ctx context.Context, r *run, n *node, c scl.Command) fle
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.canceled, cancel)()
-	result := a.command(waiting, n, c)
+	result := a.command(waiting, n, c, nil)
 	if r.canceled.Err() != nil && !result.Status.OK() {
 		return skipped(n.entry.Name, c.Text, r.stopped(ctx))
 	}
@@ -423,6 +426,6 @@ func (r *run) progress(rack fleet.RackName) *pb.Progress {
 	defer r.mu.Unlock()
 	return &pb.Progress{
 		Run: r.GetId(), Rack: string(rack), Nodes: int32(r.nodes),
-		Done: int32(r.ok + r.failed), Failed: int32(r.failed),
+		Done: int32(r.ok + r.failed), Failed: int32(r.failed), Doing: r.nowDoing(),
 	}
 }

@@ -35,7 +35,11 @@ func (a *Agent) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w := &watcher{Agent: a, engine: core.New(states)}
+	marks, err := a.marks()
+	if err != nil {
+		return err
+	}
+	w := &watcher{Agent: a, engine: core.New(states, marks)}
 	defer w.doing.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,6 +85,9 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 	if err := w.keep(out); err != nil {
 		return time.Time{}, err
 	}
+	if rules, changed := in.(core.Rules); changed {
+		w.attend(rules)
+	}
 	for _, r := range out.Read {
 		w.doing.Go(func() { w.sample(ctx, r) })
 	}
@@ -93,10 +100,10 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 	return out.Next, nil
 }
 
-// keep writes the states of rules, the intents of firings and the firings that are
-// held, in one transaction.
+// keep writes the states of rules, the events they have seen, the intents of
+// firings and the firings that are held, in one transaction.
 func (w *watcher) keep(out core.Output) error {
-	if len(out.Changed)+len(out.Gone)+len(out.Fire) == 0 {
+	if len(out.Changed)+len(out.Gone)+len(out.Fire)+len(out.Marks) == 0 && !out.Deaf {
 		return nil
 	}
 	return w.spool.Update(func(tx *spool.Tx) error {
@@ -105,6 +112,12 @@ func (w *watcher) keep(out core.Output) error {
 		}
 		for _, k := range out.Gone {
 			tx.Delete(spool.Rules, stateKey(k))
+		}
+		if out.Deaf {
+			tx.DeleteAll(spool.Heard, "")
+		}
+		for _, m := range out.Marks {
+			tx.PutJSON(spool.Heard, string(m.Node), m)
 		}
 		for _, f := range out.Fire {
 			if f.Firing.Held != "" {
@@ -165,11 +178,11 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
 			break
 		}
-		if err := w.intendFiring(key, firing, c); err != nil {
+		if err := w.intendFiring(key, firing, unknownResult(firing.Node, c.Text)); err != nil {
 			w.complain("firing", err)
 			return
 		}
-		r := w.command(ctx, n, c)
+		r := w.command(ctx, n, c, w.teller(key, firing, c))
 		if ctx.Err() != nil {
 			return // recorded at the next start
 		}
@@ -181,6 +194,21 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 	}
 	if err := w.recordFiring(key, firing); err != nil {
 		w.complain("firing", err)
+	}
+}
+
+// teller keeps each phase of a firing's update in the journal.
+func (w *watcher) teller(key string, f fleet.Firing, c scl.Command) teller {
+	if c.Verb != scl.DoFirmware {
+		return nil
+	}
+	return func(news bmc.FirmwareNews) {
+		if !news.Phase {
+			return
+		}
+		if err := w.intendFiring(key, f, atPhase(unknownResult(f.Node, c.Text), news)); err != nil {
+			w.complain("journal", err)
+		}
 	}
 }
 

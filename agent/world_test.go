@@ -22,6 +22,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -77,9 +78,17 @@ type fakeLane struct {
 	power  string
 	closed bool
 
-	do    func(ctx context.Context, c scl.Command) fleet.Result
-	apply func(ctx context.Context, settings []scl.Setting) []fleet.Result
-	read  func(ctx context.Context)
+	deliver   func(events.Notice) // of the last listener
+	listeners int
+	logged    []events.Event
+	logFails  error
+	logReads  int
+	hear      func(ctx context.Context, deliver func(events.Notice)) error
+
+	update func(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
+	do     func(ctx context.Context, c scl.Command) fleet.Result
+	apply  func(ctx context.Context, settings []scl.Setting) []fleet.Result
+	read   func(ctx context.Context)
 }
 
 func (l *fakeLane) called(format string, args ...any) {
@@ -146,6 +155,40 @@ func (l *fakeLane) Do(ctx context.Context, c scl.Command) fleet.Result {
 	return fleet.Result{Node: l.node, Step: c.Text, Status: fleet.Confirmed}
 }
 
+func (l *fakeLane) Events(ctx context.Context, _ *events.Receiver, deliver func(events.Notice)) error {
+	l.set(func() { l.listeners++; l.deliver = deliver })
+	if l.hear != nil {
+		return l.hear(ctx, deliver)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (l *fakeLane) UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result {
+	l.called("update %s with %s", u.Firmware.ID, u.Image.Name)
+	if l.update != nil {
+		return l.update(ctx, u)
+	}
+	return fleet.Result{Status: fleet.Confirmed, Before: "1", After: "2"}
+}
+
+func (l *fakeLane) FirmwareVersion(_ context.Context, id string) (string, error) {
+	l.called("version of %s", id)
+	return "2", l.logFails
+}
+
+func (l *fakeLane) LogEvents(context.Context) ([]events.Event, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.logReads++
+	return l.logged, l.logFails
+}
+
+func (l *fakeLane) SweepEvents(context.Context) error {
+	l.called("sweep")
+	return nil
+}
+
 func (l *fakeLane) Dump(context.Context) (*redfish.Tree, error) { return &redfish.Tree{}, nil }
 
 func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
@@ -174,6 +217,7 @@ func (l *fakeLane) Close(context.Context) error {
 type fakeLink struct {
 	mu       sync.Mutex
 	progress []string
+	doing    func(string)
 }
 
 func (*fakeLink) Run(ctx context.Context) error {
@@ -184,6 +228,9 @@ func (*fakeLink) Run(ctx context.Context) error {
 func (l *fakeLink) Progress(p *pb.Progress) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.doing != nil {
+		l.doing(p.GetDoing())
+	}
 	l.progress = append(l.progress, fmt.Sprintf("%s %d/%d failed %d", p.GetRun(), p.GetDone(), p.GetNodes(), p.GetFailed()))
 }
 

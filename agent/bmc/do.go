@@ -40,7 +40,8 @@ func (o outcome) orUnknown(err error) outcome {
 
 // Do carries out one command and waits, within bounds, until its effect is read
 // back. It knows the commands that touch a BMC; log, wait and sequence are the
-// agent's own.
+// agent's own, and
+// UpdateFirmware does update-firmware.
 func (l *Lane) Do(ctx context.Context, cmd scl.Command) fleet.Result {
 	begun := l.cfg.Now()
 	o := l.view(Action).do(ctx, cmd)
@@ -81,7 +82,7 @@ func (v *view) do(ctx context.Context, cmd scl.Command) outcome {
 		return v.resetBMC(ctx)
 	case scl.DoStartImage:
 		return v.startImage(ctx, arg(1))
-	case scl.DoLog, scl.DoWait, scl.DoSequence:
+	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoFirmware:
 	}
 	return failed(fault.New(fault.Unsupported, string(cmd.Verb), "this is no command for a BMC"))
 }

@@ -19,6 +19,42 @@ func (l *Lane) Events(ctx context.Context, receiver *events.Receiver, deliver fu
 	}, deliver)
 }
 
+// SweepEvents removes the event subscriptions that an earlier life of this agent
+// left on the BMC, and nobody else's.
+func (l *Lane) SweepEvents(ctx context.Context) error {
+	return events.Sweep(ctx, eventService{l}, l.cfg.BMC.Context)
+}
+
+// LogEvents is what the event log of the server holds, as events. Their ids are
+// those of the log, which say nothing of what is pushed, and are left out.
+func (l *Lane) LogEvents(ctx context.Context) ([]events.Event, error) {
+	v := l.view(Monitor)
+	service, err := v.logService(ctx)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := redfish.Entries(ctx, v, service.Entries, maxEntries)
+	if err != nil {
+		l.forget(err)
+		return nil, err
+	}
+	all := make([]events.Event, 0, len(raw))
+	for _, r := range raw {
+		var e struct {
+			Created, Severity, Message redfish.Text
+			MessageID                  redfish.Text `json:"MessageId"`
+		}
+		if redfish.Decode(r, &e) != nil {
+			continue
+		}
+		if e.MessageID == "" { // the D-Bus log of OpenBMC has it there
+			e.MessageID = e.Message
+		}
+		all = append(all, events.Event{MessageID: string(e.MessageID), Severity: string(e.Severity), Text: string(e.Message), Time: string(e.Created)})
+	}
+	return all, nil
+}
+
 // eventService is the lane as events need it.
 type eventService struct{ lane *Lane }
 

@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
-// firmware finds the entry of the inventory that the reference names: by its
-// id, by its id without the hash that OpenBMC appends ("bios" for
-// "bios_e5f60718"), or by its name.
+// firmware finds the entry of the inventory that the reference names, and of
+// several images of it the one that runs.
 func firmware(value func(member) fleet.Value) source {
 	return func(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
 		what := fmt.Sprintf("firmware %q", ref.Param)
@@ -21,25 +21,22 @@ func firmware(value func(member) fleet.Value) source {
 		if err != nil {
 			return sample{uri: uri}, orAbsent(err, what)
 		}
-		for _, m := range members {
-			id := lastSegment(m)
-			if !same(id, ref.Param) && !strings.HasPrefix(strings.ToLower(id), strings.ToLower(ref.Param)+"_") {
-				continue
-			}
-			var f member
-			err = redfish.Get(ctx, v, m, &f)
-			return one(id, value(f), m), err
-		}
-		all, err := resources[member](ctx, v, members, what)
-		for _, f := range all {
-			if same(string(f.Name), ref.Param) {
-				return one(string(f.ID), value(f), uri), nil
-			}
-		}
-		if err == nil {
+		all, err := v.firmwareOf(ctx, members, ref.Param)
+		if fault.Is(err, fault.NotFound) {
 			err = absent(what)
 		}
-		return sample{uri: uri}, err
+		if err != nil {
+			return sample{uri: uri}, err
+		}
+		link := all[0]
+		if len(all) > 1 {
+			if link, _, err = v.runningImage(ctx, all); err != nil {
+				return sample{uri: uri}, err
+			}
+		}
+		var f member
+		err = redfish.Get(ctx, v, link, &f)
+		return one(lastSegment(link), value(f), link), err
 	}
 }
 

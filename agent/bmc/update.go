@@ -12,11 +12,7 @@ import (
 // is told by the version that is read back. Reads go on meanwhile, writes wait
 // until the image is there.
 func (l *Lane) Update(ctx context.Context, u redfish.Upload, watch redfish.Watch) (redfish.TaskReport, error) {
-	var reply *redfish.Reply
-	err := l.write(ctx, Action, func() (err error) {
-		reply, err = l.client.Upload(ctx, u)
-		return err
-	})
+	reply, err := l.push(ctx, u)
 	if err != nil {
 		return redfish.TaskReport{End: redfish.TaskUnknown, Percent: -1, Why: err.Error()}, err
 	}
@@ -26,6 +22,15 @@ func (l *Lane) Update(ctx context.Context, u redfish.Upload, watch redfish.Watch
 	}
 	r := redfish.WaitTask(ctx, asker{l, Action}, task, watch)
 	return r, l.named(r.Err())
+}
+
+// push streams an image to the BMC.
+func (l *Lane) push(ctx context.Context, u redfish.Upload) (reply *redfish.Reply, err error) {
+	err = l.write(ctx, Action, func() error {
+		reply, err = l.client.Upload(ctx, u)
+		return err
+	})
+	return reply, err
 }
 
 // UpdateService is where a BMC takes firmware images.

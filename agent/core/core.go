@@ -16,10 +16,19 @@
 // coordinator is reached. A held edge is reported once per reason and stays
 // pending: it fires when nothing holds it any longer, if the condition is still
 // true then, and is forgotten when the condition becomes false.
+//
+// # Events
+//
+// An (event …) in a condition is true for the one moment at which an event
+// arrived, and false before and after. Each event is such a moment of its own, in
+// the order in which they came; a condition that also needs values is evaluated
+// with values that were read after it. Whatever a BMC tells has every element of
+// its node read at once: rules over values see it before their period is over.
 package core
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -52,7 +61,7 @@ type State struct {
 	Fired     []time.Time // oldest first; no more than cooldown and limit need
 }
 
-// Input is one thing that happened: [Rules], [Link], [Sample] or [Tick].
+// Input is one thing that happened: [Rules], [Link], [Sample], [Heard] or [Tick].
 type Input interface {
 	happen(e *Engine, now time.Time, out *Output)
 }
@@ -97,6 +106,8 @@ type Output struct {
 	Fire    []Fire
 	Changed []State   // to be kept, before anything of Fire is done
 	Gone    []Key     // states to be forgotten
+	Marks   []Marks   // to be kept with Changed
+	Deaf    bool      // no rule is about events: all marks are to be forgotten
 	Next    time.Time // when to step again at the latest; zero: not by itself
 }
 
@@ -105,13 +116,20 @@ type Engine struct {
 	rules  []*rule
 	nodes  []*node // by name
 	states map[Key]*State
+	marks  map[fleet.NodeName]*Marks
 	link   Link
 }
 
-// New is an engine with no rules that remembers states. It counts as cut off
-// until a [Link] says otherwise.
-func New(states []State) *Engine {
-	e := &Engine{states: make(map[Key]*State, len(states))}
+// New is an engine with no rules that remembers states and marks. It counts as cut
+// off until a [Link] says otherwise.
+func New(states []State, marks []Marks) *Engine {
+	e := &Engine{states: make(map[Key]*State, len(states)), marks: make(map[fleet.NodeName]*Marks, len(marks))}
+	for _, m := range marks {
+		if m.Seen = maps.Clone(m.Seen); m.Seen == nil {
+			m.Seen = make(map[uint64]Mark)
+		}
+		e.marks[m.Node] = &m
+	}
 	for _, s := range states {
 		s.Fired = slices.Clone(s.Fired)
 		e.states[s.Key] = &s
@@ -163,7 +181,18 @@ func (s Sample) happen(e *Engine, now time.Time, out *Output) {
 	if !ok {
 		return // it left while the read was under way
 	}
-	for _, w := range e.nodes[i].take(s) {
+	n := e.nodes[i]
+	read := n.take(s)
+	for _, ev := range n.reading {
+		for _, w := range read {
+			if w.wants(ev) {
+				w.moment(e, ev, now, out)
+				w.evaluate(e, now, out)
+			}
+		}
+	}
+	n.reading = nil
+	for _, w := range read {
 		w.evaluate(e, now, out)
 	}
 }
@@ -215,4 +244,9 @@ func (e *Engine) forget(out *Output) {
 		}
 	}
 	slices.SortFunc(out.Gone, Key.compare)
+	hears := func(r *rule) bool { return slices.ContainsFunc(r.Condition.Refs, scl.Ref.IsEvent) }
+	if len(e.marks) > 0 && !slices.ContainsFunc(e.rules, hears) {
+		clear(e.marks)
+		out.Deaf = true
+	}
 }

@@ -39,7 +39,7 @@ func newWorld(seed uint64) *world {
 		Limit:    scl.Limit{Count: rng.IntN(4), Window: 2 * time.Minute},
 	}
 	w := &world{
-		rng: rng, engine: core.New(nil), now: start,
+		rng: rng, engine: core.New(nil, nil), now: start,
 		rules: core.Rules{{Script: "s", Monitor: m, Nodes: rack}},
 		reads: make(map[fleet.NodeName][]time.Time), seen: make(map[fleet.NodeName][]scl.Truth),
 	}
@@ -125,7 +125,7 @@ func (w *world) checkReads(t *testing.T, seed uint64, every time.Duration) {
 // A restart between two steps changes nothing of what the rules do.
 func TestRestartChangesNothing(t *testing.T) {
 	for seed := range uint64(200) {
-		steady, restarted := core.New(nil), core.New(nil)
+		steady, restarted := core.New(nil, nil), core.New(nil, nil)
 		w := newWorld(seed)
 		both := func(in core.Input) ([]core.Fire, []core.Fire) {
 			a, b := steady.Step(w.now, in), restarted.Step(w.now, in)
@@ -142,7 +142,7 @@ func TestRestartChangesNothing(t *testing.T) {
 				t.Fatalf("seed %d: a restart changed what fires (-steady +restarted):\n%s", seed, diff)
 			}
 			if w.rng.IntN(4) == 0 {
-				restarted = core.New(restarted.States())
+				restarted = core.New(restarted.States(), nil)
 				restarted.Step(w.now, core.Link{Connected: true, Since: start})
 				restarted.Step(w.now, w.rules)
 			}
@@ -217,7 +217,7 @@ func BenchmarkSample(b *testing.B) {
 func TestCutInTheFuture(t *testing.T) {
 	m := above("hot", "cpu.temp", 90)
 	m.Options = scl.Options{Every: time.Minute, CutOff: scl.CutOff{RunFor: time.Hour}}
-	e := core.New(nil)
+	e := core.New(nil, nil)
 	e.Step(start, core.Link{Since: start.Add(24 * time.Hour)})
 	e.Step(start, core.Rules{{Script: "s", Monitor: m, Nodes: rack[:1]}})
 	hot := core.Sample{Node: rack[0], Refs: m.Condition.Refs, Readings: []fleet.Reading{{Value: fleet.Number(95, fleet.Celsius)}}}

@@ -118,7 +118,11 @@ func (w *watch) fire(e *Engine, now time.Time, why reason) Fire {
 		CutOff:    !e.link.Connected,
 		Held:      why.text,
 	}}
-	for _, p := range w.probes {
+	for i, p := range w.probes {
+		if p == nil {
+			f.Firing.Readings = append(f.Firing.Readings, w.event.about(w.Condition.Refs[i], w.node, now))
+			continue
+		}
 		f.Firing.Readings = append(f.Firing.Readings, p.last)
 	}
 	if why.name == "" {
@@ -131,6 +135,10 @@ func (w *watch) fire(e *Engine, now time.Time, why reason) Fire {
 func (w *watch) test() scl.Truth {
 	for i, p := range w.probes {
 		w.slots[i] = scl.Slot{}
+		if p == nil {
+			w.slots[i].Value = fleet.Bool(w.event != nil && scl.MatchEvent(w.Condition.Refs[i].Param, w.event.MessageID))
+			continue
+		}
 		if !p.seen {
 			continue
 		}

@@ -24,6 +24,9 @@ type node struct {
 	probes  []*probe // by key
 	watches []*watch // in the order of the rules
 	busy    bool     // a read is under way
+	asked   time.Time
+	pending []Event // for rules that need values too: wait for the next read
+	reading []Event // wait for the read under way
 }
 
 // probe is one element that is sampled.
@@ -40,8 +43,10 @@ type probe struct {
 type watch struct {
 	*rule
 	node   fleet.NodeName
-	probes []*probe // slot i of the condition reads probes[i]
+	probes []*probe // slot i of the condition reads probes[i]; nil is an event
 	slots  []scl.Slot
+	hears  bool
+	event  *Event // that arrives at this moment
 }
 
 func (n *node) compare(name fleet.NodeName) int { return strings.Compare(string(n.name), string(name)) }
@@ -59,6 +64,10 @@ func keyOf(r scl.Ref) string {
 func (n *node) watch(r *rule) {
 	w := &watch{rule: r, node: n.name, slots: make([]scl.Slot, len(r.Condition.Refs))}
 	for _, ref := range r.Condition.Refs {
+		if ref.IsEvent() {
+			w.probes, w.hears = append(w.probes, nil), true
+			continue
+		}
 		w.probes = append(w.probes, n.probe(ref, r.every()))
 	}
 	n.watches = append(n.watches, w)
@@ -77,7 +86,7 @@ func (n *node) probe(ref scl.Ref, every time.Duration) *probe {
 
 // inherit goes on where the plan before a change of rules was.
 func (n *node) inherit(old *node) {
-	n.busy = old.busy
+	n.busy, n.asked, n.pending, n.reading = old.busy, old.asked, old.pending, old.reading
 	for _, p := range n.probes {
 		if i, ok := slices.BinarySearchFunc(old.probes, p.key, (*probe).compare); ok {
 			was := old.probes[i]
@@ -127,7 +136,8 @@ func (n *node) read(now time.Time) (Read, bool) {
 			read.Refs = append(read.Refs, p.ref)
 		}
 	}
-	n.busy = true
+	n.busy, n.asked = true, now
+	n.reading, n.pending = append(n.reading, n.pending...), nil
 	return read, true
 }
 

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden scripts")
@@ -26,7 +29,11 @@ var update = flag.Bool("update", false, "rewrite the golden scripts")
 //	rule NAME NODE[,NODE…] REF > NUMBER [every D] [for D] [cooldown D] [limit N D] [cut-off hold|D]
 //	                                 puts a rule in force
 //	drop NAME                        takes it out of force
+//	scl SOURCE                       puts the monitors of a script in force
 //	at D                             passes time up to D after the start
+//	push NODE [ID:]KEY@TIME…         the BMC pushes events
+//	log NODE KEY@TIME…               its log is read, and holds these
+//	gap NODE                         something may have been missed
 //	NODE REF=VALUE[ REF=VALUE…]      answers the read of a node; ? is unknown
 //	cut, heal                        the link to the coordinators
 //	restart                          a new engine with the states of the old one
@@ -65,14 +72,15 @@ type player struct {
 	next   time.Time
 	link   core.Link
 	asked  map[fleet.NodeName][]scl.Ref
+	marks  map[fleet.NodeName]core.Marks
 	out    strings.Builder
 }
 
 func newPlayer(t *testing.T) *player {
 	t.Helper()
 	return &player{
-		t: t, engine: core.New(nil), now: start, link: core.Link{Since: start},
-		asked: make(map[fleet.NodeName][]scl.Ref),
+		t: t, engine: core.New(nil, nil), now: start, link: core.Link{Since: start},
+		asked: make(map[fleet.NodeName][]scl.Ref), marks: make(map[fleet.NodeName]core.Marks),
 	}
 }
 
@@ -107,11 +115,19 @@ func (p *player) do(f []string) {
 		}
 		p.rules = rest
 		p.step(p.rules)
+	case "scl":
+		p.scl(strings.Join(f[1:], " "))
+	case "push":
+		p.step(core.Heard{Node: fleet.NodeName(f[1]), Events: events(f[2:])})
+	case "log":
+		p.step(core.Heard{Node: fleet.NodeName(f[1]), Log: events(f[2:]), HasLog: true})
+	case "gap":
+		p.step(core.Heard{Node: fleet.NodeName(f[1]), Gap: true})
 	case "cut", "heal":
 		p.link = core.Link{Connected: f[0] == "heal", Since: p.now}
 		p.step(p.link)
 	case "restart":
-		p.engine = core.New(p.engine.States())
+		p.engine = core.New(p.engine.States(), slices.Collect(maps.Values(p.marks)))
 		clear(p.asked)
 		p.step(p.link)
 		p.step(p.rules)
@@ -133,6 +149,13 @@ func (p *player) wait(until time.Time) {
 
 func (p *player) step(in core.Input) {
 	out := p.engine.Step(p.now, in)
+	for _, m := range out.Marks {
+		p.marks[m.Node] = m
+	}
+	if out.Deaf {
+		clear(p.marks)
+		p.say("forget what was heard")
+	}
 	p.next = out.Next
 	for _, r := range out.Read {
 		p.asked[r.Node] = r.Refs
@@ -217,6 +240,31 @@ func (p *player) rule(f []string) core.Rule {
 		}
 	}
 	return r
+}
+
+func (p *player) scl(source string) {
+	program, diags := compile.Source("s.scl", []byte(source))
+	if program == nil {
+		p.t.Fatal(diags)
+	}
+	for i := range program.Monitors {
+		m := &program.Monitors[i]
+		p.rules = append(p.rules, core.Rule{Script: "s", Monitor: m, Nodes: []fleet.NodeName{fleet.NodeName(m.Target.Name)}})
+	}
+	p.step(p.rules)
+}
+
+// events are written [ID:]KEY@TIME.
+func events(f []string) (all []core.Event) {
+	for _, text := range f {
+		what, at, _ := strings.Cut(text, "@")
+		id, key, named := strings.Cut(what, ":")
+		if !named {
+			id, key = "", what
+		}
+		all = append(all, core.Event{ID: id, MessageID: "X.1." + key, Time: at})
+	}
+	return all
 }
 
 func (p *player) duration(s string) time.Duration {

@@ -25,18 +25,22 @@ const (
 	Finished Table = "finished" // runs that are over: run -> when
 	Intents  Table = "intents"  // actions begun and not ended: see agent's journal
 	Rules    Table = "rules"    // states of rules: script, rule, node -> core.State as JSON
+	Heard    Table = "heard"    // events that rules have seen: node -> core.Marks as JSON
 	Nodes    Table = "nodes"    // the summary last reported: name -> pb.Node
 	Sessions Table = "sessions" // the BMC session that is ours: pin -> URI
 	Secrets  Table = "secrets"  // logins, sealed to the agent's own key: pin -> JSON
 	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
 	Notes    Table = "notes"    // single facts: revision, when the link was cut
+	// Subscribed are the BMCs on which an event subscription of ours may stand:
+	// pin -> since when.
+	Subscribed Table = "subscribed"
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Nodes, Sessions, Secrets, Digests, Notes, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Notes, Subscribed, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

@@ -238,7 +238,7 @@ func (h *Hub) keepProgress(rack string, p *pb.Progress) bool {
 	if h.progress[r.GetId()] == nil {
 		h.progress[r.GetId()] = map[string]*pb.RackProgress{}
 	}
-	h.progress[r.GetId()][rack] = &pb.RackProgress{Rack: rack, Nodes: p.GetNodes(), Done: p.GetDone(), Failed: p.GetFailed()}
+	h.progress[r.GetId()][rack] = &pb.RackProgress{Rack: rack, Nodes: p.GetNodes(), Done: p.GetDone(), Failed: p.GetFailed(), Doing: p.GetDoing()}
 	return true
 }
 

@@ -124,6 +124,7 @@ type RunEvent struct {
 type Progress struct {
 	Rack                fleet.RackName
 	Nodes, Done, Failed int
+	Doing               string // what takes long now, in words; "" for nothing
 }
 
 // Event is something that happened in the fleet; one of its parts is set.
@@ -208,6 +209,7 @@ func toRunEvent(m *pb.RunEvent) *RunEvent {
 		p := b.Progress
 		return &RunEvent{Progress: &Progress{
 			Rack: fleet.RackName(p.GetRack()), Nodes: int(p.GetNodes()), Done: int(p.GetDone()), Failed: int(p.GetFailed()),
+			Doing: p.GetDoing(),
 		}}
 	}
 	return nil

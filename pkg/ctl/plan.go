@@ -248,7 +248,7 @@ func risky(c scl.Command) bool {
 		return false
 	case scl.DoSequence:
 		return slices.ContainsFunc(c.Commands, risky)
-	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage:
+	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware:
 	}
 	return true
 }

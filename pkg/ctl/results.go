@@ -110,6 +110,8 @@ func detail(r fleet.Result) string {
 		return without(r.Node, r.Error)
 	case r.Path == "" && r.After == "":
 		return values(r.Readings)
+	case r.Path == "" && strings.HasPrefix(r.Step, "(update-firmware") && !strings.HasPrefix(r.After, r.Before):
+		return arrow(r.Before, r.After)
 	case r.Path == "": // a rule or a command: there was nothing before it
 		return r.After
 	case r.Before != "" || r.After != "":

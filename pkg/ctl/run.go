@@ -105,7 +105,9 @@ func (f *follower) take(e *client.RunEvent) {
 		for _, k := range e.Run.Racks {
 			f.set(k.Rack, func(b *cli.Bar) {
 				b.Ended = k.State == "done" || k.State == "canceled"
-				b.Note = note(k)
+				if n := note(k); n != "running" || b.Note == "" || b.Note == "waiting" { // what it is doing says more
+					b.Note = n
+				}
 				b.Total = max(b.Total, k.Nodes)
 				if k.State == "done" {
 					b.Done, b.Failed = k.OK+k.Failed, k.Failed
@@ -116,8 +118,13 @@ func (f *follower) take(e *client.RunEvent) {
 		p := e.Progress
 		f.set(p.Rack, func(b *cli.Bar) {
 			b.Total, b.Done, b.Failed = p.Nodes, p.Done, p.Failed
-			if b.Note == "waiting" || b.Note == "" && p.Done < p.Nodes {
+			switch {
+			case p.Doing != "":
+				b.Note = p.Doing
+			case b.Note == "waiting" || p.Done < p.Nodes:
 				b.Note = "running"
+			default: // the numbers say it
+				b.Note = ""
 			}
 		})
 	case e.Result != nil:

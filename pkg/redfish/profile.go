@@ -30,8 +30,10 @@ type Profile struct {
 	Silence     time.Duration // an event stream that was silent for so long is dead
 	PowerRetry  time.Duration // for so long a change of power that it refused with 409 is asked for again
 	WriteWait   time.Duration // how long a write may take; 0: as the limits say
-	BootMode    bool          // a change of the boot source has to repeat the boot mode
-	Quirks      []Quirk       // where each of these is known from
+	// UpdateTarget: an upload of firmware has to name exactly one image to replace.
+	UpdateTarget bool
+	BootMode     bool    // a change of the boot source has to repeat the boot mode
+	Quirks       []Quirk // where each of these is known from
 }
 
 // Quirk says where a field of a profile is known from.
@@ -93,7 +95,9 @@ func makes() []known {
 
 func openBMC(p *Profile) {
 	p.Name, p.MaxReads, p.Streams, p.Reconnect = "OpenBMC", 8, 10, time.Second
+	p.UpdateTarget = true
 	p.Quirks = []Quirk{
+		{"UpdateTarget", "an upload without a target is answered with 500", "bmcweb 7debb8928f, recorded"},
 		{"MaxReads", "requests wait for each other only in its one thread; reads over D-Bus overlap", "bmcweb 7debb8928f, measured"},
 		{"IfMatch", "a PATCH without it is taken; W/ and * are not understood", "bmcweb 7debb8928f, recorded"},
 		{"Streams", "ten event streams, twenty subscriptions; beyond that 503, earlier 403", "bmcweb source; openbmc/bmcweb#150"},

@@ -94,6 +94,7 @@ type TaskReport struct {
 	Percent  int    // as last seen, -1 if it never was
 	Messages []Message
 	Why      string // of a failed or unknown end
+	Lost     bool   // the end is unknown because the BMC no longer knows the task
 	Polls    int
 }
 
@@ -136,6 +137,7 @@ func (r TaskReport) String() string {
 // Watch is how a task is waited for.
 type Watch struct {
 	Deadline time.Duration    // default 30 min
+	Most     time.Duration    // between two looks, whatever the BMC asks for; default 1 min, at least 1 s
 	Progress func(TaskReport) // hears of each change; may be nil
 	Jitter   func() float64   // in [0,1); nil: math/rand
 	Now      func() time.Time // nil: time.Now
@@ -158,6 +160,10 @@ func WaitTask(ctx context.Context, a Asker, t Task, w Watch) TaskReport {
 	if w.Deadline <= 0 {
 		w.Deadline = 30 * time.Minute
 	}
+	if w.Most <= 0 {
+		w.Most = maxLook
+	}
+	w.Most = max(w.Most, minLook)
 	if w.Jitter == nil {
 		w.Jitter = rand.Float64
 	}
@@ -199,6 +205,7 @@ type waiter struct {
 	missing int           // looks in a row that found nothing
 	refused int           // looks in a row that the BMC refused
 	over    bool
+	lost    bool // the Task itself is no longer found
 	// lastLook is taken shortly before the deadline.
 	lastLook bool
 }
@@ -206,8 +213,8 @@ type waiter struct {
 // interval is the time until the next look, up to a quarter longer than asked
 // for, so that the tasks of a rack are not looked at in step.
 func (k *waiter) interval() time.Duration {
-	d := min(max(k.wait, minLook), maxLook)
-	return min(d+time.Duration(k.watch.Jitter()*float64(d)/4), maxLook)
+	d := min(max(k.wait, minLook), k.watch.Most)
+	return min(d+time.Duration(k.watch.Jitter()*float64(d)/4), k.watch.Most)
 }
 
 func (k *waiter) ended(end TaskEnd, why string) TaskReport {
@@ -319,11 +326,19 @@ func (k *waiter) failedLook(uri string, err error) {
 	}
 }
 
+const forgotten = "the BMC no longer knows the task: it restarted, or has forgotten it"
+
 // gone ends the wait for a task that the BMC no longer knows, unless there is
 // another place to look.
 func (k *waiter) gone(uri string) {
 	if uri == k.task.URI {
-		k.leaveTask("the BMC no longer knows the task: it restarted, or has forgotten it")
+		k.lost = true
+		k.leaveTask(forgotten)
+		return
+	}
+	if k.lost {
+		k.report.Lost = true
+		k.ended(TaskUnknown, forgotten)
 		return
 	}
 	k.ended(TaskUnknown, "its monitor is gone, and the answer that told the outcome did not arrive")
@@ -332,6 +347,7 @@ func (k *waiter) gone(uri string) {
 // leaveTask looks at the monitor from now on, if there is one.
 func (k *waiter) leaveTask(why string) {
 	if k.task.Monitor == "" || k.task.Monitor == k.task.URI {
+		k.report.Lost = k.lost
 		k.ended(TaskUnknown, why)
 		return
 	}

@@ -117,7 +117,7 @@ func TestWaitTask(t *testing.T) {
 		},
 		{
 			name: "the BMC restarts and has forgotten it", task: both, lines: []string{running(99), "cut", "cut", "404 gone"}, monitor: []string{"404 gone"},
-			want: "the task is unknown: its monitor is gone, and the answer that told the outcome did not arrive; last seen Running at 99 %",
+			want: "the task is unknown: the BMC no longer knows the task: it restarted, or has forgotten it; last seen Running at 99 %",
 		},
 		{
 			name: "it has no monitor and is forgotten", task: redfish.Task{URI: taskURI}, lines: []string{running(99), "404 gone"},

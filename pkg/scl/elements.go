@@ -160,6 +160,26 @@ var raw = Element{Name: "redfish", Doc: "any resource and JSON pointer"}
 // no Type: what is there is known once it is read.
 func RawElement() *Element { return &raw }
 
+// event is what (event "MESSAGE-ID") refers to. It is never read: it happens.
+var event = Element{Name: "event", Type: BoolType, Doc: "an event that the BMC tells of"}
+
+// EventElement is the element of (event "GLOB"): true for the one moment at which
+// an event arrived whose message id matches the Param of the reference.
+func EventElement() *Element { return &event }
+
+// IsEvent reports whether r is an (event …), which is heard and can't be read.
+func (r Ref) IsEvent() bool { return r.Element == &event }
+
+// MatchEvent reports whether the message id of an event, for example
+// "OpenBMC.0.5.PowerSupplyFanFailed", matches a glob. A glob without a dot is
+// held against the key alone, because registry and version differ from BMC to BMC.
+func MatchEvent(glob, messageID string) bool {
+	if !strings.Contains(glob, ".") {
+		messageID = messageID[strings.LastIndexByte(messageID, '.')+1:]
+	}
+	return Glob(glob, messageID)
+}
+
 // Of is what the mesh itself knows of the element r means on node: the value of
 // an element OfMesh, or the last seen one of an element that every node record
 // keeps. Else it is unknown.

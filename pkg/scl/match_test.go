@@ -182,3 +182,18 @@ func TestOf(t *testing.T) {
 		}
 	}
 }
+
+func TestMatchEvent(t *testing.T) {
+	const id = "OpenBMC.0.5.PowerSupplyFanFailed"
+	for glob, want := range map[string]bool{
+		id: true, "*": true, "PowerSupplyFanFailed": true, "*FanFailed": true, "OpenBMC.*.PowerSupply*": true, "*.DCPowerOff": false,
+		"PowerSupply": false, "OpenBMC": false, "Dell.*": false,
+	} {
+		if got := scl.MatchEvent(glob, id); got != want {
+			t.Errorf("%s matches: %v", glob, got)
+		}
+	}
+	if !scl.MatchEvent("PSU0001", "PSU0001") || scl.MatchEvent("a.b", "") {
+		t.Error("an id without a registry")
+	}
+}

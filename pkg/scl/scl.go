@@ -6,6 +6,7 @@
 package scl
 
 import (
+	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -164,6 +165,7 @@ const (
 	DoStartImage Verb = "start-new-server-with-image" // Args: node, image
 	DoWait       Verb = "wait"                        // Until, Timeout
 	DoSequence   Verb = "sequence"                    // Commands
+	DoFirmware   Verb = "update-firmware"             // Firmware, Timeout
 )
 
 // Command is one thing to do on one node.
@@ -172,10 +174,27 @@ type Command struct {
 	Args     []string
 	Once     bool // of boot
 	Until    *Condition
-	Timeout  time.Duration // of wait, default 10 min
+	Timeout  time.Duration // of wait, default 10 min, and of update-firmware, default 1 h
 	Commands []Command     // of sequence
+	Firmware *Firmware     // of update-firmware
 	Text     string        // canonical text, secrets redacted
 	Span     syntax.Span
+}
+
+// Firmware is one update of one firmware of a node.
+type Firmware struct {
+	ID string // as in firmware.ID.version: "bmc", "bios", or an id or name of the BMC's inventory
+	// Image is where the image is: an http or https URL, a path below the agent's
+	// directory of artifacts, or "sha256:" and the digest of a file there.
+	Image   string
+	Digest  string // "sha256:" and 64 hex digits, which the image must have; "": not known
+	Version string // that shall run afterwards; "": another one than before
+	OnReset bool   // take effect at the next reset, not now
+}
+
+// Remote reports whether the image is fetched from elsewhere.
+func (f Firmware) Remote() bool {
+	return strings.HasPrefix(f.Image, "https://") || strings.HasPrefix(f.Image, "http://")
 }
 
 // Ref is a checked element reference.

@@ -79,6 +79,12 @@ func (c *Client) Fault(ctx context.Context, node fleet.NodeName, f bmcsim.Fault)
 	return c.call(ctx, http.MethodPost, nodePath(node, "fault"), faultRequest(f), nil)
 }
 
+// Log writes an entry into the event log of a server, and the BMC tells whoever
+// listens of it.
+func (c *Client) Log(ctx context.Context, node fleet.NodeName, key, text string) error {
+	return c.call(ctx, http.MethodPost, nodePath(node, "log"), logRequest{Key: key, Text: text}, nil)
+}
+
 // ForgetSessions ends every session of a BMC.
 func (c *Client) ForgetSessions(ctx context.Context, node fleet.NodeName) error {
 	return c.call(ctx, http.MethodDelete, nodePath(node, "sessions"), nil, nil)

@@ -74,7 +74,7 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 	cmd.Flags().StringArrayVar(&mocks, "mock", nil, "serve a recorded tree of a real BMC, read-only: `[NAME=]DIR`; repeatable")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "announce nothing over mDNS")
 	k.flags(cmd)
-	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), statsCommand(), nodesCommand())
+	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), logCommand(), statsCommand(), nodesCommand())
 	return cmd
 }
 
@@ -207,6 +207,30 @@ and when "503" asks to come back.`,
 
 // logout is what `fault` knows besides the faults that last.
 const logout = "logout"
+
+func logCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "log NODE KEY [TEXT]",
+		Short: "write into a server's event log, which its BMC tells of",
+		Long: `Write an entry into a server's event log. Its message id is OpenBMC.0.5.KEY, and
+the BMC tells whoever listens for events of it.`,
+		Example: `  chiba sim log r01-u04 PowerSupplyFanFailed "fan of psu0 failed"
+  chiba sim log r01-u04 InventoryRemoved`,
+		Args:              cli.Args(2, 3),
+		ValidArgsFunction: completeArgs(false, "PowerSupplyFanFailed", "PowerSupplyRemoved", "InventoryRemoved", "MemoryECCCorrectable"),
+		RunE: withClient(func(ctx context.Context, c *Client, cmd *cobra.Command, args []string) error {
+			text := args[1]
+			if len(args) == 3 {
+				text = args[2]
+			}
+			if err := c.Log(ctx, fleet.NodeName(args[0]), args[1], text); err != nil {
+				return err
+			}
+			cli.Note(cmd, "%s has logged OpenBMC.0.5.%s", args[0], args[1])
+			return nil
+		}),
+	}
+}
 
 func statsCommand() *cobra.Command {
 	var reset bool

@@ -25,6 +25,10 @@ type (
 		Delay time.Duration    `json:"delay,omitempty"` // ns
 		For   time.Duration    `json:"for,omitempty"`   // ns
 	}
+	logRequest struct {
+		Key  string `json:"key"`
+		Text string `json:"text"`
+	}
 	errorReply struct {
 		Kind  fault.Kind `json:"kind"`
 		Error string     `json:"error"`
@@ -109,6 +113,7 @@ func (r *Rack) controlHandler() http.Handler {
 	mux.Handle("GET /nodes/{node}/readings", answer(r.getReadings))
 	mux.Handle("POST /nodes/{node}/set", answer(r.postSet))
 	mux.Handle("POST /nodes/{node}/fault", answer(r.postFault))
+	mux.Handle("POST /nodes/{node}/log", answer(r.postLog))
 	mux.Handle("DELETE /nodes/{node}/sessions", answer(r.deleteSessions))
 	return mux
 }
@@ -173,6 +178,18 @@ func (r *Rack) postFault(req *http.Request) (any, error) {
 		return nil, err
 	}
 	return struct{}{}, bmc.Fault(bmcsim.Fault{Kind: m.Kind, Delay: m.Delay, For: m.For})
+}
+
+func (r *Rack) postLog(req *http.Request) (any, error) {
+	bmc, err := r.node(req)
+	if err != nil {
+		return nil, err
+	}
+	var m logRequest
+	if err := read(req, &m); err != nil {
+		return nil, err
+	}
+	return struct{}{}, bmc.Log(m.Key, m.Text)
 }
 
 func (r *Rack) deleteSessions(req *http.Request) (any, error) {

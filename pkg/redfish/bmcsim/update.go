@@ -186,8 +186,8 @@ func (b *BMC) update(q *request, img image, onReset bool) reply {
 }
 
 // takeIn puts an image into the flash. It runs after the next restart of what
-// it is for; a BMC image that is to be applied at once restarts the BMC, if
-// this one ever does.
+// it is for; a BMC image that is to be applied at once restarts the BMC, which
+// takes no time if Config.ResetTime is none.
 func (b *BMC) takeIn(f firmware, onReset bool) {
 	f.Next = true
 	list := slices.DeleteFunc(slices.Clone(b.state.Firmware), func(x firmware) bool { return x.ID == f.ID })
@@ -196,7 +196,7 @@ func (b *BMC) takeIn(f firmware, onReset bool) {
 	}
 	list = append(list, f)
 	b.state.Firmware = list
-	if !f.Bios && !onReset && b.cfg.ResetTime > 0 {
+	if !f.Bios && !onReset {
 		b.restart(b.cfg.Now())
 	}
 }

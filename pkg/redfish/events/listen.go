@@ -151,9 +151,9 @@ func (l *listener) stream(ctx context.Context, uri string) error {
 		return err
 	}
 	defer body.Close()
-	if resuming == "" {
-		l.deliver(Notice{Way: ByStream, Gap: true, Why: "nothing is known of what was before"})
-	}
+	// Also when it resumes: a BMC that has restarted counts its events anew, and
+	// knows nothing of those before, or of others under the same ids.
+	l.deliver(Notice{Way: ByStream, Gap: true, Why: opened(resuming)})
 	silence := l.Silence
 	if silence <= 0 {
 		silence = l.Service.Profile().Silence
@@ -172,6 +172,13 @@ func (l *listener) stream(ctx context.Context, uri string) error {
 		}
 		l.heard(f)
 	}
+}
+
+func opened(resuming string) string {
+	if resuming == "" {
+		return "nothing is known of what was before"
+	}
+	return "the stream was interrupted"
 }
 
 // heard passes one frame on.
@@ -273,20 +280,46 @@ func (l *listener) sweep(ctx context.Context, collection redfish.Link) error {
 	if l.swept {
 		return nil
 	}
-	all, err := redfish.Members(ctx, l.Service, collection, maxSwept)
-	if err != nil {
-		return fmt.Errorf("list the subscriptions: %w", err)
-	}
-	for _, uri := range all {
-		var s struct{ Destination, Context redfish.Text }
-		if redfish.Get(ctx, l.Service, uri, &s) != nil {
-			continue
-		}
-		ours := strings.HasPrefix(string(s.Destination), l.Receiver.base+"/") && string(s.Context) == l.Context
-		if ours {
-			_, _ = l.Service.Delete(ctx, string(uri)) // it stays and is tried again by the next life
-		}
+	if err := sweep(ctx, l.Service, collection, l.Context); err != nil {
+		return err
 	}
 	l.swept = true
 	return nil
+}
+
+// Sweep removes the subscriptions that an earlier life left on a BMC: those with
+// our context, wherever they deliver to, and nobody else's. They outlive restarts
+// of the BMC. It is for who does not listen; Run does it by itself.
+func Sweep(ctx context.Context, s Service, mark string) error {
+	root, err := s.Root(ctx)
+	if err != nil || root.EventService == "" {
+		return err
+	}
+	var service eventService
+	if err = redfish.Get(ctx, s, root.EventService, &service); err != nil || service.Subscriptions == "" {
+		return err
+	}
+	return sweep(ctx, s, service.Subscriptions, mark)
+}
+
+func sweep(ctx context.Context, s Service, collection redfish.Link, mark string) error {
+	if mark == "" {
+		return nil // then those without a context would be ours
+	}
+	all, err := redfish.Members(ctx, s, collection, maxSwept)
+	if err != nil {
+		return fmt.Errorf("list the subscriptions: %w", err)
+	}
+	var failed error
+	for _, uri := range all {
+		var found struct{ Context redfish.Text }
+		err := redfish.Get(ctx, s, uri, &found)
+		if err == nil && string(found.Context) == mark {
+			_, err = s.Delete(ctx, string(uri))
+		}
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			failed = fmt.Errorf("remove a subscription of an earlier life: %w", err)
+		}
+	}
+	return failed
 }

@@ -153,7 +153,10 @@ func TestStreamIsResumed(t *testing.T) {
 			}
 		})
 		got := hear(t, Config{Service: f}, 65*time.Second, nil)
-		if diff := cmp.Diff([]string{"stream gap", "stream 1", "stream 2", "stream 3", "stream gap", "stream 1"}, got); diff != "" {
+		if diff := cmp.Diff([]string{
+			"stream gap", "stream 1", "stream 2", "stream gap", "stream 3",
+			"stream gap", "stream gap", "stream 1", "stream gap",
+		}, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		want := []string{`0s after ""`, `20s after "2"`, `40s after "3"`, `1m0s after "1"`}
@@ -239,11 +242,12 @@ func TestSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewReceiver("https://agent:8443/events/")
 		f := newFake(nil)
-		// Two of an earlier life, one of a stranger with a similar address.
-		f.docs[subsURI] = `{"Members":[{"@odata.id":"/sub/a"},{"@odata.id":"/sub/b"},{"@odata.id":"/sub/c"},{"@odata.id":"/sub/gone"}]}`
+		// Two of an earlier life, one of them at another address, and two of strangers.
+		f.docs[subsURI] = `{"Members":[{"@odata.id":"/sub/a"},{"@odata.id":"/sub/b"},{"@odata.id":"/sub/c"},{"@odata.id":"/sub/d"},{"@odata.id":"/sub/gone"}]}`
 		f.docs["/sub/a"] = `{"Destination":"https://agent:8443/events/old","Context":"chiba:r1"}`
 		f.docs["/sub/b"] = `{"Destination":"https://agent:8443/events/old2","Context":"another agent"}`
-		f.docs["/sub/c"] = `{"Destination":"https://agent:8443/eventsX","Context":"chiba:r1"}`
+		f.docs["/sub/c"] = `{"Destination":"https://formerly:8443/events/old","Context":"chiba:r1"}`
+		f.docs["/sub/d"] = `{"Destination":"https://agent:8443/events/old","Context":"chiba:r10"}`
 		first := true
 		got := hear(t, Config{Service: f, Receiver: r, Context: "chiba:r1", Check: time.Minute}, 5*time.Minute, func(Notice) {
 			if !first {
@@ -278,7 +282,7 @@ func TestSubscription(t *testing.T) {
 		if diff := cmp.Diff([]string{"subscription gap", "subscription 1 2", "subscription gap"}, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff([]string{"/sub/a", subsURI + "/1", subsURI + "/2"}, f.deleted); diff != "" {
+		if diff := cmp.Diff([]string{"/sub/a", "/sub/c", subsURI + "/1", subsURI + "/2"}, f.deleted); diff != "" {
 			t.Errorf("deleted (-want +got):\n%s", diff)
 		}
 		for _, p := range f.posted {
@@ -366,5 +370,30 @@ func TestReceiverServes(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Who no longer listens removes what an earlier life left, and nobody else's.
+func TestSweep(t *testing.T) {
+	f := newFake(nil)
+	f.docs[subsURI] = `{"Members":[{"@odata.id":"/sub/a"},{"@odata.id":"/sub/b"},{"@odata.id":"/sub/gone"}]}`
+	f.docs["/sub/a"] = `{"Destination":"https://formerly/old","Context":"chiba:r1"}`
+	f.docs["/sub/b"] = `{"Destination":"https://formerly/old","Context":""}`
+	for _, mark := range []string{"", "chiba:r1"} {
+		if err := Sweep(t.Context(), f, mark); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"/sub/a"}, f.deleted); diff != "" {
+		t.Errorf("deleted (-want +got):\n%s", diff)
+	}
+	f.docs[subsURI] = `{"Members":[{"@odata.id":"/sub/hung"}]}`
+	f.docs["/sub/hung"] = `no JSON`
+	if err := Sweep(t.Context(), f, "chiba:r1"); err == nil {
+		t.Error("what could not be read may be ours, and it says that all is well")
+	}
+	delete(f.docs, "/e")
+	if err := Sweep(t.Context(), f, "chiba:r1"); err == nil {
+		t.Error("no error of the service")
 	}
 }

@@ -12,12 +12,13 @@ func verbs() []string {
 	return []string{
 		string(scl.DoPower), string(scl.DoReboot), string(scl.DoBoot), string(scl.DoIndicator), string(scl.DoClearLog),
 		string(scl.DoBMCReset), string(scl.DoLog), string(scl.DoStartImage), string(scl.DoWait), string(scl.DoSequence),
+		string(scl.DoFirmware),
 	}
 }
 
 func laterVerbs() []string {
 	return []string{
-		"install-os", "create", "update-firmware", "mount-media", "eject-media", "collect-log", "bmc-factory-reset",
+		"install-os", "create", "mount-media", "eject-media", "collect-log", "bmc-factory-reset",
 		"rotate-credentials", "maintenance", "quarantine", "notify", "redfish",
 	}
 }
@@ -58,6 +59,8 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.boot(cmd, n)
 	case scl.DoWait:
 		c.wait(cmd, n)
+	case scl.DoFirmware:
+		c.firmware(cmd, n)
 	case scl.DoSequence:
 		if c.args(n, 1, -1, `(sequence (power off) (power on))`) {
 			cmd.Commands = c.commands(n.Args())

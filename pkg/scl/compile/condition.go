@@ -38,12 +38,12 @@ type expr struct {
 func operators() []string {
 	return []string{
 		"and", "or", "not", "=", "!=", "<", "<=", ">", ">=", "in", "matches", "any", "every", "known?",
-		"+", "-", "*", "/", "min", "max", "avg", "sum", "count", "redfish",
+		"+", "-", "*", "/", "min", "max", "avg", "sum", "count", "redfish", "event",
 	}
 }
 
 // laterOperators look at more than the present values.
-func laterOperators() []string { return []string{"over", "rate", "for", "changed", "event"} }
+func laterOperators() []string { return []string{"over", "rate", "for", "changed"} }
 
 // checker checks one condition and gathers its references.
 type checker struct {
@@ -52,11 +52,16 @@ type checker struct {
 	index map[string]int // of refs by text
 	used  []int          // slots in the order of use
 	each  bool           // inside any, every or count
+	heard bool           // events may stand here
 }
 
 // condition checks predicates that shall all hold. It is never nil.
 func (c *compiler) condition(preds []*syntax.Node) *scl.Condition {
-	e := &checker{compiler: c, index: map[string]int{}}
+	return (&checker{compiler: c, index: map[string]int{}}).condition(preds)
+}
+
+func (e *checker) condition(preds []*syntax.Node) *scl.Condition {
+	c := e.compiler
 	of := e.preds(preds)
 	texts := make([]string, len(preds))
 	for i, n := range preds {
@@ -163,13 +168,7 @@ func (e *checker) reference(n *syntax.Node) (expr, bool) {
 	if !ok {
 		return expr{}, false
 	}
-	i, seen := e.index[ref.Text]
-	if !seen {
-		i = len(e.refs)
-		e.index[ref.Text] = i
-		e.refs = append(e.refs, ref)
-	}
-	e.used = append(e.used, i)
+	i := e.slot(ref)
 	x := expr{node: n, typ: ref.Element.Type, unit: ref.Element.Unit, ref: i, element: ref.Element}
 	if x.typ == 0 || x.typ == scl.NumberType {
 		x.num = func(s []scl.Slot, at int) (float64, bool) { return value(s, i, at).Number() }
@@ -189,6 +188,42 @@ func (e *checker) reference(n *syntax.Node) (expr, bool) {
 	return x, true
 }
 
+// slot is the slot of a reference, the same for the same text.
+func (e *checker) slot(ref scl.Ref) int {
+	i, seen := e.index[ref.Text]
+	if !seen {
+		i = len(e.refs)
+		e.index[ref.Text] = i
+		e.refs = append(e.refs, ref)
+	}
+	e.used = append(e.used, i)
+	return i
+}
+
+// event checks (event "GLOB").
+func (e *checker) event(n *syntax.Node) (expr, bool) {
+	const usage = `(event "*.PowerSupplyFanFailed")`
+	if !e.args(n, 1, 1, usage) {
+		return expr{}, false
+	}
+	glob, ok := e.text(n.Args()[0], "a message id")
+	switch {
+	case !ok:
+		return expr{}, false
+	case !e.heard:
+		e.fail(Misplaced, n, "an event is over at once, and only a monitor waits for one", "put it into the condition of a monitor")
+		return expr{}, false
+	case e.each:
+		e.fail(Misplaced, n, "an event has no instances", "write "+usage+" without any, every or count around it")
+		return expr{}, false
+	}
+	i := e.slot(scl.Ref{Text: syntax.Print(n), Element: scl.EventElement(), Param: glob})
+	return condition(n, func(s []scl.Slot, _ int) scl.Truth {
+		arrived, known := s[i].Value.Bool()
+		return truth(known && arrived)
+	}), true
+}
+
 // value is the instance at of slot i, or its reduced value.
 func value(s []scl.Slot, i, at int) *fleet.Value {
 	if slot := &s[i]; at < 0 || at >= len(slot.All) {
@@ -202,6 +237,8 @@ func (e *checker) operation(n *syntax.Node) (expr, bool) {
 	switch n.Head() {
 	case "redfish":
 		return e.reference(n)
+	case "event":
+		return e.event(n)
 	case "and", "or":
 		if !e.args(n, 1, -1, "("+n.Head()+" (> cpu.temp 90) (> cpu.rate 80))") {
 			return expr{}, false

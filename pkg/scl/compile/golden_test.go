@@ -178,6 +178,9 @@ func commands(b *strings.Builder, indent string, all []scl.Command) {
 		if c.Until != nil {
 			fmt.Fprintf(b, " until %s, for %s at most", condition(c.Until), c.Timeout)
 		}
+		if c.Firmware != nil {
+			fmt.Fprintf(b, " %+v within %s", *c.Firmware, c.Timeout)
+		}
 		fmt.Fprintf(b, " from %s\n", c.Text)
 		commands(b, indent+"  ", c.Commands)
 	}

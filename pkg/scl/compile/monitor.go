@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -85,6 +86,9 @@ func (c *compiler) rule(m scl.Monitor, parts []*syntax.Node) []*syntax.Node {
 		c.fail(WrongCount, parts[0], "a condition without an action behind it", "write (action …) behind it")
 		return parts[1:]
 	}
+	if m.Condition != nil && m.Options.For > 0 && slices.ContainsFunc(m.Condition.Refs, scl.Ref.IsEvent) {
+		c.fail(BadValue, parts[0], "an event is over at once and can't hold for "+m.Options.For.String(), "leave (for …) out, or put the event into a trigger of its own")
+	}
 	m.Commands = c.commands(parts[1].Args())
 	if len(m.Commands) == 0 {
 		c.fail(WrongCount, parts[1], "an action without a command", `write (action (log "it is hot"))`)
@@ -112,7 +116,7 @@ func (c *compiler) conditionForm(n *syntax.Node) *scl.Condition {
 	if !c.args(n, 1, -1, "(condition (> cpu.temp 90))") {
 		return nil
 	}
-	return c.condition(n.Args())
+	return (&checker{compiler: c, index: map[string]int{}, heard: true}).condition(n.Args())
 }
 
 // optionSet is the options of one form, each at most once.

@@ -659,6 +659,7 @@ type RackProgress struct {
 	Nodes         int32                  `protobuf:"varint,2,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Done          int32                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
 	Failed        int32                  `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	Doing         string                 `protobuf:"bytes,5,opt,name=doing,proto3" json:"doing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -719,6 +720,13 @@ func (x *RackProgress) GetFailed() int32 {
 		return x.Failed
 	}
 	return 0
+}
+
+func (x *RackProgress) GetDoing() string {
+	if x != nil {
+		return x.Doing
+	}
+	return ""
 }
 
 type WatchRequest struct {
@@ -2104,12 +2112,13 @@ const file_api_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunH\x00R\x03run\x12*\n" +
 	"\x06result\x18\x02 \x01(\v2\x10.chiba.v1.ResultH\x00R\x06result\x124\n" +
 	"\bprogress\x18\x03 \x01(\v2\x16.chiba.v1.RackProgressH\x00R\bprogressB\x06\n" +
-	"\x04body\"d\n" +
+	"\x04body\"z\n" +
 	"\fRackProgress\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\x05R\x04done\x12\x16\n" +
-	"\x06failed\x18\x04 \x01(\x05R\x06failed\"\"\n" +
+	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x14\n" +
+	"\x05doing\x18\x05 \x01(\tR\x05doing\"\"\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04past\x18\x01 \x01(\bR\x04past\"\xa6\x02\n" +
 	"\x05Event\x12\x1c\n" +

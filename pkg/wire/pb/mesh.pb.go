@@ -1007,6 +1007,7 @@ type Progress struct {
 	Nodes         int32                  `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Done          int32                  `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
 	Failed        int32                  `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	Doing         string                 `protobuf:"bytes,6,opt,name=doing,proto3" json:"doing,omitempty"` // what takes long now, "" for nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1074,6 +1075,13 @@ func (x *Progress) GetFailed() int32 {
 		return x.Failed
 	}
 	return 0
+}
+
+func (x *Progress) GetDoing() string {
+	if x != nil {
+		return x.Doing
+	}
+	return ""
 }
 
 // RecordBatch is a message of the results stream, at most 32 KiB if it holds
@@ -1521,13 +1529,14 @@ const file_mesh_proto_rawDesc = "" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
-	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\"r\n" +
+	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\"\x88\x01\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x12\n" +
 	"\x04done\x18\x04 \x01(\x05R\x04done\x12\x16\n" +
-	"\x06failed\x18\x05 \x01(\x05R\x06failed\"Z\n" +
+	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
+	"\x05doing\x18\x06 \x01(\tR\x05doing\"Z\n" +
 	"\vRecordBatch\x12\x1f\n" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12*\n" +
