@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/chiba-mesh/chiba/e2e/qemu/l2"
 )
@@ -156,9 +157,50 @@ func (w *world) ready(ctx context.Context) error {
 	return w.do(ctx, "get", "nodes")
 }
 
-// takeOver makes the BMCs the rack's own. Until the agent can do that, it is logged in
-// with the factory's password, which ready has seen.
-func (w *world) takeOver(context.Context) error { return nil }
+// owned is what `chiba get bmcs` says of one BMC.
+type owned struct {
+	Node, Takeover, Quarantine string
+	Done                       bool
+	Ours                       bool    `json:"certificate_ours"`
+	UniquePassword             bool    `json:"unique_password"`
+	ClockOff                   float64 `json:"clock_off_seconds"`
+	Open, Limits               []string
+}
+
+// whole reports whether it is taken over with nothing left to do: only a certificate of
+// the rack lets anybody in, and its clock is right.
+func (o owned) whole() bool {
+	const slack = 120 // seconds
+	return o.Done && o.Takeover == "mtls-strict" && o.Ours && o.UniquePassword && len(o.Open)+len(o.Limits) == 0 &&
+		o.Quarantine == "" && o.ClockOff < slack && o.ClockOff > -slack
+}
+
+// takeOver has the agent make every BMC the rack's own, if that is asked for; else it
+// stays logged in with the factory's password.
+func (w *world) takeOver(ctx context.Context) error {
+	if !w.takeover {
+		w.say("no BMC is taken over: the agent is logged in with the factory's password (-takeover)")
+		return nil
+	}
+	err := w.until(ctx, "every BMC is taken over, with the right clock", func(ctx context.Context) (bool, string, error) {
+		var all []owned
+		if err := w.decode(ctx, &all, "get", "bmcs"); err != nil {
+			return false, "", err
+		}
+		done := 0
+		for _, o := range all {
+			if o.whole() {
+				done++
+			}
+		}
+		return done == len(w.guests), fmt.Sprintf("%+v", all), nil
+	})
+	if err != nil {
+		return err
+	}
+	w.say("the BMCs are the rack's own: only a certificate of the rack is let in")
+	return w.do(ctx, "get", "bmcs")
+}
 
 // script is what is put into force: a setting on all, and a rule whose firing shows that
 // it is in force.
@@ -235,10 +277,26 @@ func (w *world) firings(ctx context.Context) (int, error) {
 
 // clock is what a BMC's clock says.
 func (w *world) clock(ctx context.Context, g *guest) (string, error) {
-	if err := os.WriteFile("clock.scl", []byte(fmt.Sprintf("(show %q (redfish \"/redfish/v1/Managers/bmc#/DateTime\"))\n", g.name)), 0o600); err != nil {
+	var all []struct{ Value string }
+	err := w.decode(ctx, &all, "show", g.name, `(redfish "/redfish/v1/Managers/bmc#/DateTime")`)
+	if err == nil && len(all) != 1 {
+		err = fmt.Errorf("%s shows %d clocks", g.name, len(all))
+	}
+	if err != nil {
 		return "", err
 	}
-	return w.run(ctx, "apply", "clock.scl", "--yes")
+	return all[0].Value, nil
+}
+
+// repaired waits until somebody has set a BMC's clock, and says to what.
+func (w *world) repaired(ctx context.Context, g *guest) (at string, err error) {
+	err = w.until(ctx, "the clock of "+g.name+" is set", func(ctx context.Context) (bool, string, error) {
+		var askErr error
+		at, askErr = w.clock(ctx, g)
+		then, parseErr := time.Parse(time.RFC3339, at)
+		return parseErr == nil && time.Since(then).Abs() < 2*time.Minute, at, askErr
+	})
+	return at, err
 }
 
 // reset restarts a BMC with a script; the machine really restarts, and wakes up in 1970.
@@ -273,8 +331,13 @@ func (w *world) recovered(ctx context.Context, g *guest) error {
 	if err != nil {
 		return err
 	}
-	w.say("%s is ready again, its clock:", g.name)
-	w.show(at)
+	w.say("%s is ready again, its clock says %s", g.name, at)
+	if w.takeover {
+		if at, err = w.repaired(ctx, g); err != nil {
+			return err
+		}
+		w.say("the agent has set the clock of %s: %s", g.name, at)
+	}
 	return w.inForce(ctx)
 }
 

@@ -35,7 +35,7 @@ type options struct {
 	chiba, repo, cache, logs, image string
 	count                           int // of guests
 	began                           int64
-	killTest                        bool
+	killTest, takeover              bool
 }
 
 func readOptions() (options, error) {
@@ -47,6 +47,7 @@ func readOptions() (options, error) {
 	flag.StringVar(&o.image, "image", os.Getenv("CHIBA_OPENBMC_IMAGE"), "a flash image of OpenBMC for romulus, instead of our guests")
 	flag.IntVar(&o.count, "guests", 2, "how many BMCs, 2 to 4")
 	flag.BoolVar(&o.killTest, "kill-test", true, "at the end see that a run that is killed leaves nothing behind")
+	flag.BoolVar(&o.takeover, "takeover", false, "have the agent make the BMCs the rack's own; it must be one that can")
 	flag.Int64Var(&o.began, "began", time.Now().UnixNano(), "when the run began, for the times in its log")
 	flag.Parse()
 	if o.image != "" {
@@ -87,6 +88,7 @@ func (o options) args() []string {
 	return []string{
 		"-chiba", o.chiba, "-repo", o.repo, "-cache", o.cache, "-logs", o.logs, "-image", o.image, "-guests", strconv.Itoa(o.count),
 		"-began", strconv.FormatInt(o.began, 10), "-kill-test=" + strconv.FormatBool(o.killTest),
+		"-takeover=" + strconv.FormatBool(o.takeover),
 	}
 }
 

@@ -18,10 +18,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/chiba-mesh/chiba/agent"
 	"github.com/chiba-mesh/chiba/e2e/qemu/l2"
 	"github.com/chiba-mesh/chiba/e2e/qemu/proc"
-	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
 // The names of the one agent, for which `chiba dev` makes credentials.
@@ -204,28 +202,29 @@ func (w *world) until(ctx context.Context, what string, so func(context.Context)
 	}
 }
 
-// agentConfig writes the agent's configuration: the BMCs that were discovered are its
-// catalogue, known by the keys they showed.
-func (w *world) agentConfig(found []candidate) (string, error) {
-	dir := filepath.Join(fleetDir, "agent")
-	c := agent.Config{
-		Name: agentName, Rack: rackName, Site: siteName, State: dir,
-		Coordinators: []string{meshAddr}, Heartbeat: 2 * time.Second,
-		Interfaces: []string{segment}, Login: agent.Login{Factory: agent.FactoryOpenBMC},
-	}
+// agentConfig writes the agent's configuration, as a person would: the BMCs that were
+// discovered are its catalogue, known by the keys they showed.
+func (w *world) agentConfig(found []candidate) (dir string, err error) {
+	dir = filepath.Join(fleetDir, "agent")
+	nodes := make([]map[string]any, len(found))
 	for i, f := range found {
-		entry := agent.Entry{Name: fleet.NodeName(w.guests[i].name), Pin: f.Pin}
+		nodes[i] = map[string]any{"name": w.guests[i].name, "pin": f.Pin}
 		if w.image != "" { // a stock image may announce its console alone
-			entry.Address = f.Addresses[0]
+			nodes[i]["address"] = f.Addresses[0]
 		}
-		c.Nodes = append(c.Nodes, entry)
+		if w.takeover {
+			nodes[i]["takeover"] = true
+		}
 	}
-	text, err := yaml.MarshalWithOptions(c, yaml.OmitEmpty())
+	text, err := yaml.Marshal(map[string]any{
+		"name": agentName, "rack": rackName, "site": siteName, "state": ".",
+		"coordinators": []string{meshAddr}, "heartbeat": "2s", "interfaces": []string{segment},
+		"login": map[string]string{"factory": "openbmc"}, "nodes": nodes,
+	})
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, agent.ConfigFile)
-	return dir, os.WriteFile(path, text, 0o600)
+	return dir, os.WriteFile(filepath.Join(dir, "agent.yaml"), text, 0o600)
 }
 
 func indent(text string) string {
