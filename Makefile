@@ -50,10 +50,10 @@ conformance: ## replay TRANSCRIPTS against the simulator, over TLS
 fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
-	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzInstall:pkg/redfish/bmcsim/certs FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
+	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzInstall:pkg/redfish/bmcsim/certs FuzzParse:pkg/redfish/bmcsim/params FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
 		FuzzOpen:trust/seal FuzzApply:coordinator/state FuzzTarget:pkg/ctl FuzzJoinXML:pkg/ctl FuzzJoinJSON:pkg/ctl \
 		FuzzTXT:discovery/mdns FuzzPacket:discovery/mdns FuzzParse:discovery/ssdp FuzzParse:discovery/neighbour FuzzDecode:discovery/probe \
-		FuzzOf:pkg/redfish/inventory; do \
+		FuzzOf:pkg/redfish/inventory FuzzTree:pkg/redfish/inventory FuzzRepair:pkg/redfish; do \
 		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
 
 # GUESTS BMCs in machines of their own, 2 to 4. CHIBA_OPENBMC_IMAGE=FILE: one of a real OpenBMC instead.

@@ -17,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/ctl"
 	"github.com/chiba-mesh/chiba/pkg/sim"
+	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
 //go:embed docs/examples/*.scl
@@ -29,7 +30,7 @@ func command() *cobra.Command {
 	}
 	root := cli.NewRoot()
 	root.AddCommand(ctl.Commands()...)
-	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command())
+	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
 }
 

@@ -2,10 +2,10 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -45,6 +45,7 @@ type Agent struct {
 	// receiver takes what BMCs deliver; nil: they are not asked to.
 	receiver  *events.Receiver
 	artifacts *artifacts
+	trust     *standingTrust // nil where there is no link
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -58,12 +59,15 @@ type Agent struct {
 	targets chan struct{}   // a token: resolve the rules' targets again
 	closing sync.WaitGroup  // lanes that are being closed
 
+	surveying chan struct{} // a place for each survey that goes on
+
 	strangers seenOnce // of find's goroutine
 	first     firstPass
 	ready     chan struct{}
 
 	// What reaches the world outside; tests put fakes in its place.
 	now         func() time.Time
+	jitter      func() float64 // in [0,1)
 	finders     []finder
 	fingerprint func(ctx context.Context, address string) (pin string, err error)
 	open        func(e Entry, address string) (lane, error)
@@ -99,9 +103,12 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	if a.trust, err = openTrust(cfg, disk); err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: key.Public(),
-		Coordinators: cfg.Coordinators, TLS: a.clientTLS, Log: a.log,
+		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
 		PingEvery: cfg.Heartbeat,
 	}, a, disk)
 	if err != nil {
@@ -120,6 +127,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		targets:   make(chan struct{}, 1),
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
+		surveying: make(chan struct{}, surveysAtOnce), jitter: rand.Float64,
 		receiver:  cfg.receiver(),
 		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
@@ -141,7 +149,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		a.byName[e.Name] = n
 	}
 	a.first.await(a.nodes)
-	return a, a.restore()
+	return a, errors.Join(a.remember(), a.restore())
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {
@@ -153,14 +161,6 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
-}
-
-func (a *Agent) clientTLS() (*tls.Config, error) {
-	creds, err := a.cfg.credentials()
-	if err != nil {
-		return nil, err
-	}
-	return creds.Client(), nil
 }
 
 // build is the version that this binary was made from.
@@ -218,11 +218,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {
 		group.Go(func() error { return a.tend(ctx, n) })
+		group.Go(func() error { return a.survey(ctx, n) })
 		group.Go(func() error { return a.hear(ctx, n) })
 	}
 	return group.Wait()

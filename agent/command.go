@@ -2,12 +2,14 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/trust"
 )
 
 // Command is `chiba agent`. It runs until its context ends, which is no error.
@@ -45,6 +47,7 @@ every BMC. deploy/agent.yaml shows every field of its configuration.`,
 			return nil
 		},
 	}
+	cmd.AddCommand(denyCommand())
 	flags := cmd.Flags()
 	flags.StringVar(&config, "config", "", "configuration `file`")
 	flags.StringVar(&state, "state", "", "`directory` with "+ConfigFile+", the credentials and the spool")
@@ -67,4 +70,35 @@ func configOf(file, state string) (Config, error) {
 		cfg.State = state
 	}
 	return cfg, err
+}
+
+// denyCommand is `chiba agent deny`, for a rack that reaches no coordinator.
+func denyCommand() *cobra.Command {
+	var state, reason string
+	cmd := &cobra.Command{
+		Use:   "deny WHO --state DIR --reason TEXT",
+		Short: "deny somebody at this agent, also while it is cut off",
+		Long: `Deny somebody at this agent, which takes it within a heartbeat, or when it starts.
+When it reaches the coordinators it tells them, and the whole mesh denies them;
+ending it is then theirs: chiba trust allow. An agent can so deny its own rack,
+keys and certificates; what else it denies holds at this agent alone.
+
+WHO is ` + trust.SubjectRule + `.`,
+		Example: "  chiba agent deny spki/9f86… --state /var/lib/chiba/agent --reason 'the coordinator was stolen'",
+		Args:    cli.Args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if state == "" || reason == "" {
+				return cli.UsageError("--state and --reason are needed", "chiba agent deny "+args[0]+" --state DIR --reason TEXT")
+			}
+			d, err := denyHere(state, args[0], reason)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(d.Subject+" will be denied here: "+d.Reason))
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&state, "state", "", "the agent's state `directory`")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, as a `text` for whoever meets it")
+	return cmd
 }

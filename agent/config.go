@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,14 @@ type Config struct {
 	// a dead coordinator goes unnoticed; default 15 s. Each one costs both
 	// sides about 0.15 ms of CPU.
 	Heartbeat time.Duration `yaml:"heartbeat"`
+
+	// Metrics is where to answer Prometheus, host:port; "": nowhere. There is no
+	// login: whoever reaches it reads the rack's numbers, and nothing else.
+	Metrics string `yaml:"metrics"`
+
+	// Inventory is how often the agent reads what its servers are made of, to
+	// tell what has changed; default 24 h.
+	Inventory time.Duration `yaml:"inventory"`
 
 	// Our credentials in PEM; by default cert.pem, key.pem and ca.pem in State.
 	Cert string `yaml:"cert"`
@@ -123,26 +132,32 @@ func (c *Config) relativeTo(dir string) {
 	}
 }
 
+// surveyEvery is how often an inventory is taken.
+func (c *Config) surveyEvery() time.Duration {
+	if c.Inventory == 0 {
+		return defaultSurvey
+	}
+	return c.Inventory
+}
+
 // credentials are read anew for each session, so that renewed ones are used.
 func (c *Config) credentials() (trust.Credentials, error) {
-	or := func(path, name string) string {
-		if path == "" {
-			return filepath.Join(c.State, name)
-		}
-		return path
-	}
-	return trust.LoadFiles(or(c.Cert, trust.CertFile), or(c.Key, trust.KeyFile), or(c.CA, trust.CAFile))
+	return trust.LoadFiles(c.certFile(), cmp.Or(c.Key, filepath.Join(c.State, trust.KeyFile)), c.rootsFile())
 }
+
+func (c *Config) certFile() string  { return cmp.Or(c.Cert, filepath.Join(c.State, trust.CertFile)) }
+func (c *Config) rootsFile() string { return cmp.Or(c.CA, filepath.Join(c.State, trust.CAFile)) }
 
 // check says the first thing that is wrong, as the person wrote it.
 func (c *Config) check() error {
-	for field, name := range map[string]string{"name": string(c.Name), "rack": string(c.Rack)} {
-		if !trust.ValidName(name) {
-			return fmt.Errorf("%s: %q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", field, name)
-		}
+	if !trust.ValidName(string(c.Name)) {
+		return fmt.Errorf("name: %q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", c.Name)
 	}
-	if c.Site != "" && !trust.ValidName(string(c.Site)) {
-		return fmt.Errorf("site: %q is no name", c.Site)
+	if !trust.ValidLabel(string(c.Rack)) {
+		return fmt.Errorf("rack: %q is no name; %s", c.Rack, trust.LabelRule)
+	}
+	if c.Site != "" && !trust.ValidLabel(string(c.Site)) {
+		return fmt.Errorf("site: %q is no name; %s", c.Site, trust.LabelRule)
 	}
 	if c.State == "" {
 		return errors.New("state: a directory is needed")
@@ -157,6 +172,12 @@ func (c *Config) check() error {
 	}
 	if c.Heartbeat != 0 && c.Heartbeat < time.Second {
 		return fmt.Errorf("heartbeat: %s is too often, the least is 1s", c.Heartbeat)
+	}
+	if _, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && err != nil {
+		return fmt.Errorf("metrics: %q is no host:port", c.Metrics)
+	}
+	if c.Inventory != 0 && c.Inventory < leastSurvey {
+		return fmt.Errorf("inventory: %s is too often, the least is %s", c.Inventory, leastSurvey)
 	}
 	if err := c.checkEvents(); err != nil {
 		return err

@@ -91,6 +91,11 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 		a.log.Warn("a coordinator tells an older state than another has", obs.Count, d.GetRevision())
 		return nil
 	}
+	if a.trust != nil {
+		if err := a.trust.heard(d); err != nil {
+			return err
+		}
+	}
 	next := a.wanted(d.GetScripts())
 	fresh, err := a.unknownRuns(d.GetRuns())
 	if err != nil {

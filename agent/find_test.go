@@ -40,6 +40,24 @@ func TestNodesAreToldWhenTheyChange(t *testing.T) {
 	})
 }
 
+// A BMC that did not answer is looked at again before the minute is over: a rack
+// whose BMCs were all busy at once is not half unknown for so long.
+func TestANodeThatIsNotReadyIsLookedAtSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cfg.Nodes = w.cfg.Nodes[:1]
+		l := w.lanes["n1"]
+		l.state = fleet.Unreachable
+		w.start(w.dir)
+		defer w.stop()
+		l.set(func() { l.state = fleet.Ready })
+		pass(6 * time.Second)
+		if got := w.nodes(); got[len(got)-1] != "n1 is ready, power on" {
+			t.Errorf("told: %q", got)
+		}
+	})
+}
+
 func TestAnActionIsFollowedByALook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

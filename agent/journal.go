@@ -92,14 +92,19 @@ func (a *Agent) leftover(r *run, n *node, u unit) (left *fleet.Result, err error
 func (a *Agent) record(r *run, n *node, u unit, results []fleet.Result) (mark, error) {
 	was := verdict(u, results)
 	return was, a.spool.Update(func(tx *spool.Tx) error {
-		for _, result := range results {
-			result.Run, result.Script = fleet.RunID(r.GetId()), fleet.ScriptName(r.GetScript())
-			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Result{Result: wire.ToResult(result)}})
-		}
-		tx.Put(spool.Done, unitKey(r, n, u), []byte{byte(was)})
-		tx.Delete(spool.Intents, intentKey(r, n, u))
+		a.put(tx, r, n, u, results)
 		return nil
 	})
+}
+
+// put is record in a transaction.
+func (a *Agent) put(tx *spool.Tx, r *run, n *node, u unit, results []fleet.Result) {
+	for _, result := range results {
+		result.Run, result.Script = fleet.RunID(r.GetId()), fleet.ScriptName(r.GetScript())
+		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Result{Result: wire.ToResult(result)}})
+	}
+	tx.Put(spool.Done, unitKey(r, n, u), []byte{byte(verdict(u, results))})
+	tx.Delete(spool.Intents, intentKey(r, n, u))
 }
 
 // verdict is whether a node goes on after a unit. A field of a config that the BMC

@@ -19,6 +19,7 @@ import (
 
 const (
 	refreshEvery   = time.Minute
+	refreshSoon    = 5 * time.Second // of a node that is not ready; its lane's breaker asks the BMC less often
 	summaryTimeout = 15 * time.Second
 	goodbye        = 5 * time.Second // to delete a session
 )
@@ -27,10 +28,13 @@ const (
 // BMC is found, and what was last seen of it. It is safe for concurrent use.
 type node struct {
 	entry Entry
-	poked chan struct{} // a token: refresh the summary now
+	poked chan struct{} // a token: refresh the summary by what a command has seen
 	// turned holds a token: there is another lane, or rules need something else.
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
+
+	opened   chan struct{} // a token: somebody may have changed the hardware
+	surveyed chan struct{} // holds a token while an inventory is taken
 
 	mu      sync.Mutex
 	lane    lane   // nil until the BMC is found
@@ -43,6 +47,7 @@ func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
 	return &node{
 		entry: e,
 		poked: make(chan struct{}, 1), turned: make(chan struct{}, 1),
+		opened: make(chan struct{}, 1), surveyed: make(chan struct{}, 1),
 		summary: fleet.Node{
 			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
 			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
@@ -127,38 +132,64 @@ func (n *node) refuse(state fleet.NodeState, reason string) bool {
 
 // tend keeps the summary of a node fresh until ctx ends.
 func (a *Agent) tend(ctx context.Context, n *node) error {
-	tick := time.NewTicker(refreshEvery)
-	defer tick.Stop()
-	for {
+	soon := time.NewTicker(refreshSoon)
+	defer soon.Stop()
+	for last := a.now(); ; {
+		look := lane.Summary
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-soon.C:
+			if n.seen().State == fleet.Ready && a.now().Sub(last) < refreshEvery {
+				continue
+			}
 		case <-n.poked:
+			look = lane.Glance
 		}
 		if l, err := n.way(); err == nil {
-			a.refresh(ctx, n, l)
+			a.refreshBy(ctx, n, l, look)
 		}
+		last = a.now()
 	}
 }
 
 // refresh reads the summary through the lane, and reports it if it has changed.
 func (a *Agent) refresh(ctx context.Context, n *node, l lane) fleet.Node {
+	return a.refreshBy(ctx, n, l, lane.Summary)
+}
+
+func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, context.Context) (fleet.Node, error)) fleet.Node {
 	reading, cancel := context.WithTimeout(ctx, summaryTimeout)
 	defer cancel()
-	s, err := l.Summary(reading)
+	s, err := look(l, reading)
 	if ctx.Err() != nil {
 		return n.seen()
 	}
 	n.mu.Lock()
 	if n.lane == l {
+		before := n.summary
 		n.summary = n.merge(s, err)
+		n.suspect(before)
 	}
 	now := n.summary
 	n.mu.Unlock()
 	a.contacted(n)
 	a.report(now)
 	return now
+}
+
+// suspect asks for a survey if the server may have been opened since it was seen
+// as before: it was switched on, or it is another one.
+func (n *node) suspect(before fleet.Node) {
+	on := before.Power != "" && before.Power != "on" && n.summary.Power == "on"
+	other := before.BMC != "" && before.BMC != n.summary.BMC
+	if !on && !other {
+		return
+	}
+	select {
+	case n.opened <- struct{}{}:
+	default:
+	}
 }
 
 // merge is s with what the BMC does not know. A BMC that did not answer keeps the
@@ -174,6 +205,7 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 	}
 	s.Name, s.Rack, s.Site, s.Labels = old.Name, old.Rack, old.Site, old.Labels
 	s.Address, s.Found = old.Address, old.Found
+	s.Firmware, s.BIOS = old.Firmware, old.BIOS
 	if s.Serial == "" {
 		s.Serial = n.entry.Serial
 	}
@@ -240,6 +272,7 @@ func (a *Agent) forgetNodes() error {
 		}
 		for _, name := range gone {
 			tx.Delete(spool.Nodes, name)
+			tx.Delete(spool.Inventories, name)
 			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Gone{Gone: &pb.NodeGone{Node: name, Reason: "it is no longer in the catalogue of the rack"}}})
 		}
 		return nil

@@ -239,6 +239,8 @@ func (a *Agent) see(ctx context.Context, n *node, s scl.Step) fleet.Result {
 			return failed(r, err)
 		}
 		return r
+	case s.Dump != nil && s.Dump.Format == scl.InventoryFormat:
+		return a.inventory(ctx, n)
 	case s.Dump != nil:
 		return a.dump(ctx, n, s.Dump.Format)
 	default:

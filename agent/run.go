@@ -319,7 +319,12 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 // node; the others are told as skipped.
 func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []unit) error {
 	ok, stop := true, error(nil)
-	for _, u := range units {
+	for i, u := range units {
+		if i+1 < len(units) && stop == nil {
+			if err := a.together(ctx, deadline, job{r, n}, u, units[i+1]); err != nil {
+				return err
+			}
+		}
 		done, was, err := a.mark(r, n, u)
 		if err != nil {
 			return err

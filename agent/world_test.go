@@ -23,6 +23,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -78,6 +79,11 @@ type fakeLane struct {
 	power  string
 	closed bool
 
+	stats   bmc.Stats
+	sensors []bmc.Sensor
+	tree    []redfish.Resource // for the inventory
+	surveys int
+
 	deliver   func(events.Notice) // of the last listener
 	listeners int
 	logged    []events.Event
@@ -87,6 +93,7 @@ type fakeLane struct {
 
 	update func(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
 	do     func(ctx context.Context, c scl.Command) fleet.Result
+	pair   func(ctx context.Context, begin func(fleet.Result) error) ([]fleet.Result, error)
 	apply  func(ctx context.Context, settings []scl.Setting) []fleet.Result
 	read   func(ctx context.Context)
 }
@@ -155,6 +162,17 @@ func (l *fakeLane) Do(ctx context.Context, c scl.Command) fleet.Result {
 	return fleet.Result{Node: l.node, Step: c.Text, Status: fleet.Confirmed}
 }
 
+// BootAndRestart does the pair if there is a hook for it.
+func (l *fakeLane) BootAndRestart(ctx context.Context, boot, restart scl.Command, begin func(fleet.Result) error) ([]fleet.Result, error) {
+	if l.pair == nil {
+		return nil, nil
+	}
+	l.called("%s then %s", boot.Text, restart.Text)
+	return l.pair(ctx, begin)
+}
+
+func (l *fakeLane) Glance(ctx context.Context) (fleet.Node, error) { return l.Summary(ctx) }
+
 func (l *fakeLane) Events(ctx context.Context, _ *events.Receiver, deliver func(events.Notice)) error {
 	l.set(func() { l.listeners++; l.deliver = deliver })
 	if l.hear != nil {
@@ -191,6 +209,16 @@ func (l *fakeLane) SweepEvents(context.Context) error {
 
 func (l *fakeLane) Dump(context.Context) (*redfish.Tree, error) { return &redfish.Tree{}, nil }
 
+func (l *fakeLane) Inventory(context.Context) (*inventory.Inventory, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.surveys++
+	if l.state != fleet.Ready {
+		return nil, fault.New(fault.Unavailable, "survey", "it does not answer")
+	}
+	return inventory.Of(&redfish.Tree{Resources: l.tree}), nil
+}
+
 func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -201,6 +229,10 @@ func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	}
 	return n, nil
 }
+
+func (l *fakeLane) Stats() bmc.Stats { return l.stats }
+
+func (l *fakeLane) Sensors() []bmc.Sensor { return l.sensors }
 
 func (l *fakeLane) State() (fleet.NodeState, string) {
 	l.mu.Lock()
@@ -383,6 +415,16 @@ func tell(r *pb.Record) string {
 		return strings.Join(parts, ", ")
 	case *pb.Record_Node:
 		return strings.TrimSpace(fmt.Sprintf("%s is %s, power %s %s", body.Node.GetName(), body.Node.GetState(), body.Node.GetPower(), body.Node.GetReason()))
+	case *pb.Record_Hardware:
+		h := wire.FromHardwareNews(body.Hardware)
+		parts := []string{string(h.Node) + " hardware"}
+		for _, c := range h.Changes {
+			parts = append(parts, strings.Join(strings.Fields(strings.Join([]string{c.What, c.Path, c.Before, c.After}, " ")), " "))
+		}
+		if h.More > 0 {
+			parts = append(parts, fmt.Sprint("more: ", h.More))
+		}
+		return strings.Join(parts, ", ")
 	case *pb.Record_Gone:
 		return body.Gone.GetNode() + " is gone"
 	}

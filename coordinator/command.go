@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
@@ -13,12 +15,13 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
 // Command is `chiba coordinator`.
 func Command() *cobra.Command {
 	var c Config
-	var certs string
+	var certs, authority string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:     "coordinator --state DIR",
@@ -46,6 +49,10 @@ good. It ends with SIGINT or SIGTERM.`,
 					Hint: "cert.pem, key.pem and ca.pem are needed in " + certs + "; --certs names another directory",
 				}
 			}
+			c.Certs = certs
+			if c.Authority, err = openAuthority(authority, filepath.Join(certs, "site-ca")); err != nil {
+				return err
+			}
 			level := slog.LevelInfo
 			if verbose {
 				level = slog.LevelDebug
@@ -60,10 +67,23 @@ good. It ends with SIGINT or SIGTERM.`,
 	flags := cmd.Flags()
 	flags.StringVar(&c.Dir, "state", "", "`directory` of the log")
 	flags.StringVar(&certs, "certs", "", "`directory` of cert.pem, key.pem and ca.pem (default that of --state)")
+	flags.StringVar(&authority, "site-ca", "", "`directory` of the site's CA, to renew the agents' certificates (default site-ca in that of --certs, if it is there)")
 	flags.StringVar(&c.MeshAddr, "mesh-addr", ":7443", "`address` for agents (QUIC, UDP)")
 	flags.StringVar(&c.APIAddr, "api-addr", ":7443", "`address` for people and programs (HTTPS, TCP)")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
+}
+
+// openAuthority opens the CA of the site: the one that is asked for, or else the one
+// that lies where it is looked for, if there is one.
+func openAuthority(asked, usual string) (*ca.Site, error) {
+	if asked != "" {
+		return ca.OpenSite(asked)
+	}
+	if _, err := os.Stat(usual); err != nil {
+		return nil, nil //nolint:nilnil,nilerr // none is no error: somebody else renews
+	}
+	return ca.OpenSite(usual)
 }
 
 func run(ctx context.Context, cmd *cobra.Command, conf Config) error {

@@ -26,8 +26,10 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
 const (
@@ -45,8 +47,13 @@ type Config struct {
 	MeshAddr    string // host:port (UDP) for agents; port 0 takes a free one
 	APIAddr     string // host:port (TCP) for people and programs; likewise
 	Credentials trust.Credentials
-	Build       string
-	Log         *slog.Logger
+	// Certs is where renewed credentials are written, in the files that
+	// trust.Load reads; "": they are not renewed.
+	Certs string
+	// Authority is the CA of the site; nil: this coordinator renews nobody.
+	Authority *ca.Site
+	Build     string
+	Log       *slog.Logger
 }
 
 // Coordinator is one coordinator. All methods are safe for concurrent use.
@@ -59,6 +66,8 @@ type Coordinator struct {
 	web   net.Listener
 	mach  *state.Machine
 	feed  *feed.Feed
+	trust *trust.Endpoint
+	deny  trust.Denials
 	ready chan struct{}
 	close func() error
 }
@@ -70,9 +79,13 @@ func New(c Config) (*Coordinator, error) {
 	}
 	co := &Coordinator{conf: c, mach: state.New(), feed: feed.New(), ready: make(chan struct{})}
 	co.close = sync.OnceValue(co.shut)
-	co.hub = hub.New(hub.Config{Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log})
+	co.trust = trust.NewEndpoint(c.Credentials, trust.Options{Denied: &co.deny})
+	co.hub = hub.New(hub.Config{
+		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
+		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(),
+	})
 	co.api = api.New(api.Config{
-		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed,
+		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed, Denied: &co.deny,
 		Raft: co.status, Log: c.Log,
 	})
 	if err := co.open(); err != nil {
@@ -93,7 +106,7 @@ func (c *Config) check() error {
 	if c.Name == "" {
 		c.Name = id.Name
 	}
-	if id != (trust.Identity{Role: trust.Coordinator, Name: c.Name}) {
+	if id.Role != trust.Coordinator || id.Name != c.Name {
 		return fault.New(fault.BadInput, op, "its certificate is of "+id.String()+", not of coordinator "+c.Name).
 			WithHint("give it a certificate of that role and name")
 	}
@@ -111,7 +124,7 @@ func (c *Coordinator) open() error {
 	if err != nil {
 		return err
 	}
-	c.mesh, err = mesh.Listen(c.conf.MeshAddr, c.conf.Credentials.Server(trust.Agent), key)
+	c.mesh, err = mesh.Listen(c.conf.MeshAddr, c.trust.Server(trust.Agent), key)
 	if err != nil {
 		return taken(err, "--mesh-addr")
 	}
@@ -149,6 +162,10 @@ func resetKey(path string) (*[32]byte, error) {
 
 // applied runs between two commands: none of the three waits.
 func (c *Coordinator) applied(o state.Outcome) {
+	if o.Denied {
+		c.deny.Set(wire.FromDenials(c.mach.Denied()))
+		c.api.Denied()
+	}
 	c.hub.Applied(o)
 	c.feed.Publish(o.Events...)
 	c.feed.Touch(o.Runs...)
@@ -186,8 +203,11 @@ func (c *Coordinator) Run(ctx context.Context) error {
 			return nil
 		case <-c.node.Ready():
 		}
+		// What a snapshot has restored was never applied here.
+		c.deny.Set(wire.FromDenials(c.mach.Denied()))
+		group.Go(func() error { return c.renew(ctx) })
 		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
-		group.Go(func() error { return c.api.Run(ctx, c.web, c.conf.Credentials.Server(trust.Operator)) })
+		group.Go(func() error { return c.api.Run(ctx, c.web, c.trust.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
 		close(c.ready)
 		c.conf.Log.Info("coordinator ready", "mesh", c.MeshAddr(), "api", c.APIAddr())

@@ -34,14 +34,14 @@ const patience = 20 * time.Second
 type world struct {
 	t   *testing.T
 	dir string
-	ca  *ca.Authority
+	ca  *ca.Site
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	var err error
-	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca")); err != nil {
+	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca"), "s1"); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -50,7 +50,11 @@ func newWorld(t *testing.T) *world {
 func (w *world) credentials(role trust.Role, name string) trust.Credentials {
 	w.t.Helper()
 	dir := filepath.Join(w.dir, name)
-	if err := w.ca.Ensure(dir, trust.Identity{Role: role, Name: name}, "127.0.0.1"); err != nil {
+	id := trust.Identity{Role: role, Name: name}
+	if role == trust.Agent {
+		id.Rack = name
+	}
+	if err := w.ca.Ensure(dir, id, "127.0.0.1"); err != nil {
 		w.t.Fatal(err)
 	}
 	creds, err := trust.Load(dir)

@@ -8,7 +8,7 @@ func TestBenchMeasures(t *testing.T) {
 	w := newWorld(t)
 	var got struct {
 		Rows []struct {
-			Tool, Work, Skipped, Why           string
+			Tool, Start, Work, Skipped, Why    string
 			Seconds, CPU, Requests, Handshakes float64
 			Sessions, Failed                   int
 		}
@@ -20,7 +20,7 @@ func TestBenchMeasures(t *testing.T) {
 		if r.Skipped != "" {
 			continue
 		}
-		ran[r.Tool]++
+		ran[r.Tool+", "+r.Start]++
 		if r.Failed > 0 || r.Seconds <= 0 || r.Requests < 1 {
 			t.Errorf("%s, %s: %+v", r.Tool, r.Work, r)
 		}
@@ -28,7 +28,7 @@ func TestBenchMeasures(t *testing.T) {
 			t.Errorf("%s: %+v", r.Work, r)
 		}
 	}
-	for _, tool := range []string{"chiba", "chiba, first time", "ideal", "gofish tuned", "gofish default"} {
+	for _, tool := range []string{"chiba, kept", "chiba, cold", "ideal, kept", "ideal, session", "ideal, cold", "gofish tuned, kept", "gofish default, cold"} {
 		if ran[tool] != 4 {
 			t.Errorf("%s did %d kinds of work of 4", tool, ran[tool])
 		}
@@ -38,16 +38,33 @@ func TestBenchMeasures(t *testing.T) {
 	}
 }
 
-// A fleet of one agent does W1 through the coordinator's log: each result comes
-// once.
+// A fleet of one agent, which is a process of its own, does W1 through the
+// coordinator's log: each result comes once, each time, and no session is left.
 func TestBenchScaleLosesNothing(t *testing.T) {
 	w := newWorld(t)
 	var got struct {
-		Agents int
-		Well   struct{ Healthy, Confirmed, Lost, Doubled int }
+		Fleets []struct {
+			Agents, Sessions int
+			Alone            bool
+			Memory           float64
+			Runs             []struct {
+				Healthy, Confirmed, Attempted, Lost, Doubled int
+				Requests                                     float64
+				Why                                          string
+			}
+		}
 	}
-	w.decode(&got, "bench", "--scale", "--nodes", "3", "--latency", "1ms")
-	if got.Agents != 1 || got.Well.Healthy != 3 || got.Well.Confirmed != 6 || got.Well.Lost+got.Well.Doubled != 0 {
-		t.Errorf("got %+v", got)
+	w.decode(&got, "bench", "--scale", "--nodes", "3", "--repeat", "2", "--latency", "30ms")
+	if len(got.Fleets) != 1 || len(got.Fleets[0].Runs) != 2 {
+		t.Fatalf("got %+v", got)
+	}
+	f := got.Fleets[0]
+	if f.Agents != 1 || !f.Alone || f.Memory <= 0 || f.Sessions != 0 {
+		t.Errorf("got %+v", f)
+	}
+	for _, r := range f.Runs {
+		if r.Healthy != 3 || r.Confirmed+r.Attempted != 6 || r.Confirmed < 3 || r.Lost+r.Doubled != 0 || r.Requests != 3 {
+			t.Errorf("got %+v", r)
+		}
 	}
 }

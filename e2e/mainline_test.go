@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -177,5 +178,52 @@ func checkXML(t *testing.T, text string) {
 	}
 	if roots != 1 {
 		t.Errorf("dump xml has %d roots", roots)
+	}
+}
+
+// TestInventoryAndItsChanges: what a server is made of is asked for through the
+// mesh, and what has changed since it was asked last is told.
+func TestInventoryAndItsChanges(t *testing.T) {
+	w := newWorld(t)
+	w.dev()
+
+	w.must("sim", "set", "r01-u04", "asset-tag", "first")
+	var all []struct {
+		Node  string
+		Parts []struct {
+			Kind  string
+			Facts map[string]struct{ Source string }
+		}
+	}
+	w.decode(&all, "get", "inventory", "r01-u04")
+	kinds := map[string]int{}
+	for _, p := range all[0].Parts {
+		kinds[p.Kind]++
+		for name, f := range p.Facts {
+			if f.Source == "" {
+				t.Errorf("nobody knows where the %s of a %s stands", name, p.Kind)
+			}
+		}
+	}
+	if len(all) != 1 || kinds["system"] != 1 || kinds["processor"] == 0 || kinds["memory"] == 0 || kinds["psu"] == 0 {
+		t.Errorf("%s is made of %v", all[0].Node, kinds)
+	}
+
+	w.must("sim", "set", "r01-u04", "asset-tag", "second")
+	if out := w.must("get", "inventory", "r01-u04"); !strings.Contains(out, "processor") {
+		t.Errorf("a table without a processor:\n%s", out)
+	}
+	w.must("sim", "fault", "r01-u04", "drop")
+	if out := w.must("get", "inventory", "r01-u04"); !strings.Contains(out, " old: ") || !strings.Contains(out, "processor") {
+		t.Errorf("of a BMC that is silent the last inventory is told:\n%s", out)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		out := w.must("get", "changes", "r01-u04")
+		if strings.Contains(out, "first") && strings.Contains(out, "second") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the change is not told:\n%s", out)
+		}
 	}
 }

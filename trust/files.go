@@ -53,13 +53,28 @@ func LoadFiles(cert, key, roots string) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, fault.Wrap(fault.BadInput, op, err)
 	}
-	pem, err := os.ReadFile(roots)
+	text, err := os.ReadFile(roots)
 	if err != nil {
 		return Credentials{}, fault.Wrap(fault.BadInput, op, err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return Credentials{}, fault.New(fault.BadInput, op, roots+" holds no certificate in PEM form")
+	anchors, err := DecodePEM(text)
+	if err != nil {
+		return Credentials{}, fault.Wrap(fault.BadInput, op+": "+roots, err)
 	}
-	return Credentials{Certificate: pair, Roots: pool}, nil
+	return NewCredentials(pair, SelfSigned(anchors)), nil
+}
+
+// SaveRenewed writes a renewed chain and what is believed of the roots, beside a
+// key that stays. A crash between the two files leaves credentials that load: the
+// roots of both are good for either certificate.
+func SaveRenewed(dir string, chain, bundle []*x509.Certificate) error {
+	return SaveRenewedFiles(filepath.Join(dir, CertFile), filepath.Join(dir, CAFile), chain, bundle)
+}
+
+// SaveRenewedFiles is SaveRenewed for two files of any name.
+func SaveRenewedFiles(cert, roots string, chain, bundle []*x509.Certificate) error {
+	if err := WriteFile(roots, 0o644, EncodePEM(bundle)); err != nil {
+		return err
+	}
+	return WriteFile(cert, 0o644, EncodePEM(chain))
 }

@@ -14,7 +14,7 @@ import (
 func BenchmarkSteadySweep(b *testing.B) {
 	l := &Lane{cfg: Config{Node: "n1"}.withDefaults()}
 	l.where = &places{root: &redfish.Root{}, system: "/s"}
-	l.plan = &samplingPlan{listed: time.Now(), traits: map[redfish.Link]sensor{}, chosen: map[string][]redfish.Link{}}
+	l.plan = &samplingPlan{until: time.Now().Add(time.Hour), traits: map[redfish.Link]sensor{}, chosen: map[string][]redfish.Link{}}
 	bodies := map[redfish.Link][]byte{}
 	for i := range 60 {
 		id := fmt.Sprintf("temperature_cpu%d", i)

@@ -1,7 +1,6 @@
 package bmc
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -121,24 +120,4 @@ func TestDriveNames(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got.ID, want)
 		}
 	}
-}
-
-// FuzzSensor feeds what a BMC may say of a sensor to all that judges it.
-func FuzzSensor(f *testing.F) {
-	f.Add(`{"Id":"temperature_cpu0","Name":"cpu0","ReadingType":"Temperature","ReadingUnits":"Cel","Reading":55.5,"PhysicalContext":"CPU"}`)
-	f.Add(`{"Id":1,"Reading":"1e308","ReadingUnits":"kW","SpeedRPM":{}}`)
-	all := roles()
-	f.Fuzz(func(t *testing.T, body string) {
-		var r sensorResource
-		if redfish.Decode([]byte(body), &r) != nil {
-			return
-		}
-		s := r.sensor()
-		for name, role := range all {
-			if role.fits(s) && !role.kind(s) {
-				t.Errorf("%s takes a %s", name, s.kind)
-			}
-		}
-		_ = fmt.Sprint(s.value, s.rpm, guess(string(r.ID)))
-	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/stmcginnis/gofish/schemas"
 
@@ -44,7 +45,11 @@ func (o outcome) orUnknown(err error) outcome {
 // UpdateFirmware does update-firmware.
 func (l *Lane) Do(ctx context.Context, cmd scl.Command) fleet.Result {
 	begun := l.cfg.Now()
-	o := l.view(Action).do(ctx, cmd)
+	return l.result(cmd, begun, l.view(Action).do(ctx, cmd))
+}
+
+// result is how a command ended that began at begun.
+func (l *Lane) result(cmd scl.Command, begun time.Time, o outcome) fleet.Result {
 	r := fleet.Result{
 		Node: l.cfg.Node, Step: cmd.Text, Before: o.before, After: o.after,
 		Status: o.status, Error: o.note, Started: begun, Took: l.cfg.Now().Sub(begun), Attempts: 1,
@@ -110,12 +115,20 @@ func (v *view) boot(ctx context.Context, word string, once bool) outcome {
 	if err != nil {
 		return o.with(err)
 	}
-	err = patchBoot(ctx, v, s, map[string]any{
-		"BootSourceOverrideTarget": target, "BootSourceOverrideEnabled": enabledFor(target, once),
-	})
+	err = patchBoot(ctx, v, s, overrideOf(target, once))
 	if err != nil && !redfish.Uncertain(err) {
 		return o.with(err)
 	}
+	return v.readBackBoot(ctx, o, target, err)
+}
+
+// overrideOf is the boot override as it is written.
+func overrideOf(target string, once bool) map[string]any {
+	return map[string]any{"BootSourceOverrideTarget": target, "BootSourceOverrideEnabled": enabledFor(target, once)}
+}
+
+// readBackBoot judges o, the setting of a boot target whose request ended in err.
+func (v *view) readBackBoot(ctx context.Context, o outcome, target string, err error) outcome {
 	now, _, readErr := v.lane.view(Action).system(ctx)
 	if readErr != nil {
 		o.status, o.note = fleet.Attempted, "it could not be read back: "+readErr.Error()

@@ -36,7 +36,8 @@ func line(r fleet.Result) string {
 }
 
 func TestCommands(t *testing.T) {
-	_, _, l := start(t, quick(func(c *bmcsim.Config) { c.PowerOn = false }))
+	clock := &later{} // two resets within one second look like one
+	_, _, l := start(t, quick(clock.of, func(c *bmcsim.Config) { c.PowerOn = false }))
 	var got []string
 	for _, cmd := range []scl.Command{
 		command(scl.DoReboot), command(scl.DoPower, "on"), command(scl.DoPower, "on"), command(scl.DoStartImage, "n1", "debian"),
@@ -47,6 +48,7 @@ func TestCommands(t *testing.T) {
 		command(scl.DoBMCReset),
 	} {
 		got = append(got, line(l.Do(t.Context(), cmd)))
+		clock.pass(2 * time.Second)
 	}
 	want := []string{
 		`(reboot ): failed, "off" -> "" (conflict: power reboot: the server is off)`,
@@ -77,10 +79,11 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// One-time PXE and a restart, on a lane that knows its BMC: three requests until
-// the BMC has accepted both, one of them the read-back of the boot target, over
-// the connection that is open. What follows only watches the restart.
-func TestRequestsOfPXEAndRestart(t *testing.T) {
+// One-time PXE and a restart, one after the other, on a lane that knows its BMC:
+// three requests until the BMC has accepted both, one of them the read-back of the
+// boot target, over the connection that is open. What follows only watches the
+// restart. See TestPairIsThreeRequests for the two as one.
+func TestRequestsOfPXEThenRestart(t *testing.T) {
 	b, _, l := start(t, quick())
 	warmUp(t, l)
 	b.ResetStats()

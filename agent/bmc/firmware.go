@@ -432,10 +432,12 @@ func (v *view) active(ctx context.Context) (a active, err error) {
 		}
 	}
 	var m, s, bios resource
-	if p.manager != "" {
-		if err = redfish.Get(ctx, v, p.manager, &m); err != nil {
-			return a, err
-		}
+	bmc, err := v.managerLink(ctx)
+	if err == nil && bmc != "" {
+		err = redfish.Get(ctx, v, bmc, &m)
+	}
+	if err != nil {
+		return a, err
 	}
 	if err = redfish.Get(ctx, v, p.system, &s); err != nil {
 		return a, err

@@ -99,13 +99,16 @@ type Lane struct {
 	mu      sync.Mutex
 	where   *places
 	chassis []redfish.Link
+	manager redfish.Link // where the system names none
 	plan    *samplingPlan
 	log     *logService
 	allowed map[string][]string // reset types by the action's target
 	recent  recentSystem
+	date    time.Time // that the BMC last told, by its own clock
 	budget  *budget
 	stats   Stats
-	refusal error // the last failure to log in or to trust, nil once it works
+	cache   *redfish.Cache // for the inventory
+	refusal error          // the last failure to log in or to trust, nil once it works
 }
 
 // New makes a lane and touches no network.
@@ -126,7 +129,7 @@ func New(cfg Config) (*Lane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", cfg.Node, err)
 	}
-	l.client = client
+	l.client, l.cache = client, redfish.NewCache(client, inventoryCache)
 	return l, nil
 }
 

@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 )
@@ -148,5 +149,10 @@ func kebab(s string) string {
 func same(a, b string) bool { return plain(a) == plain(b) }
 
 func plain(s string) string {
-	return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(s))
+	return strings.Map(func(r rune) rune {
+		if r == '-' || r == '_' || r == ' ' {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
 }

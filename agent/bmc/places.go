@@ -17,7 +17,7 @@ import (
 type places struct {
 	root    *redfish.Root
 	system  redfish.Link
-	manager redfish.Link   // "" if the BMC shows none
+	manager redfish.Link   // that the system names; see managerLink
 	chassis []redfish.Link // those that the system names
 }
 
@@ -63,11 +63,7 @@ func (v *view) explore(ctx context.Context) (*places, error) {
 		return nil, err
 	}
 	p.chassis = links(s.Links.Chassis)
-	managers := links(s.Links.ManagedBy)
-	if len(managers) == 0 && p.root.Managers != "" {
-		managers, _ = redfish.Members(ctx, v, p.root.Managers, 8) // only bmc.* is unknown without
-	}
-	if len(managers) > 0 {
+	if managers := links(s.Links.ManagedBy); len(managers) > 0 {
 		p.manager = managers[0]
 	}
 	return p, nil
@@ -157,15 +153,23 @@ func (v *view) system(ctx context.Context) (*system, redfish.Link, error) {
 
 // recentSystem is the computer system as read a moment ago, else as read now.
 func (v *view) recentSystem(ctx context.Context) (*system, error) {
-	l := v.lane
-	l.mu.Lock()
-	r := l.recent
-	l.mu.Unlock()
-	if !r.at.IsZero() && l.cfg.Now().Sub(r.at) < freshFor {
-		return &r.system, nil
+	if s := v.lane.lastSeen(freshFor); s != nil {
+		return s, nil
 	}
 	s, _, err := v.system(ctx)
 	return s, err
+}
+
+// lastSeen is the computer system as it was last read, nil if that is longer
+// ago than within, or something has changed it since.
+func (l *Lane) lastSeen(within time.Duration) *system {
+	l.mu.Lock()
+	r := l.recent
+	l.mu.Unlock()
+	if r.at.IsZero() || l.cfg.Now().Sub(r.at) >= within {
+		return nil
+	}
+	return &r.system
 }
 
 // forget drops the known paths after one of them was not found: firmware
@@ -177,22 +181,49 @@ func (l *Lane) forget(err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.where, l.chassis, l.plan, l.log, l.recent = nil, nil, nil, nil, recentSystem{}
+	l.where, l.chassis, l.manager, l.plan, l.log, l.recent = nil, nil, "", nil, nil, recentSystem{}
+}
+
+// managerLink is the BMC itself: what the system names or, if it names none, the
+// first that is listed. "" if the BMC shows none.
+func (v *view) managerLink(ctx context.Context) (redfish.Link, error) {
+	p, err := v.places(ctx)
+	if err != nil {
+		return "", err
+	}
+	if p.manager != "" || p.root.Managers == "" {
+		return p.manager, nil
+	}
+	l := v.lane
+	l.mu.Lock()
+	known := l.manager
+	l.mu.Unlock()
+	if known != "" {
+		return known, nil
+	}
+	listed, err := redfish.Members(ctx, v, p.root.Managers, 8)
+	if err != nil || len(listed) == 0 {
+		return "", err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.manager = listed[0]
+	return listed[0], nil
 }
 
 // manager reads the BMC itself.
 func (v *view) manager(ctx context.Context) (*manager, redfish.Link, error) {
-	p, err := v.places(ctx)
+	uri, err := v.managerLink(ctx)
+	if err == nil && uri == "" {
+		err = absent("manager")
+	}
 	if err != nil {
 		return nil, "", err
 	}
-	if p.manager == "" {
-		return nil, "", absent("manager")
-	}
 	m := &manager{}
-	err = redfish.Get(ctx, v, p.manager, m)
+	err = redfish.Get(ctx, v, uri, m)
 	v.lane.client.SawManager(string(m.Model))
-	return m, p.manager, err
+	return m, uri, err
 }
 
 // absent says that the BMC does not report something.

@@ -44,8 +44,17 @@ func (l *Lane) Read(ctx context.Context, prio Priority, refs []scl.Ref) ([]fleet
 	out := make([]fleet.Reading, len(refs))
 	errs := make([]error, len(refs))
 	var all sync.WaitGroup
+	var shared []int
+	whole := l.sensorsInOnePiece()
 	for i, ref := range refs {
+		if whole && ref.Element != nil && isSensor(ref.Element.Name) {
+			shared = append(shared, i)
+			continue
+		}
 		all.Go(func() { out[i], errs[i] = v.read(ctx, table, ref) })
+	}
+	for _, i := range shared { // the first reads it, the others would but wait for it
+		out[i], errs[i] = v.read(ctx, table, refs[i])
 	}
 	all.Wait()
 	for _, err := range errs {

@@ -48,7 +48,7 @@ func (d *doubt) absent(what string) error {
 }
 
 // chassisOf reads every chassis.
-func (v *view) chassisOf(ctx context.Context) ([]chassis, error) {
+func (v *view) chassisOf(ctx context.Context) ([]got[chassis], error) {
 	all, err := v.chassisLinks(ctx)
 	if err != nil {
 		return nil, err
@@ -73,8 +73,9 @@ func (v *view) healths(ctx context.Context, what string, of func(chassis, *doubt
 	}
 	var s sample
 	var d doubt
-	for _, c := range all {
-		collection, older := of(c, &d)
+	for _, g := range all {
+		d.note(g.err)
+		collection, older := of(g.value, &d)
 		if collection != "" {
 			found, err := parts[member](ctx, v, collection, what)
 			d.note(err)
@@ -128,16 +129,17 @@ func redundancy(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 	}
 	var s sample
 	var d doubt
-	for _, c := range all {
-		for _, uri := range links([]redfish.Link{c.PowerSubsystem, c.Power}) {
+	for _, g := range all {
+		d.note(g.err)
+		for _, uri := range links([]redfish.Link{g.value.PowerSubsystem, g.value.Power}) {
 			var doc struct {
 				Now   []part `json:"PowerSupplyRedundancy"`
 				Older []part `json:"Redundancy"`
 			}
 			d.get(ctx, v, uri, &doc)
-			for _, g := range append(doc.Now, doc.Older...) {
+			for _, group := range append(doc.Now, doc.Older...) {
 				s.uri = uri
-				s.all = append(s.all, fleet.Instance{Name: string(g.Name), Value: textOf(redfish.Text(g.Status.Worst()), "health of this redundancy")})
+				s.all = append(s.all, fleet.Instance{Name: string(group.Name), Value: textOf(redfish.Text(group.Status.Worst()), "health of this redundancy")})
 			}
 		}
 	}
@@ -154,7 +156,9 @@ func powerCap(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 		return sample{}, err
 	}
 	var d doubt
-	for _, c := range all {
+	for _, g := range all {
+		d.note(g.err)
+		c := g.value
 		var e struct {
 			Limit struct{ SetPoint redfish.Number } `json:"PowerLimitWatts"`
 		}

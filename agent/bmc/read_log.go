@@ -154,9 +154,9 @@ func (v *view) logCollections(ctx context.Context) ([]redfish.Link, error) {
 		return []redfish.Link{s.LogServices}, nil
 	}
 	var m struct{ LogServices redfish.Link }
-	p, err := v.places(ctx)
-	if err == nil && p.manager != "" {
-		err = redfish.Get(ctx, v, p.manager, &m)
+	uri, err := v.managerLink(ctx)
+	if err == nil && uri != "" {
+		err = redfish.Get(ctx, v, uri, &m)
 	}
 	return links([]redfish.Link{m.LogServices}), err
 }

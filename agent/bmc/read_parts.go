@@ -1,10 +1,13 @@
 package bmc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -49,9 +52,15 @@ func measured(n redfish.Number, unit fleet.Unit, what string) fleet.Value {
 	return fleet.Number(n.Value, unit)
 }
 
-// parts reads every member of a collection; one that fails is left out unless
-// all of them do.
-func parts[T any](ctx context.Context, v *view, collection redfish.Link, what string) ([]T, error) {
+// got is one resource of several, or why it could not be read.
+type got[T any] struct {
+	uri   redfish.Link
+	value T
+	err   error
+}
+
+// parts reads every member of a collection; see resources.
+func parts[T any](ctx context.Context, v *view, collection redfish.Link, what string) ([]got[T], error) {
 	if collection == "" {
 		return nil, absent(what)
 	}
@@ -62,31 +71,54 @@ func parts[T any](ctx context.Context, v *view, collection redfish.Link, what st
 	return resources[T](ctx, v, members, what)
 }
 
-func resources[T any](ctx context.Context, v *view, members []redfish.Link, what string) ([]T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	var found []T
-	var errs []error
-	for _, r := range each(members, func(uri redfish.Link) (r result) {
-		r.err = redfish.Get(ctx, v, uri, &r.value)
-		return r
-	}) {
-		if r.err != nil {
-			errs = append(errs, r.err)
-			continue
-		}
-		found = append(found, r.value)
-	}
-	switch {
-	case len(found) > 0:
-		return found, nil
-	case len(errs) > 0:
-		return nil, errs[0]
-	default:
+// resources reads several resources. One that fails stands for itself: its value is
+// unknown, not absent. It is an error if all of them do. What the BMC says is not
+// there is left out.
+func resources[T any](ctx context.Context, v *view, members []redfish.Link, what string) ([]got[T], error) {
+	all := each(members, func(uri redfish.Link) (g got[T]) {
+		g.uri = uri
+		g.err = redfish.Get(ctx, v, uri, &g.value)
+		return g
+	})
+	if len(all) == 0 {
 		return nil, absent(what)
 	}
+	first := all[0].err
+	all = slices.DeleteFunc(all, func(g got[T]) bool { return fault.Is(g.err, fault.NotFound) || fault.Is(g.err, fault.Unsupported) })
+	for _, g := range all {
+		if g.err == nil {
+			return all, nil
+		}
+		first = g.err
+	}
+	return nil, first
+}
+
+// whole is all of them, or why that is not known: for what is counted or added up.
+func whole[T any](all []got[T]) (values []T, err error) {
+	for _, g := range all {
+		if g.err != nil {
+			return nil, g.err
+		}
+		values = append(values, g.value)
+	}
+	return values, nil
+}
+
+// instances makes a sample of resources: an instance of each, unknown for those
+// that were not read. Of is its name and value; an empty slot has no name.
+func instances[T any](all []got[T], uri redfish.Link, of func(T) (redfish.Text, fleet.Value)) sample {
+	s := sample{uri: uri}
+	for _, g := range all {
+		name, value := redfish.Text(lastSegment(g.uri)), fleet.Value{}
+		if g.err != nil {
+			value = fleet.NoValue(g.err.Error())
+		} else if name, value = of(g.value); name == "" {
+			continue
+		}
+		s.all = append(s.all, fleet.Instance{Name: string(name), Value: value})
+	}
+	return s
 }
 
 func cpuCount(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
@@ -98,7 +130,12 @@ func cpuCount(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 		return one("processors", fleet.Number(s.CPU.Count.Value, fleet.NoUnit), uri), nil
 	}
 	cpus, err := parts[member](ctx, v, s.Processors, "processors")
-	return one("processors", fleet.Number(float64(len(cpus)), fleet.NoUnit), s.Processors), err
+	if err != nil {
+		return sample{uri: s.Processors}, err
+	}
+	all, err := whole(cpus)
+	all = slices.DeleteFunc(all, func(m member) bool { return m.Status.Absent() })
+	return one("processors", fleet.Number(float64(len(all)), fleet.NoUnit), s.Processors), err
 }
 
 func cpuModel(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
@@ -134,12 +171,18 @@ func memorySize(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 		return one("memory", fleet.Number(s.RAM.GiB.Value*(1<<30), fleet.Byte), uri), nil
 	}
 	dimms, err := parts[member](ctx, v, s.Memory, "memory size")
-	return membersOf(dimms, s.Memory, func(m member) fleet.Value {
-		if !m.Capacity.Set {
-			return fleet.NoValue("this BMC reports no capacity of the module")
-		}
-		return fleet.Number(m.Capacity.Value*(1<<20), fleet.Byte)
-	}), err
+	if err != nil {
+		return sample{uri: s.Memory}, err
+	}
+	all, err := whole(dimms)
+	total, known := 0.0, false
+	for _, m := range all {
+		total, known = total+m.Capacity.Value*(1<<20), known || m.Capacity.Set
+	}
+	if err == nil && !known {
+		err = absent("capacity of the modules")
+	}
+	return one("memory", fleet.Number(total, fleet.Byte), s.Memory), err
 }
 
 func memoryHealth(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
@@ -165,23 +208,28 @@ func eccErrors(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 		ID      redfish.Text `json:"Id"`
 		Metrics redfish.Link
 	}
-	dimms, err := parts[dimm](ctx, v, s.Memory, what)
-	if err != nil {
-		return sample{uri: s.Memory}, err
-	}
 	found := sample{uri: s.Memory}
+	listed, err := parts[dimm](ctx, v, s.Memory, what)
+	if err != nil {
+		return found, err
+	}
+	dimms, err := whole(listed)
+	if err != nil {
+		return found, err
+	}
+	var doubts doubt
 	for _, d := range dimms {
 		var m struct {
 			CurrentPeriod struct{ CorrectableECCErrorCount redfish.Number }
 		}
-		if d.Metrics != "" && redfish.Get(ctx, v, d.Metrics, &m) == nil {
+		if doubts.get(ctx, v, d.Metrics, &m) {
 			found.all = append(found.all, fleet.Instance{
 				Name: string(d.ID), Value: measured(m.CurrentPeriod.CorrectableECCErrorCount, fleet.NoUnit, what),
 			})
 		}
 	}
-	if len(found.all) == 0 {
-		return found, absent(what)
+	if doubts.err != nil || len(found.all) == 0 {
+		return found, doubts.absent(what)
 	}
 	return found, nil
 }
@@ -208,7 +256,7 @@ func biosAttribute(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
 }
 
 // ethernets are the interfaces of the host, never those of the BMC.
-func (v *view) ethernets(ctx context.Context) ([]ethernet, redfish.Link, error) {
+func (v *view) ethernets(ctx context.Context) ([]got[ethernet], redfish.Link, error) {
 	const what = "host network interface"
 	s, uri, err := v.system(ctx)
 	if err != nil {
@@ -222,10 +270,8 @@ func (v *view) ethernets(ctx context.Context) ([]ethernet, redfish.Link, error) 
 		return nil, s.Ethernet, orAbsent(err, what)
 	}
 	all, err := resources[ethernet](ctx, v, members, what)
-	if len(all) == len(members) {
-		for i := range all {
-			all[i].uri = members[i]
-		}
+	for i := range all {
+		all[i].value.uri = all[i].uri
 	}
 	return all, s.Ethernet, err
 }
@@ -233,11 +279,7 @@ func (v *view) ethernets(ctx context.Context) ([]ethernet, redfish.Link, error) 
 func network(value func(ethernet) fleet.Value) source {
 	return func(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 		all, uri, err := v.ethernets(ctx)
-		s := sample{uri: uri}
-		for _, e := range all {
-			s.all = append(s.all, fleet.Instance{Name: string(e.ID), Value: value(e)})
-		}
-		return s, err
+		return instances(all, uri, func(e ethernet) (redfish.Text, fleet.Value) { return cmp.Or(e.ID, "?"), value(e) }), err
 	}
 }
 
@@ -255,14 +297,13 @@ func linkOf(e ethernet) fleet.Value {
 	return wordOf(redfish.Text(strings.TrimPrefix(string(e.LinkStatus), "Link")), "link state of this interface")
 }
 
-func membersOf(all []member, uri redfish.Link, value func(member) fleet.Value) sample {
-	s := sample{uri: uri}
-	for _, m := range all {
-		if !m.Status.Absent() {
-			s.all = append(s.all, fleet.Instance{Name: string(m.ID), Value: value(m)})
+func membersOf(all []got[member], uri redfish.Link, value func(member) fleet.Value) sample {
+	return instances(all, uri, func(m member) (redfish.Text, fleet.Value) {
+		if m.Status.Absent() {
+			return "", fleet.Value{}
 		}
-	}
-	return s
+		return cmp.Or(m.ID, "?"), value(m)
+	})
 }
 
 func healthOf(m member) fleet.Value {

@@ -1,10 +1,10 @@
 package bmc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
-	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -27,11 +27,7 @@ func driveCount(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 func ofDrives(value func(drive) fleet.Value) source {
 	return func(ctx context.Context, v *view, _ scl.Ref) (sample, error) {
 		found, uri, err := v.drives(ctx)
-		s := sample{uri: uri}
-		for _, d := range found {
-			s.all = append(s.all, fleet.Instance{Name: string(d.ID), Value: value(d)})
-		}
-		return s, err
+		return instances(found, uri, func(d drive) (redfish.Text, fleet.Value) { return cmp.Or(d.ID, "?"), value(d) }), err
 	}
 }
 
@@ -47,18 +43,19 @@ func volumeState(ctx context.Context, v *view, ref scl.Ref) (sample, error) {
 	if err != nil {
 		return sample{uri: s.Storage}, err
 	}
+	var d doubt // of a store or a volume that could not be read: it may be the one
 	for _, st := range stores {
-		volumes, err := parts[member](ctx, v, st.Volumes, what)
-		if err != nil && !fault.Is(err, fault.Unsupported) {
-			return sample{uri: st.Volumes}, err
-		}
-		for _, m := range volumes {
-			if same(string(m.ID), ref.Param) || same(string(m.Name), ref.Param) {
-				return one(string(m.ID), textOf(m.Status.State, "state of the volume"), st.Volumes), nil
+		d.note(st.err)
+		volumes, err := parts[member](ctx, v, st.value.Volumes, what)
+		d.note(err)
+		for _, g := range volumes {
+			d.note(g.err)
+			if m := g.value; same(string(m.ID), ref.Param) || same(string(m.Name), ref.Param) {
+				return one(string(m.ID), textOf(m.Status.State, "state of the volume"), st.value.Volumes), nil
 			}
 		}
 	}
-	return sample{uri: s.Storage}, absent(what)
+	return sample{uri: s.Storage}, d.absent(what)
 }
 
 // driveLinks are the drives of all storage.
@@ -68,7 +65,11 @@ func (v *view) driveLinks(ctx context.Context) ([]redfish.Link, redfish.Link, er
 		return nil, uri, err
 	}
 	type store struct{ Drives []redfish.Link }
-	stores, err := parts[store](ctx, v, s.Storage, "storage")
+	listed, err := parts[store](ctx, v, s.Storage, "storage")
+	if err != nil {
+		return nil, s.Storage, err
+	}
+	stores, err := whole(listed)
 	if err != nil {
 		return nil, s.Storage, err
 	}
@@ -79,7 +80,7 @@ func (v *view) driveLinks(ctx context.Context) ([]redfish.Link, redfish.Link, er
 	return links(found), s.Storage, nil
 }
 
-func (v *view) drives(ctx context.Context) ([]drive, redfish.Link, error) {
+func (v *view) drives(ctx context.Context) ([]got[drive], redfish.Link, error) {
 	found, uri, err := v.driveLinks(ctx)
 	if err != nil {
 		return nil, uri, err

@@ -124,7 +124,14 @@ func (v *view) power(ctx context.Context, word string) outcome {
 		o.status = fleet.Attempted
 		return o.orUnknown(err)
 	}
-	o = v.lane.await(ctx, s, p, o).orUnknown(err)
+	signs := func(now *system) bool {
+		return now.PowerState != s.PowerState || now.LastReset != s.LastReset || now.BootProgress.LastState != s.BootProgress.LastState
+	}
+	return v.lane.await(ctx, p, signs, o).orUnknown(err).by(used, p)
+}
+
+// by is o with a remark if another reset type had to do.
+func (o outcome) by(used schemas.ResetType, p powerPlan) outcome {
 	if used != p.types[0] && o.status.OK() {
 		o.after += " (by " + string(used) + ": this BMC offers no " + string(p.types[0]) + ")"
 	}
@@ -139,9 +146,9 @@ func (l *Lane) stale() {
 }
 
 // await looks at the server until it has reached the goal of the plan or the
-// lane's time to settle is over. A restart counts as seen when the server was
-// not on in between, or when its last reset time has changed.
-func (l *Lane) await(ctx context.Context, was *system, p powerPlan, o outcome) outcome {
+// lane's time to settle is over. A restart counts as seen once a look has shown a
+// sign of it: the server was not on in between, its last reset time has changed.
+func (l *Lane) await(ctx context.Context, p powerPlan, sign func(now *system) bool, o outcome) outcome {
 	deadline := l.cfg.Now().Add(l.cfg.Settle)
 	moved := false
 	var last error
@@ -149,8 +156,7 @@ func (l *Lane) await(ctx context.Context, was *system, p powerPlan, o outcome) o
 		now, _, err := l.view(Action).system(ctx)
 		if err == nil {
 			o.after = kebab(string(now.PowerState))
-			moved = moved || now.PowerState != was.PowerState || now.LastReset != was.LastReset ||
-				now.BootProgress.LastState != was.BootProgress.LastState
+			moved = sign(now) || moved
 			if string(now.PowerState) == string(p.goal) && (moved || !p.restart) {
 				o.status = fleet.Confirmed
 				return o

@@ -74,7 +74,7 @@ func sameAddress(a, b string) bool {
 
 // ethernet is the host's interface of that name or id, or with that MAC.
 func (v *view) ethernet(ctx context.Context, name string) (*ethernet, error) {
-	all, _, err := v.ethernets(ctx)
+	listed, _, err := v.ethernets(ctx)
 	if err != nil {
 		if fault.Is(err, fault.Unsupported) {
 			return nil, fault.New(fault.Unsupported, "", noHostInterface)
@@ -82,12 +82,17 @@ func (v *view) ethernet(ctx context.Context, name string) (*ethernet, error) {
 		return nil, err
 	}
 	var names []string
-	for i := range all {
-		e := &all[i]
+	var d doubt // of one that could not be read: it may be the one
+	for i := range listed {
+		d.note(listed[i].err)
+		e := &listed[i].value
 		if e.uri != "" && (strings.EqualFold(string(e.ID), name) || strings.EqualFold(string(e.Name), name) || strings.EqualFold(string(e.MAC), name)) {
 			return e, nil
 		}
 		names = append(names, string(e.ID))
+	}
+	if d.err != nil {
+		return nil, d.err
 	}
 	return nil, fault.New(fault.Unsupported, "", fmt.Sprintf("not supported by this BMC: it shows no host interface %q, only %s", name, strings.Join(names, ", ")))
 }
@@ -130,7 +135,11 @@ type deviceSetting struct{}
 func (deviceSetting) settles(*Lane) time.Duration { return 0 }
 
 func (deviceSetting) compare(ctx context.Context, v *view, settings []scl.Setting) []fleet.Change {
-	all, _, err := v.drives(ctx)
+	listed, _, err := v.drives(ctx)
+	if err != nil {
+		return unread(settings, err)
+	}
+	all, err := whole(listed) // without one of them the next would take its name
 	if err != nil {
 		return unread(settings, err)
 	}

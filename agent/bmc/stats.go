@@ -1,9 +1,12 @@
 package bmc
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 )
 
@@ -18,6 +21,7 @@ type Stats struct {
 	Inside   int    // reads under way
 	Waiting  int    // reads and writes that wait for their turn
 	LoggedIn bool   // a session is open on the BMC
+	Slots    int    // sessions that its make holds at once, ours among them; 0: not known
 	Breaker  string // "closed", "open" or "half-open"
 	Profile  string // of which make the BMC is taken to be
 
@@ -35,8 +39,41 @@ func (l *Lane) Stats() Stats {
 	_, writing = l.writes.load()
 	s.Waiting = reading + writing
 	_, s.LoggedIn = l.client.LoggedIn()
-	s.Breaker, s.Profile = l.brk.state(), l.client.Profile().Name
+	profile := l.client.Profile()
+	s.Breaker, s.Profile, s.Slots = l.brk.state(), profile.Name, profile.MaxSessions
 	return s
+}
+
+// Sensor is what a sensor of the BMC was last seen to read.
+type Sensor struct {
+	ID, Name string // as the BMC says; neither needs to be unique, nor to be there
+	Value    fleet.Value
+	At       time.Time
+}
+
+// Sensors are the known readings, as somebody happened to ask for them, by their
+// URIs. It asks the BMC nothing.
+func (l *Lane) Sensors() []Sensor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.plan == nil {
+		return nil
+	}
+	var all []Sensor
+	add := func(s sensor) {
+		if s.value.Known() && s.err == nil {
+			all = append(all, Sensor{ID: string(s.id), Name: string(s.name), Value: s.value, At: s.at})
+		}
+	}
+	for _, uri := range slices.Sorted(maps.Keys(l.plan.last)) {
+		for _, s := range l.plan.last[uri] {
+			add(s)
+		}
+	}
+	for _, uri := range slices.Sorted(maps.Keys(l.plan.traits)) {
+		add(l.plan.traits[uri])
+	}
+	return all
 }
 
 // observe counts one exchange and fits the budget to how it went.
@@ -47,6 +84,9 @@ func (l *Lane) observe(e redfish.Exchange) {
 	defer l.mu.Unlock()
 	s := &l.stats
 	s.Requests++
+	if !e.Date.IsZero() {
+		l.date = e.Date
+	}
 	l.budget.limit(bound)
 	switch {
 	case e.Status == 0:

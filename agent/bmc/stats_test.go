@@ -122,3 +122,28 @@ func TestRequestsOfSixtySensors(t *testing.T) {
 		}
 	}
 }
+
+// What was read is known afterwards, of a BMC that is asked one by one, of one that
+// tells all at once and of one with the older resources; nothing is asked for it.
+func TestSensorsAreRemembered(t *testing.T) {
+	for name, docs := range map[string]map[string]string{"one by one": sixty(), "in one piece": expanding(""), "older": idrac()} {
+		v, l := serve(t, docs)
+		if got := l.Sensors(); got != nil {
+			t.Errorf("%s: before the first read: %+v", name, got)
+		}
+		before := time.Now()
+		if _, err := l.Read(t.Context(), bmc.Monitor, refs(t, "temp.max")); err != nil {
+			t.Fatal(err)
+		}
+		v.reset()
+		all := l.Sensors()
+		if len(all) == 0 || v.requests() != "" {
+			t.Errorf("%s: %d sensors for the requests %q", name, len(all), v.requests())
+		}
+		for _, s := range all {
+			if !s.Value.Known() || s.Name == "" || s.At.Before(before) {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+	}
+}

@@ -14,9 +14,19 @@ import (
 // are filled in; rack, site and labels are the agent's to add. With an error
 // the state and its reason are still valid.
 func (l *Lane) Summary(ctx context.Context) (fleet.Node, error) {
+	s, _, err := l.view(Inventory).system(ctx)
+	return l.summed(s, err)
+}
+
+// Glance is Summary, but what was read a moment ago is not read again: a command
+// that has just ended has looked at what became of it.
+func (l *Lane) Glance(ctx context.Context) (fleet.Node, error) {
+	s, err := l.view(Inventory).recentSystem(ctx)
+	return l.summed(s, err)
+}
+
+func (l *Lane) summed(s *system, err error) (fleet.Node, error) {
 	n := fleet.Node{Name: l.cfg.Node, Address: l.cfg.BMC.Address}
-	v := l.view(Inventory)
-	s, _, err := v.system(ctx)
 	if err == nil {
 		n.Vendor, n.Model, n.Serial = string(s.Manufacturer), string(s.Model), string(s.SerialNumber)
 		n.Power, n.Health = kebab(string(s.PowerState)), s.Status.Worst()

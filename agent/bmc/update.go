@@ -59,7 +59,11 @@ func (l *Lane) UpdateService(ctx context.Context) (UpdateService, error) {
 	if err = redfish.Get(ctx, v, p.root.UpdateService, &doc); err != nil {
 		return UpdateService{}, orAbsent(err, "update service")
 	}
-	s := UpdateService{URI: string(doc.Multipart), Max: int64(doc.Max.Value), BMC: p.manager}
+	manager, err := v.managerLink(ctx)
+	if err != nil {
+		return UpdateService{}, err
+	}
+	s := UpdateService{URI: string(doc.Multipart), Max: int64(doc.Max.Value), BMC: manager}
 	if s.URI == "" {
 		s.URI, s.Raw = string(doc.Push), true
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
 // view reads through a lane and reads each resource at most once: it is what
@@ -14,13 +15,13 @@ type view struct {
 	lane *Lane
 	prio Priority
 
-	mu          sync.Mutex
-	memo        map[string]*fetched
-	collections map[redfish.Link]*collection
+	mu     sync.Mutex
+	memo   map[string]*fetched
+	pieces map[redfish.Link]*piece
 }
 
-// collection is one expanded collection of sensors.
-type collection struct {
+// piece is a resource of many sensors.
+type piece struct {
 	once    sync.Once
 	sensors []sensor
 	err     error
@@ -33,7 +34,7 @@ type fetched struct {
 }
 
 func (l *Lane) view(prio Priority) *view {
-	return &view{lane: l, prio: prio, memo: map[string]*fetched{}, collections: map[redfish.Link]*collection{}}
+	return &view{lane: l, prio: prio, memo: map[string]*fetched{}, pieces: map[redfish.Link]*piece{}}
 }
 
 // Fetch implements redfish.Getter.
@@ -51,6 +52,12 @@ func (v *view) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	}
 	<-f.done // whoever reads it has the same context and so the same deadline
 	return f.body, f.err
+}
+
+// Walk implements redfish.Walker. What it reads is not remembered.
+func (v *view) Walk(ctx context.Context, uri string, read func(*scan.Scanner)) error {
+	l := v.lane
+	return l.paced(ctx, v.prio, l.reads, func() error { return l.client.Walk(ctx, uri, read) })
 }
 
 // eachWidth is how many of a list are asked for at once; the lane's gate lets

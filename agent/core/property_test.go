@@ -212,6 +212,21 @@ func BenchmarkSample(b *testing.B) {
 	}
 }
 
+// BenchmarkSampleOfSixty is one sample of sixty sensors with a rule over them.
+func BenchmarkSampleOfSixty(b *testing.B) {
+	w := newWorld(1)
+	r := fleet.Reading{Value: fleet.Number(59, fleet.Celsius)}
+	for i := range 60 {
+		r.Instances = append(r.Instances, fleet.Instance{Name: "t", Value: fleet.Number(float64(i), fleet.Celsius)})
+	}
+	s := core.Sample{Node: rack[0], Refs: w.rules[0].Monitor.Condition.Refs, Readings: []fleet.Reading{r}}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.now = w.now.Add(time.Second)
+		w.engine.Step(w.now, s)
+	}
+}
+
 // A link that was cut "tomorrow", because the clock was set back over a restart, is
 // cut since now: (run-for …) is not a day longer for it.
 func TestCutInTheFuture(t *testing.T) {

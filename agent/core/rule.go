@@ -134,7 +134,7 @@ func (w *watch) fire(e *Engine, now time.Time, why reason) Fire {
 // test evaluates the condition over the latest values.
 func (w *watch) test() scl.Truth {
 	for i, p := range w.probes {
-		w.slots[i] = scl.Slot{}
+		w.slots[i] = scl.Slot{All: w.slots[i].All[:0]} // in the room of the last time
 		if p == nil {
 			w.slots[i].Value = fleet.Bool(w.event != nil && scl.MatchEvent(w.Condition.Refs[i].Param, w.event.MessageID))
 			continue

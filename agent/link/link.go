@@ -10,6 +10,7 @@ package link
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -64,6 +65,21 @@ type Outbox interface {
 	Wait(ctx context.Context) error
 }
 
+// Trust is whom the agent believes, and by what it is believed itself. Its methods
+// are called from several goroutines.
+type Trust interface {
+	// Time is told the coordinator's time when it has welcomed us.
+	Time(told time.Time)
+	// Still is an error if the coordinator with that chain is believed no longer.
+	Still(chain []*x509.Certificate) error
+	// Renewal is what to ask for now, nil if nothing is due.
+	Renewal() *pb.Renew
+	// Renewed takes the answer.
+	Renewed(m *pb.Renewed)
+	// Denied is what was denied here, for the coordinators.
+	Denied() []*pb.Denial
+}
+
 // Config says who the agent is and whom it dials.
 type Config struct {
 	Agent   fleet.AgentName
@@ -76,7 +92,9 @@ type Config struct {
 	// TLS is asked before each dial, so that a renewed certificate is used
 	// without a restart.
 	TLS func() (*tls.Config, error)
-	Log *slog.Logger
+	// Trust renews what is due and keeps the deny list; nil: nobody does.
+	Trust Trust
+	Log   *slog.Logger
 
 	PingEvery time.Duration // default 15 s
 }

@@ -54,7 +54,7 @@ func (a *rackAgent) Linked(connected bool, _ time.Time) { a.links <- connected }
 // world is an agent's link, its spool and the authority of the mesh.
 type world struct {
 	t     *testing.T
-	ca    *ca.Authority
+	ca    *ca.Site
 	dir   string
 	agent *rackAgent
 	spool *spool.Spool
@@ -64,7 +64,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	dir := t.TempDir()
-	authority, err := ca.Open(filepath.Join(dir, "ca"))
+	authority, err := ca.Open(filepath.Join(dir, "ca"), "s1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -103,6 +104,9 @@ func (s *session) welcome(hello *pb.Hello, w *pb.Welcome) error {
 			WithHint("run the same build of chiba on agents and coordinators")
 	}
 	s.coordinator, s.start = w.GetCoordinator(), w.GetNextWanted()
+	if s.cfg.Trust != nil {
+		s.cfg.Trust.Time(time.UnixMilli(w.GetTimeUnixMs()))
+	}
 	switch {
 	case w.GetNextWanted() > hello.GetNextSeq():
 		s.cfg.Log.Warn("the spool is an old copy of itself; a new epoch begins", obs.Epoch, hello.GetSpoolEpoch(), obs.Seq, w.GetNextWanted())
@@ -170,7 +174,14 @@ func (s *session) take(ctx context.Context, m *pb.FromCoordinator) error {
 	case *pb.FromCoordinator_Hint:
 		s.pull()
 	case *pb.FromCoordinator_Desired:
-		return s.agent.Desired(ctx, body.Desired)
+		if err := s.agent.Desired(ctx, body.Desired); err != nil {
+			return err
+		}
+		return s.still()
+	case *pb.FromCoordinator_Renewed:
+		if s.cfg.Trust != nil {
+			s.cfg.Trust.Renewed(body.Renewed)
+		}
 	case *pb.FromCoordinator_Ack:
 		s.acked.Store(time.Now().UnixMilli())
 		return s.outbox.Ack(body.Ack.GetSpoolEpoch(), body.Ack.GetNextWanted())
@@ -196,13 +207,16 @@ func (s *session) tick(ctx context.Context) error {
 	ping, pull := time.NewTicker(s.cfg.PingEvery), time.NewTicker(pullEvery)
 	defer ping.Stop()
 	defer pull.Stop()
+	if err := s.renew(); err != nil {
+		return err
+	}
 	for {
 		m := &pb.FromAgent{}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case now := <-ping.C:
-			if err := s.stalled(now); err != nil {
+			if err := errors.Join(s.stalled(now), s.still(), s.renew()); err != nil {
 				return err
 			}
 			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli()}}
@@ -211,7 +225,7 @@ func (s *session) tick(ctx context.Context) error {
 			continue
 		case <-s.pulls:
 			_, have := s.agent.Have()
-			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{Have: have}}
+			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{Have: have, Denied: s.denied()}}
 		case p := <-s.progress:
 			m.Body = &pb.FromAgent_Progress{Progress: p}
 		}
@@ -219,6 +233,33 @@ func (s *session) tick(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// still is an error if the coordinator is believed no longer.
+func (s *session) still() error {
+	if s.cfg.Trust == nil {
+		return nil
+	}
+	return s.cfg.Trust.Still(s.conn.Chain())
+}
+
+// renew asks for what is due.
+func (s *session) renew() error {
+	if s.cfg.Trust == nil {
+		return nil
+	}
+	due := s.cfg.Trust.Renewal()
+	if due == nil {
+		return nil
+	}
+	return s.control.Send(&pb.FromAgent{Body: &pb.FromAgent_Renew{Renew: due}})
+}
+
+func (s *session) denied() []*pb.Denial {
+	if s.cfg.Trust == nil {
+		return nil
+	}
+	return s.cfg.Trust.Denied()
 }
 
 // stalled is an error if records wait and no ack comes for them: whoever has them

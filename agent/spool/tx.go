@@ -30,7 +30,9 @@ const (
 	Sessions Table = "sessions" // the BMC session that is ours: pin -> URI
 	Secrets  Table = "secrets"  // logins, sealed to the agent's own key: pin -> JSON
 	Digests  Table = "digests"  // of passwords that were set: pin, user -> digest
-	Notes    Table = "notes"    // single facts: revision, when the link was cut
+	// Inventories are what nodes are made of: name -> inventory.Doc, gzipped JSON.
+	Inventories Table = "inventories"
+	Notes       Table = "notes" // single facts: revision, when the link was cut
 	// Subscribed are the BMCs on which an event subscription of ours may stand:
 	// pin -> since when.
 	Subscribed Table = "subscribed"
@@ -40,7 +42,7 @@ const (
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Notes, Subscribed, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

@@ -8,6 +8,7 @@ package api
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,6 +59,7 @@ type Config struct {
 	Commands Commands
 	Agents   Agents
 	Feed     *feed.Feed
+	Denied   *trust.Denials // whose calls are refused
 	// Patience is how long one message to a slow reader may take; default 30 s.
 	Patience time.Duration
 	// Raft tells the state of the log, for the Status call.
@@ -70,6 +72,7 @@ type Server struct {
 	conf    Config
 	groups  groups
 	streams chan struct{} // slots
+	live    live
 }
 
 // New is a server that is not listening yet.
@@ -141,6 +144,8 @@ func stopped() error {
 // caller is who calls, and the means to bound how long writing to them takes.
 type caller struct {
 	name     string
+	id       trust.Identity
+	chain    []*x509.Certificate
 	writer   *http.ResponseController
 	patience time.Duration
 }
@@ -154,13 +159,19 @@ func (s *Server) identified(next http.Handler) http.Handler {
 			http.Error(w, "a client certificate is needed", http.StatusUnauthorized)
 			return
 		}
-		id, err := trust.IdentityOf(r.TLS.PeerCertificates[0])
-		if err != nil || id.Role != trust.Operator {
-			http.Error(w, "the certificate is not an operator's", http.StatusForbidden)
+		chain := r.TLS.PeerCertificates
+		id, err := s.admit(chain)
+		if err != nil {
+			refuseCall(w, err)
 			return
 		}
-		c := &caller{name: id.Name, writer: http.NewResponseController(w), patience: s.conf.Patience}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		c := &caller{name: id.Name, id: id, chain: chain, writer: http.NewResponseController(w), patience: s.conf.Patience}
+		// Nobody re-checks a certificate on a live connection: its end ends the call.
+		ctx, cancel := context.WithDeadline(r.Context(), chain[0].NotAfter)
+		defer cancel()
+		ctx, end := s.live.begin(context.WithValue(ctx, callerKey{}, c), c)
+		defer end()
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

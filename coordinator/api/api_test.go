@@ -42,7 +42,7 @@ func TestOnlyOperatorsGetIn(t *testing.T) {
 		}
 	}
 	nobody := w.credentials(trust.Operator, "ada").Client()
-	nobody.Certificates = nil
+	nobody.GetClientCertificate = nil
 	if _, err := w.clientWith(nobody).Status(t.Context(), connect.NewRequest(&pb.StatusRequest{})); err == nil {
 		t.Error("somebody without a certificate was let in")
 	}
@@ -61,6 +61,7 @@ func TestStatusAndLists(t *testing.T) {
 	w.apply("one", powerOn)
 	w.apply("two", powerOn)
 	w.record("r1", &pb.Record{Body: &pb.Record_Firing{Firing: &pb.Firing{Rule: "hot", Node: "n1"}}})
+	w.record("r1", &pb.Record{Body: &pb.Record_Hardware{Hardware: &pb.HardwareNews{Node: "n1"}}})
 	got := map[string]int{}
 	count := func(name string, n int, err error) {
 		if err != nil {
@@ -78,7 +79,9 @@ func TestStatusAndLists(t *testing.T) {
 	count("runs", len(runs.Msg.GetRuns()), err)
 	firings, err := w.fleet.ListFirings(t.Context(), connect.NewRequest(&pb.ListFiringsRequest{}))
 	count("firings", len(firings.Msg.GetFirings()), err)
-	if diff := cmp.Diff(map[string]int{"nodes": 4, "agents": 2, "scripts": 2, "runs": 2, "firings": 1}, got); diff != "" {
+	news, err := w.fleet.ListHardwareNews(t.Context(), connect.NewRequest(&pb.ListHardwareNewsRequest{}))
+	count("news", len(news.Msg.GetNews()), err)
+	if diff := cmp.Diff(map[string]int{"nodes": 4, "agents": 2, "scripts": 2, "runs": 2, "firings": 1, "news": 1}, got); diff != "" {
 		t.Error(diff)
 	}
 	if id := runs.Msg.GetRuns()[0].GetId(); id != "R2" {

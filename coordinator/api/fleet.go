@@ -165,6 +165,11 @@ func (s *Server) CancelRun(ctx context.Context, r *connect.Request[pb.CancelRunR
 	return connect.NewResponse(&pb.CancelRunReply{Run: withoutSource(o.Run)}), nil
 }
 
+// ListHardwareNews implements pbconnect.FleetHandler.
+func (s *Server) ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error) {
+	return connect.NewResponse(&pb.ListHardwareNewsReply{News: s.conf.Machine.HardwareNews(listedFirings)}), nil
+}
+
 // ListFirings implements pbconnect.FleetHandler.
 func (s *Server) ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error) {
 	return connect.NewResponse(&pb.ListFiringsReply{Firings: s.conf.Machine.Firings(listedFirings)}), nil

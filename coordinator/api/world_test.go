@@ -35,7 +35,7 @@ const patience = 20 * time.Second
 type world struct {
 	t       *testing.T
 	dir     string
-	ca      *ca.Authority
+	ca      *ca.Site
 	machine *state.Machine
 	node    *raftnode.Node
 	feed    *feed.Feed
@@ -112,7 +112,7 @@ func newWorldWith(t *testing.T, patience time.Duration) *world {
 		return &pb.QueryEvent_Done{}, nil
 	}
 	var err error
-	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca")); err != nil {
+	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca"), "s1"); err != nil {
 		t.Fatal(err)
 	}
 	w.start()

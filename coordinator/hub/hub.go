@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust"
 )
 
 // Version is the version of the protocol that this package speaks.
@@ -57,6 +58,11 @@ type Config struct {
 	Commands Log
 	Watchers Watchers
 	Log      *slog.Logger
+	// Endpoint is this coordinator on the wire; Denied is its deny list.
+	Endpoint *trust.Endpoint
+	Denied   *trust.Denials
+	// Authority renews the agents' certificates; nil: this coordinator can't.
+	Authority Authority
 	// Idle is how long a session may be silent; agents ping every 15 s. Default
 	// 60 s.
 	Idle time.Duration
@@ -112,7 +118,7 @@ func (h *Hub) Run(ctx context.Context, l Listener) error {
 
 // serve is one connection from its first stream to its end.
 func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
-	s := &session{hub: h, conn: conn, hints: make(chan struct{}, 1), since: time.Now()}
+	s := &session{hub: h, conn: conn, hints: make(chan struct{}, 1), denied: make(chan error, 1), since: time.Now()}
 	log := h.conf.Log.With(obs.Addr, conn.Remote())
 	err := s.greet(ctx)
 	if err != nil {
@@ -191,11 +197,16 @@ func (h *Hub) status(a *pb.AgentInfo) *pb.AgentStatus {
 }
 
 // Applied is told of every command that was applied. It hints the racks whose
-// desired state has changed, and forgets the progress of runs that have ended.
-// It never waits.
+// desired state has changed, ends the sessions of those who are denied now, and
+// forgets the progress of runs that have ended. It never waits.
 func (h *Hub) Applied(o state.Outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if o.Denied {
+		for _, s := range h.racks {
+			s.cut()
+		}
+	}
 	for _, rack := range o.Racks {
 		if s := h.racks[rack]; s != nil {
 			s.hint()

@@ -129,9 +129,9 @@ func TestWhoIsRefused(t *testing.T) {
 	}{
 		"another version":    {change(func(h *pb.Hello) { h.Version = 2 }), fault.Unsupported, "speaks version 2"},
 		"another's name":     {change(func(h *pb.Hello) { h.Agent = "a-r1" }), fault.Denied, `says it is "a-r1", its certificate is of agent a9`},
-		"another's rack":     {change(func(h *pb.Hello) { h.Rack = "r1" }), fault.Conflict, "rack r1 is served by agent a-r1"},
-		"no rack":            {change(func(h *pb.Hello) { h.Rack = "" }), fault.BadInput, "can't be the name of a rack"},
-		"a site of escapes":  {change(func(h *pb.Hello) { h.Site = "\x1b[2J" }), fault.BadInput, "can't be the name of a site"},
+		"another's rack":     {change(func(h *pb.Hello) { h.Rack = "r1" }), fault.Denied, "its certificate is for rack r9"},
+		"no rack":            {change(func(h *pb.Hello) { h.Rack = "" }), fault.Denied, `it says its rack is ""`},
+		"a site of escapes":  {change(func(h *pb.Hello) { h.Site = "\x1b[2J" }), fault.Denied, `it says its site is "\x1b[2J"`},
 		"a useless key":      {change(func(h *pb.Hello) { h.SealKey = make([]byte, 32) }), fault.BadInput, "check its sealing key"},
 		"a key of a length":  {change(func(h *pb.Hello) { h.SealKey = []byte("short") }), fault.BadInput, "check its sealing key"},
 		"no hello at first":  {&pb.FromAgent{Body: &pb.FromAgent_Ping{Ping: &pb.Ping{}}}, fault.Garbage, "does not begin with a hello"},

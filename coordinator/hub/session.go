@@ -44,6 +44,8 @@ type session struct {
 	conn    mesh.Session
 	control *mesh.Channel
 	hints   chan struct{} // one waits at most
+	denied  chan error    // likewise: why the session must end
+	id      trust.Identity
 	since   time.Time
 
 	agent, rack, site, build string // from the Hello
@@ -69,6 +71,7 @@ func (s *session) greet(parent context.Context) error {
 	}
 	s.revision.Store(hello.GetRevision())
 	s.hub.enter(s)
+	s.cut() // a denial that was applied since the handshake has not met it yet
 	err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: &pb.Welcome{
 		Version: Version, NextWanted: next, Revision: s.hub.conf.Machine.Counts().Revision,
 		TimeUnixMs: time.Now().UnixMilli(), Coordinator: s.hub.conf.Name, SpoolEpoch: s.epoch(),
@@ -123,17 +126,17 @@ func (s *session) check(hello *pb.Hello) error {
 		return fault.New(fault.Denied, op, fmt.Sprintf("it says it is %q, its certificate is of %s", hello.GetAgent(), id)).
 			WithHint("give the agent the name that its certificate has")
 	}
-	s.agent = id.Name
+	s.agent, s.id = id.Name, id
 	switch {
 	case hello.GetVersion() != Version:
 		return fault.New(fault.Unsupported, op, fmt.Sprintf("it speaks version %d, this coordinator speaks %d", hello.GetVersion(), Version)).
 			WithHint("run the same build of chiba on agents and coordinators")
-	case !trust.ValidName(hello.GetRack()):
-		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the name of a rack", hello.GetRack())).
-			WithHint("use 1 to 63 letters, digits, '-', '_' or '.'")
-	case hello.GetSite() != "" && !trust.ValidName(hello.GetSite()):
-		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the name of a site", hello.GetSite())).
-			WithHint("use 1 to 63 letters, digits, '-', '_' or '.'")
+	case hello.GetRack() != id.Rack:
+		return fault.New(fault.Denied, op, fmt.Sprintf("it says its rack is %q, its certificate is for rack %s", hello.GetRack(), id.Rack)).
+			WithHint("give the agent the rack that its certificate has, or a certificate for its rack")
+	case hello.GetSite() != "" && hello.GetSite() != id.Site:
+		return fault.New(fault.Denied, op, fmt.Sprintf("it says its site is %q, its certificate is for site %s", hello.GetSite(), id.Site)).
+			WithHint("give the agent the site that its certificate has, or none")
 	}
 	s.rack, s.site, s.build = hello.GetRack(), hello.GetSite(), hello.GetBuild()
 	return checkKey(hello.GetSealKey())
@@ -250,7 +253,7 @@ func (s *session) part(stopping bool) {
 }
 
 // listen takes what comes on the control stream.
-func (s *session) listen(context.Context) error {
+func (s *session) listen(ctx context.Context) error {
 	for {
 		if err := s.control.SetReceiveDeadline(time.Now().Add(s.hub.conf.Idle)); err != nil {
 			return err
@@ -264,7 +267,12 @@ func (s *session) listen(context.Context) error {
 		case *pb.FromAgent_Ping:
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
 		case *pb.FromAgent_Pull:
-			err = s.desired(b.Pull.GetHave())
+			var settled []string
+			if settled, err = s.heardDenials(ctx, b.Pull.GetDenied()); err == nil {
+				err = s.desired(b.Pull.GetHave(), settled)
+			}
+		case *pb.FromAgent_Renew:
+			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(b.Renew)}})
 		case *pb.FromAgent_Progress:
 			s.hub.progressed(s.rack, b.Progress)
 		case *pb.FromAgent_Hello:
@@ -279,8 +287,9 @@ func (s *session) listen(context.Context) error {
 
 // desired sends the desired state of the rack. What does not fit into one
 // message goes without its source: the agent still lacks it and pulls again.
-func (s *session) desired(have map[string]string) error {
+func (s *session) desired(have map[string]string, settled []string) error {
 	d := s.hub.conf.Machine.Desired(s.rack)
+	d.Settled = settled
 	room := maxSources
 	for i, r := range d.GetRuns() {
 		if room -= len(r.GetSource()); room < 0 {
@@ -321,6 +330,9 @@ func (s *session) nudge(ctx context.Context) error {
 			return ctx.Err()
 		case <-s.conn.Done():
 			return s.conn.Err()
+		case err := <-s.denied:
+			s.conn.Close("denied: " + err.Error())
+			return err
 		case <-s.hints:
 		}
 		revision := s.hub.conf.Machine.Counts().Revision

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
@@ -32,7 +34,8 @@ type world struct {
 	machine *state.Machine
 	node    *raftnode.Node
 	feed    *feed.Feed
-	ca      *ca.Authority
+	ca      *ca.Site
+	denied  trust.Denials
 	dir     string
 	addr    string
 	stop    func()
@@ -42,7 +45,7 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 	t.Helper()
 	w := &world{t: t, machine: state.New(), feed: feed.New(), dir: t.TempDir()}
 	var err error
-	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca")); err != nil {
+	if w.ca, err = ca.Open(filepath.Join(w.dir, "ca"), "s1"); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
@@ -51,14 +54,19 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 		Applied: func(o state.Outcome) {
 			w.feed.Publish(o.Events...)
 			w.feed.Touch(o.Runs...)
+			w.denied.Set(wire.FromDenials(w.machine.Denied()))
 			w.hub.Applied(o)
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.hub = hub.New(hub.Config{Name: "c1", Machine: w.machine, Commands: w.node, Watchers: w.feed, Log: log, Idle: idle})
-	listener, err := mesh.Listen("127.0.0.1:0", w.credentials(trust.Coordinator, "c1").Server(trust.Agent), nil)
+	endpoint := trust.NewEndpoint(w.credentials(trust.Coordinator, "c1"), trust.Options{Denied: &w.denied})
+	w.hub = hub.New(hub.Config{
+		Name: "c1", Machine: w.machine, Commands: w.node, Watchers: w.feed, Log: log, Idle: idle,
+		Endpoint: endpoint, Denied: &w.denied, Authority: w.ca,
+	})
+	listener, err := mesh.Listen("127.0.0.1:0", endpoint.Server(trust.Agent), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +89,11 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 func (w *world) credentials(role trust.Role, name string) trust.Credentials {
 	w.t.Helper()
 	dir := filepath.Join(w.dir, name)
-	if err := w.ca.Ensure(dir, trust.Identity{Role: role, Name: name}, "127.0.0.1"); err != nil {
+	id := trust.Identity{Role: role, Name: name}
+	if role == trust.Agent { // "a-r1" or "a9"
+		id.Rack = strings.TrimPrefix(strings.Replace(name, "a9", "a-r9", 1), "a-")
+	}
+	if err := w.ca.Ensure(dir, id, "127.0.0.1"); err != nil {
 		w.t.Fatal(err)
 	}
 	creds, err := trust.Load(dir)

@@ -51,12 +51,12 @@ func (echo) Query(_ context.Context, rack string, q *pb.Query, each func(*pb.Que
 
 type world struct {
 	t         *testing.T
-	authority *ca.Authority
+	authority *ca.Site
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	authority, err := ca.Open(t.TempDir())
+	authority, err := ca.Open(t.TempDir(), "s1")
 	if err != nil {
 		t.Fatal(err)
 	}

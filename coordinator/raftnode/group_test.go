@@ -23,7 +23,7 @@ import (
 // group is some coordinators' logs in one process, with their own sockets.
 type group struct {
 	t         *testing.T
-	authority *ca.Authority
+	authority *ca.Site
 	members   map[string]*member
 }
 
@@ -44,7 +44,7 @@ func (handler) Query(context.Context, string, *pb.Query, func(*pb.QueryEvent) er
 
 func newGroup(t *testing.T) *group {
 	t.Helper()
-	authority, err := ca.Open(t.TempDir())
+	authority, err := ca.Open(t.TempDir(), "s1")
 	if err != nil {
 		t.Fatal(err)
 	}

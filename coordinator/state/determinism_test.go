@@ -19,7 +19,7 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	name := func(prefix string, of int) string { return fmt.Sprint(prefix, r.IntN(of)) }
 	record := func() *pb.Record {
 		run := name("R", 12)
-		switch r.IntN(7) {
+		switch r.IntN(8) {
 		case 0:
 			return result(run, name("n", 6))
 		case 1:
@@ -30,6 +30,8 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 			return gone(name("n", 6))
 		case 4:
 			return accepted(run)
+		case 5:
+			return hardware(name("n", 6), name("d", 3))
 		default:
 			rec := node(name("n", 6), name("b", 4))
 			rec.GetNode().Labels = map[string]string{name("k", 5): "v", name("k", 5): "w"}
@@ -39,7 +41,11 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(9) {
+		switch r.IntN(11) {
+		case 9:
+			log[i] = denyAt(r.Int64N(20_000_000), name("agent/a", 6), name("rack/r", 4))
+		case 10:
+			log[i] = allowAt(0, name("agent/a", 6))
 		case 0:
 			log[i] = putAgent("a"+rack, name("r", 4))
 		case 1:

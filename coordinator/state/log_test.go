@@ -115,6 +115,10 @@ func firing(rule string) *pb.Record {
 	return &pb.Record{Body: &pb.Record_Firing{Firing: &pb.Firing{Rule: rule, Node: "n1"}}}
 }
 
+func hardware(node, path string) *pb.Record {
+	return &pb.Record{Body: &pb.Record_Hardware{Hardware: &pb.HardwareNews{Node: node, Changes: []*pb.HardwareChange{{What: "added", Path: path}}}}}
+}
+
 // kinds writes events as one line.
 func kinds(events []*pb.Event) string {
 	var b []string

@@ -37,11 +37,16 @@ const (
 	MaxResultBytes  = 512 << 20 // of all runs, sources counted; the oldest ended runs go first, then as above
 	MaxFirings      = 10_000    // the oldest goes first
 	MaxFiringBytes  = 64 << 20  // of all firings; the oldest goes first
+	MaxNews         = 10_000    // of hardware; the oldest goes first
+	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
+	MaxDenied       = 10_000   // subjects denied; as many that were once
+	maxReason       = 1 << 10  // bytes
 	maxName         = 253      // bytes of a name, as in DNS
 	maxNode         = 16 << 10 // bytes of a node's summary
 	maxRecent       = 4_096    // ids of commands that are remembered
 	maxFiring       = 64 << 10 // bytes of a firing; a bigger one loses what it read and did
+	maxNews         = 64 << 10 // bytes of one news; a bigger one loses its list
 )
 
 // Machine is the replicated state. The zero value is not ready: use New. All
@@ -63,8 +68,14 @@ type Machine struct {
 	runs     []*run // by number
 	runBytes int    // of all sources and results
 
+	denied  map[string]*pb.Denial // by subject
+	allowed map[string]*pb.Denial // that were denied once: an agent that was cut off may tell of it again
+
 	firings     []*pb.Firing // oldest first
 	firingBytes int
+
+	news      []*pb.HardwareNews // oldest first
+	newsBytes int
 
 	recent  []string        // ids of the last commands, oldest first
 	applied map[string]bool // the same
@@ -86,6 +97,8 @@ func New() *Machine {
 		scripts: map[string]*pb.Script{},
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
+		denied:  map[string]*pb.Denial{},
+		allowed: map[string]*pb.Denial{},
 		nextRun: 1,
 		applied: map[string]bool{},
 	}
@@ -102,6 +115,8 @@ type Outcome struct {
 
 	Run      *pb.Run    // started or canceled
 	Script   *pb.Script // as kept
+	Denial   *pb.Denial // as kept, or ended
+	Denied   bool       // the deny list has changed
 	Revision uint64     // of the desired state, after the command
 
 	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
@@ -199,6 +214,10 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.record(at, b.RecordResults)
 	case *pb.Command_PutAgent:
 		return m.putAgent(at, b.PutAgent.GetAgent())
+	case *pb.Command_Deny:
+		return m.deny(at, b.Deny.GetDenials())
+	case *pb.Command_Allow:
+		return m.allow(at, b.Allow)
 	default: // readable has seen to it
 		return refused(fault.Internal, "apply command", "it has no body")
 	}

@@ -86,6 +86,8 @@ func (t *take) take(r *pb.Record) {
 		why = t.done(b.Done)
 	case *pb.Record_Firing:
 		t.firing(b.Firing)
+	case *pb.Record_Hardware:
+		why = t.hardware(b.Hardware)
 	case *pb.Record_Node:
 		why = t.node(b.Node)
 	case *pb.Record_Gone:
@@ -219,6 +221,28 @@ func (t *take) firing(f *pb.Firing) {
 		m.firings = m.firings[1:]
 	}
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Firing{Firing: f}})
+}
+
+// hardware keeps the news of a node of the agent's rack.
+func (t *take) hardware(h *pb.HardwareNews) string {
+	if n := t.m.nodes[h.GetNode()]; n.GetRack() != t.agent.GetRack() {
+		return fmt.Sprintf("rack %s has no node %q", t.agent.GetRack(), h.GetNode())
+	}
+	size := proto.Size(h)
+	if size > maxNews {
+		h = shallow(h)
+		h.More, h.Changes = h.GetMore()+int32(len(h.GetChanges())), nil
+		size = proto.Size(h)
+	}
+	m := t.m
+	m.news = append(m.news, h)
+	m.newsBytes += size
+	for len(m.news) > MaxNews || m.newsBytes > MaxNewsBytes {
+		m.newsBytes -= proto.Size(m.news[0])
+		m.news = m.news[1:]
+	}
+	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Hardware{Hardware: h}})
+	return ""
 }
 
 func clip(s string) string {

@@ -25,7 +25,10 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Agents:    sorted(m.agents),
 		Scripts:   sorted(m.scripts),
 		Nodes:     sorted(m.nodes),
+		Denied:    sorted(m.denied),
+		Allowed:   sorted(m.allowed),
 		Firings:   append([]*pb.Firing(nil), m.firings...),
+		Hardware:  append([]*pb.HardwareNews(nil), m.news...),
 		Recent:    append([]string(nil), m.recent...),
 	}
 	for _, r := range m.runs {
@@ -57,12 +60,22 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
 	}
+	for _, d := range s.GetDenied() {
+		n.denied[d.GetSubject()] = d
+	}
+	for _, d := range s.GetAllowed() {
+		n.allowed[d.GetSubject()] = d
+	}
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
+	}
+	n.news = s.GetHardware()
+	for _, h := range n.news {
+		n.newsBytes += proto.Size(h)
 	}
 	if err := n.restoreRuns(s); err != nil {
 		return err
@@ -73,7 +86,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.runs, m.runBytes = n.runs, n.runBytes
+	m.denied, m.allowed = n.denied, n.allowed
 	m.firings, m.firingBytes = n.firings, n.firingBytes
+	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied
 	return nil
 }

@@ -3,6 +3,7 @@ package state_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -347,6 +348,22 @@ func TestLimits(t *testing.T) {
 		equal(t, "the first", all[0].GetRule(), "m11")
 		last := l.Firings(1)[0]
 		equal(t, "the huge one was clipped", []any{last.GetRule(), len(last.GetCondition())}, []any{"huge", 1<<10 + len("…")})
+	})
+	t.Run("news of hardware", func(t *testing.T) {
+		l := newLog(t)
+		l.must(putAgent("a1", "r1"))
+		records := []*pb.Record{node("n1", "b")}
+		for i := range state.MaxNews + 10 {
+			records = append(records, hardware("n1", strconv.Itoa(i)))
+		}
+		huge := hardware("n1", strings.Repeat("x", 1<<20))
+		o := l.must(batch("a1", "r1", 1, append(records, huge, hardware("n2", "x"))...))
+		equal(t, "of another's node", o.Dropped, []state.Dropped{{Seq: uint64(len(records) + 2), Reason: `rack r1 has no node "n2"`}})
+		all := l.HardwareNews(1 << 30)
+		equal(t, "kept", len(all), state.MaxNews)
+		equal(t, "the first", all[0].GetChanges()[0].GetPath(), "11")
+		last := l.HardwareNews(1)[0]
+		equal(t, "the huge one lost its list", []any{len(last.GetChanges()), last.GetMore()}, []any{0, int32(1)})
 	})
 	t.Run("nodes of a rack", func(t *testing.T) {
 		l := newLog(t)

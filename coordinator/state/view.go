@@ -118,13 +118,20 @@ func (m *Machine) Firings(most int) []*pb.Firing {
 	return slices.Clone(m.firings[max(0, len(m.firings)-most):])
 }
 
+// HardwareNews are the last news of hardware, at most most of them, oldest first.
+func (m *Machine) HardwareNews(most int) []*pb.HardwareNews {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Clone(m.news[max(0, len(m.news)-most):])
+}
+
 // Desired is what a rack shall have: every standing script, because which nodes
 // a script concerns is the agent's to say, and the runs that the rack has not
 // done, with this rack's part only. The lists are the caller's own.
 func (m *Machine) Desired(rack string) *pb.Desired {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	d := &pb.Desired{Revision: m.revision, Scripts: sorted(m.scripts)}
+	d := &pb.Desired{Revision: m.revision, Scripts: sorted(m.scripts), Denied: sorted(m.denied)}
 	for _, r := range m.runs {
 		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
 			return p.GetRack() == rack && (p.GetState() == Waiting || p.GetState() == Accepted)

@@ -7,6 +7,10 @@
 //
 //	W1  boot once from the network and restart, on every BMC
 //	W3  read all 60 sensors once, on every BMC
+//
+// What a tool has when the clock starts is told with each row, and only equals are
+// compared: nothing (cold: connection, TLS and login count), a session but no
+// connection, or both (kept).
 package bench
 
 import (
@@ -39,21 +43,39 @@ const (
 	workStock4 = "W3 stock, 4 at once"
 )
 
+const (
+	toolTimeout = 5 * time.Minute // of one run of one tool
+	repeatBelow = 10.0            // s; what takes longer is measured once
+)
+
 // Options of a benchmark.
 type Options struct {
 	Nodes   int
 	Latency time.Duration // of every request
-	Repeat  int           // of W1; the median counts
+	Repeat  int           // how often W1 is measured; the median counts
 	Binary  string        // chiba itself
 	Say     io.Writer     // progress
 }
 
+// start is what a tool has when the clock starts.
+type start string
+
+// The starts.
+const (
+	cold    start = "cold"    // nothing; connection, TLS and login count
+	session start = "session" // a session and what it knows of the BMC, but no connection
+	kept    start = "kept"    // both, as a process that runs has
+)
+
 // Row is what one tool needed for one kind of work.
 type Row struct {
 	Tool, Work string
+	Start      start
 	Skipped    string  // why it was not run
-	Seconds    float64 `json:",omitempty"`
+	Seconds    float64 `json:",omitempty"` // the median
+	Times      spread  // s
 	CPU        float64 `json:",omitempty"` // s for all BMCs
+	SimCPU     float64 `json:",omitempty"` // s that the BMCs needed meanwhile
 	RSS        float64 `json:",omitempty"` // peak, bytes
 	Requests   float64 `json:",omitempty"` // per BMC
 	Handshakes float64 `json:",omitempty"` // per BMC
@@ -62,9 +84,6 @@ type Row struct {
 	Why        string  `json:",omitempty"` // of the first that failed
 	Nodes      int
 }
-
-// CPUPerThousand is in seconds for 1,000 BMCs.
-func (r Row) CPUPerThousand() float64 { return r.CPU / float64(max(r.Nodes, 1)) * 1000 }
 
 // kinds of work with what their BMCs are like.
 func works() []struct {
@@ -97,7 +116,7 @@ func Run(ctx context.Context, o Options) ([]Row, error) {
 				return rows, errors.Join(err, rack.stop())
 			}
 			if row.Skipped == "" {
-				fmt.Fprintf(o.Say, "  %s: %.2f s\n", row.Tool, row.Seconds)
+				fmt.Fprintf(o.Say, "  %s (%s): %.2f s\n", row.Tool, row.Start, row.Seconds)
 			}
 			rows = append(rows, row)
 		}
@@ -111,7 +130,7 @@ func Run(ctx context.Context, o Options) ([]Row, error) {
 // measure runs one tool in a process of its own, several times.
 func (o Options) measure(ctx context.Context, rack *rack, t tool, work string) (Row, error) {
 	if why := t.skip(work); why != "" {
-		return Row{Tool: t.name, Work: work, Skipped: why}, nil
+		return Row{Tool: t.name, Work: work, Start: t.start, Skipped: why}, nil
 	}
 	times := 1
 	if work == workW1 {
@@ -123,17 +142,21 @@ func (o Options) measure(ctx context.Context, rack *rack, t tool, work string) (
 		if err != nil {
 			return row, err
 		}
-		all = append(all, row)
+		if all = append(all, row); row.Seconds > repeatBelow {
+			break
+		}
 	}
 	slices.SortFunc(all, func(a, b Row) int { return cmp.Compare(a.Seconds, b.Seconds) })
-	return all[len(all)/2], nil
+	row := all[len(all)/2]
+	row.Times = spreadOf(all, Row.seconds)
+	return row, nil
 }
 
 func (o Options) once(ctx context.Context, rack *rack, t tool, work string) (Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
 	defer cancel()
 	var out, complaint bytes.Buffer
-	cmd := exec.CommandContext(ctx, o.Binary, "bench", "one", t.name, work, "--state", rack.dir) //nolint:gosec // our own binary
+	cmd := exec.CommandContext(ctx, o.Binary, "bench", "one", t.name, string(t.start), work, strconv.Itoa(rack.cmd.Process.Pid), "--state", rack.dir) //nolint:gosec // our own binary
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
 		return Row{}, fault.Wrap(fault.Internal, "measure "+t.name, fmt.Errorf("%w: %s", err, complaint.String()))
@@ -142,10 +165,8 @@ func (o Options) once(ctx context.Context, rack *rack, t tool, work string) (Row
 	if err := json.Unmarshal(out.Bytes(), &row); err != nil {
 		return row, fault.Wrap(fault.Internal, "measure "+t.name, err)
 	}
-	left, err := rack.client.Stats(ctx)
-	for _, s := range left {
-		row.Sessions += s.Sessions
-	}
+	var err error
+	row.Sessions, err = rack.sessions(ctx)
 	return row, err
 }
 
@@ -165,7 +186,7 @@ func startRack(ctx context.Context, o Options, args []string) (*rack, error) {
 		return nil, fault.Wrap(fault.Unavailable, "make a directory for the simulator", err)
 	}
 	args = append([]string{
-		"sim", "--quiet", "--nodes", strconv.Itoa(o.Nodes), "--latency", o.Latency.String(),
+		"sim", "--quiet", "--volatile", "--nodes", strconv.Itoa(o.Nodes), "--latency", o.Latency.String(),
 		"--sensors", strconv.Itoa(sensorCount), "--transition", "10ms", "--state", dir,
 	}, args...)
 	runCtx, cancel := context.WithCancel(ctx)
@@ -210,4 +231,25 @@ func (r *rack) stop() error {
 		r.client.Close()
 	}
 	return fault.Wrap(fault.Internal, "remove the simulator's directory", os.RemoveAll(r.dir))
+}
+
+// sessions is how many are open on the BMCs.
+func (r *rack) sessions(ctx context.Context) (n int, err error) {
+	all, err := r.client.Stats(ctx)
+	for _, s := range all {
+		n += s.Sessions
+	}
+	return n, err
+}
+
+// perBMC is how many requests and handshakes a BMC had on average since its
+// counters were reset.
+func (r *rack) perBMC(ctx context.Context) (requests, handshakes float64, err error) {
+	all, err := r.client.Stats(ctx)
+	for _, s := range all {
+		requests += float64(s.Requests)
+		handshakes += float64(s.Handshakes)
+	}
+	n := float64(max(len(all), 1))
+	return requests / n, handshakes / n, err
 }

@@ -34,20 +34,31 @@ func pinned(n sim.Node) *http.Transport {
 	}
 }
 
-// ideal is the least that a program can do which knows everything beforehand:
-// no discovery, no reading back, logged in already.
+// ideal is the least that a program can do which knows everything beforehand: no
+// discovery, no reading back.
 type ideal struct {
 	base           string
+	start          start
 	http           *http.Client
 	token, session string
 }
 
-func newIdeal(n sim.Node) *ideal {
-	return &ideal{base: "https://" + n.Address, http: &http.Client{Transport: pinned(n)}}
+func newIdeal(n sim.Node, from start) *ideal {
+	return &ideal{base: "https://" + n.Address, start: from, http: &http.Client{Transport: pinned(n)}}
 }
 
-// prepare logs in, and begins with a new connection all the same.
 func (i *ideal) prepare(ctx context.Context, _ string) error {
+	if i.start == cold {
+		return nil
+	}
+	err := i.logIn(ctx)
+	if i.start == session {
+		i.http.CloseIdleConnections()
+	}
+	return err
+}
+
+func (i *ideal) logIn(ctx context.Context) error {
 	const sessions = "/redfish/v1/SessionService/Sessions"
 	res, err := i.send(ctx, http.MethodPost, sessions, `{"UserName":"root","Password":"`+bmcsim.DefaultPassword+`"}`)
 	if err != nil {
@@ -57,19 +68,29 @@ func (i *ideal) prepare(ctx context.Context, _ string) error {
 	if _, err = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20)); err != nil {
 		return err
 	}
+	if res.StatusCode != http.StatusCreated {
+		return fmt.Errorf("log in: %s", res.Status)
+	}
 	i.token, i.session = res.Header.Get("X-Auth-Token"), res.Header.Get("Location")
-	i.http.CloseIdleConnections()
 	return nil
 }
 
 func (i *ideal) close(ctx context.Context) error {
 	defer i.http.CloseIdleConnections()
+	if i.session == "" {
+		return nil // it never got in
+	}
 	_, err := i.ask(ctx, http.MethodDelete, i.session, "")
 	return err
 }
 
 func (i *ideal) do(ctx context.Context, work string) error {
 	const system, sensors = "/redfish/v1/Systems/system", "/redfish/v1/Chassis/chassis/Sensors"
+	if i.start == cold {
+		if err := i.logIn(ctx); err != nil {
+			return err
+		}
+	}
 	switch work {
 	case workW1:
 		_, err := i.ask(ctx, http.MethodPatch, system, `{"Boot":{"BootSourceOverrideTarget":"Pxe","BootSourceOverrideEnabled":"Once"}}`)

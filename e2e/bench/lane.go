@@ -16,11 +16,11 @@ import (
 )
 
 // laneWorker is Chiba: an agent's lane to the BMC. Kept means that the agent has
-// met the BMC before, as one that runs has; otherwise it begins from nothing.
+// looked at the BMC, as one that runs does once a minute.
 type laneWorker struct {
-	lane *bmc.Lane
-	kept bool
-	refs []scl.Ref
+	lane  *bmc.Lane
+	start start
+	refs  []scl.Ref
 }
 
 // vault is what an agent keeps on disk, in memory.
@@ -32,18 +32,23 @@ func (vault) Candidates(string) ([]redfish.Credentials, error) {
 func (vault) Prove(string, redfish.Credentials) error   { return nil }
 func (vault) Propose(string, redfish.Credentials) error { return nil }
 
-func newLane(n sim.Node, kept bool) (worker, error) {
+// No earlier life has left a session open.
+func (vault) Save(string, string) error         { return nil }
+func (vault) Load(string) (string, bool, error) { return "", false, nil }
+func (vault) Forget(string) error               { return nil }
+
+func newLane(n sim.Node, from start) (worker, error) {
 	l, err := bmc.New(bmc.Config{
 		Node: n.Name, Vault: vault{}, Poll: 100 * time.Millisecond,
 		BMC: redfish.Config{
-			BMC: string(n.Name), Address: n.Address, Pin: n.Pin, Context: "chiba:bench",
+			BMC: string(n.Name), Address: n.Address, Pin: n.Pin, Sessions: vault{}, Context: "chiba:bench",
 			Limits: redfish.Limits{Read: time.Minute, Write: time.Minute},
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	w := &laneWorker{lane: l, kept: kept}
+	w := &laneWorker{lane: l, start: from}
 	// Together they are all sensors that the simulated server has.
 	for _, name := range []string{"temp.max", "cpu.temp", "cpu.power", "cpu.rate", "fan.speed", "temp.inlet", "temp.exhaust", "power.watts"} {
 		e, param, found := scl.Lookup(name)
@@ -56,23 +61,46 @@ func newLane(n sim.Node, kept bool) (worker, error) {
 }
 
 func (w *laneWorker) prepare(ctx context.Context, work string) error {
-	if !w.kept {
-		return nil
+	if work == workW1 {
+		if err := settle(ctx); err != nil {
+			return err
+		}
 	}
-	return w.do(ctx, work)
+	switch {
+	case w.start == cold:
+		return nil
+	case work == workW1:
+		_, err := w.lane.Summary(ctx)
+		return err
+	}
+	return w.sweep(ctx)
 }
 
 func (w *laneWorker) do(ctx context.Context, work string) error {
-	if work != workW1 {
-		return w.sweep(ctx)
+	if work == workW1 {
+		return w.restart(ctx)
 	}
-	for _, cmd := range []scl.Command{
-		{Verb: scl.DoBoot, Args: []string{"pxe"}, Once: true, Text: "boot pxe once"},
-		{Verb: scl.DoPower, Args: []string{"reset"}, Text: "power reset"},
-	} {
-		if r := w.lane.Do(ctx, cmd); !r.Status.OK() {
-			return fmt.Errorf("%s: %s: %s", cmd.Text, r.Status, r.Error)
+	return w.sweep(ctx)
+}
+
+// restart does W1 as an agent does: the two as one, else one after the other.
+func (w *laneWorker) restart(ctx context.Context) error {
+	boot := scl.Command{Verb: scl.DoBoot, Args: []string{"pxe"}, Once: true, Text: "boot pxe once"}
+	reset := scl.Command{Verb: scl.DoPower, Args: []string{"reset"}, Text: "power reset"}
+	results, err := w.lane.BootAndRestart(ctx, boot, reset, func(fleet.Result) error { return nil })
+	if err != nil {
+		return err
+	}
+	for _, cmd := range []scl.Command{boot, reset}[len(results):] {
+		results = append(results, w.lane.Do(ctx, cmd))
+	}
+	for _, r := range results {
+		if !r.Status.OK() {
+			return fmt.Errorf("%s: %s: %s", r.Step, r.Status, r.Error)
 		}
+	}
+	if last := results[len(results)-1]; last.Status != fleet.Confirmed {
+		return fmt.Errorf("%s: %s: %s", last.Step, last.Status, last.Error)
 	}
 	return nil
 }

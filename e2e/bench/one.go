@@ -1,13 +1,10 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -23,7 +20,9 @@ type worker interface {
 
 // tool makes workers.
 type tool struct {
-	name string
+	name    string
+	start   start
+	atScale bool // it is run in front of thousands of BMCs too
 	// skip says why it can't do the work, "" if it can.
 	skip func(work string) string
 	make func(n sim.Node) (worker, error)
@@ -33,28 +32,40 @@ func always(string) string { return "" }
 
 // tools are all that are compared, ours first.
 func tools() []tool {
+	lane := func(s start) func(sim.Node) (worker, error) {
+		return func(n sim.Node) (worker, error) { return newLane(n, s) }
+	}
+	least := func(s start) func(sim.Node) (worker, error) {
+		return func(n sim.Node) (worker, error) { return newIdeal(n, s), nil }
+	}
+	peer := func(tuned bool, s start) func(sim.Node) (worker, error) {
+		return func(n sim.Node) (worker, error) { return &gofishWorker{node: n, tuned: tuned, start: s}, nil }
+	}
 	return []tool{
-		{"chiba", always, func(n sim.Node) (worker, error) { return newLane(n, true) }},
-		{"chiba, first time", always, func(n sim.Node) (worker, error) { return newLane(n, false) }},
-		{"ideal", always, func(n sim.Node) (worker, error) { return newIdeal(n), nil }},
-		{"gofish tuned", always, func(n sim.Node) (worker, error) { return &gofishWorker{node: n, tuned: true}, nil }},
-		{"gofish default", always, func(n sim.Node) (worker, error) { return &gofishWorker{node: n}, nil }},
-		{"redfishtool", installed("redfishtool", "--version"), func(n sim.Node) (worker, error) { return command{n, redfishtool}, nil }},
-		{"sushy", installed("python3", "-c", "import sushy"), func(n sim.Node) (worker, error) { return command{n, sushy}, nil }},
+		{ours, kept, false, always, lane(kept)},
+		{ours, cold, false, always, lane(cold)},
+		{"ideal", kept, true, always, least(kept)},
+		{"ideal", session, false, always, least(session)},
+		{"ideal", cold, true, always, least(cold)},
+		{"gofish tuned", kept, false, always, peer(true, kept)},
+		{"gofish tuned", cold, false, always, peer(true, cold)},
+		{"gofish default", cold, true, always, peer(false, cold)},
+		{"redfishtool", cold, false, redfishtoolThere, func(n sim.Node) (worker, error) { return command{n, redfishtool}, nil }},
+		{"sushy", cold, false, sushyThere, (&sushy{}).worker},
 	}
 }
 
 // one is `chiba bench one`: this process is the tool, and measures itself.
-func one(ctx context.Context, name, work, dir string) (Row, error) {
+func one(ctx context.Context, w which, dir string, simulator int) (Row, error) {
 	for _, t := range tools() {
-		if t.name == name {
-			return t.run(ctx, work, dir)
+		if t.name == w.tool && t.start == w.start {
+			return t.run(ctx, w.work, dir, simulator)
 		}
 	}
-	return Row{}, fault.New(fault.BadInput, "measure", fmt.Sprintf("there is no tool %q", name))
+	return Row{}, fault.New(fault.BadInput, "measure", fmt.Sprintf("there is no tool %q that starts %q", w.tool, w.start))
 }
 
-func (t tool) run(ctx context.Context, work, dir string) (Row, error) {
+func (t tool) run(ctx context.Context, work, dir string, simulator int) (Row, error) {
 	client, err := sim.Dial(dir)
 	if err != nil {
 		return Row{}, err
@@ -78,10 +89,13 @@ func (t tool) run(ctx context.Context, work, dir string) (Row, error) {
 	if err = client.ResetStats(ctx); err != nil {
 		return Row{}, err
 	}
-	row := Row{Tool: t.name, Work: work, Nodes: len(nodes)}
-	began, used := time.Now(), cpu()
-	errs := all(workers, func(w worker) error { return w.do(ctx, work) })
-	row.Seconds, row.CPU, row.RSS = time.Since(began).Seconds(), cpu()-used, peak()
+	row := Row{Tool: t.name, Work: work, Start: t.start, Nodes: len(nodes)}
+	rounds := t.rounds(work)
+	began, used, simUsed := time.Now(), cpu(), cpuOf(simulator)
+	errs := all(workers, func(w worker) error { return repeat(rounds, func() error { return w.do(ctx, work) }) })
+	n := float64(rounds)
+	row.Seconds, row.CPU, row.RSS = time.Since(began).Seconds()/n, (cpu()-used)/n, resident(os.Getpid(), residentPeak)
+	row.SimCPU = (cpuOf(simulator) - simUsed) / n
 	for _, err := range errs {
 		if err != nil {
 			if row.Failed++; row.Why == "" {
@@ -89,16 +103,10 @@ func (t tool) run(ctx context.Context, work, dir string) (Row, error) {
 			}
 		}
 	}
-	stats, err := client.Stats(ctx)
-	if err != nil {
+	if row.Requests, row.Handshakes, err = (&rack{client: client}).perBMC(ctx); err != nil {
 		return row, err
 	}
-	for _, s := range stats {
-		row.Requests += float64(s.Requests)
-		row.Handshakes += float64(s.Handshakes)
-	}
-	row.Requests /= float64(max(len(stats), 1))
-	row.Handshakes /= float64(max(len(stats), 1))
+	row.Requests, row.Handshakes = row.Requests/n, row.Handshakes/n
 	for _, err := range all(workers, func(w worker) error { return w.close(ctx) }) {
 		if err != nil {
 			return row, err
@@ -106,6 +114,27 @@ func (t tool) run(ctx context.Context, work, dir string) (Row, error) {
 	}
 	return row, nil
 }
+
+// repeat does something n times, and stops when it fails.
+func repeat(n int, do func() error) error {
+	for range n {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rounds is how often the work is done: as often as a monitor does it while one
+// looks, if the connections are kept; the mean counts. What begins anew is done once.
+func (t tool) rounds(work string) int {
+	if work == workW3 && t.start == kept {
+		return keptRounds
+	}
+	return 1
+}
+
+const keptRounds = 20
 
 // all runs f for every worker at the same time.
 func all(workers []worker, f func(worker) error) []error {
@@ -116,37 +145,4 @@ func all(workers []worker, f func(worker) error) []error {
 	}
 	done.Wait()
 	return errs
-}
-
-// cpu is the time that this process and its ended children have computed, in s.
-func cpu() float64 {
-	total := 0.0
-	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
-		var u syscall.Rusage
-		if syscall.Getrusage(who, &u) == nil {
-			total += float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
-		}
-	}
-	return total
-}
-
-// peak is the most memory this process ever had, in bytes, 0 if the system does
-// not say. ru_maxrss is no use: it begins at the parent's.
-func peak() float64 { return resident("VmHWM:") }
-
-// resident is one line of Linux's /proc/self/status, in bytes.
-func resident(field string) float64 {
-	f, err := os.Open("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	defer func() { _ = f.Close() }()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, found := strings.CutPrefix(lines.Text(), field); found {
-			var kb float64
-			_, _ = fmt.Sscanf(rest, "%g", &kb)
-			return kb * 1024
-		}
-	}
-	return 0
 }

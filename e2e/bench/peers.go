@@ -1,11 +1,16 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"os/exec"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/stmcginnis/gofish"
@@ -17,34 +22,59 @@ import (
 
 // gofishWorker does the work as gofish's examples do: connect, walk, act, log
 // out. Tuned, it keeps its connection, asks four at a time and for expanded
-// collections.
+// collections. Kept, it is connected before the clock starts, and logs out after it
+// has stopped.
 type gofishWorker struct {
-	node  sim.Node
-	tuned bool
+	node      sim.Node
+	tuned     bool
+	start     start
+	transport *http.Transport
+	api       *gofish.APIClient
 }
 
-func (*gofishWorker) prepare(context.Context, string) error { return nil }
-func (*gofishWorker) close(context.Context) error           { return nil }
+func (w *gofishWorker) prepare(ctx context.Context, _ string) error {
+	if w.start == cold {
+		return nil
+	}
+	return w.connect(ctx)
+}
+
+func (w *gofishWorker) close(context.Context) error {
+	if w.start == kept {
+		w.leave()
+	}
+	return nil
+}
+
+func (w *gofishWorker) leave() {
+	w.api.Logout()
+	w.transport.CloseIdleConnections()
+}
 
 func (w *gofishWorker) do(ctx context.Context, work string) error {
-	transport := pinned(w.node)
-	defer transport.CloseIdleConnections()
+	if w.start == cold {
+		if err := w.connect(ctx); err != nil {
+			return err
+		}
+		defer w.leave()
+	}
+	if work == workW1 {
+		return restart(w.api)
+	}
+	return sensors(w.api)
+}
+
+func (w *gofishWorker) connect(ctx context.Context) (err error) {
+	w.transport = pinned(w.node)
 	config := gofish.ClientConfig{
 		Endpoint: "https://" + w.node.Address, Username: "root", Password: bmcsim.DefaultPassword,
-		HTTPClient: &http.Client{Transport: transport},
+		HTTPClient: &http.Client{Transport: w.transport},
 	}
 	if w.tuned {
 		config.ReuseConnections, config.MaxConcurrentRequests, config.AutoExpand = true, 4, true
 	}
-	c, err := gofish.ConnectContext(ctx, config)
-	if err != nil {
-		return err
-	}
-	defer c.Logout()
-	if work == workW1 {
-		return restart(c)
-	}
-	return sensors(c)
+	w.api, err = gofish.ConnectContext(ctx, config)
+	return err
 }
 
 func restart(c *gofish.APIClient) error {
@@ -74,20 +104,45 @@ func sensors(c *gofish.APIClient) error {
 	return err
 }
 
-// installed reports why a command can't be used: it is not there, or it can do
-// W1 alone.
-func installed(name string, args ...string) func(string) string {
-	return func(work string) string {
-		if work != workW1 {
-			return "only W1 is done with it"
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := exec.CommandContext(ctx, name, args...).Run(); err != nil { //nolint:gosec // the names stand in tools
-			return "not installed"
-		}
-		return ""
+const onlyW1 = "only W1 is done with it"
+
+// redfishtoolThere says why redfishtool can't be used, "" if it can.
+func redfishtoolThere(work string) string {
+	switch {
+	case work != workW1:
+		return onlyW1
+	case !runs("redfishtool", "-V"):
+		return "not installed: apt install redfishtool"
 	}
+	return ""
+}
+
+// sushyThere says why sushy can't be used, "" if it can.
+func sushyThere(work string) string {
+	switch {
+	case work != workW1:
+		return onlyW1
+	case sushyPython() == "":
+		return "not installed: apt install python3-sushy"
+	}
+	return ""
+}
+
+// sushyPython is a python that has sushy: the first in the path, or the system's.
+func sushyPython() string {
+	for _, python := range []string{"python3", "/usr/bin/python3"} {
+		if runs(python, "-c", "import sushy") {
+			return python
+		}
+	}
+	return ""
+}
+
+// runs reports whether a command ends well.
+func runs(name string, args ...string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return exec.CommandContext(ctx, name, args...).Run() == nil //nolint:gosec // the names stand here
 }
 
 // command is a tool that runs as a process for each BMC. It can't be given a
@@ -117,14 +172,71 @@ func redfishtool(ctx context.Context, address string) []*exec.Cmd {
 	return []*exec.Cmd{run("setBootOverride", "Once", "Pxe"), run("reset", "ForceRestart")}
 }
 
+// sushyScript imports what it needs, waits for a line, and does W1 on all BMCs with
+// a thread for each.
 const sushyScript = `
-import sys, sushy
-s = sushy.Sushy('https://' + sys.argv[1], sys.argv[2], sys.argv[3], verify=False)
-c = s.get_system_collection().get_members()[0]
-c.set_system_boot_options(sushy.BOOT_SOURCE_TARGET_PXE, enabled=sushy.BOOT_SOURCE_ENABLED_ONCE)
-c.reset_system(sushy.RESET_FORCE_RESTART)
+import sys, sushy, urllib3
+from concurrent.futures import ThreadPoolExecutor
+urllib3.disable_warnings()
+def w1(address):
+    s = sushy.Sushy('https://' + address, sys.argv[1], sys.argv[2], verify=False)
+    c = s.get_system_collection().get_members()[0]
+    c.set_system_boot_options(sushy.BOOT_SOURCE_TARGET_PXE, enabled=sushy.BOOT_SOURCE_ENABLED_ONCE)
+    c.reset_system(sushy.RESET_FORCE_RESTART)
+sys.stdin.readline()
+with ThreadPoolExecutor(40) as pool:
+    list(pool.map(w1, sys.argv[3:]))
 `
 
-func sushy(ctx context.Context, address string) []*exec.Cmd {
-	return []*exec.Cmd{exec.CommandContext(ctx, "python3", "-c", sushyScript, address, "root", bmcsim.DefaultPassword)} //nolint:gosec // as above
+// sushy is one Python process for all BMCs, which has started before the clock.
+type sushy struct {
+	addresses []string
+	begin     sync.Once
+	work      sync.Once
+	cmd       *exec.Cmd
+	stdin     io.WriteCloser
+	said      bytes.Buffer
+	err       error
+}
+
+// sushyWorker is one BMC's share of it.
+type sushyWorker struct{ all *sushy }
+
+func (s *sushy) worker(n sim.Node) (worker, error) {
+	s.addresses = append(s.addresses, n.Address)
+	return sushyWorker{s}, nil
+}
+
+func (w sushyWorker) prepare(ctx context.Context, _ string) error {
+	s := w.all
+	s.begin.Do(func() {
+		args := append([]string{"-c", sushyScript, "root", bmcsim.DefaultPassword}, s.addresses...)
+		s.cmd = exec.CommandContext(ctx, sushyPython(), args...) //nolint:gosec // the password is the simulator's, which everybody knows
+		// A bundle of CAs that is set here would overrule verify=False.
+		s.cmd.Env = append(os.Environ(), "REQUESTS_CA_BUNDLE=", "CURL_CA_BUNDLE=")
+		s.cmd.Stderr = &s.said
+		if s.stdin, s.err = s.cmd.StdinPipe(); s.err == nil {
+			s.err = s.cmd.Start()
+		}
+	})
+	return errors.Join(s.err, settle(ctx)) // it imports meanwhile
+}
+
+func (w sushyWorker) do(context.Context, string) error {
+	s := w.all
+	s.work.Do(func() {
+		_, err := io.WriteString(s.stdin, "go\n")
+		if s.err = errors.Join(err, s.cmd.Wait()); s.err != nil {
+			s.err = fmt.Errorf("%w: %s", s.err, lastLine(s.said.String()))
+		}
+	})
+	return s.err
+}
+
+func (sushyWorker) close(context.Context) error { return nil }
+
+// lastLine is where Python says what went wrong.
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
 }

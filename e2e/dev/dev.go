@@ -23,6 +23,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/sim"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
 // The parts of a dev fleet. `--only` starts one of them in a process of its own.
@@ -205,8 +206,13 @@ func (f *running) startCoordinator(context.Context) (func(context.Context) error
 	if err != nil {
 		return nil, nil, err
 	}
+	authority, err := ca.OpenSite(f.path("ca", "site"))
+	if err != nil {
+		return nil, nil, err
+	}
 	c, err := f.listen(coordinator.Config{
 		Name: coordinatorName, Dir: f.coordinator(), Credentials: creds, Log: f.opts.Log,
+		Certs: f.coordinator(), Authority: authority,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -50,7 +50,7 @@ func (l layout) prepare() error {
 		return err
 	}
 	defer unlock()
-	authority, err := ca.Open(l.path("ca"))
+	authority, err := ca.Open(l.path("ca"), siteName)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (l layout) prepare() error {
 	if err := authority.Ensure(l.coordinator(), coordinator, "127.0.0.1", "::1", "localhost"); err != nil {
 		return err
 	}
-	if err := authority.Ensure(l.agent(), trust.Identity{Role: trust.Agent, Name: agentName}); err != nil {
+	if err := authority.Ensure(l.agent(), trust.Identity{Role: trust.Agent, Domain: trust.Domain{Rack: rackName}, Name: agentName}); err != nil {
 		return err
 	}
 	return authority.Ensure(l.operator(), trust.Identity{Role: trust.Operator, Name: person()})

@@ -190,10 +190,35 @@ func (c *Client) CancelRun(ctx context.Context, id fleet.RunID) (*Run, error) {
 	return toRun(a.GetRun()), err
 }
 
+// Deny adds somebody to the deny list: their sessions end, and they are let in no
+// more. The answer is the denial in force, which may be an earlier one.
+func (c *Client) Deny(ctx context.Context, subject, reason string) (fleet.Denial, error) {
+	a, err := call(ctx, c, "deny "+subject, c.rpc.Deny, &pb.DenyRequest{Subject: subject, Reason: reason})
+	return wire.FromDenial(a.GetDenial()), err
+}
+
+// Allow ends a denial, and returns it.
+func (c *Client) Allow(ctx context.Context, subject string) (fleet.Denial, error) {
+	a, err := call(ctx, c, "allow "+subject, c.rpc.Allow, &pb.AllowRequest{Subject: subject})
+	return wire.FromDenial(a.GetDenial()), err
+}
+
+// Denied is the deny list, by subject.
+func (c *Client) Denied(ctx context.Context) ([]fleet.Denial, error) {
+	a, err := call(ctx, c, "list who is denied", c.rpc.ListDenied, &pb.ListDeniedRequest{})
+	return wire.FromDenials(a.GetDenied()), err
+}
+
 // Firings are the latest firings of rules.
 func (c *Client) Firings(ctx context.Context) ([]fleet.Firing, error) {
 	a, err := call(ctx, c, "list the firings", c.rpc.ListFirings, &pb.ListFiringsRequest{})
 	return list(a.GetFirings(), wire.FromFiring), err
+}
+
+// HardwareNews are the latest news of hardware, oldest first.
+func (c *Client) HardwareNews(ctx context.Context) ([]fleet.HardwareNews, error) {
+	a, err := call(ctx, c, "list the hardware news", c.rpc.ListHardwareNews, &pb.ListHardwareNewsRequest{})
+	return list(a.GetNews(), wire.FromHardwareNews), err
 }
 
 // Status is how the coordinator is.

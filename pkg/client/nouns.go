@@ -136,6 +136,7 @@ type Event struct {
 	Script        *Script // Source left out
 	RemovedScript fleet.ScriptName
 	Agent         *Agent
+	Hardware      *fleet.HardwareNews
 }
 
 func toScript(m *pb.Script) *Script {
@@ -231,6 +232,9 @@ func toEvent(m *pb.Event) *Event {
 		e.Script = toScript(b.Script)
 	case *pb.Event_RemovedScript:
 		e.RemovedScript = fleet.ScriptName(b.RemovedScript)
+	case *pb.Event_Hardware:
+		h := wire.FromHardwareNews(b.Hardware)
+		e.Hardware = &h
 	case *pb.Event_Agent:
 		e.Agent = toAgent(b.Agent)
 	default:

@@ -18,7 +18,7 @@ func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
 		applyCommand(), powerCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
-		sclCommand(), versionCommand(),
+		trustCommand(), sclCommand(), versionCommand(),
 	}
 }
 

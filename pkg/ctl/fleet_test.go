@@ -31,14 +31,15 @@ type canned struct {
 
 	mu      sync.Mutex
 	racks   []string
-	cutOff  []string      // racks
-	failing []string      // nodes whose BMC does not answer
-	same    bool          // reality is as every script wants it
-	endless bool          // runs don't end
-	wrong   bool          // the coordinator finds every script wrong
-	flaky   int           // so many streams break off after their first event
-	sources []string      // what was sent
-	script  string        // of the run R7
+	cutOff  []string // racks
+	failing []string // nodes whose BMC does not answer
+	same    bool     // reality is as every script wants it
+	endless bool     // runs don't end
+	wrong   bool     // the coordinator finds every script wrong
+	flaky   int      // so many streams break off after their first event
+	sources []string // what was sent
+	script  string   // of the run R7
+	denied  []*pb.Denial
 	watched chan struct{} // somebody waits for the end of an endless run
 }
 
@@ -193,6 +194,8 @@ func (f *canned) Show(_ context.Context, q *connect.Request[pb.ShowRequest], s *
 			r.Hint = "look at the BMC's network: chiba get nodes " + name
 		case strings.HasPrefix(text, "(dump json"):
 			r.Body = fmt.Appendf(nil, "{\"Id\": %q}\n", name)
+		case strings.HasPrefix(text, "(dump inventory"):
+			r.Body = f.inventory(name)
 		case strings.HasPrefix(text, "(dump xml"):
 			r.Body = fmt.Appendf(nil, "<?xml version=\"1.0\"?>\n<system id=%q/>\n", name)
 		case strings.HasPrefix(text, "(show"):
@@ -415,6 +418,7 @@ func (f *canned) Watch(_ context.Context, q *connect.Request[pb.WatchRequest], s
 		{Body: &pb.Event_Script{Script: &pb.Script{Name: "thermal", Revision: 4}}},
 		{Body: &pb.Event_RemovedScript{RemovedScript: "thermal"}},
 		{Body: &pb.Event_Agent{Agent: &pb.AgentStatus{Name: "agent-r02", Rack: "r02"}}},
+		{Body: &pb.Event_Hardware{Hardware: hardware()}},
 	}
 	if !q.Msg.GetPast() {
 		events = events[2:]

@@ -21,11 +21,11 @@ func getCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:        "get",
 		GroupID:    cli.GroupSee,
-		Short:      "list what the fleet knows: nodes, agents, scripts, runs, firings",
+		Short:      "list what the fleet knows: nodes, inventory, changes, agents, scripts, runs, firings",
 		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
 		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
 	})
-	cmd.AddCommand(getNodes(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings())
+	cmd.AddCommand(getNodes(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings())
 	return cmd
 }
 
@@ -98,11 +98,11 @@ func selection(cmd *cobra.Command, arg string) (scl.Target, error) {
 func listNodes(nodes []fleet.Node) cli.List {
 	l := cli.List{Data: mapped(nodes, viewNode), Names: []string{}}
 	l.Table.Columns = cli.Columns("=NAME", "RACK", "POWER", "HEALTH", "=STATE", "MODEL",
-		"+VENDOR", "+SERIAL", "+SITE", "+ADDRESS", "+FOUND", "+SEEN", "+BMC", "+REASON")
+		"+VENDOR", "+SERIAL", "+FIRMWARE", "+BIOS", "+SITE", "+ADDRESS", "+FOUND", "+SEEN", "+BMC", "+REASON")
 	for _, n := range nodes {
 		l.Names = append(l.Names, string(n.Name))
 		l.Table.Add(string(n.Name), string(n.Rack), n.Power, healthCell(n.Health), stateCell(n), n.Model,
-			n.Vendor, n.Serial, string(n.Site), n.Address, n.Found, ago(n.Seen), n.BMC, without(n.Name, n.Reason))
+			n.Vendor, n.Serial, n.Firmware, n.BIOS, string(n.Site), n.Address, n.Found, ago(n.Seen), n.BMC, without(n.Name, n.Reason))
 	}
 	return l
 }

@@ -15,27 +15,29 @@ import (
 // unknown.
 
 type nodeView struct {
-	Name    fleet.NodeName    `json:"name"`
-	Rack    fleet.RackName    `json:"rack"`
-	Site    fleet.SiteName    `json:"site,omitempty"`
-	State   fleet.NodeState   `json:"state"`
-	Reason  string            `json:"reason,omitempty"`
-	Power   string            `json:"power,omitempty"`
-	Health  string            `json:"health,omitempty"`
-	Vendor  string            `json:"vendor,omitempty"`
-	Model   string            `json:"model,omitempty"`
-	Serial  string            `json:"serial,omitempty"`
-	BMC     string            `json:"bmc,omitempty"`
-	Address string            `json:"address,omitempty"`
-	Found   string            `json:"found,omitempty"`
-	Seen    time.Time         `json:"seen,omitzero"`
-	Labels  map[string]string `json:"labels,omitempty"`
+	Name     fleet.NodeName    `json:"name"`
+	Rack     fleet.RackName    `json:"rack"`
+	Site     fleet.SiteName    `json:"site,omitempty"`
+	State    fleet.NodeState   `json:"state"`
+	Reason   string            `json:"reason,omitempty"`
+	Power    string            `json:"power,omitempty"`
+	Health   string            `json:"health,omitempty"`
+	Vendor   string            `json:"vendor,omitempty"`
+	Model    string            `json:"model,omitempty"`
+	Serial   string            `json:"serial,omitempty"`
+	Firmware string            `json:"firmware,omitempty"`
+	BIOS     string            `json:"bios,omitempty"`
+	BMC      string            `json:"bmc,omitempty"`
+	Address  string            `json:"address,omitempty"`
+	Found    string            `json:"found,omitempty"`
+	Seen     time.Time         `json:"seen,omitzero"`
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 func viewNode(n fleet.Node) nodeView {
 	return nodeView{
 		Name: n.Name, Rack: n.Rack, Site: n.Site, State: n.State, Reason: n.Reason, Power: n.Power, Health: n.Health,
-		Vendor: n.Vendor, Model: n.Model, Serial: n.Serial, BMC: n.BMC, Address: n.Address, Found: n.Found,
+		Vendor: n.Vendor, Model: n.Model, Serial: n.Serial, Firmware: n.Firmware, BIOS: n.BIOS, BMC: n.BMC, Address: n.Address, Found: n.Found,
 		Seen: n.Seen, Labels: n.Labels,
 	}
 }

@@ -19,8 +19,8 @@ func watchCommand() *cobra.Command {
 		GroupID: cli.GroupSee,
 		Short:   "tell what happens in the fleet as it happens, or how far a run is",
 		Long: `Tell what happens in the fleet as it happens: rules that fire, with the values
-that made them true and what they did; nodes, agents, scripts and runs that
-change. -o json has one JSON object per line. Ctrl-C ends it.`,
+that made them true and what they did; hardware that was added, removed or
+changed; nodes, agents, scripts and runs that change. -o json has one JSON object per line. Ctrl-C ends it.`,
 		Example: "  chiba watch\n  chiba watch --past -o json\n  chiba watch run R7",
 	}
 	cli.Parent(cmd)
@@ -171,6 +171,7 @@ type eventView struct {
 	Script        *scriptView      `json:"script,omitempty"`
 	RemovedScript fleet.ScriptName `json:"removed_script,omitempty"`
 	Agent         *agentView       `json:"agent,omitempty"`
+	Hardware      *hardwareView    `json:"hardware,omitempty"`
 }
 
 func viewEvent(e *client.Event) eventView {
@@ -191,6 +192,9 @@ func viewEvent(e *client.Event) eventView {
 	case e.Agent != nil:
 		a := viewAgent(*e.Agent)
 		v.Kind, v.Agent = "agent", &a
+	case e.Hardware != nil:
+		h := viewHardware(*e.Hardware)
+		v.Kind, v.Hardware = "hardware", &h
 	default:
 		v.Kind, v.RemovedScript = "removed-script", e.RemovedScript
 	}
@@ -236,6 +240,13 @@ func printEvent(cmd *cobra.Command, e *client.Event) {
 		say(cli.Good, "%s: agent %s connected", e.Agent.Rack, e.Agent.Name)
 	case e.Agent != nil:
 		say(cli.Bad, "%s: agent %s is cut off", e.Agent.Rack, e.Agent.Name)
+	case e.Hardware != nil:
+		for _, c := range e.Hardware.Changes {
+			say(cli.Warn, "%s: %s", e.Hardware.Node, hardwareLine(c))
+		}
+		if more := e.Hardware.More; more > 0 {
+			say(cli.Warn, "%s: and %s more: chiba get inventory %s", e.Hardware.Node, count(more, "change"), e.Hardware.Node)
+		}
 	default:
 		say(cli.Plain, "%s is no longer in force", e.RemovedScript)
 	}

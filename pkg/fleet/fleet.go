@@ -138,6 +138,31 @@ type Node struct {
 	Reason  string // why it is not ready
 	Seen    time.Time
 	Labels  map[string]string
+
+	// As of the last inventory, "" before the first one.
+	Firmware string // of the BMC
+	BIOS     string // of the server
+}
+
+// HardwareNews is what an inventory of a node found other than the one before:
+// what was put in, taken out or exchanged, and what runs another firmware.
+type HardwareNews struct {
+	Node    NodeName
+	At      time.Time        // of the later inventory
+	Changes []HardwareChange // at most MaxHardwareChanges
+	More    int              // changes that are not listed
+}
+
+// MaxHardwareChanges is how many one HardwareNews lists. A server that was
+// exchanged has more; the inventory tells them.
+const MaxHardwareChanges = 64
+
+// HardwareChange is one thing that is other than before.
+type HardwareChange struct {
+	What          string // "added", "removed", "changed"
+	Kind          string // "drive", "memory", "firmware"
+	Path          string // URI of the part; of a fact that changed, with '#' and its name
+	Before, After string // of a part, what names it best; "" if unknown
 }
 
 // Firing is one rising edge of a rule on one node, with what was done.

@@ -35,6 +35,9 @@ type Session interface {
 	Err() error
 	// Peer is the certificate that the peer has proven to own.
 	Peer() *x509.Certificate
+	// Chain is all that the peer has sent, Peer first. Only Peer is proven; the
+	// others are what it was verified with, if it was.
+	Chain() []*x509.Certificate
 	// Remote is the peer's address, for people; it identifies nobody.
 	Remote() string
 }

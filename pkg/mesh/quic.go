@@ -92,7 +92,7 @@ func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session,
 		_ = transport.Close()
 		_ = socket.Close()
 	})
-	return newSession(conn), nil
+	return newSession(conn, conf.Time), nil
 }
 
 // resolve is net.ResolveUDPAddr within the time of ctx; like it, it prefers IPv4.
@@ -138,6 +138,7 @@ func (k kind) offer(conf *tls.Config) *tls.Config {
 type Listener struct {
 	transport *quic.Transport
 	listener  *quic.Listener
+	now       func() time.Time // by which certificates are judged; nil: time.Now
 }
 
 // Listen accepts sessions at addr (host:port, UDP). The TLS configuration must
@@ -172,7 +173,7 @@ func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listen
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen at "+addr, err), transport.Close(), socket.Close())
 	}
-	return &Listener{transport: transport, listener: listener}, nil
+	return &Listener{transport: transport, listener: listener, now: conf.Time}, nil
 }
 
 // Addr is the address that agents dial.
@@ -184,7 +185,7 @@ func (l *Listener) Accept(ctx context.Context) (Session, error) {
 	if err != nil {
 		return nil, fault.Wrap(kindOf(err), "accept a session", err)
 	}
-	return newSession(conn), nil
+	return newSession(conn, l.now), nil
 }
 
 // Close ends the listener and every session it has accepted.
@@ -198,10 +199,13 @@ type session struct {
 	expiry *time.Timer
 }
 
-func newSession(conn *quic.Conn) *session {
+func newSession(conn *quic.Conn, now func() time.Time) *session {
 	s := &session{conn: conn}
+	if now == nil {
+		now = time.Now
+	}
 	// Nobody re-checks a certificate on a live connection: its end ends it.
-	s.expiry = time.AfterFunc(time.Until(s.Peer().NotAfter), func() { s.Close("certificate expired") })
+	s.expiry = time.AfterFunc(s.Peer().NotAfter.Sub(now()), func() { s.Close("certificate expired") })
 	context.AfterFunc(conn.Context(), func() { s.expiry.Stop() })
 	return s
 }
@@ -234,9 +238,9 @@ func (s *session) Err() error {
 }
 
 // Peer is the leaf: both sides always require a certificate, so there is one.
-func (s *session) Peer() *x509.Certificate {
-	return s.conn.ConnectionState().TLS.PeerCertificates[0]
-}
+func (s *session) Peer() *x509.Certificate { return s.Chain()[0] }
+
+func (s *session) Chain() []*x509.Certificate { return s.conn.ConnectionState().TLS.PeerCertificates }
 
 func (s *session) Remote() string { return s.conn.RemoteAddr().String() }
 

@@ -25,7 +25,7 @@ func NewCache(c *Client, limit int) *Cache {
 	return &Cache{client: c, limit: limit, kept: keptBodies{all: map[string]keptBody{}}}
 }
 
-// Fetch implements Getter.
+// Fetch implements Getter as Client.Fetch does.
 func (k *Cache) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	old, known := k.kept.get(uri)
 	reply, err := k.client.call(ctx, request{method: http.MethodGet, uri: uri, ifNoneMatch: old.tag})
@@ -35,22 +35,24 @@ func (k *Cache) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	if reply.Status == http.StatusNotModified && known {
 		return old.body, nil
 	}
-	if err := checkJSON(reply.Body, k.client.cfg.Limits.Depth); err != nil {
-		return nil, fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	body, _ := Repair(reply.Body)
+	if err := checkJSON(body, k.client.cfg.Limits.Depth); err != nil {
+		return body, fault.Wrap(kindOfJSON(err), "read "+uri, err)
 	}
 	// A weak tag says that the meaning is the same, which is enough.
 	if tag := reply.Header.Get("ETag"); tag != "" {
-		k.kept.put(uri, keptBody{tag: tag, body: reply.Body}, k.limit)
+		k.kept.put(uri, keptBody{tag: tag, body: body}, k.limit)
 	}
-	return reply.Body, nil
+	return body, nil
 }
 
-// keptBodies are bodies with their tags, within a bound of bytes.
+// keptBodies are bodies with their tags, within a bound of bytes. What comes when
+// it is full is not kept: an inventory reads everything in one order, and if it
+// drove out what it will read first, nothing would ever be found again.
 type keptBodies struct {
-	mu    sync.Mutex
-	all   map[string]keptBody
-	order []string // oldest first
-	size  int
+	mu   sync.Mutex
+	all  map[string]keptBody
+	size int
 }
 
 type keptBody struct {
@@ -65,21 +67,14 @@ func (k *keptBodies) get(uri string) (keptBody, bool) {
 	return b, known
 }
 
-// put keeps b and drops the oldest while there is too much. A body larger than
-// the bound is not kept.
+// put keeps b if there is room.
 func (k *keptBodies) put(uri string, b keptBody, limit int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if old, known := k.all[uri]; known {
-		k.size -= len(old.body)
-	} else {
-		k.order = append(k.order, uri)
-	}
-	k.all[uri] = b
-	for k.size += len(b.body); k.size > limit && len(k.order) > 0; {
-		oldest := k.order[0]
-		k.order = k.order[1:]
-		k.size -= len(k.all[oldest].body)
-		delete(k.all, oldest)
+	k.size -= len(k.all[uri].body)
+	delete(k.all, uri)
+	if k.size+len(b.body) <= limit {
+		k.all[uri] = b
+		k.size += len(b.body)
 	}
 }

@@ -123,15 +123,27 @@ func (c *crawl) take(read []Resource) {
 			c.tree.Cut = "it has more bytes than are read at once"
 			return
 		}
-		if r.Body == nil && slices.Contains(unlinked, r.URI) {
+		if r.Err != "" && slices.Contains(unlinked, r.URI) {
 			continue // nobody said that it is there
 		}
-		c.tree.Resources = append(c.tree.Resources, r)
-		var doc any
-		if json.Unmarshal(r.Body, &doc) == nil {
-			c.follow(doc)
-		}
+		c.read(r)
 	}
+}
+
+// read keeps a resource and finds its links. Those of a broken one, and those
+// that a decoder drops, are found in its text, after the others.
+func (c *crawl) read(r Resource) {
+	body, _ := Repair(r.Body)
+	var doc any
+	_ = Decode(body, &doc) // what is broken is nil
+	c.follow(doc)
+	for _, link := range linksIn(body) {
+		c.find(onBMC(link))
+	}
+	if r.Err != "" {
+		r.Body = nil
+	}
+	c.tree.Resources = append(c.tree.Resources, r)
 }
 
 // follow finds every link in a document.
@@ -178,10 +190,14 @@ func (c *crawl) followTexts(members any) {
 	}
 }
 
+// oldRoot is where services from before Redfish 1.0 are, which some keep beside it.
+const oldRoot = "/rest/v1/"
+
 // onBMC is the path of a link within the service, "" for any other.
 func onBMC(link string) string {
-	path, _, _ := strings.Cut(link, "#")
-	if !strings.HasPrefix(path, "/redfish/") || strings.ContainsAny(path, "\t\r\n") {
+	path, _, _ := strings.Cut(strings.TrimSpace(link), "#")
+	lower := strings.ToLower(path)
+	if !strings.HasPrefix(lower, "/redfish/") && !strings.HasPrefix(lower, oldRoot) || strings.ContainsAny(path, "\t\r\n") {
 		return ""
 	}
 	return strings.ReplaceAll(path, " ", "%20") // some put ids into it as they are
@@ -195,7 +211,7 @@ func fetchAll(ctx context.Context, g Getter, uris []string) []Resource {
 			body, err := g.Fetch(ctx, uri)
 			out[i] = Resource{URI: uri, Body: body}
 			if err != nil {
-				out[i] = Resource{URI: uri, Err: err.Error()}
+				out[i].Err = err.Error() // with what came, if it was broken
 			}
 		})
 	}

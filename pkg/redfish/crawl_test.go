@@ -71,7 +71,7 @@ func (e endless) Fetch(_ context.Context, uri string) ([]byte, error) {
 	return fmt.Appendf(nil, `{"a":{"@odata.id":"%sa/"},"b":{"@odata.id":"%sb/"},"filler":%q}`, uri, uri, e.body), nil
 }
 
-func TestCrawlIsBounded(t *testing.T) {
+func TestThreat35CrawlIsBounded(t *testing.T) {
 	got, err := redfish.Crawl(t.Context(), endless{}, redfish.CrawlLimits{Count: 50})
 	if err != nil || len(got.Resources) != 50 || !strings.Contains(got.Cut, "resources") {
 		t.Errorf("%d resources, cut %q, %v", len(got.Resources), got.Cut, err)
@@ -225,6 +225,29 @@ func TestCrawlFollowsWhatOthersNameOtherwise(t *testing.T) {
 	want := []string{
 		"/redfish/v1/", "/redfish/v1/bare", "/redfish/v1/old", "/redfish/v1/Bay%200", "/redfish/v1/odata", "/redfish/v1/Registries", "/redfish/v1/Schemas/Base.json",
 	}
+	if diff := cmp.Diff(want, uris(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestCrawlReadsPastWhatIsBroken: links in a broken resource, those that a decoder
+// drops, and those of a root from before Redfish 1.0 are followed.
+func TestCrawlReadsPastWhatIsBroken(t *testing.T) {
+	doc := tree{
+		"/redfish/v1/":       `{"a":{"@odata.id":"/redfish/v1/x"},"a":{"@odata.id":"/redfish/v1/y"},"old":{"href":"/rest/v1/z"}}`,
+		"/redfish/v1/x":      `{"n":1e999,"Members":[null,{"@odata.id":"/Redfish/v1/deep"}]}`,
+		"/redfish/v1/y":      `{"Members":[{"@odata.id":"\/redfish\/v1\/w"},`,
+		"/redfish/v1/w":      "\xEF\xBB\xBF" + `{"b":{"@odata.id":"/redfish/v1/v"}}`,
+		"/rest/v1/z":         `{}`,
+		"/Redfish/v1/deep":   `{}`,
+		"/redfish/v1/v":      `[]`,
+		"/redfish/v1/nobody": `{}`,
+	}
+	got, err := redfish.Crawl(t.Context(), doc, redfish.CrawlLimits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/redfish/v1/", "/redfish/v1/y", "/rest/v1/z", "/redfish/v1/x", "/redfish/v1/w", "/Redfish/v1/deep", "/redfish/v1/v"}
 	if diff := cmp.Diff(want, uris(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

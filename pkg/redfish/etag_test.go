@@ -194,3 +194,24 @@ func TestCache(t *testing.T) {
 		t.Errorf("got %v; want not found", err)
 	}
 }
+
+// TestCacheFullKeepsWhatItHas: a sweep over more than fits finds again what fits.
+func TestCacheFullKeepsWhatItHas(t *testing.T) {
+	b, _, _, c := start(t, bmcsim.Config{})
+	first, err := c.Fetch(t.Context(), systemURI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := redfish.NewCache(c, len(first)+10)
+	for range 2 {
+		b.ResetStats()
+		for _, uri := range []string{systemURI, "/redfish/v1/Managers/bmc", "/redfish/v1/Chassis"} {
+			if _, err := k.Fetch(t.Context(), uri); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if r := b.Requests(); r[0].Status != http.StatusNotModified || r[1].Status != http.StatusOK {
+		t.Errorf("asked %+v; want a 304 first and then none", r)
+	}
+}

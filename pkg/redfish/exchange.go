@@ -38,9 +38,10 @@ type request struct {
 	basic   *Credentials   // in place of a token
 	secrets []fleet.Secret // what no error may repeat
 	noRetry bool
-	aside   bool   // it takes long: over a connection of its own
-	accept  string // default application/json
-	lastID  string // of an event stream
+	into    *bytes.Buffer // for the body of the answer; nil: one of its own
+	aside   bool          // it takes long: over a connection of its own
+	accept  string        // default application/json
+	lastID  string        // of an event stream
 
 	ifMatch, ifNoneMatch string // entity tags
 
@@ -88,7 +89,22 @@ func (c *Client) call(ctx context.Context, req request) (*Reply, error) {
 		}
 		reply, err = c.authed(ctx, req)
 	}
+	if err == nil && req.method != http.MethodGet {
+		err = c.sound(req, reply)
+	}
 	return reply, err
+}
+
+// sound is an error if the answer to a write says that it is JSON and is not:
+// whoever sent it may have done anything.
+func (c *Client) sound(req request, reply *Reply) error {
+	if len(reply.Body) == 0 || !strings.HasPrefix(reply.Header.Get("Content-Type"), "application/json") {
+		return nil
+	}
+	if err := checkJSON(reply.Body, c.cfg.Limits.Depth); err != nil {
+		return uncertain{fault.Wrap(kindOfJSON(err), req.op(), err)}
+	}
+	return nil
 }
 
 // worthRepeating says after how long a failed read may be asked again, and how
@@ -166,7 +182,7 @@ func (c *Client) exchange(ctx context.Context, req request) (*Reply, error) {
 		return nil, err
 	}
 	begun := time.Now()
-	reply, err := c.receive(r, req.aside)
+	reply, err := c.receive(r, req)
 	c.observe(req, reply, time.Since(begun))
 	if err != nil {
 		err = classify(ctx, req.op(), err)
@@ -223,29 +239,34 @@ func (c *Client) observe(req request, reply *Reply, took time.Duration) {
 	e := Exchange{Method: req.method, Took: took}
 	if reply != nil {
 		e.Status = reply.Status
+		e.Date, _ = http.ParseTime(reply.Header.Get("Date"))
 		e.Login = req.method == http.MethodPost && reply.Header.Get("X-Auth-Token") != ""
 	}
 	c.cfg.Observe(e)
 }
 
 // receive sends r and reads the whole answer within the limits.
-func (c *Client) receive(r *http.Request, aside bool) (*Reply, error) {
+func (c *Client) receive(r *http.Request, req request) (*Reply, error) {
 	client := c.http
-	if aside {
+	if req.aside {
 		client = c.long
 	}
 	res, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}
-	if !aside {
+	if !req.aside {
 		c.h2.Store(res.ProtoMajor == 2)
 	}
-	return c.whole(res)
+	buf := req.into
+	if buf == nil {
+		buf = &bytes.Buffer{}
+	}
+	return c.whole(res, buf)
 }
 
-// whole reads an answer to its end and closes it.
-func (c *Client) whole(res *http.Response) (*Reply, error) {
+// whole reads an answer to its end, into buf, and closes it.
+func (c *Client) whole(res *http.Response, buf *bytes.Buffer) (*Reply, error) {
 	defer res.Body.Close()
 	if enc := res.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, fault.New(fault.Garbage, "", fmt.Sprintf("the answer is compressed (%s) though it was not asked for", short(enc)))
@@ -254,7 +275,7 @@ func (c *Client) whole(res *http.Response) (*Reply, error) {
 	if res.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	var buf bytes.Buffer
+	buf.Reset() // it may hold the answer to an earlier try
 	if res.ContentLength > 0 {
 		buf.Grow(int(res.ContentLength) + bytes.MinRead)
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
+	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
 // hostileLogin leaves the login to handle and answers everything else with {}.
@@ -110,19 +112,30 @@ func TestThreat35HostileAnswers(t *testing.T) {
 		for _, test := range tests {
 			t.Run(fmt.Sprintf("%s/h2=%v", test.name, h2), func(t *testing.T) {
 				c := hostile(t, h2, test.answer)
-				begun := time.Now()
-				_, err := c.Fetch(t.Context(), "/redfish/v1/Systems")
 				if h2 && test.name == "large headers" {
 					test.want = fault.Unavailable // HTTP/2 has one error for many causes
 				}
-				if !fault.Is(err, test.want) {
-					t.Errorf("got %v (%s), want %s", err, fault.KindOf(err), test.want)
-				}
-				if err != nil && (len(err.Error()) > 1000 || strings.Contains(err.Error(), "127.0.0.1")) {
-					t.Errorf("the error is not for a person: %v", err)
-				}
-				if took := time.Since(begun); took > 2500*time.Millisecond {
-					t.Errorf("it took %s with a deadline of 1s", took)
+				for how, read := range map[string]func() error{
+					"fetched": func() error { _, err := c.Fetch(t.Context(), "/redfish/v1/Systems"); return err },
+					"walked": func() error {
+						return c.Walk(t.Context(), "/redfish/v1/Systems", func(s *scan.Scanner) {
+							for range s.Members {
+								s.Raw()
+							}
+						})
+					},
+				} {
+					begun := time.Now()
+					err := read()
+					if !fault.Is(err, test.want) {
+						t.Errorf("%s: got %v (%s), want %s", how, err, fault.KindOf(err), test.want)
+					}
+					if err != nil && (len(err.Error()) > 1000 || strings.Contains(err.Error(), "127.0.0.1")) {
+						t.Errorf("%s: the error is not for a person: %v", how, err)
+					}
+					if took := time.Since(begun); took > 2500*time.Millisecond {
+						t.Errorf("%s: it took %s with a deadline of 1s", how, took)
+					}
 				}
 			})
 		}
@@ -210,7 +223,7 @@ func TestThreat35RedirectsStayHome(t *testing.T) {
 	}
 }
 
-func TestPathsStayOnTheBMC(t *testing.T) {
+func TestThreat35PathsStayOnTheBMC(t *testing.T) {
 	c := hostile(t, false, write("{}"))
 	for _, uri := range []string{"", "x", "//elsewhere.example/x", "https://elsewhere.example/", "@elsewhere.example/", "/a b\n"} {
 		if _, err := c.Fetch(t.Context(), uri); !fault.Is(err, fault.Garbage) {
@@ -219,7 +232,7 @@ func TestPathsStayOnTheBMC(t *testing.T) {
 	}
 }
 
-func TestChangedCertificate(t *testing.T) {
+func TestThreat06ChangedCertificate(t *testing.T) {
 	var asked atomic.Int32
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
@@ -239,6 +252,56 @@ func TestChangedCertificate(t *testing.T) {
 	pin, err := redfish.Fingerprint(t.Context(), s.Listener.Addr().String())
 	if err != nil || pin != redfish.PinOf(s.Certificate()) {
 		t.Errorf("fingerprint %q, %v", pin, err)
+	}
+}
+
+// The key changes while a session is open: the next connection gets neither the
+// token nor a password, and what was read before stands alone.
+func TestThreat06KeyChangesInMidSession(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		first, second := certificate(t), certificate(t)
+		var swapped atomic.Bool
+		var leaked atomic.Int32
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case swapped.Load():
+				leaked.Add(1)
+			case r.Method == http.MethodPost:
+				w.Header().Set("X-Auth-Token", "the-token-of-ours")
+				w.WriteHeader(http.StatusCreated)
+			default:
+				_, _ = w.Write([]byte(`{"Systems":{"@odata.id":"/redfish/v1/Systems"}}`))
+			}
+		}))
+		s.EnableHTTP2 = h2
+		s.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{first}}
+		s.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			now := s.TLS.Clone()
+			if swapped.Load() {
+				now.Certificates = []tls.Certificate{second}
+			}
+			return now, nil
+		}
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		expected, err := x509.ParseCertificate(first.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := dial(t, s.Listener.Addr().String(), redfish.PinOf(expected))
+		if _, err := c.Fetch(t.Context(), "/x"); err != nil {
+			t.Fatal(err)
+		}
+		swapped.Store(true)
+		s.CloseClientConnections()
+		for range 3 {
+			if _, err := c.Fetch(t.Context(), "/x"); !fault.Is(err, fault.Untrusted) {
+				t.Errorf("h2=%v: got %v; want untrusted", h2, err)
+			}
+		}
+		if leaked.Load() != 0 {
+			t.Errorf("h2=%v: %d requests reached the other key", h2, leaked.Load())
+		}
 	}
 }
 
@@ -357,5 +420,19 @@ func TestSuccessMayCarryAnErrorObject(t *testing.T) {
 	c := hostile(t, false, write(`{"error":{"code":"Base.1.19.PropertyValueModified"}}`))
 	if _, err := c.Patch(t.Context(), "/x", map[string]int{"SessionTimeout": 1800}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A write whose answer claims to be JSON and is not: nobody knows what was done.
+func TestWriteAnsweredWithGarbageIsUncertain(t *testing.T) {
+	b, base, m, _ := start(t, bmcsim.Config{})
+	c := connect(t, b, base, m, nil)
+	read(t, c)
+	if err := b.Fault(bmcsim.Fault{Kind: bmcsim.Garbage}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Patch(t.Context(), systemURI, map[string]any{"AssetTag": "x"})
+	if !redfish.Uncertain(err) || !fault.Is(err, fault.Garbage) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
 var (
@@ -25,24 +26,14 @@ func kindOfJSON(err error) fault.Kind {
 }
 
 // checkJSON reports whether body is one JSON value nested at most depth deep.
-func checkJSON(body []byte, depth int) error {
-	level, quoted := 0, false
-	for i := 0; i < len(body); i++ {
-		switch b := body[i]; {
-		case quoted && b == '\\':
-			i++
-		case b == '"':
-			quoted = !quoted
-		case quoted:
-		case b == '{' || b == '[':
-			if level++; level > depth {
-				return fmt.Errorf("%w: more than %d levels", errTooDeep, depth)
-			}
-		case b == '}' || b == ']':
-			level--
-		}
-	}
-	if !json.Valid(body) {
+func checkJSON(body []byte, depth int) error { return notJSON(scan.Valid(body, depth), depth) }
+
+// notJSON is what a scanner found wrong, for a person.
+func notJSON(err error, depth int) error {
+	switch {
+	case errors.Is(err, scan.ErrDeep):
+		return fmt.Errorf("%w: more than %d levels", errTooDeep, depth)
+	case err != nil:
 		return errNotJSON
 	}
 	return nil
@@ -78,6 +69,16 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 		*t = Text(n.String())
 	}
 	return nil
+}
+
+// Take is UnmarshalJSON, but a text that is the known one is taken over and not
+// made anew.
+func (t *Text) Take(raw []byte, known Text) {
+	if n := len(raw); n == len(known)+2 && raw[0] == '"' && string(raw[1:n-1]) == string(known) {
+		*t = known
+		return
+	}
+	_ = t.UnmarshalJSON(raw) // it never fails
 }
 
 // Number is a number as BMCs send them: also as a string ("512"), or null.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
 // Getter reads one resource as JSON. A Client is one; so is whoever paces it.
@@ -148,6 +149,42 @@ func Entries(ctx context.Context, g Getter, collection Link, limit int) ([]json.
 		uri = Link(page.Next)
 	}
 	return all[:min(len(all), limit)], nil
+}
+
+// Walker reads one resource and has it walked once. A Client is one; so is whoever
+// paces it.
+type Walker interface {
+	Walk(ctx context.Context, uri string, read func(*scan.Scanner)) error
+}
+
+// WalkEntries is Entries in one walk: entry is called with the scanner before each
+// member. What it does not read is skipped. After an error it has seen a part.
+func WalkEntries(ctx context.Context, w Walker, collection Link, limit int, entry func(*scan.Scanner)) error {
+	entries := 0
+	seen := map[Link]bool{}
+	for uri := collection; uri != "" && !seen[uri] && len(seen) < maxPages && entries < limit; {
+		seen[uri] = true
+		var next nextLink
+		err := w.Walk(ctx, string(uri), func(s *scan.Scanner) {
+			for name := range s.Members {
+				switch string(name) {
+				case "Members":
+					for range s.Items {
+						if entries++; entries <= limit {
+							entry(s)
+						}
+					}
+				case "Members@odata.nextLink":
+					_ = next.UnmarshalJSON(s.Raw()) // it never fails
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+		uri = Link(next)
+	}
+	return nil
 }
 
 // nextLink is the path of the next page; some BMCs send a whole URL, some an

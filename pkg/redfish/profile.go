@@ -33,6 +33,7 @@ type Profile struct {
 	// UpdateTarget: an upload of firmware has to name exactly one image to replace.
 	UpdateTarget bool
 	BootMode     bool    // a change of the boot source has to repeat the boot mode
+	Holds        bool    // a change that it answers with 2xx is made: a restart may build on it unread
 	Quirks       []Quirk // where each of these is known from
 }
 
@@ -95,11 +96,12 @@ func makes() []known {
 
 func openBMC(p *Profile) {
 	p.Name, p.MaxReads, p.Streams, p.Reconnect = "OpenBMC", 8, 10, time.Second
-	p.UpdateTarget = true
+	p.UpdateTarget, p.Holds = true, true
 	p.Quirks = []Quirk{
 		{"UpdateTarget", "an upload without a target is answered with 500", "bmcweb 7debb8928f, recorded"},
 		{"MaxReads", "requests wait for each other only in its one thread; reads over D-Bus overlap", "bmcweb 7debb8928f, measured"},
 		{"IfMatch", "a PATCH without it is taken; W/ and * are not understood", "bmcweb 7debb8928f, recorded"},
+		{"Holds", "a PATCH of the boot source is answered when D-Bus has taken it, an error of D-Bus is its answer", "bmcweb 7debb8928f, recorded"},
 		{"Streams", "ten event streams, twenty subscriptions; beyond that 503, earlier 403", "bmcweb source; openbmc/bmcweb#150"},
 	}
 }

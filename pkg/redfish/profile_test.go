@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -99,7 +100,7 @@ func TestObserveHearsEveryExchange(t *testing.T) {
 	var all []redfish.Exchange
 	b, base, m, _ := start(t, bmcsim.Config{})
 	c := connect(t, b, base, m, func(cfg *redfish.Config) {
-		cfg.Observe = func(e redfish.Exchange) { e.Took = 0; all = append(all, e) }
+		cfg.Observe = func(e redfish.Exchange) { e.Took, e.Date = 0, time.Time{}; all = append(all, e) }
 	})
 	read(t, c)
 	if err := b.Fault(bmcsim.Fault{Kind: bmcsim.Drop}); err != nil {

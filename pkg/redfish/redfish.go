@@ -10,6 +10,7 @@
 package redfish
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
 // Credentials are one login on a BMC.
@@ -82,6 +84,7 @@ type Exchange struct {
 	Login  bool          // it opened a session
 	Status int           // 0: there was no answer, or none within the limits
 	Took   time.Duration // from the sending, or the wait for a connection, to the last byte
+	Date   time.Time     // by the BMC's clock (RFC 9110, 6.6.1), in whole seconds; zero if it told none
 }
 
 // Busy reports whether the BMC asked to be left alone for a while.
@@ -126,6 +129,8 @@ type Client struct {
 	http *http.Client
 	long *http.Client // for what takes long; see aside
 	h2   atomic.Bool
+
+	bodies sync.Pool // of *bytes.Buffer, for Walk
 
 	login chan struct{} // held by whoever opens or closes the session
 
@@ -186,20 +191,52 @@ func New(cfg Config) (*Client, error) {
 // share the one connection.
 func (c *Client) HTTP2() bool { return c.h2.Load() }
 
-// Fetch reads the resource at uri and checks that it is JSON within limits.
-// It is asked for once more when the connection drops, and up to three times
-// more within its deadline when the BMC asks to wait.
+// Fetch reads the resource at uri, repairs it (see Repair) and checks that it is
+// JSON within limits. With an error of kind Garbage it returns what the BMC sent
+// all the same. It is asked for once more when the connection drops, and up to
+// three times more within its deadline when the BMC asks to wait.
 func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	reply, err := c.call(ctx, request{method: http.MethodGet, uri: uri})
 	if err != nil {
 		return nil, err
 	}
-	if err := checkJSON(reply.Body, c.cfg.Limits.Depth); err != nil {
-		return nil, fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	body, _ := Repair(reply.Body)
+	if err := checkJSON(body, c.cfg.Limits.Depth); err != nil {
+		return body, fault.Wrap(kindOfJSON(err), "read "+uri, err)
 	}
 	c.keepTag(uri, reply)
-	return reply.Body, nil
+	return body, nil
 }
+
+// Walk reads the resource at uri as Fetch does and has it walked once, in place of
+// a check and a decoding after it: for what is large and read often. What the
+// scanner hands out is valid only within read. An error may come after read has seen
+// a part of the resource.
+func (c *Client) Walk(ctx context.Context, uri string, read func(*scan.Scanner)) error {
+	buf, again := c.bodies.Get().(*bytes.Buffer)
+	if !again {
+		buf = &bytes.Buffer{}
+	}
+	defer func() {
+		if buf.Cap() <= maxKept {
+			c.bodies.Put(buf)
+		}
+	}()
+	reply, err := c.call(ctx, request{method: http.MethodGet, uri: uri, into: buf})
+	if err != nil {
+		return err
+	}
+	s := scan.New(reply.Body, c.cfg.Limits.Depth)
+	read(s)
+	if err := notJSON(s.End(), c.cfg.Limits.Depth); err != nil {
+		return fault.Wrap(kindOfJSON(err), "read "+uri, err)
+	}
+	c.keepTag(uri, reply)
+	return nil
+}
+
+// maxKept bounds the memory that is kept for the next walk.
+const maxKept = 256 << 10
 
 // Post creates a member of a collection or calls an action.
 func (c *Client) Post(ctx context.Context, uri string, body any) (*Reply, error) {

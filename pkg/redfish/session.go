@@ -387,6 +387,7 @@ func (g rawGetter) ask(ctx context.Context, uri string) (*Reply, error) {
 	if reply, err = g.c.judge(req, reply, err); err != nil {
 		return nil, err
 	}
+	reply.Body, _ = Repair(reply.Body)
 	if err := checkJSON(reply.Body, g.c.cfg.Limits.Depth); err != nil {
 		return nil, fault.Wrap(kindOfJSON(err), req.op(), err)
 	}

@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -76,7 +77,7 @@ func (c *Client) openStream(ctx context.Context, uri, lastID string) (io.ReadClo
 		if res.StatusCode == http.StatusOK && strings.HasPrefix(res.Header.Get("Content-Type"), req.accept) {
 			return res.Body, nil
 		}
-		reply, err := c.whole(res)
+		reply, err := c.whole(res, &bytes.Buffer{})
 		if err != nil || reply.Status != http.StatusUnauthorized || again || c.alive(ctx, s) {
 			return nil, c.noStream(req, reply, err)
 		}

@@ -113,7 +113,8 @@ func (t *Tree) clean(r Resource) any {
 	if r.Err != "" {
 		return map[string]any{"error": t.hide(r.Err)}
 	}
-	dec := json.NewDecoder(bytes.NewReader(r.Body))
+	body, _ := Repair(r.Body)
+	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
 	var node any
 	if dec.Decode(&node) != nil {

@@ -147,7 +147,11 @@ type Step struct {
 // Show asks for elements; no Refs means the summary.
 type Show struct{ Refs []Ref }
 
-// Dump asks for the whole of what a BMC says, as "json" or "xml".
+// InventoryFormat is the format of a Dump that tells what a server is made of.
+const InventoryFormat = "inventory"
+
+// Dump asks for the whole of what a BMC says, as "json" or "xml", or for the
+// typed InventoryFormat, which is JSON too.
 type Dump struct{ Format string }
 
 // Verb is a command of an action.

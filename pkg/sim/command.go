@@ -35,7 +35,8 @@ states are kept in the state directory, so the same rack comes back. The
 password of root is OpenBMC's own: 0penBmc.
 
 With --mock, recorded resource trees are served instead: a folder with one
-index.json per resource, in DMTF's mockup layout or below /redfish/v1.
+index.json per resource, in DMTF's mockup layout or below /redfish/v1, as it is
+or as a .tar.gz or .zip; or the one file that chiba dump json has written.
 
 The subcommands move a rack that runs, this one or that of chiba dev.`,
 		Example: `  chiba sim                           # the rack of eight that the examples use

@@ -20,6 +20,7 @@ type knobs struct {
 	resetTime  time.Duration
 	epoch      bool
 	webUI      bool
+	volatile   bool
 }
 
 func (k *knobs) flags(cmd *cobra.Command) {
@@ -32,6 +33,7 @@ func (k *knobs) flags(cmd *cobra.Command) {
 	f.DurationVar(&k.resetTime, "reset-time", 0, "`TIME` that a BMC is away when it is reset, real ones: 3m (0: never)")
 	f.BoolVar(&k.epoch, "epoch", false, "start the clocks of new BMCs in 1970")
 	f.BoolVar(&k.webUI, "web-ui", false, "ask no client for a certificate, as a build with the web interface")
+	f.BoolVar(&k.volatile, "volatile", false, "keep nothing on disk: every start has new BMCs")
 }
 
 // minSensors are those of a server with eight processors and a fan.
@@ -51,6 +53,9 @@ func (k *knobs) shape() (func(*bmcsim.Config), error) {
 		}
 		c.Concurrency, c.Expand = k.atOnce, k.expand
 		c.FailDelay, c.ResetTime, c.Epoch, c.WebUI = k.failDelay, k.resetTime, k.epoch, k.webUI
+		if k.volatile {
+			c.StateFile = ""
+		}
 		if k.transition > 0 {
 			c.Transition = k.transition
 		}

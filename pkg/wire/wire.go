@@ -10,6 +10,7 @@
 package wire
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -190,6 +191,8 @@ func ToNode(n fleet.Node) *pb.Node {
 		Reason:     utf8(n.Reason),
 		SeenUnixMs: ToTime(n.Seen),
 		Labels:     labels(n.Labels),
+		Firmware:   utf8(n.Firmware),
+		Bios:       utf8(n.BIOS),
 	}
 }
 
@@ -211,6 +214,29 @@ func FromNode(m *pb.Node) fleet.Node {
 		Reason:  m.GetReason(),
 		Seen:    FromTime(m.GetSeenUnixMs()),
 		Labels:  labels(m.GetLabels()),
+
+		Firmware: m.GetFirmware(),
+		BIOS:     m.GetBios(),
+	}
+}
+
+// ToHardwareNews is the message of n.
+func ToHardwareNews(n fleet.HardwareNews) *pb.HardwareNews {
+	return &pb.HardwareNews{
+		Node: utf8(string(n.Node)), AtUnixMs: ToTime(n.At), More: int32(min(n.More, math.MaxInt32)),
+		Changes: each(n.Changes, func(c fleet.HardwareChange) *pb.HardwareChange {
+			return &pb.HardwareChange{What: utf8(c.What), Kind: utf8(c.Kind), Path: utf8(c.Path), Before: utf8(c.Before), After: utf8(c.After)}
+		}),
+	}
+}
+
+// FromHardwareNews is the news of m.
+func FromHardwareNews(m *pb.HardwareNews) fleet.HardwareNews {
+	return fleet.HardwareNews{
+		Node: fleet.NodeName(m.GetNode()), At: FromTime(m.GetAtUnixMs()), More: int(m.GetMore()),
+		Changes: each(m.GetChanges(), func(c *pb.HardwareChange) fleet.HardwareChange {
+			return fleet.HardwareChange{What: c.GetWhat(), Kind: c.GetKind(), Path: c.GetPath(), Before: c.GetBefore(), After: c.GetAfter()}
+		}),
 	}
 }
 

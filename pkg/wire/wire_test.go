@@ -112,6 +112,7 @@ func TestRoundTrip(t *testing.T) {
 	t.Run("result", func(t *testing.T) { roundTrip(t, wire.ToResult, wire.FromResult) })
 	t.Run("node", func(t *testing.T) { roundTrip(t, wire.ToNode, wire.FromNode) })
 	t.Run("firing", func(t *testing.T) { roundTrip(t, wire.ToFiring, wire.FromFiring) })
+	t.Run("hardware", func(t *testing.T) { roundTrip(t, wire.ToHardwareNews, wire.FromHardwareNews) })
 	t.Run("value", func(t *testing.T) {
 		r := rand.New(rand.NewPCG(3, 4))
 		for range 500 {
@@ -133,6 +134,7 @@ func TestWhatABMCSaysNeverStopsEncoding(t *testing.T) {
 		wire.ToNode(fleet.Node{Model: bad, Serial: bad, Labels: map[string]string{bad: bad}}),
 		wire.ToFiring(fleet.Firing{Rule: bad, Condition: bad, Held: bad}),
 		wire.ToChange(fleet.Change{Before: bad, Note: bad}),
+		wire.ToHardwareNews(fleet.HardwareNews{Node: fleet.NodeName(bad), Changes: []fleet.HardwareChange{{What: bad, Kind: bad, Path: bad, Before: bad, After: bad}}}),
 	}
 	for _, m := range messages {
 		if _, err := proto.Marshal(m); err != nil {

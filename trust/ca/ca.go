@@ -1,6 +1,17 @@
-// Package ca is the certificate authority of a mesh: one self-signed ECDSA P-256
-// root in a directory, which issues the leaves of coordinators, agents and
-// operators.
+// Package ca is the hierarchy of certificate authorities of a mesh:
+//
+//	Root    offline, P-384; the next one is made with it, and pinned ahead
+//	 Site   at the coordinators; issues coordinators, operators and agents
+//	  Rack  at a rack's agent; issues its BMCs and the agent's way into them
+//
+// A Rack has a second certificate, its twin: self-signed, with the same key and
+// subject. It is what the trust store of a BMC holds, because OpenSSL wants an
+// anchor that is self-signed, and because the root would let in every rack.
+//
+// What a CA may name is in its certificate, as critical name constraints: a rack
+// can't name another rack, an agent can't be made by a rack (trust.Endpoint sees to
+// it). All subjects and names are ours; of a request only the key is taken, after
+// its signature was checked.
 package ca
 
 import (
@@ -12,10 +23,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"io/fs"
+	"fmt"
 	"math/big"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,157 +33,127 @@ import (
 	"github.com/chiba-mesh/chiba/trust"
 )
 
+// How long certificates live. What is issued never outlives who issues it.
 const (
-	rootLife = 10 * 365 * 24 * time.Hour
-	leafLife = 365 * 24 * time.Hour
-	// backdate lets a machine whose clock is behind believe a fresh
-	// certificate.
-	backdate = 24 * time.Hour
+	day = 24 * time.Hour
+
+	RootLife        = 15 * 365 * day
+	SiteLife        = 548 * day // 18 months, renewed when a third is over
+	CoordinatorLife = 7 * day
+	OperatorLife    = 90 * day
+	AgentLife       = day
+	RackLife        = 90 * day // issued again weekly: RackRenew
+	RackRenew       = 7 * day
+	TwinLife        = 730 * day // of a rack's key: a new one in time is Rack.Rekey
+	BMCLife         = 30 * day  // server and client; renewed after 10: BMCRenew
+	BMCRenew        = 10 * day
+
+	// backdate lets a machine whose clock is behind believe a fresh certificate.
+	backdate = time.Hour
 )
 
-// Authority issues certificates. It is safe for concurrent use.
-type Authority struct {
+// bmcEpoch is the start of what a BMC must believe: its clock may say 1970.
+var bmcEpoch = time.Date(1970, time.January, 2, 0, 0, 0, 0, time.UTC)
+
+// authority is a certificate that may sign, with its key, and the way up to the
+// root.
+type authority struct {
 	cert *x509.Certificate
 	key  crypto.Signer
+	up   []*x509.Certificate // its issuer first
 	now  func() time.Time
 }
 
-// Open reads the authority in dir, and makes it on first use. The directory is
-// readable for its owner alone.
-func Open(dir string) (*Authority, error) {
-	certPath, keyPath := filepath.Join(dir, trust.CAFile), filepath.Join(dir, "ca-key.pem")
-	key, err := readKey(keyPath)
-	if errors.Is(err, fs.ErrNotExist) {
-		return create(dir, certPath, keyPath)
-	}
-	if err != nil {
-		return nil, damaged(err)
-	}
-	cert, err := readCert(certPath)
-	if err != nil {
-		return nil, damaged(err)
-	}
-	return &Authority{cert: cert, key: key, now: time.Now}, nil
-}
-
-func damaged(err error) error {
-	return fault.New(fault.BadInput, "open authority", err.Error()).
-		WithHint("restore the file; a new authority would need new certificates for everybody")
-}
-
-// create writes the certificate first and the key last: the key's presence is
-// what says that the authority is complete.
-func create(dir, certPath, keyPath string) (*Authority, error) {
-	const op = "make authority"
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, op, err)
-	}
-	now := time.Now()
-	root := &x509.Certificate{
-		SerialNumber:          serial(),
-		Subject:               pkix.Name{CommonName: "Chiba root"},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(rootLife),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		// Only identities of the mesh can be issued, whatever a leaf asks for.
-		PermittedURIDomains:         []string{trust.Domain},
-		PermittedDNSDomainsCritical: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, op, err)
-	}
-	if err = trust.WriteFile(certPath, 0o644, block("CERTIFICATE", der)); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
-	}
-	if err = writeKey(keyPath, key); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, op, err)
-	}
-	return &Authority{cert: cert, key: key, now: time.Now}, nil
-}
-
-// Ensure puts credentials for id into dir, in the files that trust.Load reads,
-// unless there are some that this authority issued, for id, with more than a
-// third of their life left. Coordinators also get the host names and addresses in hosts.
-func (a *Authority) Ensure(dir string, id trust.Identity, hosts ...string) error {
-	if a.good(dir, id) {
-		return nil
-	}
-	op := "issue certificate for " + id.String()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fault.Wrap(fault.Unavailable, op, err)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return fault.Wrap(fault.Internal, op, err)
-	}
-	der, err := a.Issue(id, key.Public(), hosts...)
-	if err != nil {
-		return err
-	}
-	root := block("CERTIFICATE", a.cert.Raw)
-	return fault.Wrap(fault.Unavailable, op, errors.Join(
-		writeKey(filepath.Join(dir, trust.KeyFile), key),
-		trust.WriteFile(filepath.Join(dir, trust.CertFile), 0o644, block("CERTIFICATE", der)),
-		trust.WriteFile(filepath.Join(dir, trust.CAFile), 0o644, root),
-	))
-}
-
-func (a *Authority) good(dir string, id trust.Identity) bool {
-	creds, err := trust.Load(dir)
-	if err != nil {
-		return false
-	}
-	leaf := creds.Certificate.Leaf
-	have, err := trust.IdentityOf(leaf)
-	return err == nil && have == id && leaf.CheckSignatureFrom(a.cert) == nil &&
-		a.now().Before(leaf.NotAfter.Add(-leafLife/3))
-}
-
-// Issue signs a leaf for id and its public key and returns its DER form. The
-// subject and all names are ours; nothing is taken from a request.
-func (a *Authority) Issue(id trust.Identity, public crypto.PublicKey, hosts ...string) ([]byte, error) {
-	op := "issue certificate for " + id.String()
-	if !trust.ValidName(id.Name) {
-		return nil, fault.New(fault.BadInput, op, "a name is 1 to 63 letters, digits, '-', '_' or '.'")
+// sign completes the template, which says its names, usages and NotAfter, and signs it for the key.
+func (a *authority) sign(op string, template *x509.Certificate, public crypto.PublicKey) (*x509.Certificate, error) {
+	if err := keyOK(public); err != nil {
+		return nil, fault.Wrap(fault.BadInput, op, err)
 	}
 	now := a.now()
-	leaf := &x509.Certificate{
-		SerialNumber: serial(),
-		Subject:      pkix.Name{CommonName: id.Name, OrganizationalUnit: []string{string(id.Role)}},
-		NotBefore:    now.Add(-backdate),
-		NotAfter:     now.Add(leafLife),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		URIs:         []*url.URL{id.URI()},
+	if now.Before(a.cert.NotBefore) || now.After(a.cert.NotAfter) {
+		return nil, fault.New(fault.Conflict, op, fmt.Sprintf("the certificate of %q is good from %s to %s, and here it is %s",
+			a.cert.Subject.CommonName, stamp(a.cert.NotBefore), stamp(a.cert.NotAfter), stamp(now))).
+			WithHint("check this machine's clock; if it is right, renew the authority")
 	}
-	if id.Role == trust.Coordinator {
-		leaf.ExtKeyUsage = append(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-		addHosts(leaf, hosts)
+	if template.NotBefore.IsZero() {
+		template.NotBefore = now.Add(-backdate)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, public, a.key)
-	return der, fault.Wrap(fault.Internal, op, err)
+	if template.NotAfter.After(a.cert.NotAfter) {
+		template.NotAfter = a.cert.NotAfter
+	}
+	template.SerialNumber = serial()
+	template.BasicConstraintsValid = true
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, op, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	return cert, fault.Wrap(fault.Internal, op, err)
 }
 
-func addHosts(leaf *x509.Certificate, hosts []string) {
-	for _, host := range hosts {
-		if ip := net.ParseIP(host); ip != nil {
-			leaf.IPAddresses = append(leaf.IPAddresses, ip)
-		} else {
-			leaf.DNSNames = append(leaf.DNSNames, host)
-		}
+// chain is a certificate that a has signed, with the way up to the root.
+func (a *authority) chain(leaf *x509.Certificate) []*x509.Certificate {
+	return append([]*x509.Certificate{leaf, a.cert}, a.up...)
+}
+
+// keyOK says what is wrong with a public key: elliptic curves of NIST are taken,
+// which TPMs, BMCs and OpenSSL all have.
+func keyOK(public crypto.PublicKey) error {
+	key, ok := public.(*ecdsa.PublicKey)
+	if !ok {
+		return fmt.Errorf("the key is a %T; only EC keys are taken", public)
+	}
+	switch key.Curve {
+	case elliptic.P256(), elliptic.P384(), elliptic.P521():
+		return nil
+	}
+	return errors.New("the key is on another curve than P-256, P-384 or P-521")
+}
+
+// request reads a certificate request in PEM form and gives its key, and nothing
+// else of it: BMCs put all sorts of things into the subject.
+func request(op string, text []byte) (crypto.PublicKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST" {
+		return nil, fault.New(fault.BadInput, op, "the certificate request is not in PEM form")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, fault.Wrap(fault.BadInput, op, err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fault.Wrap(fault.Untrusted, op+": check the request's signature", err)
+	}
+	return csr.PublicKey, nil
+}
+
+// caTemplate is what all our authorities have in common.
+func caTemplate(name string, notAfter time.Time) *x509.Certificate {
+	return &x509.Certificate{
+		Subject:                     pkix.Name{CommonName: clip(name)},
+		NotAfter:                    notAfter,
+		IsCA:                        true,
+		BasicConstraintsValid:       true,
+		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		PermittedDNSDomainsCritical: true,
 	}
 }
+
+// selfSign is a certificate that its own key has signed.
+func selfSign(op string, template *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+	template.SerialNumber = serial()
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, op, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	return cert, fault.Wrap(fault.Internal, op, err)
+}
+
+// clip keeps a common name within the 64 characters of X.520.
+func clip(s string) string { return s[:min(len(s), 64)] }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func serial() *big.Int {
 	var raw [16]byte
@@ -183,26 +162,26 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(raw[:])
 }
 
-func block(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
-
 func writeKey(path string, key *ecdsa.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return err
 	}
-	return trust.WriteFile(path, 0o600, block("PRIVATE KEY", der))
+	return trust.WriteFile(path, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 func readKey(path string) (crypto.Signer, error) {
-	der, err := readPEM(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New(path + " is not in PEM form")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	key, ok := parsed.(crypto.Signer)
 	if !ok {
@@ -211,22 +190,49 @@ func readKey(path string) (crypto.Signer, error) {
 	return key, nil
 }
 
-func readCert(path string) (*x509.Certificate, error) {
-	der, err := readPEM(path)
+func readCerts(path string) ([]*x509.Certificate, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return x509.ParseCertificate(der)
+	certs, err := trust.DecodePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return certs, nil
 }
 
-func readPEM(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+func writeCerts(path string, certs ...*x509.Certificate) error {
+	return trust.WriteFile(path, 0o644, trust.EncodePEM(certs))
+}
+
+// matches reports whether the certificate is of the key.
+func matches(cert *x509.Certificate, key crypto.Signer) bool {
+	public, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	return ok && public.Equal(key.Public())
+}
+
+func damaged(op, dir string, err error) error {
+	return fault.New(fault.BadInput, op, err.Error()).
+		WithHint("restore " + dir + " from a copy; a new authority would need new certificates for everybody below it")
+}
+
+// Open opens the root and the site's CA that lie together in dir, and makes them on
+// first use: for a mesh on one machine, as `chiba dev` and tests make it. Elsewhere
+// the root lies offline, and the site's CA is opened by OpenSite.
+func Open(dir, site string) (*Site, error) {
+	const op = "open the authorities"
+	if _, err := os.Stat(filepath.Join(dir, "ca-key.pem")); err == nil {
+		return nil, fault.New(fault.Conflict, op, dir+" was made by an older build of chiba, whose certificates this one does not take").
+			WithHint("start with a new directory: chiba dev --state DIR; or remove the old one")
+	}
+	root, err := OpenRoot(filepath.Join(dir, "root"))
 	if err != nil {
 		return nil, err
 	}
-	decoded, _ := pem.Decode(data)
-	if decoded == nil {
-		return nil, errors.New(path + " is not in PEM form")
+	at := filepath.Join(dir, "site")
+	if err := root.EnsureSite(at, site, "localhost"); err != nil {
+		return nil, err
 	}
-	return decoded.Bytes, nil
+	return OpenSite(at)
 }

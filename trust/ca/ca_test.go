@@ -13,16 +13,16 @@ import (
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
-func authority(t *testing.T, dir string) *ca.Authority {
+func authority(t *testing.T, dir string) *ca.Site {
 	t.Helper()
-	a, err := ca.Open(dir)
+	a, err := ca.Open(dir, "osl1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
 
-func credentials(t *testing.T, a *ca.Authority, id trust.Identity, hosts ...string) trust.Credentials {
+func credentials(t *testing.T, a *ca.Site, id trust.Identity, hosts ...string) trust.Credentials {
 	t.Helper()
 	dir := t.TempDir()
 	if err := a.Ensure(dir, id, hosts...); err != nil {
@@ -103,7 +103,7 @@ func TestAuthorityIsKept(t *testing.T) {
 	if read(t, leaf, trust.CertFile) != before {
 		t.Error("a good certificate was issued again")
 	}
-	if err := authority(t, dir).Ensure(leaf, trust.Identity{Role: trust.Agent, Name: "r02"}); err != nil {
+	if err := authority(t, dir).Ensure(leaf, trust.Identity{Role: trust.Agent, Domain: trust.Domain{Rack: "r02"}, Name: "r02"}); err != nil {
 		t.Fatal(err)
 	}
 	if read(t, leaf, trust.CertFile) == before {
@@ -131,7 +131,7 @@ func TestKeysAreForTheirOwnerAlone(t *testing.T) {
 	if err := authority(t, dir).Ensure(leaf, trust.Identity{Role: trust.Operator, Name: "ada"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{filepath.Join(dir, "ca-key.pem"), filepath.Join(leaf, trust.KeyFile)} {
+	for _, path := range []string{filepath.Join(dir, "root", "1", "key.pem"), filepath.Join(dir, "site", "key.pem"), filepath.Join(leaf, trust.KeyFile)} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -159,7 +159,13 @@ func TestIdentityOfRefusesForeignNames(t *testing.T) {
 	if _, err := trust.IdentityOf(leaf); err != nil {
 		t.Fatal(err)
 	}
-	for _, uri := range []string{"https://chiba/agent/r01", "spiffe://other/agent/r01", "spiffe://chiba/root/r01", "spiffe://chiba/agent"} {
+	for _, uri := range []string{
+		"https://r1.osl1.chiba.internal/agent/r01", "spiffe://r1.osl1.chiba.internal.evil.example/agent/r01",
+		"spiffe://chiba/agent/r01", "spiffe://a.r1.osl1.chiba.internal/agent/r01", "spiffe://R1.osl1.chiba.internal/agent/r01",
+		"spiffe://r1.osl1.chiba.internal/root/r01", "spiffe://r1.osl1.chiba.internal/agent", "spiffe://osl1.chiba.internal/agent/r01",
+		"spiffe://r1.osl1.chiba.internal/coordinator/c1", "spiffe://r1.osl1.chiba.internal/agent/r01?x", "spiffe://u@r1.osl1.chiba.internal/agent/r01",
+		"spiffe://r1.osl1.chiba.internal:1/agent/r01", "spiffe://r1.osl1.chiba.internal/agent/a/b", "spiffe://r1.osl1.chiba.internal//agent/r01",
+	} {
 		changed := *leaf
 		parsed := *leaf.URIs[0]
 		if err := parsed.UnmarshalBinary([]byte(uri)); err != nil {

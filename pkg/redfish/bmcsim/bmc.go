@@ -60,6 +60,9 @@ type Config struct {
 	// OnRestart is told that the BMC goes away, before who asked for it has its
 	// answer. It must not block nor use the BMC. Default: nobody is told.
 	OnRestart func()
+	// Patience is how long a handshake or a request may stop in its middle before
+	// the connection is cut; default 15 s, as bmcweb's.
+	Patience time.Duration
 
 	// DBusLog keeps the event log as a build with the D-Bus log does: other ids,
 	// newest first, entries can be resolved and deleted, no event is sent.
@@ -173,6 +176,9 @@ func (c Config) withDefaults() Config {
 	orInt(&c.Fans, 4)
 	if c.Transition == 0 {
 		c.Transition = 2 * time.Second
+	}
+	if c.Patience == 0 {
+		c.Patience = 15 * time.Second
 	}
 	if c.UpdateTime == 0 {
 		c.UpdateTime = 4 * time.Second

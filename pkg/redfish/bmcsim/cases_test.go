@@ -41,11 +41,18 @@ func TestCases(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := &player{t: t, file: file, kept: map[string]string{}}
-			_, p.caller = start(t, bmcsim.Config{
+			cfg := bmcsim.Config{
 				PowerOn: true, Transition: time.Hour, Serial: "SIM0001",
 				HostNIC: &bmcsim.NIC{Address: "10.0.0.20", Netmask: "255.255.255.0", Gateway: "10.0.0.1"},
 				Drives:  []bmcsim.Drive{{ID: "sda", Bytes: 500e9, Media: "SSD", Model: "SIM-SSD-500"}},
-			})
+			}
+			switch filepath.Base(file) {
+			case "dumps.txt": // at once
+				cfg.Transition = time.Nanosecond
+			case "board.txt":
+				cfg.Board, cfg.PCIe = true, []bmcsim.PCIe{{ID: "nic0", Manufacturer: "Mellanox", Model: "CX-6", Part: "MCX"}}
+			}
+			_, p.caller = start(t, cfg)
 			p.play(strings.Split(string(text), "\n"))
 		})
 	}

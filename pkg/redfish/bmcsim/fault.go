@@ -28,11 +28,12 @@ const (
 	Denies    FaultKind = "401"     // logins work, but no token or password is accepted after
 	LostTasks FaultKind = "tasks"   // tasks are forgotten the moment they begin
 	Busy      FaultKind = "503"     // ServiceTemporarilyUnavailable, Retry-After: Delay
+	Deaf      FaultKind = "deaf"    // answers a PATCH with 204 and changes nothing
 )
 
 // FaultKinds are all faults, for help texts.
 func FaultKinds() []FaultKind {
-	return []FaultKind{NoFault, Hang, Slow, Garbage, Broken, Huge, Drop, Denies, LostTasks, Busy}
+	return []FaultKind{NoFault, Hang, Slow, Garbage, Broken, Huge, Drop, Denies, LostTasks, Busy, Deaf}
 }
 
 // Fault is what is wrong with a BMC.
@@ -116,6 +117,11 @@ func (b *BMC) misbehave(w http.ResponseWriter, r *http.Request) (status int, don
 		rep := failure(http.StatusServiceUnavailable, message("ServiceTemporarilyUnavailable", after))
 		rep.set("Retry-After", after)
 		return rep.write(w, r.Method), true
+	case Deaf:
+		if r.Method == http.MethodPatch {
+			rep := noContent()
+			return rep.write(w, r.Method), true
+		}
 	case NoFault, Denies, LostTasks:
 	}
 	return 0, false

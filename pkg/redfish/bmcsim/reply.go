@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/form"
 )
 
 const jsonType = "application/json"
@@ -120,10 +122,10 @@ func encode(v any) []byte {
 func (r *reply) write(w http.ResponseWriter, method string) int {
 	text, contentType := r.text(), r.rawType
 	if r.body != nil {
-		text, contentType = encodedFor(r.accept, text)
+		text, contentType = form.Encode(r.accept, text)
 	}
 	if r.zstd && len(text) > 0 {
-		text = zstdFrame(text)
+		text = form.Zstd(text)
 		r.set("Content-Encoding", "zstd")
 	}
 	h := w.Header()
@@ -162,3 +164,6 @@ func security(h http.Header) {
 // put keeps the spelling of the name ("ETag", "OData-Version"), which
 // http.Header.Set would change.
 func put(h http.Header, name, value string) { h[name] = []string{value} }
+
+// text is a value that is one, or else "".
+func text(v any) string { s, _ := v.(string); return s }

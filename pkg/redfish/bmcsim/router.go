@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/params"
 )
 
 // request is an HTTP request on its way through the BMC.
@@ -15,7 +17,7 @@ type request struct {
 	ctx    context.Context
 	method string
 	path   string // without a final slash
-	query  query
+	query  params.Query
 	header http.Header
 	body   []byte
 	origin string // the client's address
@@ -75,7 +77,7 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
 	b.counter.begin()
 	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
-	body, fits, err := readBody(w, r)
+	body, fits, err := b.readBody(w, r)
 	if err != nil {
 		cut(r)
 	}
@@ -100,7 +102,12 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	rep := unauthorized(r.Header, false)
 	rep.set(plain, "yes")
-	if fits {
+	switch {
+	case !strings.HasPrefix(r.URL.Path, "/"): // "GET http:[ HTTP/1.1"
+		rep = reply{status: http.StatusBadRequest}
+	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"): // there is no console and no screen
+		rep = reply{status: http.StatusNotFound}
+	case fits:
 		rep = b.answer(newRequest(r, body))
 	}
 	wait(r.Context(), rep.after)
@@ -141,12 +148,8 @@ func (b *BMC) leave() {
 	}
 }
 
-// readTime is how long bmcweb waits for the rest of a request before it cuts
-// the connection.
-const readTime = 15 * time.Second
-
 // readBody reads as much as a stranger or a user may send. More does not fit.
-func readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, err error) {
+func (b *BMC) readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, err error) {
 	limit := int64(maxBodyNoLogin)
 	if hasCredentials(r.Header) || peerOf(r).name() != "" {
 		limit = maxBody
@@ -156,7 +159,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (body []byte, fits bool, e
 	}
 	if r.ContentLength != 0 {
 		deadline := http.NewResponseController(w)
-		_ = deadline.SetReadDeadline(time.Now().Add(readTime)) // a recorder in a test has none
+		_ = deadline.SetReadDeadline(time.Now().Add(b.cfg.Patience)) // a recorder in a test has none
 		defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
 	}
 	body, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
@@ -170,6 +173,7 @@ func (b *BMC) answer(q *request) reply {
 	q.now = b.cfg.Now()
 	q.dirty = b.settle(q.now)
 	r := b.dispatch(q)
+	r.set("Date", b.stamp(q.now, http.TimeFormat))
 	if q.dirty {
 		if err := b.state.save(b.cfg.StateFile); err != nil {
 			return failure(http.StatusInternalServerError, message("InternalError"))
@@ -251,9 +255,9 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if r := b.precondition(q, rt); r != nil {
 		return *r
 	}
-	parsed, bad := parseQuery(q.args["query"], b.cfg.Expand)
-	if bad != nil {
-		return *bad
+	parsed, refused := params.Parse(q.args["query"], b.cfg.Expand)
+	if refused != nil {
+		return failure(refused.Status, message("QueryParameterValueFormatError", quoted(refused.Value), refused.Key))
 	}
 	q.query = parsed
 	if r := q.ownerMissing(); r != nil {
@@ -277,7 +281,7 @@ func (b *BMC) precondition(q *request, rt *route) *reply {
 	}
 	if get, found := rt.do[http.MethodGet]; found && q.method != http.MethodGet {
 		probe := *q
-		probe.query = query{top: -1}
+		probe.query = params.All()
 		if r := get.run(b, &probe); r.etag() == want {
 			return nil
 		}
@@ -303,17 +307,17 @@ func (q *request) ownerMissing() *reply {
 func (b *BMC) finish(q *request, rt *route, r reply) reply {
 	o, isObj := r.body.(obj)
 	if q.method == http.MethodGet && r.status == http.StatusOK && isObj {
-		if q.query.only {
+		if q.query.Only {
 			return b.onlyMember(q, rt, o)
 		}
-		q.query.page(o)
-		if q.query.expand {
+		q.query.Page(o)
+		if q.query.Expand {
 			b.expand(q, o)
 		}
 		if b.cfg.DBusLog && o["@odata.id"] == eventsURI {
 			delete(o, "Members@odata.nextLink") // this log does not page
 		}
-		r.body = q.query.selected(o)
+		r.body = q.query.Selected(o)
 	}
 	if tag := r.etag(); tag != "" {
 		r.set("ETag", tag)
@@ -332,7 +336,7 @@ func (b *BMC) onlyMember(q *request, rt *route, o obj) reply {
 		return failure(http.StatusForbidden, message("QueryNotSupportedOnResource"))
 	}
 	if len(members) != 1 {
-		q.query.only = false
+		q.query.Only = false
 		return b.finish(q, rt, ok(o))
 	}
 	member := *q

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/climate"
 )
 
 const sensorsURI = chassisURI + "/Sensors"
@@ -18,7 +20,7 @@ type sensor struct {
 	low, high   float64
 	caution     limits
 	critical    limits
-	value       func(climate) float64
+	value       func(climate.Climate) float64
 	hasLimits   bool
 	temperature bool
 }
@@ -29,18 +31,18 @@ type limits struct{ lower, upper float64 }
 // sensors are all sensors of the hardware, in the order of their ids.
 func (c Config) sensors() []sensor {
 	list := []sensor{
-		temperature("inlet", "temp.inlet", 40, 45, climate.inlet),
-		temperature("exhaust", "temp.exhaust", 60, 70, climate.exhaust),
-		wattage("total_power", "power.watts", climate.total),
+		temperature("inlet", "temp.inlet", 40, 45, climate.Climate.Inlet),
+		temperature("exhaust", "temp.exhaust", 60, 70, climate.Climate.Exhaust),
+		wattage("total_power", "power.watts", climate.Climate.Total),
 	}
 	for i := range c.CPUs {
 		cpu := "cpu" + strconv.Itoa(i)
 		list = append(list,
-			temperature(cpu, "cpu.temp", 90, 100, func(c climate) float64 { return c.cpuTemp(i) }),
-			wattage(cpu, "cpu.power", func(c climate) float64 { return c.cpuPower(i) }),
+			temperature(cpu, "cpu.temp", 90, 100, func(c climate.Climate) float64 { return c.CPUTemp(i) }),
+			wattage(cpu, "cpu.power", func(c climate.Climate) float64 { return c.CPUPower(i) }),
 			sensor{
 				id: "utilization_" + cpu, name: cpu, ref: "cpu.rate", quantity: "Percent", units: "%", high: 100,
-				value: func(c climate) float64 { return c.load(i) },
+				value: func(c climate.Climate) float64 { return c.Load(i) },
 			})
 	}
 	for i := range c.Fans {
@@ -48,7 +50,7 @@ func (c Config) sensors() []sensor {
 		none := math.NaN()
 		list = append(list, sensor{
 			id: "fantach_" + fan, name: fan, ref: "fan.speed", quantity: "Rotational", units: "RPM", high: 20000,
-			value: func(c climate) float64 { return c.fan(i) }, hasLimits: true,
+			value: func(c climate.Climate) float64 { return c.Fan(i) }, hasLimits: true,
 			caution: limits{lower: 2000, upper: none}, critical: limits{lower: 1000, upper: none},
 		})
 	}
@@ -56,7 +58,7 @@ func (c Config) sensors() []sensor {
 	return list
 }
 
-func temperature(name, ref string, caution, critical float64, value func(climate) float64) sensor {
+func temperature(name, ref string, caution, critical float64, value func(climate.Climate) float64) sensor {
 	return sensor{
 		id: "temperature_" + name, name: name, ref: ref, quantity: "Temperature", units: "Cel",
 		low: -128, high: 127, hasLimits: true, temperature: true,
@@ -64,7 +66,7 @@ func temperature(name, ref string, caution, critical float64, value func(climate
 	}
 }
 
-func wattage(name, ref string, value func(climate) float64) sensor {
+func wattage(name, ref string, value func(climate.Climate) float64) sensor {
 	return sensor{id: "power_" + name, name: name, ref: ref, quantity: "Power", units: "W", high: 3200, value: value}
 }
 
@@ -72,7 +74,7 @@ func wattage(name, ref string, value func(climate) float64) sensor {
 func (b *BMC) read(s sensor, now time.Time) real {
 	v, pinned := b.state.Pins[s.id]
 	if !pinned {
-		v = s.value(climate{seed: b.cfg.Seed, on: b.power().Power != "Off", cpus: b.cfg.CPUs, at: now})
+		v = s.value(climate.Climate{Seed: b.cfg.Seed, On: b.power().Power != "Off", CPUs: b.cfg.CPUs, At: now})
 	}
 	return real(math.Round(v*1000) / 1000)
 }

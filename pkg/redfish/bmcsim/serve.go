@@ -21,7 +21,7 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           b,
 		TLSConfig:         b.tlsConfig(),
-		ReadHeaderTimeout: 15 * time.Second,
+		ReadHeaderTimeout: b.cfg.Patience,
 		IdleTimeout:       10 * time.Minute,
 		MaxHeaderBytes:    4 << 10, // net/http adds 4 KiB of its own: 8 in all
 		BaseContext:       func(net.Listener) context.Context { return ctx },

@@ -45,14 +45,33 @@ func (c Change) String() string {
 	}
 }
 
+// uri and fact are the two halves of the path.
+func (c Change) uri() string {
+	uri, _ := c.halves()
+	return uri
+}
+
+func (c Change) fact() string {
+	_, fact := c.halves()
+	return fact
+}
+
+// halves divides at the last '#': a part's URI may hold one of its own.
+func (c Change) halves() (uri, fact string) {
+	if at := strings.LastIndexByte(c.Path, '#'); at >= 0 && !strings.Contains(c.Path[at:], "/") {
+		return c.Path[:at], c.Path[at+1:]
+	}
+	return c.Path, ""
+}
+
 // entry is a part with its lasting facts by name.
 type entry struct {
 	kind  string
 	part  *Part
-	facts []named
+	facts []namedFact
 }
 
-type named struct {
+type namedFact struct {
 	name string
 	Fact
 }
@@ -65,13 +84,10 @@ func (inv *Inventory) entries() []entry {
 			continue
 		}
 		for _, p := range k.parts(inv) {
-			e := entry{kind: k.name}
-			if whole, ok := p.(interface{ part() *Part }); ok {
-				e.part = whole.part()
-			}
+			e := entry{kind: k.name, part: partOf(p)}
 			for field, fact := range fields(p) {
 				if field.Tag.Get("live") == "" {
-					e.facts = append(e.facts, named{field.Name, *fact})
+					e.facts = append(e.facts, namedFact{snake(field.Name), *fact})
 				}
 			}
 			all = append(all, e)
@@ -106,9 +122,12 @@ func exact(v fleet.Value) string {
 	return v.String()
 }
 
+// titleFacts are what names a part, the best first.
+func titleFacts() []string { return []string{"serial", "mac", "user", "version", "model", "name"} }
+
 // title is what names a part best.
 func (e entry) title() fleet.Value {
-	for _, name := range []string{"Serial", "MAC", "User", "Version", "Model", "Name"} {
+	for _, name := range titleFacts() {
 		for _, f := range e.facts {
 			if f.name == name && f.Known() {
 				return f.Value

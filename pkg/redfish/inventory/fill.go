@@ -19,6 +19,39 @@ type node struct {
 	err  string // why there is no data
 }
 
+// Hide passes every text in the inventory through hide, which takes the secrets
+// out of it: a BMC may say a password anywhere.
+func (inv *Inventory) Hide(hide func(string) string) {
+	for _, k := range kinds() {
+		for _, p := range k.parts(inv) {
+			for _, fact := range fields(p) {
+				fact.hide(hide)
+			}
+			part := partOf(p)
+			part.URI, part.Type = hide(part.URI), hide(part.Type)
+		}
+	}
+	for i, o := range inv.Others {
+		inv.Others[i] = Other{URI: hide(o.URI), Type: hide(o.Type)}
+	}
+	for i, u := range inv.Unread {
+		inv.Unread[i].URI, inv.Unread[i].Why = hide(u.URI), hide(u.Why)
+	}
+	for i, o := range inv.Oddities {
+		inv.Oddities[i] = Oddity{URI: hide(o.URI), What: hide(o.What)}
+	}
+	inv.Cut = hide(inv.Cut)
+}
+
+func (f *Fact) hide(hide func(string) string) {
+	f.Source = hide(f.Source)
+	if text, isText := f.Text(); isText {
+		f.Value = fleet.Text(hide(text))
+	} else if why := f.Why(); why != "" {
+		f.Value = fleet.NoValue(hide(why))
+	}
+}
+
 var factType = reflect.TypeFor[Fact]()
 
 // fields are the facts of a part, by reflection over its struct, so that a fact

@@ -268,8 +268,9 @@ type Inventory struct {
 	Certificates []Certificate
 	Licenses     []License
 
-	Others []Other
-	Unread []Unread
+	Others   []Other
+	Unread   []Unread
+	Oddities []Oddity
 	// Cut is why the tree is not whole, "" if it is.
 	Cut string
 	// Resources were read.

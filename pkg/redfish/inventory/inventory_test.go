@@ -5,7 +5,6 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -19,13 +18,6 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
-
-func plural(n int) string {
-	if n == 1 {
-		return "1 file"
-	}
-	return strconv.Itoa(n) + " files"
-}
 
 // record is a small tree of testdata.
 func record(tb testing.TB, name string) *mock.Tree {
@@ -140,19 +132,19 @@ func TestDiff(t *testing.T) {
 			map[string]string{dimm: `{"@odata.type":"#Memory.v1_7_0.Memory","Name":"B1","SerialNumber":"NEW","CapacityMiB":65536,
 				"MemoryDeviceType":"DDR4","Manufacturer":"Micron","Status":{"State":"Enabled"}}`},
 			[]string{
-				"found memory /redfish/v1/Systems/1/Memory/B1#Capacity — -> 68.719GB",
-				"found memory /redfish/v1/Systems/1/Memory/B1#Kind — -> DDR4",
-				"found memory /redfish/v1/Systems/1/Memory/B1#Manufacturer — -> Micron",
-				"changed memory /redfish/v1/Systems/1/Memory/B1#Present #f -> #t",
-				"found memory /redfish/v1/Systems/1/Memory/B1#Serial — -> NEW",
+				"found memory /redfish/v1/Systems/1/Memory/B1#capacity — -> 68.719GB",
+				"found memory /redfish/v1/Systems/1/Memory/B1#kind — -> DDR4",
+				"found memory /redfish/v1/Systems/1/Memory/B1#manufacturer — -> Micron",
+				"changed memory /redfish/v1/Systems/1/Memory/B1#present #f -> #t",
+				"found memory /redfish/v1/Systems/1/Memory/B1#serial — -> NEW",
 			},
 		},
 		{
 			"a module that can't be read is not removed",
 			map[string]string{dimm: ""},
 			[]string{
-				"lost memory /redfish/v1/Systems/1/Memory/B1#Name B1 -> —",
-				"lost memory /redfish/v1/Systems/1/Memory/B1#Present #f -> —",
+				"lost memory /redfish/v1/Systems/1/Memory/B1#name B1 -> —",
+				"lost memory /redfish/v1/Systems/1/Memory/B1#present #f -> —",
 			},
 		},
 		{

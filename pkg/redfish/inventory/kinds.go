@@ -15,6 +15,8 @@ type kind struct {
 	add    func(*Inventory, node)
 	parts  func(*Inventory) []any // pointers
 	sort   func(*Inventory)
+	clone  func(*Inventory)      // gives the inventory a list of its own
+	copy   func(*Inventory, any) // adds a copy of a part
 }
 
 // kinds are all, in the order in which people read them.
@@ -43,6 +45,16 @@ func kinds() []kind {
 	}
 }
 
+// Kinds are the names of all kinds of parts, in the order in which people read
+// them.
+func Kinds() []string {
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
 // kindOf is the list that at finds. P is what T embeds.
 func kindOf[T any, P interface {
 	*T
@@ -64,6 +76,12 @@ func kindOf[T any, P interface {
 			}
 			return all
 		},
+		clone: func(i *Inventory) { *at(i) = slices.Clone(*at(i)) },
+		copy: func(i *Inventory, p any) {
+			if part, ok := p.(*T); ok {
+				*at(i) = append(*at(i), *part)
+			}
+		},
 		sort: func(i *Inventory) {
 			slices.SortStableFunc(*at(i), func(a, b T) int { return cmp.Compare(P(&a).part().URI, P(&b).part().URI) })
 		},
@@ -71,6 +89,14 @@ func kindOf[T any, P interface {
 }
 
 func (p *Part) part() *Part { return p }
+
+// partOf is what every element of a kind's parts has.
+func partOf(p any) *Part {
+	if whole, ok := p.(interface{ part() *Part }); ok {
+		return whole.part()
+	}
+	return &Part{}
+}
 
 // inside are the lists of other resources that hold parts, and the type of
 // these where they don't say one, "" for any other.

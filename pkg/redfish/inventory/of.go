@@ -1,8 +1,8 @@
 package inventory
 
 import (
+	"bytes"
 	"cmp"
-	"encoding/json"
 	"maps"
 	"slices"
 	"strconv"
@@ -16,7 +16,10 @@ const maxDepth = 32
 
 // Of is the inventory of a tree that was read.
 func Of(tree *redfish.Tree) *Inventory {
-	b := builder{kinds: kinds(), inv: &Inventory{Cut: tree.Cut}, own: map[string]bool{}, inline: map[string]bool{}}
+	b := builder{
+		kinds: kinds(), inv: &Inventory{Cut: tree.Cut},
+		own: map[string]bool{}, inline: map[string]bool{}, folded: map[string]redfish.Resource{},
+	}
 	for _, r := range tree.Resources {
 		if r.Body != nil {
 			b.own[plain(r.URI)] = true
@@ -37,6 +40,7 @@ func Of(tree *redfish.Tree) *Inventory {
 	}
 	slices.SortStableFunc(b.inv.Others, func(x, y Other) int { return cmp.Compare(x.URI, y.URI) })
 	slices.SortStableFunc(b.inv.Unread, func(x, y Unread) int { return cmp.Compare(x.URI, y.URI) })
+	slices.SortStableFunc(b.inv.Oddities, func(x, y Oddity) int { return cmp.Compare(x.URI, y.URI) })
 	return b.inv
 }
 
@@ -45,26 +49,30 @@ type builder struct {
 	inv    *Inventory
 	own    map[string]bool // read as resources of their own
 	inline map[string]bool // found inside of others
+	folded map[string]redfish.Resource
 }
 
 func plain(uri string) string { return strings.TrimRight(uri, "/") }
 
 func (b *builder) resource(r redfish.Resource) {
 	b.inv.Resources++
-	var doc any
-	if err := json.Unmarshal(r.Body, &doc); err != nil {
-		b.inv.Others = append(b.inv.Others, Other{URI: r.URI, Type: "not JSON"})
+	d := decode(r.Body)
+	uri := plain(r.URI)
+	for _, what := range append(d.odd, named(r.URI, d)...) {
+		b.inv.Oddities = append(b.inv.Oddities, Oddity{uri, what})
+	}
+	// A BMC that does not tell cases apart shows one thing under two URIs.
+	fold := strings.ToLower(uri)
+	if twin, known := b.folded[fold]; known && bytes.Equal(twin.Body, r.Body) {
+		b.inv.Others = append(b.inv.Others, Other{URI: uri, Type: "the same as " + twin.URI})
 		return
 	}
-	if list, isList := doc.([]any); isList && len(list) == 1 {
-		doc = list[0]
-	}
-	data, isObject := doc.(map[string]any)
-	if !isObject {
-		b.inv.Others = append(b.inv.Others, Other{URI: r.URI, Type: "not an object"})
+	b.folded[fold] = r
+	if d.data == nil {
+		b.inv.Others = append(b.inv.Others, Other{URI: uri, Type: d.typ})
 		return
 	}
-	b.add(node{uri: plain(r.URI), at: r.URI, typ: typeOf(data["@odata.type"]), data: data})
+	b.add(node{uri: uri, at: r.URI, typ: d.typ, data: d.data})
 }
 
 // add puts a node into its list, and what it holds into theirs.

@@ -3,6 +3,7 @@ package inventory_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +32,20 @@ func TestRecordedTrees(t *testing.T) {
 				t.Fatal(err)
 			}
 			inv := inventory.Of(tree)
-			t.Logf("\n%s%s", inv.Table(), reach(record, tree))
+			var rest []redfish.Resource
+			var why []string
+			for _, u := range record.Unlinked(tree) {
+				rest, why = append(rest, u.Resource), append(why, u.Why)
+			}
+			whole := *tree
+			whole.Resources = append(slices.Clone(tree.Resources), rest...)
+			nothingLost(t, &whole, inventory.Of(&whole))
+			got, want := readOf(record, &whole), len(record.URIs())
+			t.Logf("\n%s%s\n%s%d of %d files of the record were read, %d lost\n",
+				inv.Table(), dead(inv), inventory.Origins(tree, rest, why), got, want, want-got)
+			if got != want {
+				t.Error("not every file of the record was read")
+			}
 			limits.Skip = inventory.Skip
 			short, err := redfish.Crawl(t.Context(), record, limits)
 			if err != nil {
@@ -49,28 +63,18 @@ func TestRecordedTrees(t *testing.T) {
 	}
 }
 
-// reach says which files of a record the crawl did not read, by folder.
-func reach(record *mock.Tree, tree *redfish.Tree) string {
-	read := map[string]bool{}
-	for _, r := range tree.Resources {
-		read[strings.TrimRight(r.URI, "/")] = r.Body != nil
-	}
-	byFolder := map[string]int{}
-	var folders, out []string
-	for _, uri := range record.URIs() {
-		if read[uri] {
-			continue
-		}
-		folder := uri[:strings.LastIndexByte(uri, '/')]
-		if byFolder[folder]++; byFolder[folder] == 1 {
-			folders = append(folders, folder)
+// readOf is how many files of a record are in what was read.
+func readOf(record *mock.Tree, read *redfish.Tree) int {
+	return len(record.URIs()) - len(record.Unlinked(read))
+}
+
+// dead are the links that lead to nothing that anybody recorded.
+func dead(inv *inventory.Inventory) string {
+	var text strings.Builder
+	for _, u := range inv.Unread {
+		if !u.Inline {
+			text.WriteString("a link leads to " + u.URI + ", which was not recorded\n")
 		}
 	}
-	for _, f := range folders {
-		out = append(out, strings.Join([]string{"  no link leads to", plural(byFolder[f]), "in", f}, " "))
-	}
-	if len(out) == 0 {
-		return "every file of the record was read\n"
-	}
-	return strings.Join(out, "\n") + "\n"
+	return text.String()
 }

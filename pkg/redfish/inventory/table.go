@@ -34,6 +34,26 @@ func (inv *Inventory) Table() string {
 		fmt.Fprintf(&text, "cut short: %s\n", inv.Cut)
 	}
 	fmt.Fprintf(&text, "no place in the model: %s\n", inv.others())
+	text.WriteString(inv.odd())
+	return text.String()
+}
+
+// odd says each kind of oddity once, with where it was seen first.
+func (inv *Inventory) odd() string {
+	first, count := map[string]string{}, map[string]int{}
+	for _, o := range inv.Oddities {
+		if count[o.What]++; count[o.What] == 1 {
+			first[o.What] = o.URI
+		}
+	}
+	var text strings.Builder
+	for _, what := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(&text, "odd: %s: %s", first[what], what)
+		if n := count[what] - 1; n > 0 {
+			fmt.Fprintf(&text, " (and %d more)", n)
+		}
+		text.WriteString("\n")
+	}
 	return text.String()
 }
 
@@ -45,11 +65,9 @@ func (inv *Inventory) row(k kind) string {
 	types := map[string]int{}
 	present, facts, known := 0, 0, 0
 	for _, p := range parts {
-		if whole, ok := p.(interface{ part() *Part }); ok {
-			types[orDash(whole.part().Type)]++
-			if is, told := whole.part().Present.Bool(); is || !told {
-				present++
-			}
+		types[orDash(partOf(p).Type)]++
+		if is, told := partOf(p).Present.Bool(); is || !told {
+			present++
 		}
 		for _, f := range fields(p) {
 			if facts++; f.Known() {
@@ -89,9 +107,7 @@ func (inv *Inventory) URIs() []string {
 	var all []string
 	for _, k := range kinds() {
 		for _, p := range k.parts(inv) {
-			if whole, ok := p.(interface{ part() *Part }); ok {
-				all = append(all, whole.part().URI)
-			}
+			all = append(all, partOf(p).URI)
 		}
 	}
 	for _, o := range inv.Others {
@@ -105,11 +121,7 @@ func (inv *Inventory) String() string {
 	var text strings.Builder
 	for _, k := range kinds() {
 		for _, p := range k.parts(inv) {
-			whole, ok := p.(interface{ part() *Part })
-			if !ok {
-				continue
-			}
-			fmt.Fprintf(&text, "%s %s\n", k.name, whole.part().URI)
+			fmt.Fprintf(&text, "%s %s\n", k.name, partOf(p).URI)
 			for field, f := range fields(p) {
 				value := f.String()
 				if why := f.Why(); why != "" {

@@ -784,6 +784,7 @@ type Event struct {
 	//	*Event_Script
 	//	*Event_RemovedScript
 	//	*Event_Agent
+	//	*Event_Hardware
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -887,6 +888,15 @@ func (x *Event) GetAgent() *AgentStatus {
 	return nil
 }
 
+func (x *Event) GetHardware() *HardwareNews {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Hardware); ok {
+			return x.Hardware
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -915,6 +925,10 @@ type Event_Agent struct {
 	Agent *AgentStatus `protobuf:"bytes,7,opt,name=agent,proto3,oneof"`
 }
 
+type Event_Hardware struct {
+	Hardware *HardwareNews `protobuf:"bytes,20,opt,name=hardware,proto3,oneof"`
+}
+
 func (*Event_Firing) isEvent_Body() {}
 
 func (*Event_Node) isEvent_Body() {}
@@ -926,6 +940,8 @@ func (*Event_Script) isEvent_Body() {}
 func (*Event_RemovedScript) isEvent_Body() {}
 
 func (*Event_Agent) isEvent_Body() {}
+
+func (*Event_Hardware) isEvent_Body() {}
 
 type AgentStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1655,6 +1671,86 @@ func (x *CancelRunReply) GetRun() *Run {
 	return nil
 }
 
+type ListHardwareNewsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHardwareNewsRequest) Reset() {
+	*x = ListHardwareNewsRequest{}
+	mi := &file_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHardwareNewsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHardwareNewsRequest) ProtoMessage() {}
+
+func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHardwareNewsRequest.ProtoReflect.Descriptor instead.
+func (*ListHardwareNewsRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{27}
+}
+
+type ListHardwareNewsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	News          []*HardwareNews        `protobuf:"bytes,1,rep,name=news,proto3" json:"news,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHardwareNewsReply) Reset() {
+	*x = ListHardwareNewsReply{}
+	mi := &file_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHardwareNewsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHardwareNewsReply) ProtoMessage() {}
+
+func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHardwareNewsReply.ProtoReflect.Descriptor instead.
+func (*ListHardwareNewsReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListHardwareNewsReply) GetNews() []*HardwareNews {
+	if x != nil {
+		return x.News
+	}
+	return nil
+}
+
 type ListFiringsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1663,7 +1759,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1771,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1784,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{29}
 }
 
 type ListFiringsReply struct {
@@ -1700,7 +1796,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1808,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,12 +1821,276 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
 	if x != nil {
 		return x.Firings
+	}
+	return nil
+}
+
+type DenyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // as Denial has it, or a pin "sha256/…"
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenyRequest) Reset() {
+	*x = DenyRequest{}
+	mi := &file_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenyRequest) ProtoMessage() {}
+
+func (x *DenyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
+func (*DenyRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *DenyRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *DenyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type DenyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Denial        *Denial                `protobuf:"bytes,1,opt,name=denial,proto3" json:"denial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenyReply) Reset() {
+	*x = DenyReply{}
+	mi := &file_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenyReply) ProtoMessage() {}
+
+func (x *DenyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenyReply.ProtoReflect.Descriptor instead.
+func (*DenyReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *DenyReply) GetDenial() *Denial {
+	if x != nil {
+		return x.Denial
+	}
+	return nil
+}
+
+type AllowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowRequest) Reset() {
+	*x = AllowRequest{}
+	mi := &file_api_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowRequest) ProtoMessage() {}
+
+func (x *AllowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
+func (*AllowRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AllowRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+type AllowReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Denial        *Denial                `protobuf:"bytes,1,opt,name=denial,proto3" json:"denial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowReply) Reset() {
+	*x = AllowReply{}
+	mi := &file_api_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowReply) ProtoMessage() {}
+
+func (x *AllowReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowReply.ProtoReflect.Descriptor instead.
+func (*AllowReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AllowReply) GetDenial() *Denial {
+	if x != nil {
+		return x.Denial
+	}
+	return nil
+}
+
+type ListDeniedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeniedRequest) Reset() {
+	*x = ListDeniedRequest{}
+	mi := &file_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeniedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeniedRequest) ProtoMessage() {}
+
+func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeniedRequest.ProtoReflect.Descriptor instead.
+func (*ListDeniedRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{35}
+}
+
+type ListDeniedReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Denied        []*Denial              `protobuf:"bytes,1,rep,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeniedReply) Reset() {
+	*x = ListDeniedReply{}
+	mi := &file_api_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeniedReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeniedReply) ProtoMessage() {}
+
+func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeniedReply.ProtoReflect.Descriptor instead.
+func (*ListDeniedReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListDeniedReply) GetDenied() []*Denial {
+	if x != nil {
+		return x.Denied
 	}
 	return nil
 }
@@ -1743,7 +2103,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2115,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2128,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 type StatusReply struct {
@@ -1788,7 +2148,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +2160,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +2173,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -1888,7 +2248,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2260,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2296,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2308,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2369,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2381,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +2480,7 @@ const file_api_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x14\n" +
 	"\x05doing\x18\x05 \x01(\tR\x05doing\"\"\n" +
 	"\fWatchRequest\x12\x12\n" +
-	"\x04past\x18\x01 \x01(\bR\x04past\"\xa6\x02\n" +
+	"\x04past\x18\x01 \x01(\bR\x04past\"\xdc\x02\n" +
 	"\x05Event\x12\x1c\n" +
 	"\n" +
 	"at_unix_ms\x18\x01 \x01(\x03R\batUnixMs\x12*\n" +
@@ -2129,7 +2489,8 @@ const file_api_proto_rawDesc = "" +
 	"\x03run\x18\x04 \x01(\v2\r.chiba.v1.RunH\x00R\x03run\x12*\n" +
 	"\x06script\x18\x05 \x01(\v2\x10.chiba.v1.ScriptH\x00R\x06script\x12'\n" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
-	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agentB\x06\n" +
+	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
+	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
 	"\x04body\"\xd5\x01\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2165,10 +2526,26 @@ const file_api_proto_rawDesc = "" +
 	"\x10CancelRunRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"1\n" +
 	"\x0eCancelRunReply\x12\x1f\n" +
-	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"\x14\n" +
+	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"\x19\n" +
+	"\x17ListHardwareNewsRequest\"C\n" +
+	"\x15ListHardwareNewsReply\x12*\n" +
+	"\x04news\x18\x01 \x03(\v2\x16.chiba.v1.HardwareNewsR\x04news\"\x14\n" +
 	"\x12ListFiringsRequest\">\n" +
 	"\x10ListFiringsReply\x12*\n" +
-	"\afirings\x18\x01 \x03(\v2\x10.chiba.v1.FiringR\afirings\"\x0f\n" +
+	"\afirings\x18\x01 \x03(\v2\x10.chiba.v1.FiringR\afirings\"?\n" +
+	"\vDenyRequest\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"5\n" +
+	"\tDenyReply\x12(\n" +
+	"\x06denial\x18\x01 \x01(\v2\x10.chiba.v1.DenialR\x06denial\"(\n" +
+	"\fAllowRequest\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\"6\n" +
+	"\n" +
+	"AllowReply\x12(\n" +
+	"\x06denial\x18\x01 \x01(\v2\x10.chiba.v1.DenialR\x06denial\"\x13\n" +
+	"\x11ListDeniedRequest\";\n" +
+	"\x0fListDeniedReply\x12(\n" +
+	"\x06denied\x18\x01 \x03(\v2\x10.chiba.v1.DenialR\x06denied\"\x0f\n" +
 	"\rStatusRequest\"\x94\x02\n" +
 	"\vStatusReply\x12 \n" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12\x14\n" +
@@ -2180,7 +2557,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xb6\a\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xbf\t\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -2196,8 +2573,13 @@ const file_api_proto_rawDesc = "" +
 	"\bListRuns\x12\x19.chiba.v1.ListRunsRequest\x1a\x17.chiba.v1.ListRunsReply\x128\n" +
 	"\x06GetRun\x12\x17.chiba.v1.GetRunRequest\x1a\x15.chiba.v1.GetRunReply\x12A\n" +
 	"\tCancelRun\x12\x1a.chiba.v1.CancelRunRequest\x1a\x18.chiba.v1.CancelRunReply\x12G\n" +
-	"\vListFirings\x12\x1c.chiba.v1.ListFiringsRequest\x1a\x1a.chiba.v1.ListFiringsReply\x128\n" +
-	"\x06Status\x12\x17.chiba.v1.StatusRequest\x1a\x15.chiba.v1.StatusReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\vListFirings\x12\x1c.chiba.v1.ListFiringsRequest\x1a\x1a.chiba.v1.ListFiringsReply\x12V\n" +
+	"\x10ListHardwareNews\x12!.chiba.v1.ListHardwareNewsRequest\x1a\x1f.chiba.v1.ListHardwareNewsReply\x128\n" +
+	"\x06Status\x12\x17.chiba.v1.StatusRequest\x1a\x15.chiba.v1.StatusReply\x122\n" +
+	"\x04Deny\x12\x15.chiba.v1.DenyRequest\x1a\x13.chiba.v1.DenyReply\x125\n" +
+	"\x05Allow\x12\x16.chiba.v1.AllowRequest\x1a\x14.chiba.v1.AllowReply\x12D\n" +
+	"\n" +
+	"ListDenied\x12\x1b.chiba.v1.ListDeniedRequest\x1a\x19.chiba.v1.ListDeniedReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -2211,109 +2593,132 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_api_proto_goTypes = []any{
-	(*PlanRequest)(nil),         // 0: chiba.v1.PlanRequest
-	(*ShowRequest)(nil),         // 1: chiba.v1.ShowRequest
-	(*QueryReply)(nil),          // 2: chiba.v1.QueryReply
-	(*Diagnostics)(nil),         // 3: chiba.v1.Diagnostics
-	(*ApplyRequest)(nil),        // 4: chiba.v1.ApplyRequest
-	(*ApplyReply)(nil),          // 5: chiba.v1.ApplyReply
-	(*WatchRunRequest)(nil),     // 6: chiba.v1.WatchRunRequest
-	(*RunEvent)(nil),            // 7: chiba.v1.RunEvent
-	(*RackProgress)(nil),        // 8: chiba.v1.RackProgress
-	(*WatchRequest)(nil),        // 9: chiba.v1.WatchRequest
-	(*Event)(nil),               // 10: chiba.v1.Event
-	(*AgentStatus)(nil),         // 11: chiba.v1.AgentStatus
-	(*ListNodesRequest)(nil),    // 12: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),      // 13: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),   // 14: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),     // 15: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),  // 16: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),    // 17: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),    // 18: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil), // 19: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),   // 20: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),     // 21: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),       // 22: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),       // 23: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),         // 24: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),    // 25: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),      // 26: chiba.v1.CancelRunReply
-	(*ListFiringsRequest)(nil),  // 27: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),    // 28: chiba.v1.ListFiringsReply
-	(*StatusRequest)(nil),       // 29: chiba.v1.StatusRequest
-	(*StatusReply)(nil),         // 30: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),  // 31: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),    // 32: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),    // 33: chiba.v1.QueryReply.Racks
-	(*Change)(nil),              // 34: chiba.v1.Change
-	(*Result)(nil),              // 35: chiba.v1.Result
-	(*Run)(nil),                 // 36: chiba.v1.Run
-	(*Firing)(nil),              // 37: chiba.v1.Firing
-	(*Node)(nil),                // 38: chiba.v1.Node
-	(*Script)(nil),              // 39: chiba.v1.Script
+	(*PlanRequest)(nil),             // 0: chiba.v1.PlanRequest
+	(*ShowRequest)(nil),             // 1: chiba.v1.ShowRequest
+	(*QueryReply)(nil),              // 2: chiba.v1.QueryReply
+	(*Diagnostics)(nil),             // 3: chiba.v1.Diagnostics
+	(*ApplyRequest)(nil),            // 4: chiba.v1.ApplyRequest
+	(*ApplyReply)(nil),              // 5: chiba.v1.ApplyReply
+	(*WatchRunRequest)(nil),         // 6: chiba.v1.WatchRunRequest
+	(*RunEvent)(nil),                // 7: chiba.v1.RunEvent
+	(*RackProgress)(nil),            // 8: chiba.v1.RackProgress
+	(*WatchRequest)(nil),            // 9: chiba.v1.WatchRequest
+	(*Event)(nil),                   // 10: chiba.v1.Event
+	(*AgentStatus)(nil),             // 11: chiba.v1.AgentStatus
+	(*ListNodesRequest)(nil),        // 12: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),          // 13: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),       // 14: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),         // 15: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),      // 16: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),        // 17: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),        // 18: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil),     // 19: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),       // 20: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),         // 21: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),           // 22: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),           // 23: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),             // 24: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),        // 25: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),          // 26: chiba.v1.CancelRunReply
+	(*ListHardwareNewsRequest)(nil), // 27: chiba.v1.ListHardwareNewsRequest
+	(*ListHardwareNewsReply)(nil),   // 28: chiba.v1.ListHardwareNewsReply
+	(*ListFiringsRequest)(nil),      // 29: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),        // 30: chiba.v1.ListFiringsReply
+	(*DenyRequest)(nil),             // 31: chiba.v1.DenyRequest
+	(*DenyReply)(nil),               // 32: chiba.v1.DenyReply
+	(*AllowRequest)(nil),            // 33: chiba.v1.AllowRequest
+	(*AllowReply)(nil),              // 34: chiba.v1.AllowReply
+	(*ListDeniedRequest)(nil),       // 35: chiba.v1.ListDeniedRequest
+	(*ListDeniedReply)(nil),         // 36: chiba.v1.ListDeniedReply
+	(*StatusRequest)(nil),           // 37: chiba.v1.StatusRequest
+	(*StatusReply)(nil),             // 38: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),      // 39: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),        // 40: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),        // 41: chiba.v1.QueryReply.Racks
+	(*Change)(nil),                  // 42: chiba.v1.Change
+	(*Result)(nil),                  // 43: chiba.v1.Result
+	(*Run)(nil),                     // 44: chiba.v1.Run
+	(*Firing)(nil),                  // 45: chiba.v1.Firing
+	(*Node)(nil),                    // 46: chiba.v1.Node
+	(*Script)(nil),                  // 47: chiba.v1.Script
+	(*HardwareNews)(nil),            // 48: chiba.v1.HardwareNews
+	(*Denial)(nil),                  // 49: chiba.v1.Denial
 }
 var file_api_proto_depIdxs = []int32{
-	31, // 0: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	34, // 1: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	35, // 2: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	32, // 3: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	39, // 0: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	42, // 1: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	43, // 2: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	40, // 3: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
 	3,  // 4: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	33, // 5: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	36, // 6: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	41, // 5: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	44, // 6: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
 	3,  // 7: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	36, // 8: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	35, // 9: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	44, // 8: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	43, // 9: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
 	8,  // 10: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	37, // 11: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	38, // 12: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	36, // 13: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	39, // 14: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	45, // 11: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	46, // 12: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	44, // 13: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	47, // 14: chiba.v1.Event.script:type_name -> chiba.v1.Script
 	11, // 15: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	38, // 16: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	11, // 17: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	39, // 18: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	36, // 19: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	36, // 20: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	35, // 21: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	36, // 22: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	37, // 23: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	0,  // 24: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	1,  // 25: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	4,  // 26: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	6,  // 27: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	9,  // 28: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	12, // 29: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	14, // 30: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	16, // 31: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	18, // 32: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	19, // 33: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	21, // 34: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	23, // 35: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	25, // 36: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	27, // 37: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	29, // 38: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	2,  // 39: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	2,  // 40: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	5,  // 41: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	7,  // 42: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	10, // 43: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	13, // 44: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	15, // 45: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	17, // 46: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	39, // 47: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	20, // 48: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	22, // 49: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	24, // 50: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	26, // 51: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	28, // 52: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	30, // 53: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	39, // [39:54] is the sub-list for method output_type
-	24, // [24:39] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	48, // 16: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	46, // 17: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	11, // 18: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	47, // 19: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	44, // 20: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	44, // 21: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	43, // 22: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	44, // 23: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	48, // 24: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	45, // 25: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	49, // 26: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	49, // 27: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	49, // 28: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	0,  // 29: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	1,  // 30: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	4,  // 31: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	6,  // 32: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	9,  // 33: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	12, // 34: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	14, // 35: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	16, // 36: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	18, // 37: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	19, // 38: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	21, // 39: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	23, // 40: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	25, // 41: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	29, // 42: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	27, // 43: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	37, // 44: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	31, // 45: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	33, // 46: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	35, // 47: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	2,  // 48: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	2,  // 49: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	5,  // 50: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	7,  // 51: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	10, // 52: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	13, // 53: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	15, // 54: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	17, // 55: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	47, // 56: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	20, // 57: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	22, // 58: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	24, // 59: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	26, // 60: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	30, // 61: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	28, // 62: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	38, // 63: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	32, // 64: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	34, // 65: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	36, // 66: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	48, // [48:67] is the sub-list for method output_type
+	29, // [29:48] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -2342,6 +2747,7 @@ func file_api_proto_init() {
 		(*Event_Script)(nil),
 		(*Event_RemovedScript)(nil),
 		(*Event_Agent)(nil),
+		(*Event_Hardware)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2349,7 +2755,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -129,6 +129,7 @@ type FromAgent struct {
 	//	*FromAgent_Ping
 	//	*FromAgent_Pull
 	//	*FromAgent_Progress
+	//	*FromAgent_Renew
 	Body          isFromAgent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -207,6 +208,15 @@ func (x *FromAgent) GetProgress() *Progress {
 	return nil
 }
 
+func (x *FromAgent) GetRenew() *Renew {
+	if x != nil {
+		if x, ok := x.Body.(*FromAgent_Renew); ok {
+			return x.Renew
+		}
+	}
+	return nil
+}
+
 type isFromAgent_Body interface {
 	isFromAgent_Body()
 }
@@ -227,6 +237,10 @@ type FromAgent_Progress struct {
 	Progress *Progress `protobuf:"bytes,4,opt,name=progress,proto3,oneof"` // may be dropped
 }
 
+type FromAgent_Renew struct {
+	Renew *Renew `protobuf:"bytes,20,opt,name=renew,proto3,oneof"` // answered by a Renewed
+}
+
 func (*FromAgent_Hello) isFromAgent_Body() {}
 
 func (*FromAgent_Ping) isFromAgent_Body() {}
@@ -234,6 +248,8 @@ func (*FromAgent_Ping) isFromAgent_Body() {}
 func (*FromAgent_Pull) isFromAgent_Body() {}
 
 func (*FromAgent_Progress) isFromAgent_Body() {}
+
+func (*FromAgent_Renew) isFromAgent_Body() {}
 
 // FromCoordinator is a message of the control stream, coordinator to agent.
 type FromCoordinator struct {
@@ -247,6 +263,7 @@ type FromCoordinator struct {
 	//	*FromCoordinator_Desired
 	//	*FromCoordinator_Drain
 	//	*FromCoordinator_Refusal
+	//	*FromCoordinator_Renewed
 	Body          isFromCoordinator_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -352,6 +369,15 @@ func (x *FromCoordinator) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *FromCoordinator) GetRenewed() *Renewed {
+	if x != nil {
+		if x, ok := x.Body.(*FromCoordinator_Renewed); ok {
+			return x.Renewed
+		}
+	}
+	return nil
+}
+
 type isFromCoordinator_Body interface {
 	isFromCoordinator_Body()
 }
@@ -384,6 +410,10 @@ type FromCoordinator_Refusal struct {
 	Refusal *Refusal `protobuf:"bytes,7,opt,name=refusal,proto3,oneof"` // the connection ends after it
 }
 
+type FromCoordinator_Renewed struct {
+	Renewed *Renewed `protobuf:"bytes,20,opt,name=renewed,proto3,oneof"`
+}
+
 func (*FromCoordinator_Welcome) isFromCoordinator_Body() {}
 
 func (*FromCoordinator_Pong) isFromCoordinator_Body() {}
@@ -397,6 +427,8 @@ func (*FromCoordinator_Desired) isFromCoordinator_Body() {}
 func (*FromCoordinator_Drain) isFromCoordinator_Body() {}
 
 func (*FromCoordinator_Refusal) isFromCoordinator_Body() {}
+
+func (*FromCoordinator_Renewed) isFromCoordinator_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -898,6 +930,7 @@ func (x *Ack) GetNextWanted() uint64 {
 type Pull struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Have          map[string]string      `protobuf:"bytes,1,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // script name -> digest
+	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`                                                                      // made at the agent while it was cut off
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -939,12 +972,21 @@ func (x *Pull) GetHave() map[string]string {
 	return nil
 }
 
+func (x *Pull) GetDenied() []*Denial {
+	if x != nil {
+		return x.Denied
+	}
+	return nil
+}
+
 // Desired is the whole desired state of one rack: what is not listed is gone.
 type Desired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Scripts       []*Script              `protobuf:"bytes,2,rep,name=scripts,proto3" json:"scripts,omitempty"` // source left out where the agent has the digest
-	Runs          []*Run                 `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`       // that concern the rack and are not done there
+	Scripts       []*Script              `protobuf:"bytes,2,rep,name=scripts,proto3" json:"scripts,omitempty"`  // source left out where the agent has the digest
+	Runs          []*Run                 `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`        // that concern the rack and are not done there
+	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`   // the whole deny list
+	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"` // subjects of the Pull that the coordinators have decided on: denied, or allowed since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1000,6 +1042,143 @@ func (x *Desired) GetRuns() []*Run {
 	return nil
 }
 
+func (x *Desired) GetDenied() []*Denial {
+	if x != nil {
+		return x.Denied
+	}
+	return nil
+}
+
+func (x *Desired) GetSettled() []string {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+// Renew asks for certificates that are due. The agent's own is for the key that it
+// has proven in the TLS handshake.
+type Renew struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         bool                   `protobuf:"varint,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	RackCsr       []byte                 `protobuf:"bytes,2,opt,name=rack_csr,json=rackCsr,proto3" json:"rack_csr,omitempty"` // PEM, of the rack's CA; empty: not due
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Renew) Reset() {
+	*x = Renew{}
+	mi := &file_mesh_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Renew) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Renew) ProtoMessage() {}
+
+func (x *Renew) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Renew.ProtoReflect.Descriptor instead.
+func (*Renew) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Renew) GetAgent() bool {
+	if x != nil {
+		return x.Agent
+	}
+	return false
+}
+
+func (x *Renew) GetRackCsr() []byte {
+	if x != nil {
+		return x.RackCsr
+	}
+	return nil
+}
+
+// Renewed is what could be renewed. Chains are DER, leaf first, up to the root.
+type Renewed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         [][]byte               `protobuf:"bytes,1,rep,name=agent,proto3" json:"agent,omitempty"`
+	Rack          [][]byte               `protobuf:"bytes,2,rep,name=rack,proto3" json:"rack,omitempty"`
+	Bundle        [][]byte               `protobuf:"bytes,3,rep,name=bundle,proto3" json:"bundle,omitempty"`   // the roots, with what vouches for the next one
+	Refusal       *Refusal               `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"` // why something was not renewed; the session goes on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Renewed) Reset() {
+	*x = Renewed{}
+	mi := &file_mesh_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Renewed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Renewed) ProtoMessage() {}
+
+func (x *Renewed) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Renewed.ProtoReflect.Descriptor instead.
+func (*Renewed) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Renewed) GetAgent() [][]byte {
+	if x != nil {
+		return x.Agent
+	}
+	return nil
+}
+
+func (x *Renewed) GetRack() [][]byte {
+	if x != nil {
+		return x.Rack
+	}
+	return nil
+}
+
+func (x *Renewed) GetBundle() [][]byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
+func (x *Renewed) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1014,7 +1193,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_mesh_proto_msgTypes[13]
+	mi := &file_mesh_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1205,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[13]
+	mi := &file_mesh_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1218,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{13}
+	return file_mesh_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Progress) GetRun() string {
@@ -1096,7 +1275,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_mesh_proto_msgTypes[14]
+	mi := &file_mesh_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1287,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[14]
+	mi := &file_mesh_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1300,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{14}
+	return file_mesh_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RecordBatch) GetSpoolEpoch() uint64 {
@@ -1152,7 +1331,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1343,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1356,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{15}
+	return file_mesh_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Query) GetId() string {
@@ -1230,7 +1409,7 @@ type QueryEvent struct {
 
 func (x *QueryEvent) Reset() {
 	*x = QueryEvent{}
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1421,7 @@ func (x *QueryEvent) String() string {
 func (*QueryEvent) ProtoMessage() {}
 
 func (x *QueryEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1434,7 @@ func (x *QueryEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent.ProtoReflect.Descriptor instead.
 func (*QueryEvent) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16}
+	return file_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *QueryEvent) GetBody() isQueryEvent_Body {
@@ -1338,7 +1517,7 @@ type QueryEvent_Started struct {
 
 func (x *QueryEvent_Started) Reset() {
 	*x = QueryEvent_Started{}
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1529,7 @@ func (x *QueryEvent_Started) String() string {
 func (*QueryEvent_Started) ProtoMessage() {}
 
 func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1542,7 @@ func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Started.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Started) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16, 0}
+	return file_mesh_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *QueryEvent_Started) GetNodes() int32 {
@@ -1386,7 +1565,7 @@ type QueryEvent_Done struct {
 
 func (x *QueryEvent_Done) Reset() {
 	*x = QueryEvent_Done{}
-	mi := &file_mesh_proto_msgTypes[19]
+	mi := &file_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1577,7 @@ func (x *QueryEvent_Done) String() string {
 func (*QueryEvent_Done) ProtoMessage() {}
 
 func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[19]
+	mi := &file_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1590,7 @@ func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Done.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Done) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16, 1}
+	return file_mesh_proto_rawDescGZIP(), []int{18, 1}
 }
 
 func (x *QueryEvent_Done) GetNodes() int32 {
@@ -1462,13 +1641,14 @@ const file_mesh_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCONTROL\x10\x01\x12\v\n" +
 	"\aRESULTS\x10\x02\x12\t\n" +
-	"\x05QUERY\x10\x03\"\xba\x01\n" +
+	"\x05QUERY\x10\x03\"\xe3\x01\n" +
 	"\tFromAgent\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.chiba.v1.HelloH\x00R\x05hello\x12$\n" +
 	"\x04ping\x18\x02 \x01(\v2\x0e.chiba.v1.PingH\x00R\x04ping\x12$\n" +
 	"\x04pull\x18\x03 \x01(\v2\x0e.chiba.v1.PullH\x00R\x04pull\x120\n" +
-	"\bprogress\x18\x04 \x01(\v2\x12.chiba.v1.ProgressH\x00R\bprogressB\x06\n" +
-	"\x04body\"\xbe\x02\n" +
+	"\bprogress\x18\x04 \x01(\v2\x12.chiba.v1.ProgressH\x00R\bprogress\x12'\n" +
+	"\x05renew\x18\x14 \x01(\v2\x0f.chiba.v1.RenewH\x00R\x05renewB\x06\n" +
+	"\x04body\"\xed\x02\n" +
 	"\x0fFromCoordinator\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x11.chiba.v1.WelcomeH\x00R\awelcome\x12$\n" +
 	"\x04pong\x18\x02 \x01(\v2\x0e.chiba.v1.PongH\x00R\x04pong\x12$\n" +
@@ -1476,7 +1656,8 @@ const file_mesh_proto_rawDesc = "" +
 	"\x03ack\x18\x04 \x01(\v2\r.chiba.v1.AckH\x00R\x03ack\x12-\n" +
 	"\adesired\x18\x05 \x01(\v2\x11.chiba.v1.DesiredH\x00R\adesired\x12'\n" +
 	"\x05drain\x18\x06 \x01(\v2\x0f.chiba.v1.DrainH\x00R\x05drain\x12-\n" +
-	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusalB\x06\n" +
+	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusal\x12-\n" +
+	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewedB\x06\n" +
 	"\x04body\"\x8d\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
@@ -1520,16 +1701,27 @@ const file_mesh_proto_rawDesc = "" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
-	"nextWanted\"m\n" +
+	"nextWanted\"\x97\x01\n" +
 	"\x04Pull\x12,\n" +
-	"\x04have\x18\x01 \x03(\v2\x18.chiba.v1.Pull.HaveEntryR\x04have\x1a7\n" +
+	"\x04have\x18\x01 \x03(\v2\x18.chiba.v1.Pull.HaveEntryR\x04have\x12(\n" +
+	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x01\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
-	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\"\x88\x01\n" +
+	"\x04runs\x18\x03 \x03(\v2\r.chiba.v1.RunR\x04runs\x12(\n" +
+	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12\x18\n" +
+	"\asettled\x18\x15 \x03(\tR\asettled\"8\n" +
+	"\x05Renew\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\bR\x05agent\x12\x19\n" +
+	"\brack_csr\x18\x02 \x01(\fR\arackCsr\"x\n" +
+	"\aRenewed\x12\x14\n" +
+	"\x05agent\x18\x01 \x03(\fR\x05agent\x12\x12\n" +
+	"\x04rack\x18\x02 \x03(\fR\x04rack\x12\x16\n" +
+	"\x06bundle\x18\x03 \x03(\fR\x06bundle\x12+\n" +
+	"\arefusal\x18\x04 \x01(\v2\x11.chiba.v1.RefusalR\arefusal\"\x88\x01\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
@@ -1577,7 +1769,7 @@ func file_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_mesh_proto_goTypes = []any{
 	(StreamOpen_Kind)(0),       // 0: chiba.v1.StreamOpen.Kind
 	(*StreamOpen)(nil),         // 1: chiba.v1.StreamOpen
@@ -1593,45 +1785,53 @@ var file_mesh_proto_goTypes = []any{
 	(*Ack)(nil),                // 11: chiba.v1.Ack
 	(*Pull)(nil),               // 12: chiba.v1.Pull
 	(*Desired)(nil),            // 13: chiba.v1.Desired
-	(*Progress)(nil),           // 14: chiba.v1.Progress
-	(*RecordBatch)(nil),        // 15: chiba.v1.RecordBatch
-	(*Query)(nil),              // 16: chiba.v1.Query
-	(*QueryEvent)(nil),         // 17: chiba.v1.QueryEvent
-	nil,                        // 18: chiba.v1.Pull.HaveEntry
-	(*QueryEvent_Started)(nil), // 19: chiba.v1.QueryEvent.Started
-	(*QueryEvent_Done)(nil),    // 20: chiba.v1.QueryEvent.Done
-	(*Script)(nil),             // 21: chiba.v1.Script
-	(*Run)(nil),                // 22: chiba.v1.Run
-	(*Record)(nil),             // 23: chiba.v1.Record
-	(*Change)(nil),             // 24: chiba.v1.Change
-	(*Result)(nil),             // 25: chiba.v1.Result
+	(*Renew)(nil),              // 14: chiba.v1.Renew
+	(*Renewed)(nil),            // 15: chiba.v1.Renewed
+	(*Progress)(nil),           // 16: chiba.v1.Progress
+	(*RecordBatch)(nil),        // 17: chiba.v1.RecordBatch
+	(*Query)(nil),              // 18: chiba.v1.Query
+	(*QueryEvent)(nil),         // 19: chiba.v1.QueryEvent
+	nil,                        // 20: chiba.v1.Pull.HaveEntry
+	(*QueryEvent_Started)(nil), // 21: chiba.v1.QueryEvent.Started
+	(*QueryEvent_Done)(nil),    // 22: chiba.v1.QueryEvent.Done
+	(*Denial)(nil),             // 23: chiba.v1.Denial
+	(*Script)(nil),             // 24: chiba.v1.Script
+	(*Run)(nil),                // 25: chiba.v1.Run
+	(*Record)(nil),             // 26: chiba.v1.Record
+	(*Change)(nil),             // 27: chiba.v1.Change
+	(*Result)(nil),             // 28: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
 	4,  // 1: chiba.v1.FromAgent.hello:type_name -> chiba.v1.Hello
 	7,  // 2: chiba.v1.FromAgent.ping:type_name -> chiba.v1.Ping
 	12, // 3: chiba.v1.FromAgent.pull:type_name -> chiba.v1.Pull
-	14, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
-	5,  // 5: chiba.v1.FromCoordinator.welcome:type_name -> chiba.v1.Welcome
-	8,  // 6: chiba.v1.FromCoordinator.pong:type_name -> chiba.v1.Pong
-	9,  // 7: chiba.v1.FromCoordinator.hint:type_name -> chiba.v1.Hint
-	11, // 8: chiba.v1.FromCoordinator.ack:type_name -> chiba.v1.Ack
-	13, // 9: chiba.v1.FromCoordinator.desired:type_name -> chiba.v1.Desired
-	10, // 10: chiba.v1.FromCoordinator.drain:type_name -> chiba.v1.Drain
-	6,  // 11: chiba.v1.FromCoordinator.refusal:type_name -> chiba.v1.Refusal
-	18, // 12: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
-	21, // 13: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
-	22, // 14: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
-	23, // 15: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	19, // 16: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	24, // 17: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	25, // 18: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	20, // 19: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	16, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
+	14, // 5: chiba.v1.FromAgent.renew:type_name -> chiba.v1.Renew
+	5,  // 6: chiba.v1.FromCoordinator.welcome:type_name -> chiba.v1.Welcome
+	8,  // 7: chiba.v1.FromCoordinator.pong:type_name -> chiba.v1.Pong
+	9,  // 8: chiba.v1.FromCoordinator.hint:type_name -> chiba.v1.Hint
+	11, // 9: chiba.v1.FromCoordinator.ack:type_name -> chiba.v1.Ack
+	13, // 10: chiba.v1.FromCoordinator.desired:type_name -> chiba.v1.Desired
+	10, // 11: chiba.v1.FromCoordinator.drain:type_name -> chiba.v1.Drain
+	6,  // 12: chiba.v1.FromCoordinator.refusal:type_name -> chiba.v1.Refusal
+	15, // 13: chiba.v1.FromCoordinator.renewed:type_name -> chiba.v1.Renewed
+	20, // 14: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
+	23, // 15: chiba.v1.Pull.denied:type_name -> chiba.v1.Denial
+	24, // 16: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
+	25, // 17: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
+	23, // 18: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
+	6,  // 19: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	26, // 20: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	21, // 21: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	27, // 22: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	28, // 23: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	22, // 24: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
@@ -1645,6 +1845,7 @@ func file_mesh_proto_init() {
 		(*FromAgent_Ping)(nil),
 		(*FromAgent_Pull)(nil),
 		(*FromAgent_Progress)(nil),
+		(*FromAgent_Renew)(nil),
 	}
 	file_mesh_proto_msgTypes[2].OneofWrappers = []any{
 		(*FromCoordinator_Welcome)(nil),
@@ -1654,8 +1855,9 @@ func file_mesh_proto_init() {
 		(*FromCoordinator_Desired)(nil),
 		(*FromCoordinator_Drain)(nil),
 		(*FromCoordinator_Refusal)(nil),
+		(*FromCoordinator_Renewed)(nil),
 	}
-	file_mesh_proto_msgTypes[16].OneofWrappers = []any{
+	file_mesh_proto_msgTypes[18].OneofWrappers = []any{
 		(*QueryEvent_Started_)(nil),
 		(*QueryEvent_Change)(nil),
 		(*QueryEvent_Result)(nil),
@@ -1667,7 +1869,7 @@ func file_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_proto_rawDesc), len(file_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -554,6 +554,8 @@ type Node struct {
 	Reason        string                 `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
 	SeenUnixMs    int64                  `protobuf:"varint,14,opt,name=seen_unix_ms,json=seenUnixMs,proto3" json:"seen_unix_ms,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Firmware      string                 `protobuf:"bytes,30,opt,name=firmware,proto3" json:"firmware,omitempty"` // of the BMC
+	Bios          string                 `protobuf:"bytes,31,opt,name=bios,proto3" json:"bios,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -693,6 +695,20 @@ func (x *Node) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Node) GetFirmware() string {
+	if x != nil {
+		return x.Firmware
+	}
+	return ""
+}
+
+func (x *Node) GetBios() string {
+	if x != nil {
+		return x.Bios
+	}
+	return ""
+}
+
 type Firing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Script        string                 `protobuf:"bytes,1,opt,name=script,proto3" json:"script,omitempty"`
@@ -801,6 +817,151 @@ func (x *Firing) GetHeld() string {
 	return ""
 }
 
+// HardwareNews is what an inventory of a node found other than the one before.
+type HardwareNews struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	AtUnixMs      int64                  `protobuf:"varint,2,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"`
+	Changes       []*HardwareChange      `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	More          int32                  `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"` // that are not listed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HardwareNews) Reset() {
+	*x = HardwareNews{}
+	mi := &file_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HardwareNews) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HardwareNews) ProtoMessage() {}
+
+func (x *HardwareNews) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HardwareNews.ProtoReflect.Descriptor instead.
+func (*HardwareNews) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HardwareNews) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *HardwareNews) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
+func (x *HardwareNews) GetChanges() []*HardwareChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *HardwareNews) GetMore() int32 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+type HardwareChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // "added", "removed", "changed"
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "drive"
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // URI of the part; '#' and the fact's name
+	Before        string                 `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"`
+	After         string                 `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HardwareChange) Reset() {
+	*x = HardwareChange{}
+	mi := &file_nouns_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HardwareChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HardwareChange) ProtoMessage() {}
+
+func (x *HardwareChange) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
+func (*HardwareChange) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HardwareChange) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *HardwareChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *HardwareChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HardwareChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *HardwareChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 // Script is a standing script as it is kept and distributed. The source holds
 // secrets only in their sealed form.
 type Script struct {
@@ -818,7 +979,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +991,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1004,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{7}
+	return file_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Script) GetName() string {
@@ -916,7 +1077,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1089,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1102,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{8}
+	return file_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Run) GetId() string {
@@ -1043,7 +1204,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1216,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1229,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{9}
+	return file_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1127,6 +1288,7 @@ type Record struct {
 	//	*Record_Node
 	//	*Record_Accepted
 	//	*Record_Gone
+	//	*Record_Hardware
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1134,7 +1296,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1308,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1321,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{10}
+	return file_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -1237,6 +1399,15 @@ func (x *Record) GetGone() *NodeGone {
 	return nil
 }
 
+func (x *Record) GetHardware() *HardwareNews {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Hardware); ok {
+			return x.Hardware
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1265,6 +1436,10 @@ type Record_Gone struct {
 	Gone *NodeGone `protobuf:"bytes,8,opt,name=gone,proto3,oneof"` // a node is no longer served by the rack
 }
 
+type Record_Hardware struct {
+	Hardware *HardwareNews `protobuf:"bytes,20,opt,name=hardware,proto3,oneof"`
+}
+
 func (*Record_Result) isRecord_Body() {}
 
 func (*Record_Done) isRecord_Body() {}
@@ -1277,6 +1452,8 @@ func (*Record_Accepted) isRecord_Body() {}
 
 func (*Record_Gone) isRecord_Body() {}
 
+func (*Record_Hardware) isRecord_Body() {}
+
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1287,7 +1464,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1476,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1489,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{11}
+	return file_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -1342,7 +1519,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1531,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1544,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{12}
+	return file_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -1405,6 +1582,75 @@ func (x *RackRunDone) GetError() string {
 	return ""
 }
 
+// Denial refuses somebody, whatever certificate they show.
+type Denial struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // as trust.Denial says: "agent/NAME", "spki/HEX", …
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	AtUnixMs      int64                  `protobuf:"varint,4,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denial) Reset() {
+	*x = Denial{}
+	mi := &file_nouns_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denial) ProtoMessage() {}
+
+func (x *Denial) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
+func (*Denial) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Denial) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Denial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Denial) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Denial) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
 type NodeGone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1415,7 +1661,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1673,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1686,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -1505,7 +1751,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\atook_us\x18\x0e \x01(\x03R\x06tookUs\x12\x1a\n" +
 	"\battempts\x18\x0f \x01(\x05R\battempts\x12-\n" +
 	"\breadings\x18\x10 \x03(\v2\x11.chiba.v1.ReadingR\breadings\x12\x12\n" +
-	"\x04body\x18\x11 \x01(\fR\x04body\"\xb7\x03\n" +
+	"\x04body\x18\x11 \x01(\fR\x04body\"\xe7\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -1523,7 +1769,9 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06reason\x18\r \x01(\tR\x06reason\x12 \n" +
 	"\fseen_unix_ms\x18\x0e \x01(\x03R\n" +
 	"seenUnixMs\x122\n" +
-	"\x06labels\x18\x0f \x03(\v2\x1a.chiba.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x0f \x03(\v2\x1a.chiba.v1.Node.LabelsEntryR\x06labels\x12\x1a\n" +
+	"\bfirmware\x18\x1e \x01(\tR\bfirmware\x12\x12\n" +
+	"\x04bios\x18\x1f \x01(\tR\x04bios\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
@@ -1537,7 +1785,19 @@ const file_nouns_proto_rawDesc = "" +
 	"at_unix_ms\x18\x06 \x01(\x03R\batUnixMs\x12\x17\n" +
 	"\acut_off\x18\a \x01(\bR\x06cutOff\x12*\n" +
 	"\aresults\x18\b \x03(\v2\x10.chiba.v1.ResultR\aresults\x12\x12\n" +
-	"\x04held\x18\t \x01(\tR\x04held\"\xc3\x01\n" +
+	"\x04held\x18\t \x01(\tR\x04held\"\x88\x01\n" +
+	"\fHardwareNews\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x02 \x01(\x03R\batUnixMs\x122\n" +
+	"\achanges\x18\x03 \x03(\v2\x18.chiba.v1.HardwareChangeR\achanges\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\x05R\x04more\"z\n" +
+	"\x0eHardwareChange\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\xc3\x01\n" +
 	"\x06Script\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -1569,7 +1829,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xce\x02\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\x84\x03\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -1579,7 +1839,8 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06firing\x18\x05 \x01(\v2\x10.chiba.v1.FiringH\x00R\x06firing\x12$\n" +
 	"\x04node\x18\x06 \x01(\v2\x0e.chiba.v1.NodeH\x00R\x04node\x127\n" +
 	"\baccepted\x18\a \x01(\v2\x19.chiba.v1.RackRunAcceptedH\x00R\baccepted\x12(\n" +
-	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04goneB\x06\n" +
+	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
+	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
 	"\x04body\"9\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
@@ -1589,7 +1850,13 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x03 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"6\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"h\n" +
+	"\x06Denial\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x04 \x01(\x03R\batUnixMs\"6\n" +
 	"\bNodeGone\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reasonB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
@@ -1606,7 +1873,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -1615,35 +1882,40 @@ var file_nouns_proto_goTypes = []any{
 	(*Result)(nil),          // 4: chiba.v1.Result
 	(*Node)(nil),            // 5: chiba.v1.Node
 	(*Firing)(nil),          // 6: chiba.v1.Firing
-	(*Script)(nil),          // 7: chiba.v1.Script
-	(*Run)(nil),             // 8: chiba.v1.Run
-	(*RackRun)(nil),         // 9: chiba.v1.RackRun
-	(*Record)(nil),          // 10: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 11: chiba.v1.RackRunAccepted
-	(*RackRunDone)(nil),     // 12: chiba.v1.RackRunDone
-	(*NodeGone)(nil),        // 13: chiba.v1.NodeGone
-	nil,                     // 14: chiba.v1.Node.LabelsEntry
+	(*HardwareNews)(nil),    // 7: chiba.v1.HardwareNews
+	(*HardwareChange)(nil),  // 8: chiba.v1.HardwareChange
+	(*Script)(nil),          // 9: chiba.v1.Script
+	(*Run)(nil),             // 10: chiba.v1.Run
+	(*RackRun)(nil),         // 11: chiba.v1.RackRun
+	(*Record)(nil),          // 12: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 13: chiba.v1.RackRunAccepted
+	(*RackRunDone)(nil),     // 14: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 15: chiba.v1.Denial
+	(*NodeGone)(nil),        // 16: chiba.v1.NodeGone
+	nil,                     // 17: chiba.v1.Node.LabelsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	14, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	17, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	2,  // 5: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 6: chiba.v1.Firing.results:type_name -> chiba.v1.Result
-	9,  // 7: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	4,  // 8: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	12, // 9: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	6,  // 10: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 11: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	11, // 12: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	13, // 13: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 7: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
+	11, // 8: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	4,  // 9: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	14, // 10: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	6,  // 11: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 12: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	13, // 13: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	16, // 14: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	7,  // 15: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -1657,13 +1929,14 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[10].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[12].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
 		(*Record_Node)(nil),
 		(*Record_Accepted)(nil),
 		(*Record_Gone)(nil),
+		(*Record_Hardware)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1671,7 +1944,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -37,6 +37,8 @@ type Command struct {
 	//	*Command_RecordResults
 	//	*Command_PutAgent
 	//	*Command_ApplyScript
+	//	*Command_Deny
+	//	*Command_Allow
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
 	unknownFields protoimpl.UnknownFields
@@ -157,6 +159,24 @@ func (x *Command) GetApplyScript() *ApplyScript {
 	return nil
 }
 
+func (x *Command) GetDeny() *Deny {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Deny); ok {
+			return x.Deny
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAllow() *Allow {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Allow); ok {
+			return x.Allow
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetId() string {
 	if x != nil {
 		return x.Id
@@ -196,6 +216,14 @@ type Command_ApplyScript struct {
 	ApplyScript *ApplyScript `protobuf:"bytes,9,opt,name=apply_script,json=applyScript,proto3,oneof"`
 }
 
+type Command_Deny struct {
+	Deny *Deny `protobuf:"bytes,30,opt,name=deny,proto3,oneof"`
+}
+
+type Command_Allow struct {
+	Allow *Allow `protobuf:"bytes,31,opt,name=allow,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -209,6 +237,10 @@ func (*Command_RecordResults) isCommand_Body() {}
 func (*Command_PutAgent) isCommand_Body() {}
 
 func (*Command_ApplyScript) isCommand_Body() {}
+
+func (*Command_Deny) isCommand_Body() {}
+
+func (*Command_Allow) isCommand_Body() {}
 
 type PutScript struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -448,6 +480,104 @@ func (x *ApplyScript) GetRun() *Run {
 	return nil
 }
 
+// Deny adds to the deny list. A subject that is denied already stays as it is; one
+// that was allowed after the denial was made is skipped.
+type Deny struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Denials       []*Denial              `protobuf:"bytes,1,rep,name=denials,proto3" json:"denials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deny) Reset() {
+	*x = Deny{}
+	mi := &file_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deny) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deny) ProtoMessage() {}
+
+func (x *Deny) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deny.ProtoReflect.Descriptor instead.
+func (*Deny) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Deny) GetDenials() []*Denial {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+type Allow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Allow) Reset() {
+	*x = Allow{}
+	mi := &file_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Allow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Allow) ProtoMessage() {}
+
+func (x *Allow) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Allow.ProtoReflect.Descriptor instead.
+func (*Allow) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Allow) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Allow) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 type RecordResults struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
@@ -460,7 +590,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +602,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +615,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -525,7 +655,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +667,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +680,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -575,7 +705,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +717,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +730,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -665,14 +795,17 @@ type Snapshot struct {
 	Results       []*RunResults          `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
 	Firings       []*Firing              `protobuf:"bytes,9,rep,name=firings,proto3" json:"firings,omitempty"`
 	NextEvent     uint64                 `protobuf:"varint,10,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
+	Hardware      []*HardwareNews        `protobuf:"bytes,32,rep,name=hardware,proto3" json:"hardware,omitempty"`
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
+	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"` // subjects that were denied once; at: when that ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +817,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +830,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -770,9 +903,30 @@ func (x *Snapshot) GetNextEvent() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetHardware() []*HardwareNews {
+	if x != nil {
+		return x.Hardware
+	}
+	return nil
+}
+
 func (x *Snapshot) GetRecent() []string {
 	if x != nil {
 		return x.Recent
+	}
+	return nil
+}
+
+func (x *Snapshot) GetDenied() []*Denial {
+	if x != nil {
+		return x.Denied
+	}
+	return nil
+}
+
+func (x *Snapshot) GetAllowed() []*Denial {
+	if x != nil {
+		return x.Allowed
 	}
 	return nil
 }
@@ -787,7 +941,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +953,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +966,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RunResults) GetRun() string {
@@ -833,7 +987,7 @@ var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
-	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xe8\x03\n" +
+	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\"\xb7\x04\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -846,7 +1000,9 @@ const file_state_proto_rawDesc = "" +
 	"cancel_run\x18\x06 \x01(\v2\x13.chiba.v1.CancelRunH\x00R\tcancelRun\x12@\n" +
 	"\x0erecord_results\x18\a \x01(\v2\x17.chiba.v1.RecordResultsH\x00R\rrecordResults\x121\n" +
 	"\tput_agent\x18\b \x01(\v2\x12.chiba.v1.PutAgentH\x00R\bputAgent\x12:\n" +
-	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScript\x12\x0e\n" +
+	"\fapply_script\x18\t \x01(\v2\x15.chiba.v1.ApplyScriptH\x00R\vapplyScript\x12$\n" +
+	"\x04deny\x18\x1e \x01(\v2\x0e.chiba.v1.DenyH\x00R\x04deny\x12'\n" +
+	"\x05allow\x18\x1f \x01(\v2\x0f.chiba.v1.AllowH\x00R\x05allow\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"5\n" +
 	"\tPutScript\x12(\n" +
@@ -860,7 +1016,12 @@ const file_state_proto_rawDesc = "" +
 	"\x02by\x18\x02 \x01(\tR\x02by\"X\n" +
 	"\vApplyScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\x12\x1f\n" +
-	"\x03run\x18\x02 \x01(\v2\r.chiba.v1.RunR\x03run\"\x86\x01\n" +
+	"\x03run\x18\x02 \x01(\v2\r.chiba.v1.RunR\x03run\"2\n" +
+	"\x04Deny\x12*\n" +
+	"\adenials\x18\x01 \x03(\v2\x10.chiba.v1.DenialR\adenials\"1\n" +
+	"\x05Allow\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"\x86\x01\n" +
 	"\rRecordResults\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x1f\n" +
@@ -877,7 +1038,7 @@ const file_state_proto_rawDesc = "" +
 	"\x05build\x18\x05 \x01(\tR\x05build\x12\x1f\n" +
 	"\vspool_epoch\x18\x06 \x01(\x04R\n" +
 	"spoolEpoch\x12\x19\n" +
-	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\x90\x03\n" +
+	"\bnext_seq\x18\a \x01(\x04R\anextSeq\"\x9a\x04\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -890,8 +1051,11 @@ const file_state_proto_rawDesc = "" +
 	"\afirings\x18\t \x03(\v2\x10.chiba.v1.FiringR\afirings\x12\x1d\n" +
 	"\n" +
 	"next_event\x18\n" +
-	" \x01(\x04R\tnextEvent\x12\x16\n" +
-	"\x06recent\x18\x14 \x03(\tR\x06recent\"J\n" +
+	" \x01(\x04R\tnextEvent\x122\n" +
+	"\bhardware\x18  \x03(\v2\x16.chiba.v1.HardwareNewsR\bhardware\x12\x16\n" +
+	"\x06recent\x18\x14 \x03(\tR\x06recent\x12(\n" +
+	"\x06denied\x18\x1e \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12*\n" +
+	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
@@ -909,7 +1073,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*PutScript)(nil),     // 1: chiba.v1.PutScript
@@ -917,44 +1081,54 @@ var file_state_proto_goTypes = []any{
 	(*StartRun)(nil),      // 3: chiba.v1.StartRun
 	(*CancelRun)(nil),     // 4: chiba.v1.CancelRun
 	(*ApplyScript)(nil),   // 5: chiba.v1.ApplyScript
-	(*RecordResults)(nil), // 6: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 7: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 8: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 9: chiba.v1.Snapshot
-	(*RunResults)(nil),    // 10: chiba.v1.RunResults
-	(*Script)(nil),        // 11: chiba.v1.Script
-	(*Run)(nil),           // 12: chiba.v1.Run
-	(*Record)(nil),        // 13: chiba.v1.Record
-	(*Node)(nil),          // 14: chiba.v1.Node
-	(*Firing)(nil),        // 15: chiba.v1.Firing
-	(*Result)(nil),        // 16: chiba.v1.Result
+	(*Deny)(nil),          // 6: chiba.v1.Deny
+	(*Allow)(nil),         // 7: chiba.v1.Allow
+	(*RecordResults)(nil), // 8: chiba.v1.RecordResults
+	(*PutAgent)(nil),      // 9: chiba.v1.PutAgent
+	(*AgentInfo)(nil),     // 10: chiba.v1.AgentInfo
+	(*Snapshot)(nil),      // 11: chiba.v1.Snapshot
+	(*RunResults)(nil),    // 12: chiba.v1.RunResults
+	(*Script)(nil),        // 13: chiba.v1.Script
+	(*Run)(nil),           // 14: chiba.v1.Run
+	(*Denial)(nil),        // 15: chiba.v1.Denial
+	(*Record)(nil),        // 16: chiba.v1.Record
+	(*Node)(nil),          // 17: chiba.v1.Node
+	(*Firing)(nil),        // 18: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 19: chiba.v1.HardwareNews
+	(*Result)(nil),        // 20: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	1,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
 	2,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
 	3,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
 	4,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	6,  // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	7,  // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	8,  // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	9,  // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
 	5,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	11, // 7: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	12, // 8: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	11, // 9: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	12, // 10: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	13, // 11: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	8,  // 12: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	8,  // 13: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	11, // 14: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	12, // 15: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	14, // 16: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	10, // 17: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	15, // 18: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	16, // 19: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	6,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	7,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	13, // 9: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	14, // 10: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	13, // 11: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	14, // 12: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	15, // 13: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	16, // 14: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	10, // 15: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	10, // 16: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	13, // 17: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	14, // 18: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	17, // 19: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	12, // 20: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	18, // 21: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	19, // 22: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	15, // 23: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	15, // 24: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	20, // 25: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -971,6 +1145,8 @@ func file_state_proto_init() {
 		(*Command_RecordResults)(nil),
 		(*Command_PutAgent)(nil),
 		(*Command_ApplyScript)(nil),
+		(*Command_Deny)(nil),
+		(*Command_Allow)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -978,7 +1154,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -35,16 +35,17 @@ type recording struct {
 }
 
 // load reads every exchange of a directory or of a tar.gz of one. What is in
-// there besides exchanges (dumps, polls, listener logs) is counted as other.
-func load(source string) (list []recording, other []string, err error) {
+// there besides exchanges (dumps, polls, listener logs) is other, by its name.
+func load(source string) (list []recording, other map[string][]byte, err error) {
 	files, err := read(source)
 	if err != nil {
 		return nil, nil, err
 	}
+	other = map[string][]byte{}
 	for name, text := range files {
 		rec := recording{name: strings.TrimSuffix(name, ".json")}
 		if !numbered.MatchString(name) {
-			other = append(other, name)
+			other[name] = text
 			continue
 		}
 		if err := json.Unmarshal(text, &rec); err != nil {
@@ -54,7 +55,6 @@ func load(source string) (list []recording, other []string, err error) {
 		list = append(list, rec)
 	}
 	slices.SortFunc(list, func(a, b recording) int { return strings.Compare(a.name, b.name) })
-	slices.Sort(other)
 	return list, other, nil
 }
 

@@ -16,8 +16,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 )
 
 // enough is the share of exchanges that must be equal.
@@ -82,9 +85,52 @@ func run(ctx context.Context, out io.Writer, o options) (passed bool, err error)
 		fmt.Fprintf(out, "%-40s %3d of %3d\n", g.name, same, len(results))
 		equal, total = equal+same, total+len(results)
 	}
-	if len(other) > 0 {
-		fmt.Fprintf(out, "%d files beside them hold no exchange: TLS and event dumps, polls, notes\n", len(other))
+	explained, failed := beside(ctx, out, other, o)
+	if failed != nil {
+		return false, failed
 	}
 	fmt.Fprintf(out, "conformance: %d of %d\n", equal, total)
-	return unexplained == 0 && float64(equal) >= enough*float64(total), nil
+	return explained && unexplained == 0 && float64(equal) >= enough*float64(total), nil
+}
+
+// beside tells what becomes of the files that hold no exchange.
+func beside(ctx context.Context, out io.Writer, other map[string][]byte, o options) (explained bool, err error) {
+	explained = true
+	if o.only == "" {
+		if explained, err = playRaw(ctx, out, other); err != nil {
+			return false, fmt.Errorf("play the raw connections: %w", err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(other)) {
+		if why := besides(name); why != "" {
+			fmt.Fprintf(out, "not replayed: %s: %s\n", name, why)
+		}
+	}
+	return explained, nil
+}
+
+// besides is why a file is not replayed, "" if it is.
+func besides(name string) string {
+	switch name {
+	case rawFile, websocketFile, timeoutsFile:
+		return ""
+	}
+	for _, kind := range []struct{ part, why string }{
+		{"K_open_", "what is seen on open connections while something changes; the exchanges of K_open and G_mtls are replayed"},
+		{"K_resumed_", "a TLS session that was resumed after a change; the exchanges of G_mtls are replayed"},
+		{"_persistent_data", "the BMC's own file; what a client sees of it is in K_persist, which is replayed"},
+		{"_sse", "a dump of an event stream, which is no exchange"},
+		{"_events_", "what a listener of events got, which is no exchange"},
+		{"_tls_", "a dump of a handshake; the exchanges of G_certs and G_mtls are replayed"},
+		{"_s_client_", "a dump of a handshake; the exchanges of G_strict are replayed"},
+		{"_http2_", "made over HTTP/2; the same exchanges over HTTP/1.1 are replayed"},
+		{"_power_trail", "a poll of power states of the mock behind the recording"},
+		{"_timings", "how long the recording machine took"},
+		{".md", "notes"},
+	} {
+		if strings.Contains(name, kind.part) {
+			return kind.why
+		}
+	}
+	return "nobody knows what it is"
 }

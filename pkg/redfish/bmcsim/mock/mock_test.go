@@ -2,10 +2,15 @@ package mock_test
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
+	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,14 +128,14 @@ func (l login) Candidates(string) ([]redfish.Credentials, error) {
 }
 func (login) Prove(string, redfish.Credentials) error { return nil }
 
-func TestOurClientReadsAServedTree(t *testing.T) {
-	dir := t.TempDir()
-	write(t, dir)
+// serve serves the one record in dir until the test ends.
+func serve(t *testing.T, dir string) (s *mock.Server, address string) {
+	t.Helper()
 	trees, err := mock.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := mock.NewServer(trees[0], "secret-1")
+	s, err = mock.NewServer(trees[0], "secret-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,8 +152,15 @@ func TestOurClientReadsAServedTree(t *testing.T) {
 			t.Error(failed)
 		}
 	})
+	return s, l.Addr().String()
+}
+
+func TestOurClientReadsAServedTree(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir)
+	s, address := serve(t, dir)
 	open := func(password string) *redfish.Client {
-		made, failed := redfish.New(redfish.Config{BMC: "b", Address: l.Addr().String(), Pin: s.Pin(), Logins: login{password}})
+		made, failed := redfish.New(redfish.Config{BMC: "b", Address: address, Pin: s.Pin(), Logins: login{password}})
 		if failed != nil {
 			t.Fatal(failed)
 		}
@@ -170,5 +182,104 @@ func TestOurClientReadsAServedTree(t *testing.T) {
 	}
 	if _, err := open("wrong").Fetch(t.Context(), "/redfish/v1/Systems"); !fault.Is(err, fault.Denied) {
 		t.Errorf("with a wrong password: %v", err)
+	}
+}
+
+// TestOurClientReadsABrokenTree holds that what is broken harms nothing else, over
+// the network too: the children of a broken list are found in its text.
+func TestOurClientReadsABrokenTree(t *testing.T) {
+	dir := t.TempDir()
+	for name, body := range map[string]string{
+		"index.json":             "\xEF\xBB\xBF" + root,
+		"Systems/index.json":     `{"Members":[,{"@odata.id":"/redfish/v1/systems/1"}]}`,
+		"Systems/1.json":         "\xff\xfe{\x00}\x00",
+		"Systems/1/a/index.json": "{}",
+	} {
+		at := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.WriteFile(at, []byte(body), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, address := serve(t, dir)
+	c, err := redfish.New(redfish.Config{BMC: "b", Address: address, Pin: s.Pin(), Logins: login{"secret-1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := redfish.Crawl(t.Context(), c, redfish.CrawlLimits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, r := range tree.Resources {
+		got[r.URI] = string(r.Body) + r.Err
+	}
+	if len(got) != 4 || !strings.HasPrefix(got["/redfish/v1/"], "{") || got["/redfish/v1/systems/1"] != "{}" {
+		t.Errorf("got %v", got)
+	}
+	if !strings.Contains(got["/redfish/v1/Systems"], "not JSON") {
+		t.Errorf("the broken list says %q", got["/redfish/v1/Systems"])
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestASecondReadCostsFewBytes holds that a served tree has tags, as most BMCs do.
+func TestASecondReadCostsFewBytes(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir)
+	s, _ := serve(t, dir)
+	ask := func(tag string) *httptest.ResponseRecorder {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/redfish/v1", http.NoBody)
+		r.Header.Set("If-None-Match", tag)
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		return w
+	}
+	first := ask("")
+	again := ask(first.Header().Get("ETag"))
+	if first.Body.Len() == 0 || again.Code != http.StatusNotModified || again.Body.Len() > 0 {
+		t.Errorf("%d bytes, then %d with %d bytes", first.Body.Len(), again.Code, again.Body.Len())
+	}
+}
+
+func TestOpenReadsOneFile(t *testing.T) {
+	all := map[string]json.RawMessage{"cut": json.RawMessage(`"it has more"`)}
+	for name, body := range files {
+		all["/redfish/v1"+name] = json.RawMessage(body)
+	}
+	doc, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "r01-u03.json")
+	if err = os.WriteFile(path, doc, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trees, err := mock.Open(path)
+	if err != nil || len(trees) != 1 || trees[0].Name != "r01-u03" || len(trees[0].URIs()) != 3 {
+		t.Errorf("%v, %v", trees, err)
+	}
+	var archive bytes.Buffer
+	z := zip.NewWriter(&archive)
+	for name, body := range files {
+		w, failed := z.Create("Redfish/V1" + name + "/index.json")
+		if failed == nil {
+			_, failed = w.Write([]byte(body))
+		}
+		if failed != nil {
+			t.Fatal(failed)
+		}
+	}
+	if err = z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "acme.zip")
+	if err = os.WriteFile(path, archive.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trees, err = mock.Open(path)
+	if err != nil || len(trees) != 1 || trees[0].Name != "acme" || len(trees[0].URIs()) != 3 {
+		t.Errorf("%v, %v", trees, err)
 	}
 }

@@ -1,14 +1,17 @@
 package mock
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 )
 
@@ -128,7 +132,28 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, uri string) {
 		refuse(w, http.StatusNotFound, "ResourceMissingAtURI", "the record has no such resource")
 		return
 	}
-	_, _ = w.Write(body) // a client that left
+	sum := sha256.Sum256(body)
+	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
+	w.Header().Set("ETag", tag)
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Type", mediaType(body))
+	_, _ = w.Write(body) //nolint:gosec // the record is the product; a browser is told not to sniff
+}
+
+// mediaType is what a body says it is; what is meant to be JSON is called so,
+// broken or not.
+func mediaType(body []byte) string {
+	switch start := bytes.TrimLeft(body, "\xEF\xBB\xBF \t\r\n"); {
+	case bytes.HasPrefix(start, []byte("<")):
+		return "application/xml"
+	case bytes.HasPrefix(start, []byte("PK\x03\x04")):
+		return "application/zip"
+	}
+	return "application/json"
 }
 
 // open reports what answers without a login (DSP0266, "Authentication").
@@ -149,7 +174,9 @@ func (s *Server) sessionsOfRoot() string {
 			}
 		}
 	}
-	_ = json.Unmarshal(s.tree.resources[service], &root) // else it stays ""
+	whole, _ := s.tree.at(service)
+	whole, _ = redfish.Repair(whole)
+	_ = redfish.Decode(whole, &root) // else it stays ""
 	return key(root.Links.Sessions.ID)
 }
 

@@ -4,11 +4,15 @@
 // BMC of which somebody kept a tree.
 //
 // A record is a folder with one index.json per resource: DMTF's mockup layout
-// (DIR/redfish/v1/…/index.json) or the short one, in which DIR is /redfish/v1.
+// (DIR/redfish/v1/…/index.json) or the short one, in which DIR is /redfish/v1. A
+// resource may as well be a file of its own name (Systems/1.json), and one file
+// may hold them all by their URIs, as chiba dump json writes it. No file of a
+// record is left out, whatever is in it.
 package mock
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -18,6 +22,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -40,19 +45,36 @@ const (
 type Tree struct {
 	Name      string
 	resources map[string][]byte
+	folded    map[string]string // how a path may be written otherwise -> the path
 }
 
 // New makes a tree of bodies by URI.
 func New(name string, bodies map[string][]byte) (*Tree, error) {
-	t := &Tree{Name: name, resources: make(map[string][]byte, len(bodies))}
+	t := &Tree{Name: name, resources: make(map[string][]byte, len(bodies)), folded: make(map[string]string, len(bodies))}
 	for uri, body := range bodies {
 		t.resources[key(uri)] = body
 	}
-	if _, found := t.resources[service]; !found {
+	for _, uri := range t.URIs() {
+		for _, other := range []string{fold(uri), fold(strings.TrimSuffix(uri, ".json"))} {
+			if _, taken := t.folded[other]; !taken {
+				t.folded[other] = uri
+			}
+		}
+	}
+	if _, found := t.at(service); !found {
 		return nil, fault.New(fault.BadInput, "open the record "+name, "it has no "+service).
 			WithHint("a record is a folder with redfish/v1/index.json, one index.json per resource")
 	}
 	return t, nil
+}
+
+// fold is a URI without what file systems and archives change: the case, and
+// what is percent-encoded.
+func fold(uri string) string {
+	if plain, err := url.PathUnescape(uri); err == nil {
+		uri = plain
+	}
+	return strings.ToLower(uri)
 }
 
 // Open reads every record that is in name, a folder or a .tar.gz, each called
@@ -65,14 +87,22 @@ func Open(name string) ([]*Tree, error) {
 	var trees []*Tree
 	for _, root := range roots(files) {
 		bodies := map[string][]byte{}
-		for file, body := range files {
-			if uri, ok := uriOf(root, file); ok {
-				bodies[uri] = body
+		for _, file := range slices.Sorted(maps.Keys(files)) {
+			at, _ := folder(file)
+			uri, within := uriOf(root, at)
+			if _, taken := bodies[uri]; taken { // an index.xml beside an index.json
+				uri, _ = uriOf(root, file)
+			}
+			if within {
+				bodies[uri] = files[file]
 			}
 		}
-		title := path.Base(strings.TrimSuffix(root, service))
+		title := path.Base(above(root))
 		if title == "." || title == "/" {
-			title = strings.TrimSuffix(filepath.Base(name), ".tar.gz")
+			title = filepath.Base(name)
+			for _, end := range []string{".gz", ".tgz", ".tar", ".zip", ".json"} {
+				title = strings.TrimSuffix(title, end)
+			}
 		}
 		tree, err := New(title, bodies)
 		if err != nil {
@@ -87,14 +117,23 @@ func Open(name string) ([]*Tree, error) {
 	return trees, nil
 }
 
-// load is every index.json by its path, which begins with a slash.
+// load is every file by its path, which begins with a slash.
 func load(name string) (map[string][]byte, error) {
 	info, err := os.Stat(name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if info.IsDir() {
+	case info.IsDir():
 		return loadDir(os.DirFS(name))
+	case strings.HasSuffix(name, ".zip"):
+		archive, err := zip.OpenReader(name)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = archive.Close() }() // it was only read
+		return loadDir(archive)
+	case strings.HasSuffix(name, ".json"):
+		return loadDump(name)
 	}
 	return loadTar(name)
 }
@@ -102,7 +141,7 @@ func load(name string) (map[string][]byte, error) {
 func loadDir(dir fs.FS) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	return files, fs.WalkDir(dir, ".", func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || path.Base(file) != index {
+		if err != nil || d.IsDir() || !kept(file) {
 			return err
 		}
 		f, err := dir.Open(file)
@@ -120,11 +159,13 @@ func loadTar(name string) (map[string][]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // it is only read
-	unzipped, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, err
+	var plain io.Reader = f
+	if !strings.HasSuffix(name, ".tar") {
+		if plain, err = gzip.NewReader(f); err != nil {
+			return nil, err
+		}
 	}
-	files, archive := map[string][]byte{}, tar.NewReader(unzipped)
+	files, archive := map[string][]byte{}, tar.NewReader(plain)
 	for {
 		head, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -133,12 +174,39 @@ func loadTar(name string) (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if head.Typeflag == tar.TypeReg && path.Base(head.Name) == index {
+		if head.Typeflag == tar.TypeReg && kept(head.Name) {
 			if err := keep(files, head.Name, archive); err != nil {
 				return nil, err
 			}
 		}
 	}
+}
+
+// loadDump reads one file with every resource by its URI.
+func loadDump(name string) (map[string][]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it is only read
+	var bodies map[string]json.RawMessage
+	if err := json.NewDecoder(io.LimitReader(f, maxFiles*1024)).Decode(&bodies); err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	for uri, body := range bodies {
+		if strings.HasPrefix(uri, "/") {
+			files[path.Join(key(uri), index)] = body
+		}
+	}
+	return files, nil
+}
+
+// kept tells a resource's file from what a mockup keeps about it, and from what
+// the system of whoever made it left behind.
+func kept(file string) bool {
+	base := path.Base(file)
+	return base != "headers.json" && base != "time.json" && !strings.HasPrefix(base, ".") && !strings.Contains(file, "__MACOSX/")
 }
 
 func keep(files map[string][]byte, name string, r io.Reader) error {
@@ -160,14 +228,13 @@ func keep(files map[string][]byte, name string, r io.Reader) error {
 func roots(files map[string][]byte) []string {
 	var named, upper []string
 	for _, file := range slices.Sorted(maps.Keys(files)) {
-		dir := path.Dir(file)
-		if strings.HasSuffix(dir, service) {
+		if dir, isIndex := folder(file); isIndex && strings.HasSuffix(strings.ToLower(dir), service) && !slices.Contains(named, dir) {
 			named = append(named, dir)
 		}
 	}
 	within := func(dir string, all []string) bool {
 		return slices.ContainsFunc(all, func(r string) bool {
-			r = strings.TrimSuffix(r, service)
+			r = above(r)
 			return dir == r || r == "" || r == "/" || strings.HasPrefix(dir, r+"/")
 		})
 	}
@@ -178,27 +245,50 @@ func roots(files map[string][]byte) []string {
 		return strings.Compare(a, b)
 	})
 	for _, file := range byDepth {
-		if dir := path.Dir(file); !within(dir, named) && !within(dir, upper) {
+		if dir := path.Dir(file); path.Base(file) == index && !within(dir, named) && !within(dir, upper) {
 			upper = append(upper, dir)
 		}
 	}
 	return append(named, upper...)
 }
 
-// uriOf is the URI of a file in the tree under root. What stands beside
-// /redfish/v1 in DMTF's layout, /redfish itself, belongs to it.
-func uriOf(root, file string) (string, bool) {
-	dir := path.Dir(file)
-	if dir == root {
+// folder is the resource of a file as a path: the folder of an index, or else
+// the file's own, of which ".json" is the file's and not the resource's for the
+// service root alone: elsewhere it may be either.
+func folder(file string) (string, bool) {
+	if dir, base := path.Split(file); strings.HasPrefix(base, "index.") {
+		return path.Clean(dir), true
+	}
+	if at, ok := strings.CutSuffix(file, ".json"); ok && strings.HasSuffix(strings.ToLower(at), service) {
+		return at, true
+	}
+	return file, false
+}
+
+// uriOf is the URI of what is at a path in the tree under root. What stands
+// beside /redfish/v1 in DMTF's layout, /redfish itself and other roots of the same
+// BMC, belongs to it.
+func uriOf(root, at string) (string, bool) {
+	if at == root {
 		return service, true
 	}
-	if rest, found := strings.CutPrefix(dir, strings.TrimSuffix(root, "/")+"/"); found {
+	if rest, found := strings.CutPrefix(at, strings.TrimSuffix(root, "/")+"/"); found {
 		return service + "/" + rest, true
 	}
-	if above, full := strings.CutSuffix(root, service); full && dir == above+"/redfish" {
-		return "/redfish", true
+	if over := above(root); over != root {
+		if rest, found := strings.CutPrefix(at, strings.TrimSuffix(over, "/")+"/"); found {
+			return "/" + rest, true
+		}
 	}
 	return "", false
+}
+
+// above is the folder that holds redfish/v1, or root if that is the short layout.
+func above(root string) string {
+	if strings.HasSuffix(strings.ToLower(root), service) {
+		return path.Clean("/" + root[:len(root)-len(service)])
+	}
+	return root
 }
 
 // key is a URI as the record's folders are named: without the query, without a
@@ -219,10 +309,24 @@ func (t *Tree) Fetch(_ context.Context, uri string) ([]byte, error) {
 	return nil, fault.New(fault.NotFound, "read "+uri, "the record has no such resource")
 }
 
+// name is the path of the resource that a URI means: that one, or else the one
+// that differs only in what file systems change.
+func (t *Tree) name(uri string) string {
+	if _, exact := t.resources[key(uri)]; exact {
+		return key(uri)
+	}
+	return t.folded[fold(key(uri))]
+}
+
+func (t *Tree) at(uri string) ([]byte, bool) {
+	body, found := t.resources[t.name(uri)]
+	return body, found
+}
+
 // find is the answer to a URI with its query. A later page of a collection is
 // not in a record, and is not made up; $expand is carried out.
 func (t *Tree) find(uri string) ([]byte, bool) {
-	body, found := t.resources[key(uri)]
+	body, found := t.at(uri)
 	_, query, _ := strings.Cut(uri, "?")
 	if !found || query == "" {
 		return body, found
@@ -250,7 +354,7 @@ func (t *Tree) expand(body []byte) []byte {
 		if json.Unmarshal(m, &link) != nil {
 			continue
 		}
-		if whole, found := t.resources[key(link.ID)]; found && json.Valid(whole) {
+		if whole, found := t.at(link.ID); found && json.Valid(whole) {
 			members[i] = bytes.TrimSpace(whole)
 		}
 	}

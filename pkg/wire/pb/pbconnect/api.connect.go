@@ -64,8 +64,16 @@ const (
 	FleetCancelRunProcedure = "/chiba.v1.Fleet/CancelRun"
 	// FleetListFiringsProcedure is the fully-qualified name of the Fleet's ListFirings RPC.
 	FleetListFiringsProcedure = "/chiba.v1.Fleet/ListFirings"
+	// FleetListHardwareNewsProcedure is the fully-qualified name of the Fleet's ListHardwareNews RPC.
+	FleetListHardwareNewsProcedure = "/chiba.v1.Fleet/ListHardwareNews"
 	// FleetStatusProcedure is the fully-qualified name of the Fleet's Status RPC.
 	FleetStatusProcedure = "/chiba.v1.Fleet/Status"
+	// FleetDenyProcedure is the fully-qualified name of the Fleet's Deny RPC.
+	FleetDenyProcedure = "/chiba.v1.Fleet/Deny"
+	// FleetAllowProcedure is the fully-qualified name of the Fleet's Allow RPC.
+	FleetAllowProcedure = "/chiba.v1.Fleet/Allow"
+	// FleetListDeniedProcedure is the fully-qualified name of the Fleet's ListDenied RPC.
+	FleetListDeniedProcedure = "/chiba.v1.Fleet/ListDenied"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -90,7 +98,11 @@ type FleetClient interface {
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
+	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
+	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
+	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
+	ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -188,10 +200,34 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("ListFirings")),
 			connect.WithClientOptions(opts...),
 		),
+		listHardwareNews: connect.NewClient[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply](
+			httpClient,
+			baseURL+FleetListHardwareNewsProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListHardwareNews")),
+			connect.WithClientOptions(opts...),
+		),
 		status: connect.NewClient[pb.StatusRequest, pb.StatusReply](
 			httpClient,
 			baseURL+FleetStatusProcedure,
 			connect.WithSchema(fleetMethods.ByName("Status")),
+			connect.WithClientOptions(opts...),
+		),
+		deny: connect.NewClient[pb.DenyRequest, pb.DenyReply](
+			httpClient,
+			baseURL+FleetDenyProcedure,
+			connect.WithSchema(fleetMethods.ByName("Deny")),
+			connect.WithClientOptions(opts...),
+		),
+		allow: connect.NewClient[pb.AllowRequest, pb.AllowReply](
+			httpClient,
+			baseURL+FleetAllowProcedure,
+			connect.WithSchema(fleetMethods.ByName("Allow")),
+			connect.WithClientOptions(opts...),
+		),
+		listDenied: connect.NewClient[pb.ListDeniedRequest, pb.ListDeniedReply](
+			httpClient,
+			baseURL+FleetListDeniedProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListDenied")),
 			connect.WithClientOptions(opts...),
 		),
 	}
@@ -199,21 +235,25 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 
 // fleetClient implements FleetClient.
 type fleetClient struct {
-	plan         *connect.Client[pb.PlanRequest, pb.QueryReply]
-	show         *connect.Client[pb.ShowRequest, pb.QueryReply]
-	apply        *connect.Client[pb.ApplyRequest, pb.ApplyReply]
-	watchRun     *connect.Client[pb.WatchRunRequest, pb.RunEvent]
-	watch        *connect.Client[pb.WatchRequest, pb.Event]
-	listNodes    *connect.Client[pb.ListNodesRequest, pb.ListNodesReply]
-	listAgents   *connect.Client[pb.ListAgentsRequest, pb.ListAgentsReply]
-	listScripts  *connect.Client[pb.ListScriptsRequest, pb.ListScriptsReply]
-	getScript    *connect.Client[pb.GetScriptRequest, pb.Script]
-	removeScript *connect.Client[pb.RemoveScriptRequest, pb.RemoveScriptReply]
-	listRuns     *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
-	getRun       *connect.Client[pb.GetRunRequest, pb.GetRunReply]
-	cancelRun    *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
-	listFirings  *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
-	status       *connect.Client[pb.StatusRequest, pb.StatusReply]
+	plan             *connect.Client[pb.PlanRequest, pb.QueryReply]
+	show             *connect.Client[pb.ShowRequest, pb.QueryReply]
+	apply            *connect.Client[pb.ApplyRequest, pb.ApplyReply]
+	watchRun         *connect.Client[pb.WatchRunRequest, pb.RunEvent]
+	watch            *connect.Client[pb.WatchRequest, pb.Event]
+	listNodes        *connect.Client[pb.ListNodesRequest, pb.ListNodesReply]
+	listAgents       *connect.Client[pb.ListAgentsRequest, pb.ListAgentsReply]
+	listScripts      *connect.Client[pb.ListScriptsRequest, pb.ListScriptsReply]
+	getScript        *connect.Client[pb.GetScriptRequest, pb.Script]
+	removeScript     *connect.Client[pb.RemoveScriptRequest, pb.RemoveScriptReply]
+	listRuns         *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
+	getRun           *connect.Client[pb.GetRunRequest, pb.GetRunReply]
+	cancelRun        *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
+	listFirings      *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
+	listHardwareNews *connect.Client[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply]
+	status           *connect.Client[pb.StatusRequest, pb.StatusReply]
+	deny             *connect.Client[pb.DenyRequest, pb.DenyReply]
+	allow            *connect.Client[pb.AllowRequest, pb.AllowReply]
+	listDenied       *connect.Client[pb.ListDeniedRequest, pb.ListDeniedReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -286,9 +326,29 @@ func (c *fleetClient) ListFirings(ctx context.Context, req *connect.Request[pb.L
 	return c.listFirings.CallUnary(ctx, req)
 }
 
+// ListHardwareNews calls chiba.v1.Fleet.ListHardwareNews.
+func (c *fleetClient) ListHardwareNews(ctx context.Context, req *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error) {
+	return c.listHardwareNews.CallUnary(ctx, req)
+}
+
 // Status calls chiba.v1.Fleet.Status.
 func (c *fleetClient) Status(ctx context.Context, req *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error) {
 	return c.status.CallUnary(ctx, req)
+}
+
+// Deny calls chiba.v1.Fleet.Deny.
+func (c *fleetClient) Deny(ctx context.Context, req *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error) {
+	return c.deny.CallUnary(ctx, req)
+}
+
+// Allow calls chiba.v1.Fleet.Allow.
+func (c *fleetClient) Allow(ctx context.Context, req *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error) {
+	return c.allow.CallUnary(ctx, req)
+}
+
+// ListDenied calls chiba.v1.Fleet.ListDenied.
+func (c *fleetClient) ListDenied(ctx context.Context, req *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error) {
+	return c.listDenied.CallUnary(ctx, req)
 }
 
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
@@ -313,7 +373,11 @@ type FleetHandler interface {
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
+	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
+	Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error)
+	Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error)
+	ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -407,10 +471,34 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("ListFirings")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetListHardwareNewsHandler := connect.NewUnaryHandler(
+		FleetListHardwareNewsProcedure,
+		svc.ListHardwareNews,
+		connect.WithSchema(fleetMethods.ByName("ListHardwareNews")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetStatusHandler := connect.NewUnaryHandler(
 		FleetStatusProcedure,
 		svc.Status,
 		connect.WithSchema(fleetMethods.ByName("Status")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetDenyHandler := connect.NewUnaryHandler(
+		FleetDenyProcedure,
+		svc.Deny,
+		connect.WithSchema(fleetMethods.ByName("Deny")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetAllowHandler := connect.NewUnaryHandler(
+		FleetAllowProcedure,
+		svc.Allow,
+		connect.WithSchema(fleetMethods.ByName("Allow")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetListDeniedHandler := connect.NewUnaryHandler(
+		FleetListDeniedProcedure,
+		svc.ListDenied,
+		connect.WithSchema(fleetMethods.ByName("ListDenied")),
 		connect.WithHandlerOptions(opts...),
 	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -443,8 +531,16 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetCancelRunHandler.ServeHTTP(w, r)
 		case FleetListFiringsProcedure:
 			fleetListFiringsHandler.ServeHTTP(w, r)
+		case FleetListHardwareNewsProcedure:
+			fleetListHardwareNewsHandler.ServeHTTP(w, r)
 		case FleetStatusProcedure:
 			fleetStatusHandler.ServeHTTP(w, r)
+		case FleetDenyProcedure:
+			fleetDenyHandler.ServeHTTP(w, r)
+		case FleetAllowProcedure:
+			fleetAllowHandler.ServeHTTP(w, r)
+		case FleetListDeniedProcedure:
+			fleetListDeniedHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -510,6 +606,22 @@ func (UnimplementedFleetHandler) ListFirings(context.Context, *connect.Request[p
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListFirings is not implemented"))
 }
 
+func (UnimplementedFleetHandler) ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListHardwareNews is not implemented"))
+}
+
 func (UnimplementedFleetHandler) Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Status is not implemented"))
+}
+
+func (UnimplementedFleetHandler) Deny(context.Context, *connect.Request[pb.DenyRequest]) (*connect.Response[pb.DenyReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Deny is not implemented"))
+}
+
+func (UnimplementedFleetHandler) Allow(context.Context, *connect.Request[pb.AllowRequest]) (*connect.Response[pb.AllowReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.Allow is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListDenied(context.Context, *connect.Request[pb.ListDeniedRequest]) (*connect.Response[pb.ListDeniedReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListDenied is not implemented"))
 }

@@ -1,6 +1,9 @@
-package bmcsim
+// Package form writes JSON in the forms that bmcweb offers: CBOR, a page for
+// browsers, and zstd around any of them. It is pure.
+package form
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"html"
@@ -10,23 +13,29 @@ import (
 	"strings"
 )
 
-// encoded is a JSON body in the form the client would rather have: CBOR, a page
-// for browsers, or JSON.
-func encodedFor(accept string, text []byte) ([]byte, string) {
+// JSON is the media type of what is not asked for otherwise.
+const JSON = "application/json"
+
+// Encode is a JSON body in the form that a client with this Accept header would
+// rather have, CBOR, a page for browsers or JSON, and its media type.
+func Encode(accept string, text []byte) ([]byte, string) {
 	switch {
 	case strings.Contains(accept, "application/cbor"):
-		if v, err := decode(text); err == nil {
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.UseNumber()
+		var v any
+		if dec.Decode(&v) == nil {
 			return appendCBOR(nil, v), "application/cbor"
 		}
 	case strings.Contains(accept, "text/html"):
 		return page(text), "text/html;charset=UTF-8"
 	}
-	return text, jsonType
+	return text, JSON
 }
 
-// zstdFrame is text as zstandard (RFC 8878) in blocks that are not compressed:
+// Zstd is text as zstandard (RFC 8878) in blocks that are not compressed:
 // OpenBMC sends zstd to those who take it, and any decoder reads this.
-func zstdFrame(text []byte) []byte {
+func Zstd(text []byte) []byte {
 	const block = 128 << 10
 	b := []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0} // magic; one segment, size in four bytes
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(text)))
@@ -74,7 +83,7 @@ func appendCBOR(b []byte, v any) []byte {
 		for _, item := range v {
 			b = appendCBOR(b, item)
 		}
-	case obj:
+	case map[string]any:
 		b = cborHead(b, cborMap, uint64(len(v)))
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			b = appendCBOR(appendCBOR(b, key), v[key])

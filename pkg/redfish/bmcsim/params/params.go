@@ -1,4 +1,6 @@
-package bmcsim
+// Package params is the query of a Redfish URI as bmcweb understands it. It is
+// pure.
+package params
 
 import (
 	"net/http"
@@ -8,38 +10,48 @@ import (
 	"strings"
 )
 
-// query is what a client asked of a reply beside the resource.
-type query struct {
-	only   bool
-	expand bool
+// Query is what a client asked of a reply beside the resource.
+type Query struct {
+	Only   bool
+	Expand bool
 	paths  []string // of $select
 	top    int      // -1: all
 	skip   int
 	paging bool // $top or $skip was given
 }
 
+// selectable is a property path that $select takes.
 var selectable = regexp.MustCompile(`^[A-Za-z@#][A-Za-z0-9@#._]*(/[A-Za-z@#][A-Za-z0-9@#._]*)*$`)
 
-// parseQuery understands what bmcweb does: only, $select, $top and $skip, and
+// All asks for a resource as it is.
+func All() Query { return Query{top: -1} }
+
+// Refused is a parameter that is not taken, and the status that says so.
+type Refused struct {
+	Key, Value string
+	Status     int
+}
+
+// Parse understands what bmcweb does: only, $select, $top and $skip, and
 // $expand=. of collections where it is built in. All
 // else with a dollar is refused with 501, and anything without is ignored.
-func parseQuery(raw string, expand bool) (query, *reply) {
-	q := query{top: -1}
+func Parse(raw string, expand bool) (Query, *Refused) {
+	q := All()
 	for part := range strings.SplitSeq(raw, "&") {
 		key, value, _ := strings.Cut(part, "=")
 		key, value = unescape(key), unescape(value)
 		valid, status := true, http.StatusBadRequest
 		switch key {
 		case "only":
-			q.only = true
+			q.Only = true
 		case "$select":
 			q.paths = strings.Split(value, ",")
 			for _, path := range q.paths {
 				valid = valid && selectable.MatchString(path)
 			}
 		case "$expand":
-			q.expand = expand && strings.HasPrefix(value, ".")
-			valid, status = q.expand, http.StatusNotImplemented
+			q.Expand = expand && strings.HasPrefix(value, ".")
+			valid, status = q.Expand, http.StatusNotImplemented
 		case "$top":
 			q.top, valid = count(value)
 			q.paging = true
@@ -50,8 +62,7 @@ func parseQuery(raw string, expand bool) (query, *reply) {
 			valid, status = !strings.HasPrefix(key, "$"), http.StatusNotImplemented
 		}
 		if !valid {
-			r := failure(status, message("QueryParameterValueFormatError", quoted(value), key))
-			return q, &r
+			return q, &Refused{Key: key, Value: value, Status: status}
 		}
 	}
 	return q, nil
@@ -69,10 +80,10 @@ func count(s string) (int, bool) {
 	return int(n), err == nil
 }
 
-// page cuts the members of a collection. Only log collections tell where the
+// Page cuts the members of a collection. Only log collections tell where the
 // next page starts, and that link forgets $top.
-func (q query) page(o obj) {
-	members, isCollection := o["Members"].([]obj)
+func (q Query) Page(o map[string]any) {
+	members, isCollection := o["Members"].([]map[string]any)
 	if !isCollection || !q.paging {
 		return
 	}
@@ -83,24 +94,24 @@ func (q query) page(o obj) {
 		to = min(from+q.top, total)
 	}
 	o["Members"] = members[from:to]
-	if to < total && strings.HasPrefix(text(o["@odata.type"]), "#LogEntryCollection") {
-		o["Members@odata.nextLink"] = text(o["@odata.id"]) + "?$skip=" + strconv.Itoa(to)
+	uri, _ := o["@odata.id"].(string)
+	schema, _ := o["@odata.type"].(string)
+	if to < total && strings.HasPrefix(schema, "#LogEntryCollection") {
+		o["Members@odata.nextLink"] = uri + "?$skip=" + strconv.Itoa(to)
 	}
 }
 
-func text(v any) string { s, _ := v.(string); return s }
-
-// selected keeps the properties that were asked for, and what names the
+// Selected keeps the properties that were asked for, and what names the
 // resource.
-func (q query) selected(o obj) obj {
+func (q Query) Selected(o map[string]any) map[string]any {
 	if len(q.paths) == 0 {
 		return o
 	}
 	return pick(o, q.paths)
 }
 
-func pick(o obj, paths []string) obj {
-	out := obj{}
+func pick(o map[string]any, paths []string) map[string]any {
+	out := map[string]any{}
 	for _, key := range []string{"@odata.id", "@odata.type", "@odata.context", "@odata.etag"} {
 		if v, found := o[key]; found {
 			out[key] = v
@@ -119,7 +130,7 @@ func pick(o obj, paths []string) obj {
 		}
 	}
 	for key, rest := range deeper {
-		if inner, isObj := o[key].(obj); isObj && out[key] == nil {
+		if inner, isObj := o[key].(map[string]any); isObj && out[key] == nil {
 			out[key] = pick(inner, rest)
 		}
 	}

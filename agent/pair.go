@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+)
+
+// together does two units that follow each other as one, if they are a boot target
+// and the restart that uses it: one look then proves both. What it has not
+// recorded when it returns is still to be done, one after the other.
+func (a *Agent) together(ctx, deadline context.Context, j job, boot, restart unit) error {
+	if boot.cmd == nil || restart.cmd == nil || !bmc.Pairs(*boot.cmd, *restart.cmd) || j.run.stopped(deadline) != nil || ctx.Err() != nil {
+		return nil
+	}
+	fresh, err := a.untouched(j, boot, restart)
+	if err != nil || !fresh {
+		return err
+	}
+	l, err := j.node.way()
+	if err != nil {
+		return nil // each unit tells why as its own result
+	}
+	doing, cancel := context.WithTimeout(deadline, actionTimeout)
+	defer cancel()
+	defer j.node.poke()
+	results, err := l.BootAndRestart(doing, *boot.cmd, *restart.cmd, func(so fleet.Result) error {
+		return a.intendBoth(j, boot, so, restart)
+	})
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil { // the next process records what it finds
+		return ctx.Err()
+	}
+	return a.spool.Update(func(tx *spool.Tx) error {
+		for i, result := range results {
+			a.put(tx, j.run, j.node, []unit{boot, restart}[i], []fleet.Result{result})
+		}
+		return nil
+	})
+}
+
+// job is a run's part on one node.
+type job struct {
+	run  *run
+	node *node
+}
+
+// untouched reports whether none of the units has a result or was begun.
+func (a *Agent) untouched(j job, units ...unit) (fresh bool, err error) {
+	err = a.spool.View(func(tx *spool.Tx) error {
+		fresh = true
+		for _, u := range units {
+			if tx.Has(spool.Done, unitKey(j.run, j.node, u)) || tx.Has(spool.Intents, intentKey(j.run, j.node, u)) {
+				fresh = false
+			}
+		}
+		return nil
+	})
+	return fresh, err
+}
+
+// intendBoth notes, durably, that a restart is about to be begun, and the result
+// that the boot target before it has so far: set again after the restart, it would
+// be there for one boot more.
+func (a *Agent) intendBoth(j job, boot unit, so fleet.Result, restart unit) error {
+	unknown := unknownResult(j.node.entry.Name, restart.text)
+	unknown.Started = a.now()
+	return a.spool.Update(func(tx *spool.Tx) error {
+		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, boot), wire.ToResult(so))
+		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, restart), wire.ToResult(unknown))
+		return nil
+	})
+}

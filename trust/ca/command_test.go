@@ -1,0 +1,69 @@
+package ca_test
+
+import (
+	"bytes"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/ca"
+)
+
+// A mesh is set up by hand, from nothing to the first handshake, and its root
+// changed.
+func TestCeremony(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	run := func(args ...string) (string, error) {
+		var out bytes.Buffer
+		cmd := ca.Command()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		cmd.SetArgs(args)
+		cmd.SetOut(&out)
+		cmd.SetErr(&out)
+		err := cmd.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"root", "--root", at("root")}, "current  sha256/"},
+		{[]string{"site", "osl1", "--root", at("root"), "--dir", at("site")}, "site osl1: osl1.chiba.internal until"},
+		{[]string{"issue", "coordinator/c1", "--site-ca", at("site"), "--dir", at("c1"), "--host", "127.0.0.1"}, "spiffe://osl1.chiba.internal/coordinator/c1"},
+		{[]string{"issue", "agent/a17", "--rack", "r17", "--site-ca", at("site"), "--dir", at("a17")}, "spiffe://r17.osl1.chiba.internal/agent/a17"},
+		{[]string{"issue", "operator/ada", "--site-ca", at("site"), "--dir", at("ada")}, "spiffe://osl1.chiba.internal/operator/ada"},
+		{[]string{"root", "--root", at("root"), "--rotate"}, "retiring sha256/"},
+		{[]string{"site", "osl1", "--root", at("root"), "--dir", at("site")}, "site osl1"},
+	} {
+		if out, err := run(c.args...); err != nil || !strings.Contains(out, c.want) {
+			t.Fatalf("%v: %q, %v", c.args, out, err)
+		}
+	}
+	agent, err := trust.Load(at("a17"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	coordinator, err := trust.Load(at("c1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if clientErr, serverErr := handshake(t, agent.Client(), coordinator.Server(trust.Agent)); clientErr != nil || serverErr != nil {
+		t.Error(clientErr, serverErr)
+	}
+	for _, args := range [][]string{
+		{"root"},
+		{"site", "osl1"},
+		{"site", "OSL 1", "--root", at("root"), "--dir", at("x")},
+		{"site", "osl2", "--root", at("root"), "--dir", at("site")},
+		{"issue", "ada", "--site-ca", at("site"), "--dir", at("x")},
+		{"issue", "root/ada", "--site-ca", at("site"), "--dir", at("x")},
+		{"issue", "operator/ada", "--rack", "r17", "--site-ca", at("site"), "--dir", at("x")},
+		{"issue", "operator/ada", "--site-ca", at("nowhere"), "--dir", at("x")},
+	} {
+		if out, err := run(args...); err == nil {
+			t.Errorf("%v: %q", args, out)
+		}
+	}
+}
