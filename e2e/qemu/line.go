@@ -306,14 +306,6 @@ func (w *world) reset(ctx context.Context) error {
 	if err := w.act(ctx, "(bmc-reset)"); err != nil {
 		return err
 	}
-	if err := w.becomes(ctx, g.name, "unreachable"); err != nil {
-		return err
-	}
-	n, err := w.state(ctx, g.name)
-	if err != nil {
-		return err
-	}
-	w.say("%s is %s: %s", g.name, n.State, n.Reason)
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := g.boot(waiting, w.teller, from); err != nil {
