@@ -239,19 +239,25 @@ func (w *world) inForce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err = w.light(ctx, "on"); err != nil {
-		return err
-	}
 	err = w.until(ctx, "the rule fires", func(ctx context.Context) (bool, string, error) {
+		for _, to := range []string{"off", "on"} {
+			if why := w.light(ctx, to); why != nil {
+				return false, why.Error(), nil //nolint:nilerr // the BMC may only just be back: look again
+			}
+			<-time.After(unmissed)
+		}
 		now, askErr := w.firings(ctx)
 		return now > before, fmt.Sprintf("%d firings", now), askErr
 	})
 	if err == nil {
 		w.say("the script is in force: a plan finds no change, and its rule fired when the light of %s went on", w.guests[0].name)
-		err = w.light(ctx, "off")
 	}
 	return err
 }
+
+// unmissed is how long the light stays as it is, so that the rule, which looks every two
+// seconds, sees it: it acts again only once it has seen the light off.
+const unmissed = 6 * time.Second
 
 // light switches a light that the rule watches.
 func (w *world) light(ctx context.Context, to string) error {
@@ -319,7 +325,12 @@ func (w *world) recovered(ctx context.Context, g *guest) error {
 	if err := w.becomes(ctx, g.name, "ready"); err != nil {
 		return err
 	}
-	at, err := w.clock(ctx, g)
+	var at string
+	err := w.until(ctx, g.name+" answers again", func(ctx context.Context) (bool, string, error) {
+		var why error // the agent may not have noticed yet that it was away
+		at, why = w.clock(ctx, g)
+		return why == nil, fmt.Sprint(why), nil
+	})
 	if err != nil {
 		return err
 	}
