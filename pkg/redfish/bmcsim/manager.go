@@ -123,6 +123,17 @@ func (b *BMC) restart(now time.Time) {
 	b.start = b.away
 	b.tasks = nil
 	b.csrUntil = time.Time{}
+	b.startClock(b.away)
+	if b.cfg.OnRestart != nil {
+		b.cfg.OnRestart()
+	}
+}
+
+// startClock puts the clock of a board without a battery to 1970.
+func (b *BMC) startClock(now time.Time) {
+	if b.cfg.Epoch {
+		b.state.Clock = time.Unix(0, 0).Sub(now)
+	}
 }
 
 // restarting reports whether the BMC is away.
