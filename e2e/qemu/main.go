@@ -47,7 +47,7 @@ func readOptions() (options, error) {
 	flag.StringVar(&o.image, "image", os.Getenv("CHIBA_OPENBMC_IMAGE"), "a flash image of OpenBMC for romulus, instead of our guests")
 	flag.IntVar(&o.count, "guests", 2, "how many BMCs, 2 to 4")
 	flag.BoolVar(&o.killTest, "kill-test", true, "at the end see that a run that is killed leaves nothing behind")
-	flag.BoolVar(&o.takeover, "takeover", false, "have the agent make the BMCs the rack's own; it must be one that can")
+	flag.BoolVar(&o.takeover, "takeover", true, "have the agent make the BMCs the rack's own")
 	flag.Int64Var(&o.began, "began", time.Now().UnixNano(), "when the run began, for the times in its log")
 	flag.Parse()
 	if o.image != "" {

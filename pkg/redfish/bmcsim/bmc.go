@@ -126,8 +126,8 @@ type BMC struct {
 	tasks []*task
 	// nextTask is the id of the next one.
 	nextTask int
-	// away is until when a restarting BMC answers nobody.
-	away time.Time
+	// A restarting BMC answers nobody from gone until away.
+	gone, away time.Time
 	// defaults: the next restart forgets everything.
 	defaults bool
 
