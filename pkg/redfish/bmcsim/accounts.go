@@ -9,6 +9,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -51,7 +52,7 @@ func accountRoutes() []route {
 }
 
 func getAccountService(b *BMC, _ *request) reply {
-	auth := b.state.Auth
+	methods := b.state.Auth
 	directory := func(extra obj) obj {
 		o := obj{
 			"Authentication":    obj{"AuthenticationType": "UsernameAndPassword", "Password": nil, "Username": ""},
@@ -62,7 +63,7 @@ func getAccountService(b *BMC, _ *request) reply {
 		return o
 	}
 	basicAuth := "Disabled"
-	if auth.BasicAuth {
+	if methods.BasicAuth {
 		basicAuth = "Enabled"
 	}
 	return ok(obj{
@@ -76,14 +77,14 @@ func getAccountService(b *BMC, _ *request) reply {
 		"MaxPasswordLength": maxPassword, "MinPasswordLength": b.cfg.MinPasswordLength,
 		"MultiFactorAuth": obj{"ClientCertificate": obj{
 			"CertificateMappingAttribute": b.state.Mapping, "Certificates": link(mfaURI),
-			"Enabled": auth.TLS, "RespondToUnauthenticatedClients": !b.state.Strict,
+			"Enabled": methods.TLS, "RespondToUnauthenticatedClients": !b.state.Strict,
 		}},
 		"Oem": obj{"OpenBMC": obj{
 			"@odata.id":   accountServiceURI + "#/Oem/OpenBMC",
 			"@odata.type": "#OpenBMCAccountService.v1_0_0.AccountService",
 			"AuthMethods": obj{
-				"BasicAuth": auth.BasicAuth, "Cookie": auth.Cookie, "SessionToken": auth.SessionToken,
-				"TLS": auth.TLS, "XToken": auth.XToken,
+				"BasicAuth": methods.BasicAuth, "Cookie": methods.Cookie, "SessionToken": methods.SessionToken,
+				"TLS": methods.TLS, "XToken": methods.XToken,
 			},
 		}},
 	})
@@ -111,7 +112,7 @@ func patchAccountService(b *BMC, q *request) reply {
 	s := b.state
 	if mode, given := v.text("HTTPBasicAuth"); given {
 		if mode != "Enabled" && mode != "Disabled" {
-			return badRequest("PropertyValueNotInList", quoted(mode), "HttpBasicAuth")
+			return badRequest("PropertyValueNotInList", message.Quoted(mode), "HttpBasicAuth")
 		}
 		s.Auth.BasicAuth = mode == "Enabled"
 	}
@@ -142,10 +143,10 @@ func (b *BMC) patchClientCertificate(q *request, v values) *reply {
 	respond, given := v.bool(clientCertificate + "RespondToUnauthenticatedClients")
 	switch {
 	case mapped && mapping != string(certs.CommonName) && mapping != string(certs.UserPrincipalName):
-		r := badRequest("PropertyValueNotInList", quoted(mapping), "CertificateMappingAttribute")
+		r := badRequest("PropertyValueNotInList", message.Quoted(mapping), "CertificateMappingAttribute")
 		return &r
 	case given && !respond && !q.byCertificate:
-		r := failure(http.StatusConflict, message("PropertyValueExternalConflict", clientCertificate+"RespondToUnauthenticatedClients", "false"))
+		r := failure(http.StatusConflict, message.New("PropertyValueExternalConflict", clientCertificate+"RespondToUnauthenticatedClients", "false"))
 		return &r
 	case mapped:
 		b.state.Mapping = certs.Mapping(mapping)
@@ -180,7 +181,7 @@ func postAccount(b *BMC, q *request) reply {
 	a := &account{Role: readOnly, Enabled: true}
 	if id, given := v.text("RoleId"); given {
 		if !knownRole(id) {
-			return badRequest("PropertyValueNotInList", quoted(id), "RoleId")
+			return badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 		}
 		a.Role = role(id)
 	}
@@ -195,9 +196,9 @@ func postAccount(b *BMC, q *request) reply {
 	}
 	switch {
 	case b.state.Accounts[name] != nil:
-		return failure(http.StatusConflict, message("ResourceAlreadyExists", "ManagerAccount", "UserName", name))
+		return failure(http.StatusConflict, message.New("ResourceAlreadyExists", "ManagerAccount", "UserName", name))
 	case !userName.MatchString(name):
-		return badRequest("PropertyValueFormatError", quoted(name), "UserName")
+		return badRequest("PropertyValueFormatError", message.Quoted(name), "UserName")
 	}
 	if refusal, set := b.setPassword(a, name, password); !set {
 		return refusal
@@ -216,7 +217,7 @@ func (b *BMC) setPassword(a *account, name, password string) (reply, bool) {
 	}
 	hash, err := hashPassword(fleet.NewSecret(password), b.cfg.Rand)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError")), false
+		return internalError(), false
 	}
 	a.Hash, a.Expired = hash, false
 	return reply{}, true
@@ -227,7 +228,7 @@ func getAccount(b *BMC, q *request) reply {
 	a := b.state.Accounts[name]
 	switch {
 	case name != q.user && !q.role.may(configureUsers):
-		return failure(http.StatusForbidden, message("InsufficientPrivilege"))
+		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	case a == nil:
 		return notFound("ManagerAccount", name)
 	}
@@ -256,7 +257,7 @@ func patchAccount(b *BMC, q *request) reply {
 	if q.role.may(configureUsers) {
 		fields = append(fields, field{path: "RoleId"}, field{path: "Enabled", kind: boolKind}, field{path: "Locked", kind: boolKind})
 	} else if name != q.user {
-		return failure(http.StatusForbidden, message("InsufficientPrivilege"))
+		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
 	v, r, valid := q.patch(fields...)
 	if !valid {
@@ -280,7 +281,7 @@ func patchAccount(b *BMC, q *request) reply {
 func (b *BMC) changeAccount(a *account, name string, v values) *reply {
 	if id, given := v.text("RoleId"); given {
 		if !knownRole(id) {
-			r := badRequest("PropertyValueNotInList", quoted(id), "RoleId")
+			r := badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 			return &r
 		}
 		a.Role = role(id)

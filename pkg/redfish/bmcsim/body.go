@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // kind is the JSON type a property accepts.
@@ -114,7 +116,7 @@ func unpack(o obj, fields []field) (values, reply, bool) {
 func missing(fields []field, v values) (problems []obj) {
 	for _, f := range fields {
 		if _, found := v[f.path]; f.need && !found {
-			problems = append(problems, message("PropertyMissing", f.path))
+			problems = append(problems, message.New("PropertyMissing", f.path))
 		}
 	}
 	return problems
@@ -133,19 +135,19 @@ func collect(o obj, prefix string, fields []field, v values) (problems []obj) {
 		case i >= 0:
 			value, fits := convert(o[key], fields[i].kind)
 			if !fits {
-				problems = append(problems, message("PropertyValueTypeError", string(compact(o[key])), path))
+				problems = append(problems, message.New("PropertyValueTypeError", string(compact(o[key])), path))
 				continue
 			}
 			v[path] = value
 		case slices.ContainsFunc(fields, func(f field) bool { return strings.HasPrefix(f.path, path+"/") }):
 			inner, isObj := o[key].(obj)
 			if !isObj {
-				problems = append(problems, message("PropertyValueTypeError", string(compact(o[key])), path))
+				problems = append(problems, message.New("PropertyValueTypeError", string(compact(o[key])), path))
 				continue
 			}
 			problems = append(problems, collect(inner, path+"/", fields, v)...)
 		default:
-			problems = append(problems, message("PropertyUnknown", key))
+			problems = append(problems, message.New("PropertyUnknown", key))
 		}
 	}
 	return problems

@@ -31,7 +31,7 @@ func browserLogin(b *BMC, q *request) reply {
 	}
 	s, err := b.newSession(q, user)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	r := ok(obj{"token": s.Token})
 	r.noOData = true

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -89,7 +90,7 @@ func getDirectoryCertificates(*BMC, *request) reply {
 // postCertificate always fails: there is one certificate, and it can only be
 // replaced.
 func postCertificate(*BMC, *request) reply {
-	r := failure(http.StatusInternalServerError, message("InternalError"))
+	r := internalError()
 	if o, isObj := r.body.(obj); isObj {
 		o["Description"], o["Name"] = "HTTPS Certificate", "HTTPS Certificate"
 	}
@@ -108,7 +109,7 @@ func getCertificate(b *BMC, q *request) reply {
 func certificateReply(uri, name, text string) reply {
 	cert, own, err := certs.First(text)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	r := ok(obj{
 		"@odata.id": uri, "@odata.type": "#Certificate.v1_0_0.Certificate", "CertificateString": own,
@@ -199,7 +200,7 @@ func refuseRequest(v values, ask certs.Request) *reply {
 	case len(usages) > 1:
 		r = badRequest("ActionParameterNotSupported", "KeyUsage", action)
 	case len(usages) == 1 && usages[0] != "ServerAuthentication":
-		r = badRequest("PropertyValueNotInList", quoted(usages[0]), "KeyUsage")
+		r = badRequest("PropertyValueNotInList", message.Quoted(usages[0]), "KeyUsage")
 	default:
 		return nil
 	}
@@ -210,14 +211,14 @@ func refuseRequest(v values, ask certs.Request) *reply {
 // GenerateCSR then is told to come again.
 func (b *BMC) makeRequest(q *request, ask certs.Request) reply {
 	if q.now.Before(b.csrUntil) {
-		r := failure(http.StatusServiceUnavailable, message("ServiceTemporarilyUnavailable", "10"))
+		r := failure(http.StatusServiceUnavailable, message.New("ServiceTemporarilyUnavailable", "10"))
 		r.set("Retry-After", "10")
 		return r
 	}
 	keys := b.state.Requests
 	text, err := ask.Make(&keys, b.cfg.Rand)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	b.state.Requests, q.dirty = keys, true
 	b.csrUntil = q.now.Add(b.cfg.CSRTime)
@@ -261,7 +262,7 @@ func (b *BMC) install(q *request, text string) reply {
 	changed := *b.state
 	changed.Certificate, changed.Key = pair.Chain, pair.Key
 	if err := b.adopt(&changed); err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	q.dirty = true
 	return certificateReply(httpsURI+"/1", "HTTPS certificate", pair.Chain)
@@ -303,7 +304,7 @@ func postTruststore(b *BMC, q *request) reply {
 		err = b.adopt(&changed)
 	}
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	q.dirty = true
 	return certificateReply(truststoreURI+"/"+id, "TrustStore Certificate", text)
@@ -341,7 +342,7 @@ func deleteTrusted(b *BMC, q *request) reply {
 		return notFound("Certificate", id)
 	}
 	if err := b.adopt(&changed); err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	q.dirty = true
 	return noContent()

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -135,7 +137,7 @@ func collectDump(b *BMC, q *request) reply {
 		return r
 	}
 	if kind, _ := v.text("DiagnosticDataType"); kind != "Manager" {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	headers := []string{"Host: " + q.host, "Content-Length: " + strconv.Itoa(len(q.body))}
 	d := dump{Origin: q.origin, At: q.now}
@@ -146,6 +148,6 @@ func collectDump(b *BMC, q *request) reply {
 		t.headers = append(t.headers, "Location: "+dumpURI+"/Entries/"+d.ID)
 	}
 	return b.begin(q, headers, []step{
-		{after: b.cfg.Transition, percent: -1, message: message("Success"), state: "Completed", effect: finish},
+		{after: b.cfg.Transition, percent: -1, message: message.New("Success"), state: "Completed", effect: finish},
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -192,7 +193,7 @@ func postSubscription(b *BMC, q *request) reply {
 		return r
 	}
 	if len(b.state.Subscriptions)+len(b.hub.Streams()) >= events.MaxSubscriptions {
-		return failure(http.StatusServiceUnavailable, message("EventSubscriptionLimitExceeded"))
+		return failure(http.StatusServiceUnavailable, message.New("EventSubscriptionLimitExceeded"))
 	}
 	s := events.Subscription{Policy: events.Terminate, Verify: true}
 	if refusal := refuseSubscription(v); refusal != nil {
@@ -205,7 +206,7 @@ func postSubscription(b *BMC, q *request) reply {
 	apply(&s, v)
 	var err error
 	if s.ID, err = b.randomID(); err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	b.state.Subscriptions = append(slices.Clone(b.state.Subscriptions), s)
 	b.subscribe()
@@ -240,15 +241,15 @@ func refuseSubscription(v values) *reply {
 	var r reply
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		r = badRequest("PropertyValueFormatError", quoted(destination), "Destination")
+		r = badRequest("PropertyValueFormatError", message.Quoted(destination), "Destination")
 	case protocol != "Redfish":
-		r = badRequest("PropertyValueNotInList", quoted(protocol), "Protocol")
+		r = badRequest("PropertyValueNotInList", message.Quoted(protocol), "Protocol")
 	case formatted && format != "Event" && format != "MetricReport":
-		r = badRequest("PropertyValueNotInList", quoted(format), "EventFormatType")
+		r = badRequest("PropertyValueNotInList", message.Quoted(format), "EventFormatType")
 	case typed && kind != "RedfishEvent":
-		r = badRequest("PropertyValueNotInList", quoted(kind), "SubscriptionType")
+		r = badRequest("PropertyValueNotInList", message.Quoted(kind), "SubscriptionType")
 	case unknown >= 0:
-		r = badRequest("PropertyValueNotInList", quoted(prefixes[unknown]), "RegistryPrefixes")
+		r = badRequest("PropertyValueNotInList", message.Quoted(prefixes[unknown]), "RegistryPrefixes")
 	default:
 		return refusePolicy(v)
 	}
@@ -260,7 +261,7 @@ func refusePolicy(v values) *reply {
 	if !given || slices.Contains([]string{events.Terminate, events.Suspend, events.Forever}, policy) {
 		return nil
 	}
-	r := badRequest("PropertyValueNotInList", quoted(policy), "DeliveryRetryPolicy")
+	r := badRequest("PropertyValueNotInList", message.Quoted(policy), "DeliveryRetryPolicy")
 	return &r
 }
 

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -165,7 +167,7 @@ func (b *BMC) postCodes() []obj {
 			"Created": b.stamp(b.state.LastReset, microseconds), "EntryType": "Event", "Id": id,
 			"Message":     "Boot Count: 1; Time Stamp Offset: " + offset + " seconds; POST Code: " + code,
 			"MessageArgs": []string{"1", offset, code}, "MessageId": "OpenBMC.0.2.BIOSPOSTCode",
-			"Name": "POST Code Log Entry", "Severity": severityOK,
+			"Name": "POST Code Log Entry", "Severity": message.OK,
 		})
 	}
 	return entries

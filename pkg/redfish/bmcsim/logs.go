@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -191,7 +192,7 @@ func getAttachment(*BMC, *request) reply { return reply{status: http.StatusBadRe
 func (b *BMC) Log(key, text string, args ...string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.addLog(b.cfg.Now(), key, text, severityWarning, args...)
+	b.addLog(b.cfg.Now(), key, text, message.Warning, args...)
 	return b.state.save(b.cfg.StateFile)
 }
 
@@ -201,7 +202,7 @@ func clearEvents(b *BMC, q *request) reply {
 	}
 	b.state.Log, q.dirty = nil, true
 	if b.cfg.DBusLog { // what is left is that it was cleared
-		b.addLog(q.now, "Cleared", "The log was cleared", severityOK)
+		b.addLog(q.now, "Cleared", "The log was cleared", message.OK)
 	}
 	return success()
 }
@@ -235,7 +236,7 @@ func (b *BMC) journal() []obj {
 		entries[i] = obj{
 			"@odata.id": journalURI + "/Entries/" + id, "@odata.type": "#LogEntry.v1_9_0.LogEntry",
 			"Created": b.stamp(b.start, microseconds), "EntryType": "Oem", "Id": id, "Message": line,
-			"Name": "BMC Journal Entry", "OemRecordFormat": "BMC Journal Entry", "Severity": severityOK,
+			"Name": "BMC Journal Entry", "OemRecordFormat": "BMC Journal Entry", "Severity": message.OK,
 		}
 	}
 	return entries

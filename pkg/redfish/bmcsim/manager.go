@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const managerURI = "/redfish/v1/Managers/bmc"
@@ -83,7 +85,7 @@ func patchManager(b *BMC, q *request) reply {
 		t, err := time.Parse(time.RFC3339, text)
 		switch {
 		case err != nil:
-			return badRequest("PropertyValueFormatError", quoted(text), "DateTime")
+			return badRequest("PropertyValueFormatError", message.Quoted(text), "DateTime")
 		case b.state.NTP.Enabled:
 			return badRequest("PropertyValueConflict", "DateTime", "Managers/NetworkProtocol/NTPProtocolEnabled")
 		}
@@ -179,7 +181,7 @@ func patchNetworkProtocol(b *BMC, q *request) reply {
 		return r
 	}
 	if _, given := v.text("HostName"); given {
-		return failure(http.StatusMethodNotAllowed, message("PropertyNotWritable", "HostName"))
+		return failure(http.StatusMethodNotAllowed, message.New("PropertyNotWritable", "HostName"))
 	}
 	if on, given := v.bool("NTP/ProtocolEnabled"); given {
 		b.state.NTP.Enabled = on

@@ -142,7 +142,7 @@ func (b *BMC) rename(name string) *reply {
 		err = b.adopt(&changed)
 	}
 	if err != nil {
-		r := failure(http.StatusInternalServerError, message("InternalError"))
+		r := internalError()
 		return &r
 	}
 	return nil

@@ -3,6 +3,8 @@ package bmcsim
 import (
 	"net/http"
 	"slices"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // mustChange reports whether who asks may do nothing but change the password:
@@ -52,7 +54,7 @@ func refuseTypes(types []string) *reply {
 	known := []string{"Redfish", "WebUI", "IPMI", "ManagerConsole", "HostConsole"}
 	for _, t := range types {
 		if !slices.Contains(known, t) {
-			r := badRequest("PropertyValueNotInList", quoted(t), "AccountTypes")
+			r := badRequest("PropertyValueNotInList", message.Quoted(t), "AccountTypes")
 			return &r
 		}
 	}

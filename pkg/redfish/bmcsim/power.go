@@ -3,6 +3,8 @@ package bmcsim
 import (
 	"slices"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // phase is one step of the server's power, from At until the next one.
@@ -109,13 +111,13 @@ func (b *BMC) arrive(was, is phase) {
 	case "On":
 		b.activate(true)
 		s.LastReset = is.At
-		b.addLog(is.At, "DCPowerOn", "Host system DC power is on", severityOK)
+		b.addLog(is.At, "DCPowerOn", "Host system DC power is on", message.OK)
 		if s.Boot.Enabled == "Once" {
 			s.Boot.Enabled, s.Boot.Target = "Disabled", "None"
 		}
 	case "Off":
 		s.LastReset = is.At
-		b.addLog(is.At, "DCPowerOff", "Host system DC power is off", severityOK)
+		b.addLog(is.At, "DCPowerOff", "Host system DC power is off", message.OK)
 	}
 }
 

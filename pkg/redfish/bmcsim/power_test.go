@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // trail writes a plan as seconds from start and what can be seen then.
@@ -129,7 +130,7 @@ func TestPowerIsLoggedWithAnIDForEachEntry(t *testing.T) {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
 	for range 2 * maxLog {
-		b.addLog(start, "DCPowerOn", "on", severityOK)
+		b.addLog(start, "DCPowerOn", "on", message.OK)
 	}
 	if len(b.state.Log) != maxLog {
 		t.Errorf("the log holds %d entries, want %d", len(b.state.Log), maxLog)

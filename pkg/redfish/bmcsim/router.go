@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/params"
 )
 
@@ -176,7 +177,7 @@ func (b *BMC) answer(q *request) reply {
 	r.set("Date", b.stamp(q.now, http.TimeFormat))
 	if q.dirty {
 		if err := b.state.save(b.cfg.StateFile); err != nil {
-			return failure(http.StatusInternalServerError, message("InternalError"))
+			return internalError()
 		}
 	}
 	return r
@@ -245,13 +246,13 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 		return reply{status: http.StatusUnauthorized} // a good certificate of nobody here
 	}
 	if b.mustChange(q, rt) && d.need != anyone {
-		return failure(http.StatusForbidden, message("PasswordChangeRequired", accountsURI+"/"+q.user))
+		return failure(http.StatusForbidden, message.New("PasswordChangeRequired", accountsURI+"/"+q.user))
 	}
 	if !q.role.may(d.need) {
 		return reply{status: http.StatusForbidden}
 	}
 	if v := q.header.Get("OData-Version"); v != "" && v != "4.0" {
-		r := failure(http.StatusPreconditionFailed, message("PreconditionFailed"))
+		r := failure(http.StatusPreconditionFailed, message.New("PreconditionFailed"))
 		r.noOData = true
 		return r
 	}
@@ -260,7 +261,7 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	}
 	parsed, refused := params.Parse(q.args["query"], b.cfg.Expand)
 	if refused != nil {
-		return failure(refused.Status, message("QueryParameterValueFormatError", quoted(refused.Value), refused.Key))
+		return failure(refused.Status, message.New("QueryParameterValueFormatError", message.Quoted(refused.Value), refused.Key))
 	}
 	q.query = parsed
 	if r := q.ownerMissing(); r != nil {
@@ -271,9 +272,9 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 
 func notAllowed(method string) reply {
 	if method == http.MethodDelete {
-		return failure(http.StatusMethodNotAllowed, message("ResourceCannotBeDeleted"))
+		return failure(http.StatusMethodNotAllowed, message.New("ResourceCannotBeDeleted"))
 	}
-	return failure(http.StatusMethodNotAllowed, message("OperationNotAllowed"))
+	return failure(http.StatusMethodNotAllowed, message.New("OperationNotAllowed"))
 }
 
 // precondition compares If-Match with what a GET would answer now.
@@ -289,7 +290,7 @@ func (b *BMC) precondition(q *request, rt *route) *reply {
 			return nil
 		}
 	}
-	r := failure(http.StatusPreconditionFailed, message("PreconditionFailed"))
+	r := failure(http.StatusPreconditionFailed, message.New("PreconditionFailed"))
 	return &r
 }
 
@@ -336,7 +337,7 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 func (b *BMC) onlyMember(q *request, rt *route, o obj) reply {
 	members, isCollection := o["Members"].([]obj)
 	if !isCollection {
-		return failure(http.StatusForbidden, message("QueryNotSupportedOnResource"))
+		return failure(http.StatusForbidden, message.New("QueryNotSupportedOnResource"))
 	}
 	if len(members) != 1 {
 		q.query.Only = false

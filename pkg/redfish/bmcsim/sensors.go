@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/climate"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const sensorsURI = chassisURI + "/Sensors"
@@ -84,13 +85,13 @@ func (s sensor) health(v float64, on bool) string {
 	outside := func(l limits) bool { return on && v < l.lower || v > l.upper }
 	switch {
 	case !s.hasLimits:
-		return severityOK
+		return message.OK
 	case outside(s.critical):
-		return severityCritical
+		return message.Critical
 	case outside(s.caution):
-		return severityWarning
+		return message.Warning
 	}
-	return severityOK
+	return message.OK
 }
 
 func getSensors(b *BMC, _ *request) reply {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 func serviceRoutes() []route {
@@ -16,7 +18,7 @@ func serviceRoutes() []route {
 		{path: schemasURI, do: gets(fixedWith(schemasURI, "JsonSchemaFileCollection", "JsonSchemaFile Collection", "Collection of JsonSchemaFiles", schemaNames()))},
 		{path: schemasURI + "/{schema}", do: gets(getSchema)},
 		{path: schemasURI + "/{schema}/{file}", do: gets(getSchemaFile)},
-		{path: registriesURI, do: gets(fixedWith(registriesURI, "MessageRegistryFileCollection", "MessageRegistryFile Collection", "Collection of MessageRegistryFiles", registryNames()))},
+		{path: registriesURI, do: gets(fixedWith(registriesURI, "MessageRegistryFileCollection", "MessageRegistryFile Collection", "Collection of MessageRegistryFiles", message.Registries()))},
 		{path: registriesURI + "/{registry}", do: gets(getRegistryFile)},
 		{path: registriesURI + "/{registry}/{file}", do: gets(getRegistry)},
 	}

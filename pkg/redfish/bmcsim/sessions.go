@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -62,7 +63,7 @@ func patchSessionService(b *BMC, q *request) reply {
 		return badRequest("PropertyValueOutOfRange", strconv.Itoa(seconds), "SessionTimeout")
 	}
 	b.state.SessionTimeout, q.dirty = seconds, true
-	return failure(http.StatusOK, message("PropertyValueModified", "SessionTimeout", quoted(strconv.Itoa(seconds))))
+	return failure(http.StatusOK, message.New("PropertyValueModified", "SessionTimeout", message.Quoted(strconv.Itoa(seconds))))
 }
 
 func getSessions(b *BMC, _ *request) reply {
@@ -84,11 +85,11 @@ func postSession(b *BMC, q *request) reply {
 		return refusal
 	}
 	if !b.login(q, user, fleet.NewSecret(password)) {
-		return failure(http.StatusUnauthorized, message("ResourceAtUriUnauthorized", sessionsURI, "Invalid username or password"))
+		return failure(http.StatusUnauthorized, message.New("ResourceAtUriUnauthorized", sessionsURI, "Invalid username or password"))
 	}
 	s, err := b.newSession(q, user)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	s.Context, _ = v.text("Context")
 	r = reply{status: http.StatusCreated, body: b.sessionBody(s)}
@@ -100,10 +101,10 @@ func postSession(b *BMC, q *request) reply {
 func emptyLogin(user, password string) (reply, bool) {
 	var problems []obj
 	if user == "" {
-		problems = append(problems, message("PropertyMissing", "UserName"))
+		problems = append(problems, message.New("PropertyMissing", "UserName"))
 	}
 	if password == "" {
-		problems = append(problems, message("PropertyMissing", "Password"))
+		problems = append(problems, message.New("PropertyMissing", "Password"))
 	}
 	if problems == nil {
 		return reply{}, false
@@ -140,7 +141,7 @@ func (b *BMC) sessionBody(s *session) obj {
 		o["Context"] = s.Context
 	}
 	if b.state.Accounts[s.User].Expired {
-		o["@Message.ExtendedInfo"] = []obj{message("PasswordChangeRequired", accountsURI+"/"+s.User)}
+		o["@Message.ExtendedInfo"] = []obj{message.New("PasswordChangeRequired", accountsURI+"/"+s.User)}
 	}
 	return o
 }
@@ -160,7 +161,7 @@ func getSession(b *BMC, q *request) reply {
 		return notFound("Session", q.args["session"])
 	}
 	if s.User != q.user && !q.role.may(configureManager) {
-		return failure(http.StatusForbidden, message("InsufficientPrivilege"))
+		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
 	return ok(b.sessionBody(s))
 }
@@ -171,7 +172,7 @@ func deleteSession(b *BMC, q *request) reply {
 		return notFound("Session", q.args["session"])
 	}
 	if s.User != q.user && !q.role.may(configureManager) {
-		return failure(http.StatusForbidden, message("InsufficientPrivilege"))
+		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
 	b.endSession(s)
 	q.dirty = true

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // streamWrite bounds how long a listener may take to accept one event.
@@ -35,7 +36,7 @@ func (b *BMC) stream(w http.ResponseWriter, r *http.Request, q *request) int {
 	defer b.hub.Close(s)
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		rep := failure(http.StatusInternalServerError, message("InternalError"))
+		rep := internalError()
 		return rep.write(w, r.Method)
 	}
 	// The client sends nothing more: a read ends when it goes away.
@@ -97,11 +98,11 @@ func (b *BMC) openStream(q *request) (*events.Stream, *reply) {
 	}
 	id, err := b.randomID()
 	if err != nil {
-		return refuse(failure(http.StatusInternalServerError, message("InternalError")))
+		return refuse(internalError())
 	}
-	s, err := b.hub.Open(id, filter, q.header.Get("Last-Event-Id"), message("EventBufferExceeded"))
+	s, err := b.hub.Open(id, filter, q.header.Get("Last-Event-Id"), message.New("EventBufferExceeded"))
 	if err != nil {
-		return refuse(failure(http.StatusServiceUnavailable, message("EventSubscriptionLimitExceeded")))
+		return refuse(failure(http.StatusServiceUnavailable, message.New("EventSubscriptionLimitExceeded")))
 	}
 	return s, nil
 }

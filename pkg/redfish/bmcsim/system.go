@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const systemURI = "/redfish/v1/Systems/system"
@@ -117,7 +119,7 @@ func patchSystem(b *BMC, q *request) reply {
 	} {
 		value, given := v.text(c.path)
 		if given && !slices.Contains(c.allow, value) {
-			return badRequest("PropertyValueNotInList", quoted(value), c.inText)
+			return badRequest("PropertyValueNotInList", message.Quoted(value), c.inText)
 		}
 		if given {
 			*c.to = value

@@ -4,10 +4,10 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -56,10 +56,10 @@ func (b *BMC) begin(q *request, headers []string, plan []step) reply {
 	if q.header.Get("Content-Type") == jsonType {
 		t.body = string(q.body)
 	}
-	t.plan = slices.Insert(t.plan, 0, step{percent: 0, message: taskMessage("TaskStarted", t.id)})
+	t.plan = slices.Insert(t.plan, 0, step{percent: 0, message: message.Task("TaskStarted", t.id)})
 	for i := range t.plan {
 		if t.plan[i].message == nil {
-			t.plan[i].message = taskMessage("TaskProgressChanged", t.id, strconv.Itoa(t.plan[i].percent))
+			t.plan[i].message = message.Task("TaskProgressChanged", t.id, strconv.Itoa(t.plan[i].percent))
 		}
 	}
 	b.nextTask++
@@ -115,12 +115,12 @@ func (t *task) view(b *BMC, now time.Time) obj {
 		"@odata.id": tasksURI + "/" + t.id, "@odata.type": "#Task.v1_4_3.Task", "HidePayload": false, "Id": t.id,
 		"Messages": messages, "Name": "Task " + t.id, "PercentComplete": percent,
 		"Payload":   obj{"HttpHeaders": t.headers, "HttpOperation": "POST", "JsonBody": t.body, "TargetUri": t.uri},
-		"StartTime": b.stamp(t.start, seconds), "TaskState": "Running", "TaskStatus": severityOK,
+		"StartTime": b.stamp(t.start, seconds), "TaskState": "Running", "TaskStatus": message.OK,
 	}
 	if end, over := t.final(now); over {
 		o["EndTime"], o["TaskState"] = b.stamp(t.start.Add(end.after), seconds), end.state
 		if end.state != "Completed" {
-			o["TaskStatus"] = severityWarning
+			o["TaskStatus"] = message.Warning
 		}
 	}
 	if !t.closed {
@@ -143,9 +143,9 @@ func (b *BMC) settleTasks(now time.Time) (changed bool) {
 			case t.told == 1:
 				b.tellTask(t, s.message, now)
 			case s.state == "Completed":
-				b.tellTask(t, taskMessage("TaskCompletedOK", t.id), now)
+				b.tellTask(t, message.Task("TaskCompletedOK", t.id), now)
 			case s.state != "":
-				b.tellTask(t, taskMessage("TaskAborted", t.id), now)
+				b.tellTask(t, message.Task("TaskAborted", t.id), now)
 			}
 		}
 	}
@@ -155,25 +155,6 @@ func (b *BMC) settleTasks(now time.Time) (changed bool) {
 func (b *BMC) tellTask(t *task, m obj, now time.Time) {
 	at := b.stamp(now, seconds)
 	b.hub.Tell(func(id int) events.Event { return events.Task(id, tasksURI+"/"+t.id, m, at) })
-}
-
-// taskMessage is a message of the registry for tasks: about the task id, and
-// what else there is to say.
-func taskMessage(key, id string, more ...string) obj {
-	text, severity := "has started", severityOK
-	switch key {
-	case "TaskProgressChanged":
-		text = "has changed to progress " + strings.Join(more, " ") + " percent complete"
-	case "TaskCompletedOK":
-		text = "has completed"
-	case "TaskAborted":
-		text, severity = "has completed with errors", severityCritical
-	}
-	return obj{
-		"@odata.type": "#Message.v1_1_1.Message", "Message": "The task with Id '" + id + "' " + text + ".",
-		"MessageArgs": append([]string{id}, more...), "MessageId": "TaskEvent.1.0." + key,
-		"MessageSeverity": severity, "Resolution": "None.",
-	}
 }
 
 func getTaskService(b *BMC, q *request) reply {

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // Firmware of the BMC and of its host at first start.
@@ -106,7 +108,7 @@ func pushForm(b *BMC, q *request) reply {
 	}
 	var p parameters
 	if text == nil || json.Unmarshal(text, &p) != nil || len(p.Targets) == 0 {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	if r := b.refuseUpdate(p, file); r != nil {
 		return *r
@@ -122,9 +124,9 @@ func parts(q *request) (params, file []byte, err error) {
 	if err != nil || mediaType != "multipart/form-data" {
 		return nil, nil, fmt.Errorf("%q is no form", mediaType)
 	}
-	form := multipart.NewReader(bytes.NewReader(q.body), with["boundary"])
+	reader := multipart.NewReader(bytes.NewReader(q.body), with["boundary"])
 	for {
-		part, err := form.NextPart()
+		part, err := reader.NextPart()
 		if err == io.EOF { //nolint:errorlint // the reader returns exactly this
 			return params, file, nil
 		}
@@ -154,11 +156,11 @@ func (b *BMC) refuseUpdate(p parameters, file []byte) *reply {
 	case len(p.Targets) > 1:
 		r = badRequest("PropertyValueFormatError", string(compact(p.Targets)), "Targets")
 	case isFirmware && !slices.ContainsFunc(b.state.Firmware, func(f firmware) bool { return f.ID == id }):
-		r = badRequest("PropertyValueFormatError", quoted(id), "Targets")
+		r = badRequest("PropertyValueFormatError", message.Quoted(id), "Targets")
 	case !isFirmware && target != managerURI:
-		r = badRequest("PropertyValueFormatError", quoted(target), "Targets")
+		r = badRequest("PropertyValueFormatError", message.Quoted(target), "Targets")
 	case p.ApplyTime != "" && p.ApplyTime != "Immediate" && p.ApplyTime != "OnReset":
-		r = badRequest("PropertyValueNotInList", quoted(p.ApplyTime), "ApplyTime")
+		r = badRequest("PropertyValueNotInList", message.Quoted(p.ApplyTime), "ApplyTime")
 	default:
 		return nil
 	}
@@ -170,10 +172,10 @@ func (b *BMC) update(q *request, img image, onReset bool) reply {
 	took := b.cfg.UpdateTime
 	switch img.activation {
 	case "refused":
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	case "invalid":
 		id := strconv.Itoa(b.nextTask)
-		return b.begin(q, nil, []step{{after: took / 8, percent: -1, message: taskMessage("TaskAborted", id), state: "Exception"}})
+		return b.begin(q, nil, []step{{after: took / 8, percent: -1, message: message.Task("TaskAborted", id), state: "Exception"}})
 	}
 	plan := make([]step, 0, 9)
 	for i, percent := range []int{10, 25, 40, 55, 70, 85, 100} {
@@ -182,7 +184,7 @@ func (b *BMC) update(q *request, img image, onReset bool) reply {
 	arrived := step{after: took, percent: 100, effect: func(*task) { b.takeIn(img.firmware, onReset) }}
 	id := strconv.Itoa(b.nextTask)
 	return b.begin(q, nil, append(plan, arrived,
-		step{after: took, percent: -1, message: taskMessage("TaskCompletedOK", id), state: "Completed"}))
+		step{after: took, percent: -1, message: message.Task("TaskCompletedOK", id), state: "Completed"}))
 }
 
 // takeIn puts an image into the flash. It runs after the next restart of what
