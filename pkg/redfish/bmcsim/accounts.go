@@ -1,13 +1,12 @@
 package bmcsim
 
 import (
+	"errors"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
-	"time"
 
-	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -16,38 +15,25 @@ const (
 	accountServiceURI = "/redfish/v1/AccountService"
 	accountsURI       = accountServiceURI + "/Accounts"
 	rolesURI          = accountServiceURI + "/Roles"
-	maxPassword       = 20 // fixed in OpenBMC, for IPMI's sake
 )
-
-var userName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z_0-9-]{0,99}$`)
-
-type account struct {
-	Hash     string
-	Role     role
-	Enabled  bool
-	Expired  bool      // the password must be changed before anything else
-	Types    []string  // AccountTypes; nil: all that a new account gets
-	Failures int       // failed logins in a row
-	Failed   time.Time // the last of them
-}
 
 func accountRoutes() []route {
 	return []route{
 		{path: accountServiceURI, head: true, schema: "AccountService/AccountService", do: map[string]deed{
-			http.MethodGet:   {login, getAccountService},
-			http.MethodPatch: {configureUsers, patchAccountService},
+			http.MethodGet:   {auth.Login, getAccountService},
+			http.MethodPatch: {auth.ConfigureUsers, patchAccountService},
 		}},
 		{path: accountsURI, head: true, schema: "ManagerAccountCollection", do: map[string]deed{
-			http.MethodGet:  {login, getAccounts},
-			http.MethodPost: {configureUsers, postAccount},
+			http.MethodGet:  {auth.Login, getAccounts},
+			http.MethodPost: {auth.ConfigureUsers, postAccount},
 		}},
 		{path: accountsURI + "/{account}", head: true, schema: "ManagerAccount/ManagerAccount", linkEarly: true, do: map[string]deed{
-			http.MethodGet:    {login, getAccount},
-			http.MethodPatch:  {configureSelf, patchAccount},
-			http.MethodDelete: {configureUsers, deleteAccount},
+			http.MethodGet:    {auth.Login, getAccount},
+			http.MethodPatch:  {auth.ConfigureSelf, patchAccount},
+			http.MethodDelete: {auth.ConfigureUsers, deleteAccount},
 		}},
-		{path: rolesURI, do: map[string]deed{http.MethodGet: {login, getRoles}}},
-		{path: rolesURI + "/{role}", do: map[string]deed{http.MethodGet: {login, getRole}}},
+		{path: rolesURI, do: map[string]deed{http.MethodGet: {auth.Login, getRoles}}},
+		{path: rolesURI + "/{role}", do: map[string]deed{http.MethodGet: {auth.Login, getRole}}},
 	}
 }
 
@@ -74,7 +60,7 @@ func getAccountService(b *BMC, _ *request) reply {
 		"LDAP":            directory(obj{"Certificates": link(ldapURI)}),
 		"Description":     "Account Service", "Id": "AccountService", "Name": "Account Service", "ServiceEnabled": true,
 		"HTTPBasicAuth": basicAuth, "HTTPBasicAuth@Redfish.AllowableValues": []string{"Enabled", "Disabled"},
-		"MaxPasswordLength": maxPassword, "MinPasswordLength": b.cfg.MinPasswordLength,
+		"MaxPasswordLength": auth.MaxPassword, "MinPasswordLength": b.cfg.MinPasswordLength,
 		"MultiFactorAuth": obj{"ClientCertificate": obj{
 			"CertificateMappingAttribute": b.state.Mapping, "Certificates": link(mfaURI),
 			"Enabled": methods.TLS, "RespondToUnauthenticatedClients": !b.state.Strict,
@@ -121,10 +107,7 @@ func patchAccountService(b *BMC, q *request) reply {
 			*to = max(n, 0)
 		}
 	}
-	for name, to := range map[string]*bool{
-		"BasicAuth": &s.Auth.BasicAuth, "Cookie": &s.Auth.Cookie, "SessionToken": &s.Auth.SessionToken, "XToken": &s.Auth.XToken,
-		"TLS": &s.Auth.TLS,
-	} {
+	for name, to := range s.Auth.ByName() {
 		if on, given := v.bool(methods + name); given {
 			*to = on
 		}
@@ -164,7 +147,7 @@ func (b *BMC) patchClientCertificate(q *request, v values) *reply {
 // getAccounts shows others than administrators only their own account.
 func getAccounts(b *BMC, q *request) reply {
 	names := slices.Sorted(maps.Keys(b.state.Accounts))
-	if !q.role.may(configureUsers) {
+	if !q.role.May(auth.ConfigureUsers) {
 		names = []string{q.user}
 	}
 	return collection(accountsURI, "ManagerAccountCollection", "Accounts Collection", names, obj{"Description": "BMC User Accounts"})
@@ -178,12 +161,12 @@ func postAccount(b *BMC, q *request) reply {
 	}
 	name, _ := v.text("UserName")
 	password, _ := v.text("Password")
-	a := &account{Role: readOnly, Enabled: true}
+	a := &auth.Account{Role: auth.ReadOnly, Enabled: true}
 	if id, given := v.text("RoleId"); given {
-		if !knownRole(id) {
+		if !auth.Known(id) {
 			return badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 		}
-		a.Role = role(id)
+		a.Role = auth.Role(id)
 	}
 	if on, given := v.bool("Enabled"); given {
 		a.Enabled = on
@@ -197,7 +180,7 @@ func postAccount(b *BMC, q *request) reply {
 	switch {
 	case b.state.Accounts[name] != nil:
 		return failure(http.StatusConflict, message.New("ResourceAlreadyExists", "ManagerAccount", "UserName", name))
-	case !userName.MatchString(name):
+	case !auth.ValidName(name):
 		return badRequest("PropertyValueFormatError", message.Quoted(name), "UserName")
 	}
 	if refusal, set := b.setPassword(a, name, password); !set {
@@ -211,15 +194,13 @@ func postAccount(b *BMC, q *request) reply {
 
 // setPassword applies OpenBMC's rules. The refusal hides the password, as
 // bmcweb does: its value reads 'null'.
-func (b *BMC) setPassword(a *account, name, password string) (reply, bool) {
-	if len(password) < b.cfg.MinPasswordLength || len(password) > maxPassword || password == name {
+func (b *BMC) setPassword(a *auth.Account, name, password string) (reply, bool) {
+	switch err := a.SetPassword(name, password, b.cfg.MinPasswordLength, b.cfg.Rand); {
+	case errors.Is(err, auth.ErrWeak):
 		return badRequest("PropertyValueFormatError", "null", "Password"), false
-	}
-	hash, err := hashPassword(fleet.NewSecret(password), b.cfg.Rand)
-	if err != nil {
+	case err != nil:
 		return internalError(), false
 	}
-	a.Hash, a.Expired = hash, false
 	return reply{}, true
 }
 
@@ -227,23 +208,16 @@ func getAccount(b *BMC, q *request) reply {
 	name := q.args["account"]
 	a := b.state.Accounts[name]
 	switch {
-	case name != q.user && !q.role.may(configureUsers):
+	case name != q.user && !q.role.May(auth.ConfigureUsers):
 		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	case a == nil:
 		return notFound("ManagerAccount", name)
 	}
-	types := []string{"IPMI", "Redfish", "WebUI", "ManagerConsole"}
-	switch {
-	case a.Types != nil:
-		types = a.Types
-	case name == "root":
-		types = []string{"HostConsole", "IPMI", "Redfish", "WebUI"}
-	}
 	return ok(obj{
 		"@odata.id": accountsURI + "/" + name, "@odata.type": "#ManagerAccount.v1_7_0.ManagerAccount",
-		"AccountTypes": types, "Description": "User Account", "Enabled": a.Enabled, "Id": name,
+		"AccountTypes": a.AccountTypes(name), "Description": "User Account", "Enabled": a.Enabled, "Id": name,
 		"Links":  obj{"Role": link(rolesURI + "/" + string(a.Role))},
-		"Locked": b.locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
+		"Locked": b.state.Locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
 		"Name": "User Account", "Password": nil, "PasswordChangeRequired": a.Expired,
 		"RoleId": a.Role, "StrictAccountTypes": true, "UserName": name,
 	})
@@ -254,7 +228,7 @@ func getAccount(b *BMC, q *request) reply {
 func patchAccount(b *BMC, q *request) reply {
 	name := q.args["account"]
 	fields := []field{{path: "Password"}}
-	if q.role.may(configureUsers) {
+	if q.role.May(auth.ConfigureUsers) {
 		fields = append(fields, field{path: "RoleId"}, field{path: "Enabled", kind: boolKind}, field{path: "Locked", kind: boolKind})
 	} else if name != q.user {
 		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
@@ -272,19 +246,19 @@ func patchAccount(b *BMC, q *request) reply {
 		return *r
 	}
 	if changed.Hash != a.Hash || !changed.Enabled {
-		b.endSessions(name)
+		b.state.EndOf(name)
 	}
 	*a, q.dirty = changed, true
 	return noContent()
 }
 
-func (b *BMC) changeAccount(a *account, name string, v values) *reply {
+func (b *BMC) changeAccount(a *auth.Account, name string, v values) *reply {
 	if id, given := v.text("RoleId"); given {
-		if !knownRole(id) {
+		if !auth.Known(id) {
 			r := badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 			return &r
 		}
-		a.Role = role(id)
+		a.Role = auth.Role(id)
 	}
 	if locked, given := v.bool("Locked"); given {
 		if locked { // nobody can be locked by hand
@@ -310,24 +284,23 @@ func deleteAccount(b *BMC, q *request) reply {
 		return notFound("ManagerAccount", name)
 	}
 	delete(b.state.Accounts, name)
-	b.endSessions(name)
+	b.state.EndOf(name)
 	q.dirty = true
 	return note(http.StatusOK, "AccountRemoved")
 }
 
 func getRoles(*BMC, *request) reply {
-	ids := []string{string(administrator), string(operator), string(readOnly)}
-	return collection(rolesURI, "RoleCollection", "Roles Collection", ids, obj{"Description": "BMC User Roles"})
+	return collection(rolesURI, "RoleCollection", "Roles Collection", auth.Roles(), obj{"Description": "BMC User Roles"})
 }
 
 func getRole(_ *BMC, q *request) reply {
 	id := q.args["role"]
-	if !knownRole(id) {
+	if !auth.Known(id) {
 		return notFound("Role", id)
 	}
 	return ok(obj{
 		"@odata.id": rolesURI + "/" + id, "@odata.type": "#Role.v1_2_2.Role",
-		"AssignedPrivileges": role(id).privileges(), "Description": id + " User Role", "Id": id,
+		"AssignedPrivileges": auth.Role(id).Privileges(), "Description": id + " User Role", "Id": id,
 		"IsPredefined": true, "Name": "User Role", "OemPrivileges": []string{}, "RoleId": id,
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -25,24 +26,24 @@ func certificateRoutes() []route {
 	return []route{
 		{path: certificateServiceURI, do: gets(getCertificateService)},
 		{path: certificateServiceURI + "/CertificateLocations", do: gets(getCertificateLocations)},
-		{path: actions + "GenerateCSR", do: posts(configureManager, generateCSR)},
-		{path: actions + "ReplaceCertificate", do: posts(configureManager, replaceCertificate)},
+		{path: actions + "GenerateCSR", do: posts(auth.ConfigureManager, generateCSR)},
+		{path: actions + "ReplaceCertificate", do: posts(auth.ConfigureManager, replaceCertificate)},
 		{path: manager + "/NetworkProtocol/HTTPS/Certificates", do: map[string]deed{
-			http.MethodGet:  {login, getCertificates},
-			http.MethodPost: {configureManager, postCertificate},
+			http.MethodGet:  {auth.Login, getCertificates},
+			http.MethodPost: {auth.ConfigureManager, postCertificate},
 		}},
 		{path: manager + "/NetworkProtocol/HTTPS/Certificates/{certificate}", do: gets(getCertificate)},
 		{path: manager + "/Truststore/Certificates", do: map[string]deed{
-			http.MethodGet:  {login, getTruststore},
-			http.MethodPost: {configureManager, postTruststore},
+			http.MethodGet:  {auth.Login, getTruststore},
+			http.MethodPost: {auth.ConfigureManager, postTruststore},
 		}},
 		{path: manager + "/Truststore/Certificates/{certificate}", do: map[string]deed{
-			http.MethodGet:    {login, getTrusted},
-			http.MethodDelete: {configureManager, deleteTrusted},
+			http.MethodGet:    {auth.Login, getTrusted},
+			http.MethodDelete: {auth.ConfigureManager, deleteTrusted},
 		}},
 		{path: ldapURI, do: map[string]deed{
-			http.MethodGet:  {login, getDirectoryCertificates},
-			http.MethodPost: {configureManager, postCertificate},
+			http.MethodGet:  {auth.Login, getDirectoryCertificates},
+			http.MethodPost: {auth.ConfigureManager, postCertificate},
 		}},
 		{path: mfaURI, head: true, do: gets(getMultiFactor)},
 		{path: mfaURI + "/{certificate}", head: true, do: gets(getTrusted)},

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 )
 
 const (
@@ -25,11 +27,11 @@ func chassisRoutes() []route {
 	return []route{
 		{path: "/redfish/v1/Chassis", do: gets(getChassisCollection)},
 		{path: chassis, do: map[string]deed{
-			http.MethodGet:   {login, getChassis},
-			http.MethodPatch: {configureComponents, patchChassis},
+			http.MethodGet:   {auth.Login, getChassis},
+			http.MethodPatch: {auth.ConfigureComponents, patchChassis},
 		}},
 		{path: chassis + "/ResetActionInfo", do: gets(actionInfo(chassisURI, "PowerCycle"))},
-		{path: chassis + "/Actions/Chassis.Reset", do: posts(configureComponents, resetChassis)},
+		{path: chassis + "/Actions/Chassis.Reset", do: posts(auth.ConfigureComponents, resetChassis)},
 		{path: chassis + "/Sensors", do: gets(getSensors)},
 		{path: chassis + "/Sensors/{sensor}", do: gets(getSensor)},
 		{path: chassis + "/PowerSubsystem", head: true, schema: schema("PowerSubsystem"), do: gets(getPowerSubsystem)},

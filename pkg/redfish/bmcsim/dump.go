@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -28,12 +29,12 @@ func dumpRoutes() []route {
 		{path: manager + "/Dump", do: gets(dumpService(dumpURI, "BMC"))},
 		{path: manager + "/Dump/Entries", do: gets(getDumps)},
 		{path: manager + "/Dump/Entries/{entry}", do: map[string]deed{
-			http.MethodGet:    {login, getDump},
-			http.MethodDelete: {configureManager, deleteDump},
+			http.MethodGet:    {auth.Login, getDump},
+			http.MethodDelete: {auth.ConfigureManager, deleteDump},
 		}},
 		{path: manager + "/Dump/Entries/{entry}/attachment", do: gets(getDumpFile)},
-		{path: manager + "/Dump/Actions/LogService.CollectDiagnosticData", do: posts(configureManager, collectDump)},
-		{path: manager + "/Dump/Actions/LogService.ClearLog", do: posts(configureManager, clearDumps)},
+		{path: manager + "/Dump/Actions/LogService.CollectDiagnosticData", do: posts(auth.ConfigureManager, collectDump)},
+		{path: manager + "/Dump/Actions/LogService.ClearLog", do: posts(auth.ConfigureManager, clearDumps)},
 		{path: manager + "/FaultLog", do: gets(getFaultLog)},
 		{path: manager + "/FaultLog/Entries", do: gets(noEntries(managerLogs+"/FaultLog", "FaultLog Dump"))},
 		{path: system + "/Dump", do: gets(dumpService(systemDumpURI, "System"))},

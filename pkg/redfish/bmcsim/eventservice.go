@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -30,18 +31,18 @@ type eventSettings struct {
 func eventRoutes() []route {
 	return []route{
 		{path: eventServiceURI, do: map[string]deed{
-			http.MethodGet:   {login, getEventService},
-			http.MethodPatch: {configureManager, patchEventService},
+			http.MethodGet:   {auth.Login, getEventService},
+			http.MethodPatch: {auth.ConfigureManager, patchEventService},
 		}},
-		{path: eventServiceURI + "/Actions/EventService.SubmitTestEvent", do: posts(configureManager, submitTestEvent)},
+		{path: eventServiceURI + "/Actions/EventService.SubmitTestEvent", do: posts(auth.ConfigureManager, submitTestEvent)},
 		{path: subscriptionsURI, do: map[string]deed{
-			http.MethodGet:  {login, getSubscriptions},
-			http.MethodPost: {configureComponents, postSubscription},
+			http.MethodGet:  {auth.Login, getSubscriptions},
+			http.MethodPost: {auth.ConfigureComponents, postSubscription},
 		}},
 		{path: subscriptionsURI + "/{subscription}", do: map[string]deed{
-			http.MethodGet:    {login, getSubscription},
-			http.MethodPatch:  {configureComponents, patchSubscription},
-			http.MethodDelete: {configureComponents, deleteSubscription},
+			http.MethodGet:    {auth.Login, getSubscription},
+			http.MethodPatch:  {auth.ConfigureComponents, patchSubscription},
+			http.MethodDelete: {auth.ConfigureComponents, deleteSubscription},
 		}},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -42,8 +43,8 @@ func hardwareRoutes() []route {
 func boardRoutes() []route {
 	return []route{
 		{path: boardURI, do: map[string]deed{
-			http.MethodGet:   {login, getBoard},
-			http.MethodPatch: {configureComponents, patchChassis},
+			http.MethodGet:   {auth.Login, getBoard},
+			http.MethodPatch: {auth.ConfigureComponents, patchChassis},
 		}},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -73,15 +74,15 @@ func logRoutes(dbus bool) []route {
 	const system, manager = "/redfish/v1/Systems/{system}/LogServices", "/redfish/v1/Managers/{manager}/LogServices"
 	entry := gets(getEvent)
 	if dbus {
-		entry[http.MethodPatch] = deed{configureManager, patchEvent}
-		entry[http.MethodDelete] = deed{configureManager, deleteEvent}
+		entry[http.MethodPatch] = deed{auth.ConfigureManager, patchEvent}
+		entry[http.MethodDelete] = deed{auth.ConfigureManager, deleteEvent}
 	}
 	list := []route{
 		{path: system, do: gets(getSystemLogs)},
 		{path: system + "/EventLog", do: gets(getEventLog)},
 		{path: system + "/EventLog/Entries", do: gets(getEvents)},
 		{path: system + "/EventLog/Entries/{entry}", do: entry},
-		{path: system + "/EventLog/Actions/LogService.ClearLog", do: posts(configureComponents, clearEvents)},
+		{path: system + "/EventLog/Actions/LogService.ClearLog", do: posts(auth.ConfigureComponents, clearEvents)},
 		{path: manager, do: gets(getManagerLogs)},
 		{path: manager + "/Journal", do: gets(getJournal)},
 		{path: manager + "/Journal/Entries", do: gets(getJournalEntries)},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -15,24 +16,24 @@ func managerRoutes() []route {
 	return []route{
 		{path: "/redfish/v1/Managers", do: gets(fixedCollection("/redfish/v1/Managers", "ManagerCollection", "Manager Collection", "bmc"))},
 		{path: manager, do: map[string]deed{
-			http.MethodGet:   {login, getManager},
-			http.MethodPatch: {configureManager, patchManager},
+			http.MethodGet:   {auth.Login, getManager},
+			http.MethodPatch: {auth.ConfigureManager, patchManager},
 		}},
 		{path: manager + "/ResetActionInfo", do: gets(actionInfo(managerURI, "GracefulRestart", "ForceRestart"))},
-		{path: manager + "/Actions/Manager.Reset", do: posts(configureManager, resetManager)},
-		{path: manager + "/Actions/Manager.ResetToDefaults", do: posts(configureManager, resetToDefaults)},
+		{path: manager + "/Actions/Manager.Reset", do: posts(auth.ConfigureManager, resetManager)},
+		{path: manager + "/Actions/Manager.ResetToDefaults", do: posts(auth.ConfigureManager, resetToDefaults)},
 		{path: manager + "/NetworkProtocol", head: true, schema: "ManagerNetworkProtocol/NetworkProtocol", do: map[string]deed{
-			http.MethodGet:   {login, getNetworkProtocol},
-			http.MethodPatch: {configureManager, patchNetworkProtocol},
+			http.MethodGet:   {auth.Login, getNetworkProtocol},
+			http.MethodPatch: {auth.ConfigureManager, patchNetworkProtocol},
 		}},
 		{path: manager + "/EthernetInterfaces", do: map[string]deed{
-			http.MethodGet:  {login, getManagerNICs},
-			http.MethodPost: {configureComponents, noVLAN},
+			http.MethodGet:  {auth.Login, getManagerNICs},
+			http.MethodPost: {auth.ConfigureComponents, noVLAN},
 		}},
 		{path: manager + "/EthernetInterfaces/{nic}", do: map[string]deed{
-			http.MethodGet:    {login, getManagerNIC},
-			http.MethodPatch:  {configureManager, patchManagerNIC},
-			http.MethodDelete: {configureManager, noVLAN},
+			http.MethodGet:    {auth.Login, getManagerNIC},
+			http.MethodPatch:  {auth.ConfigureManager, patchManagerNIC},
+			http.MethodDelete: {auth.ConfigureManager, noVLAN},
 		}},
 		{path: manager + "/ManagerDiagnosticData", do: gets(getDiagnostics)},
 	}

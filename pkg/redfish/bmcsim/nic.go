@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 )
 
@@ -19,8 +20,8 @@ func hostNICRoutes() []route {
 	return []route{
 		{path: nics, do: gets(getHostNICs)},
 		{path: nics + "/{nic}", do: map[string]deed{
-			http.MethodGet:   {login, getHostNIC},
-			http.MethodPatch: {configureComponents, patchHostNIC},
+			http.MethodGet:   {auth.Login, getHostNIC},
+			http.MethodPatch: {auth.ConfigureComponents, patchHostNIC},
 		}},
 	}
 }

@@ -2,8 +2,8 @@ package bmcsim
 
 import (
 	"net/http"
-	"slices"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -27,19 +27,16 @@ func (b *BMC) refuseMethods(v values) *reply {
 		r := badRequest("ActionNotSupported", "Setting TLS when mTLS auth is disabled")
 		return &r
 	}
-	now := map[string]bool{
-		"BasicAuth": b.state.Auth.BasicAuth, "Cookie": b.state.Auth.Cookie, "SessionToken": b.state.Auth.SessionToken,
-		"XToken": b.state.Auth.XToken, "TLS": b.state.Auth.TLS,
-	}
 	left := false
-	for name, on := range now {
-		if want, given := v.bool(methods + name); given {
-			on = want
+	for name, on := range b.state.Auth.ByName() {
+		want, given := v.bool(methods + name)
+		if !given {
+			want = *on
 		}
 		if mode, given := v.text("HTTPBasicAuth"); given && name == "BasicAuth" {
-			on = mode == "Enabled"
+			want = mode == "Enabled"
 		}
-		left = left || on
+		left = left || want
 	}
 	if left {
 		return nil
@@ -51,14 +48,11 @@ func (b *BMC) refuseMethods(v values) *reply {
 // refuseTypes are the account types that OpenBMC does not take: Redfish and WebUI
 // are one group of its users and come together.
 func refuseTypes(types []string) *reply {
-	known := []string{"Redfish", "WebUI", "IPMI", "ManagerConsole", "HostConsole"}
-	for _, t := range types {
-		if !slices.Contains(known, t) {
-			r := badRequest("PropertyValueNotInList", message.Quoted(t), "AccountTypes")
-			return &r
-		}
+	if unknown, found := auth.UnknownType(types); found {
+		r := badRequest("PropertyValueNotInList", message.Quoted(unknown), "AccountTypes")
+		return &r
 	}
-	if len(types) == 0 || slices.Contains(types, "Redfish") != slices.Contains(types, "WebUI") {
+	if !auth.GroupedTypes(types) {
 		r := badRequest("StrictAccountTypes", "AccountTypes")
 		return &r
 	}

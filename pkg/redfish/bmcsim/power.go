@@ -87,7 +87,7 @@ func powerOff(at time.Time, progress string, took time.Duration) []phase {
 // settle lets everything happen that is due at now, and reports whether
 // anything did.
 func (b *BMC) settle(now time.Time) bool {
-	changed := b.expire(now)
+	changed := b.state.Expire(now)
 	changed = b.settleTasks(now) || changed
 	b.hub.Wake()
 	s := b.state

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/params"
 )
@@ -28,18 +29,18 @@ type request struct {
 
 	args map[string]string // the {names} of the route's path
 	user string            // who asks; empty before the login
-	role role
+	role auth.Role
 	// byCertificate: a certificate said who asks.
 	byCertificate bool
-	session       *session // of the token, if there was one
-	dirty         bool     // the state changed and must be saved
+	session       *auth.Session // of the token, if there was one
+	dirty         bool          // the state changed and must be saved
 }
 
 type handler func(b *BMC, q *request) reply
 
 // deed is what a method does on a route, and who may.
 type deed struct {
-	need privilege
+	need auth.Privilege
 	run  handler
 }
 
@@ -242,13 +243,13 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if !found {
 		return notAllowed(method)
 	}
-	if q.byCertificate && q.role == "" && d.need != anyone {
+	if q.byCertificate && q.role == "" && d.need != auth.Anyone {
 		return reply{status: http.StatusUnauthorized} // a good certificate of nobody here
 	}
-	if b.mustChange(q, rt) && d.need != anyone {
+	if b.mustChange(q, rt) && d.need != auth.Anyone {
 		return failure(http.StatusForbidden, message.New("PasswordChangeRequired", accountsURI+"/"+q.user))
 	}
-	if !q.role.may(d.need) {
+	if !q.role.May(d.need) {
 		return reply{status: http.StatusForbidden}
 	}
 	if v := q.header.Get("OData-Version"); v != "" && v != "4.0" {

@@ -5,11 +5,12 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 func serviceRoutes() []route {
-	free := func(run handler) map[string]deed { return map[string]deed{http.MethodGet: {anyone, run}} }
+	free := func(run handler) map[string]deed { return map[string]deed{http.MethodGet: {auth.Anyone, run}} }
 	return []route{
 		{path: "/redfish", do: free(getVersions)},
 		{path: "/redfish/v1", head: true, schema: "ServiceRoot/ServiceRoot", do: free(getRoot)},

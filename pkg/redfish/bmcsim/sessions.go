@@ -2,11 +2,10 @@ package bmcsim
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
-	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -15,29 +14,21 @@ const (
 	sessionsURI       = sessionServiceURI + "/Sessions"
 )
 
-type session struct {
-	ID, Token, User string
-	Origin          string // the client's address
-	Context         string // free text of the client
-	XSRF            string // what a browser must show besides its cookie
-	Used            time.Time
-}
-
 func sessionRoutes() []route {
 	one := map[string]deed{
-		http.MethodGet:    {login, getSession},
-		http.MethodDelete: {configureSelf, deleteSession},
+		http.MethodGet:    {auth.Login, getSession},
+		http.MethodDelete: {auth.ConfigureSelf, deleteSession},
 	}
 	// bmcweb takes a login at /Members too, and there it shows the methods of both.
-	members := map[string]deed{http.MethodGet: one[http.MethodGet], http.MethodDelete: one[http.MethodDelete], http.MethodPost: {anyone, postSession}}
+	members := map[string]deed{http.MethodGet: one[http.MethodGet], http.MethodDelete: one[http.MethodDelete], http.MethodPost: {auth.Anyone, postSession}}
 	return []route{
 		{path: sessionServiceURI, head: true, schema: "SessionService/SessionService", do: map[string]deed{
-			http.MethodGet:   {login, getSessionService},
-			http.MethodPatch: {configureManager, patchSessionService},
+			http.MethodGet:   {auth.Login, getSessionService},
+			http.MethodPatch: {auth.ConfigureManager, patchSessionService},
 		}},
 		{path: sessionsURI, head: true, schema: "SessionCollection", do: map[string]deed{
-			http.MethodGet:  {login, getSessions},
-			http.MethodPost: {anyone, postSession},
+			http.MethodGet:  {auth.Login, getSessions},
+			http.MethodPost: {auth.Anyone, postSession},
 		}},
 		{path: sessionsURI + "/Members", head: true, schema: "Session/Session", linkEarly: true, do: members},
 		{path: sessionsURI + "/{session}", head: true, schema: "Session/Session", linkEarly: true, do: one},
@@ -112,30 +103,20 @@ func emptyLogin(user, password string) (reply, bool) {
 	return failure(http.StatusBadRequest, problems...), true
 }
 
-func (b *BMC) newSession(q *request, user string) (*session, error) {
-	id, err := randomText(b.cfg.Rand, 10)
+func (b *BMC) newSession(q *request, user string) (*auth.Session, error) {
+	s, err := b.state.Open(user, q.now, b.cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
-	token, err := randomText(b.cfg.Rand, 20)
-	if err != nil {
-		return nil, err
-	}
-	xsrf, err := randomText(b.cfg.Rand, 20)
-	if err != nil {
-		return nil, err
-	}
-	s := &session{ID: id, Token: token, XSRF: xsrf, User: user, Origin: q.origin, Used: q.now}
-	b.state.Sessions = append(b.state.Sessions, s)
-	q.dirty = true
+	s.Origin, q.dirty = q.origin, true
 	return s, nil
 }
 
-func (b *BMC) sessionBody(s *session) obj {
+func (b *BMC) sessionBody(s *auth.Session) obj {
 	o := obj{
 		"@odata.id": sessionsURI + "/" + s.ID, "@odata.type": "#Session.v1_7_0.Session",
 		"ClientOriginIPAddress": s.Origin, "Description": "Manager User Session", "Id": s.ID,
-		"Name": "User Session", "Roles": []role{b.state.Accounts[s.User].Role}, "UserName": s.User,
+		"Name": "User Session", "Roles": []auth.Role{b.state.Accounts[s.User].Role}, "UserName": s.User,
 	}
 	if s.Context != "" {
 		o["Context"] = s.Context
@@ -146,52 +127,26 @@ func (b *BMC) sessionBody(s *session) obj {
 	return o
 }
 
-func (b *BMC) sessionOf(q *request) *session {
-	for _, s := range b.state.Sessions {
-		if s.ID == q.args["session"] {
-			return s
-		}
-	}
-	return nil
-}
-
 func getSession(b *BMC, q *request) reply {
-	s := b.sessionOf(q)
+	s := b.state.Session(q.args["session"])
 	if s == nil {
 		return notFound("Session", q.args["session"])
 	}
-	if s.User != q.user && !q.role.may(configureManager) {
+	if s.User != q.user && !q.role.May(auth.ConfigureManager) {
 		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
 	return ok(b.sessionBody(s))
 }
 
 func deleteSession(b *BMC, q *request) reply {
-	s := b.sessionOf(q)
+	s := b.state.Session(q.args["session"])
 	if s == nil {
 		return notFound("Session", q.args["session"])
 	}
-	if s.User != q.user && !q.role.may(configureManager) {
+	if s.User != q.user && !q.role.May(auth.ConfigureManager) {
 		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
-	b.endSession(s)
+	b.state.End(s)
 	q.dirty = true
 	return success()
-}
-
-// expire ends the sessions that were not used for the session timeout.
-func (b *BMC) expire(now time.Time) bool {
-	oldest := now.Add(-time.Duration(b.state.SessionTimeout) * time.Second)
-	before := len(b.state.Sessions)
-	b.state.Sessions = slices.DeleteFunc(b.state.Sessions, func(s *session) bool { return s.Used.Before(oldest) })
-	return len(b.state.Sessions) != before
-}
-
-func (b *BMC) endSession(s *session) {
-	b.state.Sessions = slices.DeleteFunc(b.state.Sessions, func(x *session) bool { return x == s })
-}
-
-// endSessions ends all sessions of a user.
-func (b *BMC) endSessions(user string) {
-	b.state.Sessions = slices.DeleteFunc(b.state.Sessions, func(s *session) bool { return s.User == user })
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -89,7 +90,7 @@ func (b *BMC) openStream(q *request) (*events.Stream, *reply) {
 		r.set("Allow", "GET")
 		return nil, &r
 	}
-	if !q.role.may(configureComponents) {
+	if !q.role.May(auth.ConfigureComponents) {
 		return refuse(reply{status: http.StatusForbidden})
 	}
 	filter, err := parseFilter(q.args["query"])

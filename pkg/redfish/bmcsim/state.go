@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 )
@@ -31,12 +32,7 @@ type State struct {
 	Mapping     certs.Mapping
 	Strict      bool // clients without a good certificate are not served at all
 
-	Accounts         map[string]*account
-	Sessions         []*session
-	SessionTimeout   int // seconds
-	LockoutThreshold int
-	LockoutDuration  int // seconds, 0: until unlocked
-	Auth             authMethods
+	auth.Users
 
 	AssetTag  string
 	Indicator bool
@@ -65,8 +61,6 @@ type State struct {
 	Subscriptions []events.Subscription
 }
 
-type authMethods struct{ BasicAuth, Cookie, SessionToken, TLS, XToken bool }
-
 type bootOverride struct{ Target, Enabled, Mode string }
 
 type ntp struct {
@@ -76,24 +70,22 @@ type ntp struct {
 
 // freshState is a BMC that leaves the factory.
 func freshState(cfg Config) (*State, error) {
-	hash, err := hashPassword(cfg.Password, cfg.Rand)
+	users, err := auth.Factory(cfg.Password, cfg.MustChange, !cfg.NoTLSLogin, cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
 	s := &State{
-		Hostname:       cfg.Hostname,
-		Accounts:       map[string]*account{"root": {Hash: hash, Role: administrator, Enabled: true, Expired: cfg.MustChange}},
-		SessionTimeout: 1800,
-		Mapping:        certs.CommonName,
-		Auth:           authMethods{BasicAuth: true, Cookie: true, SessionToken: true, TLS: !cfg.NoTLSLogin, XToken: true},
-		SSH:            true,
-		Restore:        "AlwaysOff",
-		Health:         "OK",
-		Boot:           bootOverride{Target: "None", Enabled: "Disabled", Mode: "UEFI"},
-		LastReset:      cfg.Now(),
-		Power:          []phase{steady(cfg.PowerOn, cfg.Now())},
-		Pins:           map[string]float64{},
-		Firmware:       factoryFirmware(), RunningBMC: bmcID, RunningBios: biosID,
+		Hostname:  cfg.Hostname,
+		Users:     users,
+		Mapping:   certs.CommonName,
+		SSH:       true,
+		Restore:   "AlwaysOff",
+		Health:    "OK",
+		Boot:      bootOverride{Target: "None", Enabled: "Disabled", Mode: "UEFI"},
+		LastReset: cfg.Now(),
+		Power:     []phase{steady(cfg.PowerOn, cfg.Now())},
+		Pins:      map[string]float64{},
+		Firmware:  factoryFirmware(), RunningBMC: bmcID, RunningBios: biosID,
 		Events: eventSettings{Enabled: true, Attempts: 3, Interval: 30},
 		BMCNIC: NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
 		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -15,16 +16,16 @@ func systemRoutes() []route {
 		{path: "/redfish/v1/Systems", head: true, schema: "ComputerSystemCollection", do: gets(
 			fixedCollection("/redfish/v1/Systems", "ComputerSystemCollection", "Computer System Collection", "system"))},
 		{path: "/redfish/v1/Systems/{system}", head: true, schema: "ComputerSystem/ComputerSystem", linkPatch: true, do: map[string]deed{
-			http.MethodGet:   {login, getSystem},
-			http.MethodPatch: {configureComponents, patchSystem},
+			http.MethodGet:   {auth.Login, getSystem},
+			http.MethodPatch: {auth.ConfigureComponents, patchSystem},
 		}},
 		{
 			path: "/redfish/v1/Systems/{system}/ResetActionInfo", head: true, schema: "ActionInfo/ActionInfo",
 			do: gets(actionInfo(systemURI, resetTypes()...)),
 		},
-		{path: "/redfish/v1/Systems/{system}/Actions/ComputerSystem.Reset", do: posts(configureComponents, resetSystem)},
+		{path: "/redfish/v1/Systems/{system}/Actions/ComputerSystem.Reset", do: posts(auth.ConfigureComponents, resetSystem)},
 		{path: "/redfish/v1/Systems/{system}/Bios", do: gets(getBios)},
-		{path: "/redfish/v1/Systems/{system}/Bios/Actions/Bios.ResetBios", do: posts(configureComponents, resetBios)},
+		{path: "/redfish/v1/Systems/{system}/Bios/Actions/Bios.ResetBios", do: posts(auth.ConfigureComponents, resetBios)},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -68,8 +69,8 @@ func readImage(data []byte) image {
 func updateRoutes() []route {
 	return []route{
 		{path: updateURI, do: gets(getUpdateService)},
-		{path: updateURI + "/update", do: posts(configureManager, pushImage)},
-		{path: updateURI + "/update-multipart", do: posts(configureManager, pushForm)},
+		{path: updateURI + "/update", do: posts(auth.ConfigureManager, pushImage)},
+		{path: updateURI + "/update-multipart", do: posts(auth.ConfigureManager, pushForm)},
 		{path: firmwareURI, do: gets(getFirmwares)},
 		{path: firmwareURI + "/{image}", do: gets(getFirmware)},
 	}
