@@ -8,6 +8,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -79,12 +80,12 @@ func getAccountService(b *BMC, _ *request) reply {
 func patchAccountService(b *BMC, q *request) reply {
 	const methods = "Oem/OpenBMC/AuthMethods/"
 	v, r, valid := q.patch(
-		field{path: "AccountLockoutThreshold", kind: intKind}, field{path: "AccountLockoutDuration", kind: intKind},
-		field{path: "HTTPBasicAuth"},
-		field{path: methods + "BasicAuth", kind: boolKind}, field{path: methods + "Cookie", kind: boolKind},
-		field{path: methods + "SessionToken", kind: boolKind}, field{path: methods + "XToken", kind: boolKind},
-		field{path: methods + "TLS", kind: boolKind},
-		field{path: clientCertificate + "CertificateMappingAttribute"}, field{path: clientCertificate + "RespondToUnauthenticatedClients", kind: boolKind},
+		input.Field{Path: "AccountLockoutThreshold", Kind: input.Int}, input.Field{Path: "AccountLockoutDuration", Kind: input.Int},
+		input.Field{Path: "HTTPBasicAuth"},
+		input.Field{Path: methods + "BasicAuth", Kind: input.Bool}, input.Field{Path: methods + "Cookie", Kind: input.Bool},
+		input.Field{Path: methods + "SessionToken", Kind: input.Bool}, input.Field{Path: methods + "XToken", Kind: input.Bool},
+		input.Field{Path: methods + "TLS", Kind: input.Bool},
+		input.Field{Path: clientCertificate + "CertificateMappingAttribute"}, input.Field{Path: clientCertificate + "RespondToUnauthenticatedClients", Kind: input.Bool},
 	)
 	if !valid {
 		return r
@@ -96,19 +97,19 @@ func patchAccountService(b *BMC, q *request) reply {
 		return *r
 	}
 	s := b.state
-	if mode, given := v.text("HTTPBasicAuth"); given {
+	if mode, given := v.Text("HTTPBasicAuth"); given {
 		if mode != "Enabled" && mode != "Disabled" {
 			return badRequest("PropertyValueNotInList", message.Quoted(mode), "HttpBasicAuth")
 		}
 		s.Auth.BasicAuth = mode == "Enabled"
 	}
 	for path, to := range map[string]*int{"AccountLockoutThreshold": &s.LockoutThreshold, "AccountLockoutDuration": &s.LockoutDuration} {
-		if n, given := v.int(path); given {
+		if n, given := v.Int(path); given {
 			*to = max(n, 0)
 		}
 	}
 	for name, to := range s.Auth.ByName() {
-		if on, given := v.bool(methods + name); given {
+		if on, given := v.Bool(methods + name); given {
 			*to = on
 		}
 	}
@@ -120,10 +121,10 @@ const clientCertificate = "MultiFactorAuth/ClientCertificate/"
 
 // patchClientCertificate answers 200 with nothing, and lets only somebody who
 // came with a certificate shut out those who have none.
-func (b *BMC) patchClientCertificate(q *request, v values) *reply {
+func (b *BMC) patchClientCertificate(q *request, v input.Values) *reply {
 	done := reply{status: http.StatusOK}
-	mapping, mapped := v.text(clientCertificate + "CertificateMappingAttribute")
-	respond, given := v.bool(clientCertificate + "RespondToUnauthenticatedClients")
+	mapping, mapped := v.Text(clientCertificate + "CertificateMappingAttribute")
+	respond, given := v.Bool(clientCertificate + "RespondToUnauthenticatedClients")
 	switch {
 	case mapped && mapping != string(certs.CommonName) && mapping != string(certs.UserPrincipalName):
 		r := badRequest("PropertyValueNotInList", message.Quoted(mapping), "CertificateMappingAttribute")
@@ -154,21 +155,21 @@ func getAccounts(b *BMC, q *request) reply {
 }
 
 func postAccount(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "UserName", need: true}, field{path: "Password", need: true},
-		field{path: "RoleId"}, field{path: "Enabled", kind: boolKind}, field{path: "AccountTypes", kind: textsKind})
+	v, r, valid := q.patch(input.Field{Path: "UserName", Need: true}, input.Field{Path: "Password", Need: true},
+		input.Field{Path: "RoleId"}, input.Field{Path: "Enabled", Kind: input.Bool}, input.Field{Path: "AccountTypes", Kind: input.Texts})
 	if !valid {
 		return r
 	}
-	name, _ := v.text("UserName")
-	password, _ := v.text("Password")
+	name, _ := v.Text("UserName")
+	password, _ := v.Text("Password")
 	a := &auth.Account{Role: auth.ReadOnly, Enabled: true}
-	if id, given := v.text("RoleId"); given {
+	if id, given := v.Text("RoleId"); given {
 		if !auth.Known(id) {
 			return badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 		}
 		a.Role = auth.Role(id)
 	}
-	if on, given := v.bool("Enabled"); given {
+	if on, given := v.Bool("Enabled"); given {
 		a.Enabled = on
 	}
 	if types, given := v["AccountTypes"].([]string); given {
@@ -227,9 +228,9 @@ func getAccount(b *BMC, q *request) reply {
 // own password and nothing else.
 func patchAccount(b *BMC, q *request) reply {
 	name := q.args["account"]
-	fields := []field{{path: "Password"}}
+	fields := []input.Field{{Path: "Password"}}
 	if q.role.May(auth.ConfigureUsers) {
-		fields = append(fields, field{path: "RoleId"}, field{path: "Enabled", kind: boolKind}, field{path: "Locked", kind: boolKind})
+		fields = append(fields, input.Field{Path: "RoleId"}, input.Field{Path: "Enabled", Kind: input.Bool}, input.Field{Path: "Locked", Kind: input.Bool})
 	} else if name != q.user {
 		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
@@ -252,25 +253,25 @@ func patchAccount(b *BMC, q *request) reply {
 	return noContent()
 }
 
-func (b *BMC) changeAccount(a *auth.Account, name string, v values) *reply {
-	if id, given := v.text("RoleId"); given {
+func (b *BMC) changeAccount(a *auth.Account, name string, v input.Values) *reply {
+	if id, given := v.Text("RoleId"); given {
 		if !auth.Known(id) {
 			r := badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 			return &r
 		}
 		a.Role = auth.Role(id)
 	}
-	if locked, given := v.bool("Locked"); given {
+	if locked, given := v.Bool("Locked"); given {
 		if locked { // nobody can be locked by hand
 			r := badRequest("PropertyValueNotInList", "true", "Locked")
 			return &r
 		}
 		a.Failures = 0
 	}
-	if on, given := v.bool("Enabled"); given {
+	if on, given := v.Bool("Enabled"); given {
 		a.Enabled = on
 	}
-	if password, given := v.text("Password"); given {
+	if password, given := v.Text("Password"); given {
 		if r, set := b.setPassword(a, name, password); !set {
 			return &r
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 )
 
 // browserRoutes are the login that bmcweb has had since before Redfish. They
@@ -17,12 +18,12 @@ func browserRoutes() []route {
 }
 
 func browserLogin(b *BMC, q *request) reply {
-	v, _, valid := q.action(field{path: "username", need: true}, field{path: "password", need: true})
+	v, _, valid := q.action(input.Field{Path: "username", Need: true}, input.Field{Path: "password", Need: true})
 	if !valid {
 		return reply{status: http.StatusBadRequest, noOData: true}
 	}
-	user, _ := v.text("username")
-	password, _ := v.text("password")
+	user, _ := v.Text("username")
+	password, _ := v.Text("password")
 	if !b.login(q, user, fleet.NewSecret(password)) {
 		return reply{status: http.StatusUnauthorized}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -158,12 +159,12 @@ func keyUsage(cert *x509.Certificate) []string {
 
 func generateCSR(b *BMC, q *request) reply {
 	v, r, valid := q.action(
-		field{path: "CertificateCollection/@odata.id", need: true}, field{path: "City", need: true}, field{path: "CommonName", need: true},
-		field{path: "Country", need: true}, field{path: "Organization", need: true}, field{path: "OrganizationalUnit", need: true},
-		field{path: "State", need: true}, field{path: "AlternativeNames", kind: textsKind}, field{path: "KeyUsage", kind: textsKind},
-		field{path: "KeyPairAlgorithm"}, field{path: "KeyCurveId"}, field{path: "KeyBitLength", kind: intKind},
-		field{path: "ChallengePassword"}, field{path: "ContactPerson"}, field{path: "Email"}, field{path: "GivenName"},
-		field{path: "Initials"}, field{path: "Surname"}, field{path: "UnstructuredName"},
+		input.Field{Path: "CertificateCollection/@odata.id", Need: true}, input.Field{Path: "City", Need: true}, input.Field{Path: "CommonName", Need: true},
+		input.Field{Path: "Country", Need: true}, input.Field{Path: "Organization", Need: true}, input.Field{Path: "OrganizationalUnit", Need: true},
+		input.Field{Path: "State", Need: true}, input.Field{Path: "AlternativeNames", Kind: input.Texts}, input.Field{Path: "KeyUsage", Kind: input.Texts},
+		input.Field{Path: "KeyPairAlgorithm"}, input.Field{Path: "KeyCurveId"}, input.Field{Path: "KeyBitLength", Kind: input.Int},
+		input.Field{Path: "ChallengePassword"}, input.Field{Path: "ContactPerson"}, input.Field{Path: "Email"}, input.Field{Path: "GivenName"},
+		input.Field{Path: "Initials"}, input.Field{Path: "Surname"}, input.Field{Path: "UnstructuredName"},
 	)
 	if !valid {
 		return r
@@ -173,7 +174,7 @@ func generateCSR(b *BMC, q *request) reply {
 		"City": &ask.City, "CommonName": &ask.CommonName, "Country": &ask.Country, "Organization": &ask.Organization,
 		"OrganizationalUnit": &ask.Unit, "State": &ask.State, "KeyPairAlgorithm": &ask.Algorithm, "KeyCurveId": &ask.Curve,
 	} {
-		if text, given := v.text(path); given {
+		if text, given := v.Text(path); given {
 			*to = text
 		}
 	}
@@ -185,11 +186,11 @@ func generateCSR(b *BMC, q *request) reply {
 }
 
 // refuseRequest are the parameters that OpenBMC does not take.
-func refuseRequest(v values, ask certs.Request) *reply {
+func refuseRequest(v input.Values, ask certs.Request) *reply {
 	const action = "GenerateCSR"
-	uri, _ := v.text("CertificateCollection/@odata.id")
+	uri, _ := v.Text("CertificateCollection/@odata.id")
 	usages, _ := v["KeyUsage"].([]string)
-	bits, sized := v.int("KeyBitLength")
+	bits, sized := v.Int("KeyBitLength")
 	var r reply
 	switch {
 	case uri != httpsURI && uri != ldapURI:
@@ -197,7 +198,7 @@ func refuseRequest(v values, ask certs.Request) *reply {
 	case ask.Algorithm != certs.EC && ask.Algorithm != certs.RSA:
 		r = badRequest("ActionParameterNotSupported", "KeyPairAlgorithm", action)
 	case ask.Algorithm == certs.RSA && sized && bits != 2048:
-		r = badRequest("PropertyValueNotInList", string(compact(bits)), "KeyBitLength")
+		r = badRequest("PropertyValueNotInList", input.Compact(bits), "KeyBitLength")
 	case len(usages) > 1:
 		r = badRequest("ActionParameterNotSupported", "KeyUsage", action)
 	case len(usages) == 1 && usages[0] != "ServerAuthentication":
@@ -229,16 +230,16 @@ func (b *BMC) makeRequest(q *request, ask certs.Request) reply {
 }
 
 func replaceCertificate(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "CertificateString", need: true}, field{path: "CertificateType"},
-		field{path: "CertificateUri/@odata.id", need: true})
+	v, r, valid := q.action(input.Field{Path: "CertificateString", Need: true}, input.Field{Path: "CertificateType"},
+		input.Field{Path: "CertificateUri/@odata.id", Need: true})
 	if !valid {
 		return r
 	}
-	if kind, given := v.text("CertificateType"); given && kind != "PEM" {
+	if kind, given := v.Text("CertificateType"); given && kind != "PEM" {
 		return badRequest("ActionParameterNotSupported", "CertificateType", "ReplaceCertificate")
 	}
-	text, _ := v.text("CertificateString")
-	uri, _ := v.text("CertificateUri/@odata.id")
+	text, _ := v.Text("CertificateString")
+	uri, _ := v.Text("CertificateUri/@odata.id")
 	cut := max(strings.LastIndexByte(uri, '/'), 0)
 	id := strings.TrimPrefix(uri[cut:], "/")
 	switch uri[:cut] {
@@ -258,7 +259,7 @@ func replaceCertificate(b *BMC, q *request) reply {
 func (b *BMC) install(q *request, text string) reply {
 	pair, err := certs.Install(text, b.state.Requests)
 	if err != nil {
-		return badRequest("PropertyValueIncorrect", "Certificate", string(compact(text)))
+		return badRequest("PropertyValueIncorrect", "Certificate", input.Compact(text))
 	}
 	changed := *b.state
 	changed.Certificate, changed.Key = pair.Chain, pair.Key
@@ -294,11 +295,11 @@ func getMultiFactor(b *BMC, _ *request) reply {
 
 // postTruststore answers 200, and 500 to whatever it does not take.
 func postTruststore(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "CertificateString", need: true}, field{path: "CertificateType"})
+	v, r, valid := q.action(input.Field{Path: "CertificateString", Need: true}, input.Field{Path: "CertificateType"})
 	if !valid {
 		return r
 	}
-	text, _ := v.text("CertificateString")
+	text, _ := v.Text("CertificateString")
 	changed := *b.state
 	id, err := changed.Trust.Add(text)
 	if err == nil {
@@ -330,7 +331,7 @@ func (b *BMC) replaceTrusted(q *request, id, text string) reply {
 		err = b.adopt(&changed)
 	}
 	if err != nil {
-		return badRequest("PropertyValueIncorrect", "Certificate", string(compact(text)))
+		return badRequest("PropertyValueIncorrect", "Certificate", input.Compact(text))
 	}
 	q.dirty = true
 	return certificateReply(truststoreURI+"/"+id, "TrustStore certificate", text)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 )
 
 const (
@@ -104,11 +105,11 @@ func patchChassis(_ *BMC, q *request) reply {
 }
 
 func resetChassis(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "ResetType", need: true})
+	v, r, valid := q.action(input.Field{Path: "ResetType", Need: true})
 	if !valid {
 		return r
 	}
-	if kind, _ := v.text("ResetType"); kind != "PowerCycle" {
+	if kind, _ := v.Text("ResetType"); kind != "PowerCycle" {
 		return badRequest("ActionParameterNotSupported", kind, "ResetType")
 	}
 	b.resetPower(q.now, "PowerCycle")

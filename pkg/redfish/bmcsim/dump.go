@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -133,11 +134,11 @@ func clearDumps(b *BMC, q *request) reply {
 // collectDump takes as long as powering on. Its task tells where the dump is
 // in a header of its own payload.
 func collectDump(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "DiagnosticDataType", need: true}, field{path: "OEMDiagnosticDataType"})
+	v, r, valid := q.action(input.Field{Path: "DiagnosticDataType", Need: true}, input.Field{Path: "OEMDiagnosticDataType"})
 	if !valid {
 		return r
 	}
-	if kind, _ := v.text("DiagnosticDataType"); kind != "Manager" {
+	if kind, _ := v.Text("DiagnosticDataType"); kind != "Manager" {
 		return internalError()
 	}
 	headers := []string{"Host: " + q.host, "Content-Length: " + strconv.Itoa(len(q.body))}

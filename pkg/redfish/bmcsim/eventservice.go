@@ -12,6 +12,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -69,13 +70,13 @@ func getEventService(b *BMC, _ *request) reply {
 }
 
 func patchEventService(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "ServiceEnabled", kind: boolKind},
-		field{path: "DeliveryRetryAttempts", kind: intKind}, field{path: "DeliveryRetryIntervalSeconds", kind: intKind})
+	v, r, valid := q.patch(input.Field{Path: "ServiceEnabled", Kind: input.Bool},
+		input.Field{Path: "DeliveryRetryAttempts", Kind: input.Int}, input.Field{Path: "DeliveryRetryIntervalSeconds", Kind: input.Int})
 	if !valid {
 		return r
 	}
 	set := b.state.Events
-	if on, given := v.bool("ServiceEnabled"); given {
+	if on, given := v.Bool("ServiceEnabled"); given {
 		set.Enabled = on
 	}
 	for _, limit := range []struct {
@@ -83,7 +84,7 @@ func patchEventService(b *BMC, q *request) reply {
 		low, high int
 		to        *int
 	}{{"DeliveryRetryAttempts", 1, 3, &set.Attempts}, {"DeliveryRetryIntervalSeconds", 5, 180, &set.Interval}} {
-		n, given := v.int(limit.path)
+		n, given := v.Int(limit.path)
 		if given && (n < limit.low || n > limit.high) {
 			return badRequest("PropertyValueOutOfRange", strconv.Itoa(n), limit.path)
 		}
@@ -130,9 +131,9 @@ func (b *BMC) subscriptionIndex(id string) int {
 }
 
 func submitTestEvent(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "EventId"}, field{path: "EventTimestamp"}, field{path: "Message"},
-		field{path: "MessageArgs", kind: textsKind}, field{path: "MessageId"}, field{path: "OriginOfCondition"},
-		field{path: "Severity"}, field{path: "EventGroupId", kind: intKind})
+	v, r, valid := q.action(input.Field{Path: "EventId"}, input.Field{Path: "EventTimestamp"}, input.Field{Path: "Message"},
+		input.Field{Path: "MessageArgs", Kind: input.Texts}, input.Field{Path: "MessageId"}, input.Field{Path: "OriginOfCondition"},
+		input.Field{Path: "Severity"}, input.Field{Path: "EventGroupId", Kind: input.Int})
 	if !valid {
 		return r
 	}
@@ -182,13 +183,13 @@ func orEmpty(list []string) []string {
 
 func postSubscription(b *BMC, q *request) reply {
 	v, r, valid := q.patch(
-		field{path: "Destination", need: true}, field{path: "Protocol", need: true}, field{path: "Context"},
-		field{path: "DeliveryRetryPolicy"}, field{path: "EventFormatType"}, field{path: "SubscriptionType"},
-		field{path: "HttpHeaders", kind: objectsKind}, field{path: "MessageIds", kind: textsKind},
-		field{path: "RegistryPrefixes", kind: textsKind}, field{path: "ResourceTypes", kind: textsKind},
-		field{path: "MetricReportDefinitions", kind: objectsKind}, field{path: "OriginResources", kind: objectsKind},
-		field{path: "VerifyCertificate", kind: boolKind}, field{path: "SendHeartbeat", kind: boolKind},
-		field{path: "HeartbeatIntervalMinutes", kind: intKind},
+		input.Field{Path: "Destination", Need: true}, input.Field{Path: "Protocol", Need: true}, input.Field{Path: "Context"},
+		input.Field{Path: "DeliveryRetryPolicy"}, input.Field{Path: "EventFormatType"}, input.Field{Path: "SubscriptionType"},
+		input.Field{Path: "HttpHeaders", Kind: input.Objects}, input.Field{Path: "MessageIds", Kind: input.Texts},
+		input.Field{Path: "RegistryPrefixes", Kind: input.Texts}, input.Field{Path: "ResourceTypes", Kind: input.Texts},
+		input.Field{Path: "MetricReportDefinitions", Kind: input.Objects}, input.Field{Path: "OriginResources", Kind: input.Objects},
+		input.Field{Path: "VerifyCertificate", Kind: input.Bool}, input.Field{Path: "SendHeartbeat", Kind: input.Bool},
+		input.Field{Path: "HeartbeatIntervalMinutes", Kind: input.Int},
 	)
 	if !valid {
 		return r
@@ -200,7 +201,7 @@ func postSubscription(b *BMC, q *request) reply {
 	if refusal := refuseSubscription(v); refusal != nil {
 		return *refusal
 	}
-	s.Destination, _ = v.text("Destination")
+	s.Destination, _ = v.Text("Destination")
 	s.MessageIDs, _ = v["MessageIds"].([]string)
 	s.Prefixes, _ = v["RegistryPrefixes"].([]string)
 	s.Headers = headersOf(v)
@@ -217,7 +218,7 @@ func postSubscription(b *BMC, q *request) reply {
 	return r
 }
 
-func headersOf(v values) (list []map[string]string) {
+func headersOf(v input.Values) (list []map[string]string) {
 	sets, _ := v["HttpHeaders"].([]obj)
 	for _, set := range sets {
 		plain := map[string]string{}
@@ -231,11 +232,11 @@ func headersOf(v values) (list []map[string]string) {
 
 // refuseSubscription are the values that OpenBMC does not take. A plain HTTP
 // destination is none of them.
-func refuseSubscription(v values) *reply {
-	destination, _ := v.text("Destination")
-	protocol, _ := v.text("Protocol")
-	format, formatted := v.text("EventFormatType")
-	kind, typed := v.text("SubscriptionType")
+func refuseSubscription(v input.Values) *reply {
+	destination, _ := v.Text("Destination")
+	protocol, _ := v.Text("Protocol")
+	format, formatted := v.Text("EventFormatType")
+	kind, typed := v.Text("SubscriptionType")
 	prefixes, _ := v["RegistryPrefixes"].([]string)
 	unknown := slices.IndexFunc(prefixes, func(p string) bool { return !slices.Contains(registryPrefixes(), p) })
 	u, err := url.Parse(destination)
@@ -257,8 +258,8 @@ func refuseSubscription(v values) *reply {
 	return &r
 }
 
-func refusePolicy(v values) *reply {
-	policy, given := v.text("DeliveryRetryPolicy")
+func refusePolicy(v input.Values) *reply {
+	policy, given := v.Text("DeliveryRetryPolicy")
 	if !given || slices.Contains([]string{events.Terminate, events.Suspend, events.Forever}, policy) {
 		return nil
 	}
@@ -267,14 +268,14 @@ func refusePolicy(v values) *reply {
 }
 
 // apply takes over what can also be changed later.
-func apply(s *events.Subscription, v values) {
-	if text, given := v.text("Context"); given {
+func apply(s *events.Subscription, v input.Values) {
+	if text, given := v.Text("Context"); given {
 		s.Context = text
 	}
-	if text, given := v.text("DeliveryRetryPolicy"); given {
+	if text, given := v.Text("DeliveryRetryPolicy"); given {
 		s.Policy, s.Suspended = text, false
 	}
-	if on, given := v.bool("VerifyCertificate"); given {
+	if on, given := v.Bool("VerifyCertificate"); given {
 		s.Verify = on
 	}
 }
@@ -293,9 +294,9 @@ func patchSubscription(b *BMC, q *request) reply {
 	if i < 0 {
 		return notFound("EventDestination", q.args["subscription"])
 	}
-	v, r, valid := q.patch(field{path: "Context"}, field{path: "DeliveryRetryPolicy"},
-		field{path: "VerifyCertificate", kind: boolKind}, field{path: "HttpHeaders", kind: objectsKind},
-		field{path: "SendHeartbeat", kind: boolKind}, field{path: "HeartbeatIntervalMinutes", kind: intKind})
+	v, r, valid := q.patch(input.Field{Path: "Context"}, input.Field{Path: "DeliveryRetryPolicy"},
+		input.Field{Path: "VerifyCertificate", Kind: input.Bool}, input.Field{Path: "HttpHeaders", Kind: input.Objects},
+		input.Field{Path: "SendHeartbeat", Kind: input.Bool}, input.Field{Path: "HeartbeatIntervalMinutes", Kind: input.Int})
 	if !valid {
 		return r
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -166,12 +167,12 @@ func patchEvent(b *BMC, q *request) reply {
 	if missing != nil {
 		return *missing
 	}
-	v, r, valid := q.patch(field{path: "Resolved", kind: boolKind, need: true})
+	v, r, valid := q.patch(input.Field{Path: "Resolved", Kind: input.Bool, Need: true})
 	if !valid {
 		return r
 	}
 	b.state.Log = slices.Clone(b.state.Log)
-	b.state.Log[i].Resolved, _ = v.bool("Resolved")
+	b.state.Log[i].Resolved, _ = v.Bool("Resolved")
 	b.state.Log[i].Changed, q.dirty = q.now, true
 	return noContent()
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -78,11 +79,11 @@ func getManager(b *BMC, q *request) reply {
 }
 
 func patchManager(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "DateTime"}, field{path: "ServiceIdentification"})
+	v, r, valid := q.patch(input.Field{Path: "DateTime"}, input.Field{Path: "ServiceIdentification"})
 	if !valid {
 		return r
 	}
-	if text, given := v.text("DateTime"); given {
+	if text, given := v.Text("DateTime"); given {
 		t, err := time.Parse(time.RFC3339, text)
 		switch {
 		case err != nil:
@@ -92,7 +93,7 @@ func patchManager(b *BMC, q *request) reply {
 		}
 		b.state.Clock, q.dirty = t.Sub(q.now), true
 	}
-	if name, given := v.text("ServiceIdentification"); given {
+	if name, given := v.Text("ServiceIdentification"); given {
 		b.state.Service, q.dirty = name, true
 		return success()
 	}
@@ -100,11 +101,11 @@ func patchManager(b *BMC, q *request) reply {
 }
 
 func resetManager(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "ResetType", need: true})
+	v, r, valid := q.action(input.Field{Path: "ResetType", Need: true})
 	if !valid {
 		return r
 	}
-	if kind, _ := v.text("ResetType"); !slices.Contains([]string{"GracefulRestart", "ForceRestart"}, kind) {
+	if kind, _ := v.Text("ResetType"); !slices.Contains([]string{"GracefulRestart", "ForceRestart"}, kind) {
 		return badRequest("ActionParameterNotSupported", kind, "ResetType")
 	}
 	b.restart(q.now)
@@ -146,11 +147,11 @@ func (b *BMC) forget(now time.Time) {
 
 // resetToDefaults says yes; the next restart does it.
 func resetToDefaults(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "ResetType"})
+	v, r, valid := q.action(input.Field{Path: "ResetType"})
 	if !valid {
 		return r
 	}
-	if kind, _ := v.text("ResetType"); kind != "ResetAll" {
+	if kind, _ := v.Text("ResetType"); kind != "ResetAll" {
 		return badRequest("ActionParameterNotSupported", kind, "ResetType")
 	}
 	b.defaults = true
@@ -175,23 +176,23 @@ func getNetworkProtocol(b *BMC, _ *request) reply {
 }
 
 func patchNetworkProtocol(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "HostName"}, field{path: "NTP/ProtocolEnabled", kind: boolKind},
-		field{path: "NTP/NTPServers", kind: textsKind},
-		field{path: "IPMI/ProtocolEnabled", kind: boolKind}, field{path: "SSH/ProtocolEnabled", kind: boolKind})
+	v, r, valid := q.patch(input.Field{Path: "HostName"}, input.Field{Path: "NTP/ProtocolEnabled", Kind: input.Bool},
+		input.Field{Path: "NTP/NTPServers", Kind: input.Texts},
+		input.Field{Path: "IPMI/ProtocolEnabled", Kind: input.Bool}, input.Field{Path: "SSH/ProtocolEnabled", Kind: input.Bool})
 	if !valid {
 		return r
 	}
-	if _, given := v.text("HostName"); given {
+	if _, given := v.Text("HostName"); given {
 		return failure(http.StatusMethodNotAllowed, message.New("PropertyNotWritable", "HostName"))
 	}
-	if on, given := v.bool("NTP/ProtocolEnabled"); given {
+	if on, given := v.Bool("NTP/ProtocolEnabled"); given {
 		b.state.NTP.Enabled = on
 		if on {
 			b.state.Clock = 0
 		}
 	}
 	for path, to := range map[string]*bool{"IPMI/ProtocolEnabled": &b.state.IPMI, "SSH/ProtocolEnabled": &b.state.SSH} {
-		if on, given := v.bool(path); given {
+		if on, given := v.Bool(path); given {
 			*to = on
 		}
 	}

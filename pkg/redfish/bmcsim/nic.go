@@ -7,6 +7,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 )
 
 const (
@@ -104,8 +105,8 @@ func merged(parts ...obj) obj {
 	return out
 }
 
-func nicFields() []field {
-	return []field{{path: "IPv4StaticAddresses", kind: objectsKind}, {path: "DHCPv4/DHCPEnabled", kind: boolKind}}
+func nicFields() []input.Field {
+	return []input.Field{{Path: "IPv4StaticAddresses", Kind: input.Objects}, {Path: "DHCPv4/DHCPEnabled", Kind: input.Bool}}
 }
 
 func patchHostNIC(b *BMC, q *request) reply {
@@ -120,11 +121,11 @@ func patchHostNIC(b *BMC, q *request) reply {
 // simulator's own address is its listener's. A new host name means a new key
 // and a new certificate, at once.
 func patchManagerNIC(b *BMC, q *request) reply {
-	v, r, valid := q.patch(append(nicFields(), field{path: "HostName"})...)
+	v, r, valid := q.patch(append(nicFields(), input.Field{Path: "HostName"})...)
 	if !valid {
 		return r
 	}
-	if name, given := v.text("HostName"); given && name != b.state.Hostname {
+	if name, given := v.Text("HostName"); given && name != b.state.Hostname {
 		if r := b.rename(name); r != nil {
 			return *r
 		}
@@ -149,7 +150,7 @@ func (b *BMC) rename(name string) *reply {
 	return nil
 }
 
-func (b *BMC) patchNIC(q *request, nic *NIC, v values) reply {
+func (b *BMC) patchNIC(q *request, nic *NIC, v input.Values) reply {
 	if q.noNIC() {
 		return notFound("EthernetInterface", q.args["nic"])
 	}
@@ -159,7 +160,7 @@ func (b *BMC) patchNIC(q *request, nic *NIC, v values) reply {
 			return *r
 		}
 	}
-	if on, given := v.bool("DHCPv4/DHCPEnabled"); given {
+	if on, given := v.Bool("DHCPv4/DHCPEnabled"); given {
 		changed.DHCP = on
 	}
 	*nic, q.dirty = changed, true
@@ -176,7 +177,7 @@ func (n *NIC) setStatic(list []obj) *reply {
 				continue
 			}
 			if a, err := netip.ParseAddr(value); !isText || err != nil || !a.Is4() {
-				r := badRequest("PropertyValueFormatError", string(compact(o[name])), "IPv4StaticAddresses/1/"+name)
+				r := badRequest("PropertyValueFormatError", input.Compact(o[name]), "IPv4StaticAddresses/1/"+name)
 				if o[name] == nil {
 					r = badRequest("PropertyMissing", "IPv4StaticAddresses/1/"+name)
 				}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -21,19 +22,19 @@ func (b *BMC) mustChange(q *request, rt *route) bool {
 
 // refuseMethods are the changes of the ways to log in that bmcweb does not make:
 // TLS where it was left out of the build, and the last way of all.
-func (b *BMC) refuseMethods(v values) *reply {
+func (b *BMC) refuseMethods(v input.Values) *reply {
 	const methods = "Oem/OpenBMC/AuthMethods/"
-	if on, given := v.bool(methods + "TLS"); given && on && b.cfg.NoTLSLogin {
+	if on, given := v.Bool(methods + "TLS"); given && on && b.cfg.NoTLSLogin {
 		r := badRequest("ActionNotSupported", "Setting TLS when mTLS auth is disabled")
 		return &r
 	}
 	left := false
 	for name, on := range b.state.Auth.ByName() {
-		want, given := v.bool(methods + name)
+		want, given := v.Bool(methods + name)
 		if !given {
 			want = *on
 		}
-		if mode, given := v.text("HTTPBasicAuth"); given && name == "BasicAuth" {
+		if mode, given := v.Text("HTTPBasicAuth"); given && name == "BasicAuth" {
 			want = mode == "Enabled"
 		}
 		left = left || want

@@ -6,6 +6,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -45,11 +46,11 @@ func getSessionService(b *BMC, _ *request) reply {
 
 // patchSessionService answers a success with an error object, as bmcweb does.
 func patchSessionService(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "SessionTimeout", kind: intKind, need: true})
+	v, r, valid := q.patch(input.Field{Path: "SessionTimeout", Kind: input.Int, Need: true})
 	if !valid {
 		return r
 	}
-	seconds, _ := v.int("SessionTimeout")
+	seconds, _ := v.Int("SessionTimeout")
 	if seconds < 30 || seconds > 86400 {
 		return badRequest("PropertyValueOutOfRange", strconv.Itoa(seconds), "SessionTimeout")
 	}
@@ -66,12 +67,12 @@ func getSessions(b *BMC, _ *request) reply {
 }
 
 func postSession(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "UserName", need: true}, field{path: "Password", need: true}, field{path: "Context"})
+	v, r, valid := q.patch(input.Field{Path: "UserName", Need: true}, input.Field{Path: "Password", Need: true}, input.Field{Path: "Context"})
 	if !valid {
 		return r
 	}
-	user, _ := v.text("UserName")
-	password, _ := v.text("Password")
+	user, _ := v.Text("UserName")
+	password, _ := v.Text("Password")
 	if refusal, empty := emptyLogin(user, password); empty {
 		return refusal
 	}
@@ -82,7 +83,7 @@ func postSession(b *BMC, q *request) reply {
 	if err != nil {
 		return internalError()
 	}
-	s.Context, _ = v.text("Context")
+	s.Context, _ = v.Text("Context")
 	r = reply{status: http.StatusCreated, body: b.sessionBody(s)}
 	r.set("X-Auth-Token", s.Token)
 	r.set("Location", sessionsURI+"/"+s.ID)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -104,9 +105,9 @@ type choice struct {
 }
 
 func patchSystem(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "AssetTag"}, field{path: "LocationIndicatorActive", kind: boolKind},
-		field{path: "PowerRestorePolicy"}, field{path: "Boot/BootSourceOverrideTarget"},
-		field{path: "Boot/BootSourceOverrideEnabled"}, field{path: "Boot/BootSourceOverrideMode"})
+	v, r, valid := q.patch(input.Field{Path: "AssetTag"}, input.Field{Path: "LocationIndicatorActive", Kind: input.Bool},
+		input.Field{Path: "PowerRestorePolicy"}, input.Field{Path: "Boot/BootSourceOverrideTarget"},
+		input.Field{Path: "Boot/BootSourceOverrideEnabled"}, input.Field{Path: "Boot/BootSourceOverrideMode"})
 	if !valid {
 		return r
 	}
@@ -118,7 +119,7 @@ func patchSystem(b *BMC, q *request) reply {
 		{"Boot/BootSourceOverrideMode", []string{"Legacy", "UEFI"}, "BootSourceOverrideMode", &boot.Mode},
 		{"PowerRestorePolicy", []string{"AlwaysOn", "AlwaysOff", "LastState"}, "PowerRestorePolicy", &restore},
 	} {
-		value, given := v.text(c.path)
+		value, given := v.Text(c.path)
 		if given && !slices.Contains(c.allow, value) {
 			return badRequest("PropertyValueNotInList", message.Quoted(value), c.inText)
 		}
@@ -127,10 +128,10 @@ func patchSystem(b *BMC, q *request) reply {
 		}
 	}
 	b.state.Boot, b.state.Restore = boot, restore
-	if tag, given := v.text("AssetTag"); given {
+	if tag, given := v.Text("AssetTag"); given {
 		b.state.AssetTag = tag
 	}
-	if on, given := v.bool("LocationIndicatorActive"); given {
+	if on, given := v.Bool("LocationIndicatorActive"); given {
 		b.state.Indicator = on
 	}
 	q.dirty = true
@@ -138,11 +139,11 @@ func patchSystem(b *BMC, q *request) reply {
 }
 
 func resetSystem(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "ResetType", need: true})
+	v, r, valid := q.action(input.Field{Path: "ResetType", Need: true})
 	if !valid {
 		return r
 	}
-	kind, _ := v.text("ResetType")
+	kind, _ := v.Text("ResetType")
 	if !slices.Contains(resetTypes(), kind) {
 		return badRequest("ActionParameterUnknown", "Reset", kind)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -155,7 +156,7 @@ func (b *BMC) refuseUpdate(p parameters, file []byte) *reply {
 	case file == nil:
 		r = badRequest("PropertyMissing", "UpdateFile")
 	case len(p.Targets) > 1:
-		r = badRequest("PropertyValueFormatError", string(compact(p.Targets)), "Targets")
+		r = badRequest("PropertyValueFormatError", input.Compact(p.Targets), "Targets")
 	case isFirmware && !slices.ContainsFunc(b.state.Firmware, func(f firmware) bool { return f.ID == id }):
 		r = badRequest("PropertyValueFormatError", message.Quoted(id), "Targets")
 	case !isFirmware && target != managerURI:
