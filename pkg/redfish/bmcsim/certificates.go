@@ -9,6 +9,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -117,7 +118,7 @@ func certificateReply(uri, name, text string) reply {
 		"@odata.id": uri, "@odata.type": "#Certificate.v1_0_0.Certificate", "CertificateString": own,
 		"Description": name, "Name": name, "Id": uri[strings.LastIndexByte(uri, '/')+1:],
 		"Issuer": nameBody(cert.Issuer), "Subject": nameBody(cert.Subject), "KeyUsage": keyUsage(cert),
-		"ValidNotAfter": cert.NotAfter.UTC().Format(seconds), "ValidNotBefore": cert.NotBefore.UTC().Format(seconds),
+		"ValidNotAfter": cert.NotAfter.UTC().Format(clock.Seconds), "ValidNotBefore": cert.NotBefore.UTC().Format(clock.Seconds),
 	})
 	r.set("Location", uri)
 	return r

@@ -3,10 +3,10 @@ package bmcsim
 import (
 	"net/http"
 	"slices"
-	"strconv"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
-	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 )
 
 const (
@@ -150,28 +150,17 @@ func getPostCodes(b *BMC, q *request) reply {
 	return ok(obj{
 		"@odata.id": postCodesURI, "@odata.type": "#LogService.v1_2_0.LogService",
 		"Actions":  obj{"#LogService.ClearLog": obj{"target": postCodesURI + "/Actions/LogService.ClearLog"}},
-		"DateTime": b.stamp(q.now, seconds), "DateTimeLocalOffset": "+00:00", "Description": "POST Code Log Service",
+		"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00", "Description": "POST Code Log Service",
 		"Entries": link(postCodesURI + "/Entries"), "Id": "PostCodes", "Name": "POST Code Log Service", "OverWritePolicy": "WrapsWhenFull",
 	})
 }
 
 // postCodes are those of the last boot; a host that is off shows none.
 func (b *BMC) postCodes() []obj {
-	entries := []obj{}
 	if !b.power().on() {
-		return entries
+		return []obj{}
 	}
-	for i, code := range []string{"0x01", "0x15", "0x2B", "0x4F", "0x92", "0xA0"} {
-		id, offset := "B1-"+strconv.Itoa(i+1), "0."+strconv.Itoa(i)+"000"
-		entries = append(entries, obj{
-			"@odata.id": postCodesURI + "/Entries/" + id, "@odata.type": "#LogEntry.v1_9_0.LogEntry",
-			"Created": b.stamp(b.state.LastReset, microseconds), "EntryType": "Event", "Id": id,
-			"Message":     "Boot Count: 1; Time Stamp Offset: " + offset + " seconds; POST Code: " + code,
-			"MessageArgs": []string{"1", offset, code}, "MessageId": "OpenBMC.0.2.BIOSPOSTCode",
-			"Name": "POST Code Log Entry", "Severity": message.OK,
-		})
-	}
-	return entries
+	return logs.PostCodes(postCodesURI+"/Entries", b.state.LastReset, b.state.Clock)
 }
 
 func getPostCodeEntries(b *BMC, _ *request) reply {

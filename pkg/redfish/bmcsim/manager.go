@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -53,10 +54,10 @@ func getManager(b *BMC, q *request) reply {
 				"ResetType@Redfish.AllowableValues": []string{"ResetAll"}, "target": managerURI + "/Actions/Manager.ResetToDefaults",
 			},
 		},
-		"DateTime": b.stamp(q.now, seconds), "DateTimeLocalOffset": "+00:00", "TimeZoneName": "Etc/UTC",
+		"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00", "TimeZoneName": "Etc/UTC",
 		"Description":        "Baseboard Management Controller",
 		"EthernetInterfaces": link(managerURI + "/EthernetInterfaces"), "FirmwareVersion": active.Version,
-		"GraphicalConsole": graphicalConsole(), "Id": "bmc", "LastResetTime": b.stamp(b.start, seconds),
+		"GraphicalConsole": graphicalConsole(), "Id": "bmc", "LastResetTime": b.stamp(b.start, clock.Seconds),
 		"Links": obj{
 			"ActiveSoftwareImage": link(firmwareURI + "/" + active.ID), "SoftwareImages": all, "SoftwareImages@odata.count": len(all),
 			"ManagerForChassis": []obj{link(chassisURI)}, "ManagerForChassis@odata.count": 1,
@@ -91,7 +92,7 @@ func patchManager(b *BMC, q *request) reply {
 		case b.state.NTP.Enabled:
 			return badRequest("PropertyValueConflict", "DateTime", "Managers/NetworkProtocol/NTPProtocolEnabled")
 		}
-		b.state.Clock, q.dirty = t.Sub(q.now), true
+		b.state.Clock, q.dirty = clock.Offset(t.Sub(q.now)), true
 	}
 	if name, given := v.Text("ServiceIdentification"); given {
 		b.state.Service, q.dirty = name, true

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
@@ -111,13 +112,13 @@ func (b *BMC) arrive(was, is phase) {
 	case "On":
 		b.activate(true)
 		s.LastReset = is.At
-		b.addLog(is.At, "DCPowerOn", "Host system DC power is on", message.OK)
+		b.addLog(logs.Entry{At: is.At, MessageID: "DCPowerOn", Message: "Host system DC power is on", Severity: message.OK})
 		if s.Boot.Enabled == "Once" {
 			s.Boot.Enabled, s.Boot.Target = "Disabled", "None"
 		}
 	case "Off":
 		s.LastReset = is.At
-		b.addLog(is.At, "DCPowerOff", "Host system DC power is off", message.OK)
+		b.addLog(logs.Entry{At: is.At, MessageID: "DCPowerOff", Message: "Host system DC power is off", Severity: message.OK})
 	}
 }
 

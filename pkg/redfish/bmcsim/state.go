@@ -14,7 +14,9 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 )
 
 // State is what a BMC keeps in its flash and what its server is doing. It
@@ -48,14 +50,13 @@ type State struct {
 	NTP     ntp
 	IPMI    bool // over the network
 	SSH     bool
-	Clock   time.Duration // how far the BMC's clock is off
-	Service string        // ServiceIdentification
-	Log     []logEntry
+	Clock   clock.Offset // how far the BMC's clock is off
+	Service string       // ServiceIdentification
+	Log     logs.Log
 
 	Firmware                []firmware
 	RunningBMC, RunningBios string // ids in Firmware
-	Dumps                   []dump
-	LastDump                int
+	logs.Archive
 
 	Events        eventSettings
 	Subscriptions []events.Subscription
@@ -91,7 +92,7 @@ func freshState(cfg Config) (*State, error) {
 		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
 	}
 	if cfg.Epoch {
-		s.Clock, s.NTP.Enabled = time.Unix(0, 0).Sub(cfg.Now()), false
+		s.Clock, s.NTP.Enabled = clock.Offset(time.Unix(0, 0).Sub(cfg.Now())), false
 	}
 	if cfg.HostNIC != nil {
 		s.HostNIC = *cfg.HostNIC

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -40,7 +41,7 @@ func getSystem(b *BMC, _ *request) reply {
 		}},
 		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.running(true).Version,
 		"Boot":             s.Boot.body(),
-		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, microseconds)},
+		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, clock.Microseconds)},
 		"Description":      "Computer System",
 		"FabricAdapters":   link(systemURI + "/FabricAdapters"),
 		"GraphicalConsole": graphicalConsole(),
@@ -48,7 +49,7 @@ func getSystem(b *BMC, _ *request) reply {
 			"FunctionEnabled": false, "Status": obj{"State": "Enabled"}, "TimeoutAction": "ResetSystem",
 		},
 		"Id": "system", "Name": "system", "SystemType": "Physical",
-		"LastResetTime":           b.stamp(s.LastReset, seconds),
+		"LastResetTime":           b.stamp(s.LastReset, clock.Seconds),
 		"Links":                   obj{"Chassis": []obj{link(chassisURI)}, "ManagedBy": []obj{link(managerURI)}},
 		"LocationIndicatorActive": s.Indicator,
 		"LogServices":             link(systemURI + "/LogServices"),
@@ -174,13 +175,7 @@ func getBios(b *BMC, _ *request) reply {
 // resetBios needs no body and takes whatever it gets.
 func resetBios(*BMC, *request) reply { return success() }
 
-const (
-	seconds      = "2006-01-02T15:04:05-07:00"
-	milliseconds = "2006-01-02T15:04:05.000-07:00"
-	microseconds = "2006-01-02T15:04:05.000000-07:00"
-)
-
 // stamp is a moment by the BMC's own clock.
 func (b *BMC) stamp(t time.Time, layout string) string {
-	return t.Add(b.state.Clock).UTC().Format(layout)
+	return b.state.Clock.Stamp(t, layout)
 }

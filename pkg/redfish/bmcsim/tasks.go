@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -115,10 +116,10 @@ func (t *task) view(b *BMC, now time.Time) obj {
 		"@odata.id": tasksURI + "/" + t.id, "@odata.type": "#Task.v1_4_3.Task", "HidePayload": false, "Id": t.id,
 		"Messages": messages, "Name": "Task " + t.id, "PercentComplete": percent,
 		"Payload":   obj{"HttpHeaders": t.headers, "HttpOperation": "POST", "JsonBody": t.body, "TargetUri": t.uri},
-		"StartTime": b.stamp(t.start, seconds), "TaskState": "Running", "TaskStatus": message.OK,
+		"StartTime": b.stamp(t.start, clock.Seconds), "TaskState": "Running", "TaskStatus": message.OK,
 	}
 	if end, over := t.final(now); over {
-		o["EndTime"], o["TaskState"] = b.stamp(t.start.Add(end.after), seconds), end.state
+		o["EndTime"], o["TaskState"] = b.stamp(t.start.Add(end.after), clock.Seconds), end.state
 		if end.state != "Completed" {
 			o["TaskStatus"] = message.Warning
 		}
@@ -153,14 +154,14 @@ func (b *BMC) settleTasks(now time.Time) (changed bool) {
 }
 
 func (b *BMC) tellTask(t *task, m obj, now time.Time) {
-	at := b.stamp(now, seconds)
+	at := b.stamp(now, clock.Seconds)
 	b.hub.Tell(func(id int) events.Event { return events.Task(id, tasksURI+"/"+t.id, m, at) })
 }
 
 func getTaskService(b *BMC, q *request) reply {
 	return ok(obj{
 		"@odata.id": taskServiceURI, "@odata.type": "#TaskService.v1_1_4.TaskService",
-		"CompletedTaskOverWritePolicy": "Oldest", "DateTime": b.stamp(q.now, seconds), "Id": "TaskService",
+		"CompletedTaskOverWritePolicy": "Oldest", "DateTime": b.stamp(q.now, clock.Seconds), "Id": "TaskService",
 		"LifeCycleEventOnTaskStateChange": true, "Name": "Task Service", "ServiceEnabled": true,
 		"Status": obj{"State": "Enabled"}, "Tasks": link(tasksURI),
 	})
