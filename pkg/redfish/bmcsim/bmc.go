@@ -24,6 +24,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
 )
 
 // DefaultPassword is the password of root on a fresh OpenBMC image.
@@ -119,9 +120,7 @@ type BMC struct {
 	start    time.Time
 	// slots bound Config.Concurrency; nil: no bound.
 	slots chan struct{}
-	tasks []*task
-	// nextTask is the id of the next one.
-	nextTask int
+	tasks tasks.List
 	// away is until when a restarting BMC answers nobody.
 	away time.Time
 	// defaults: the next restart forgets everything.

@@ -10,6 +10,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
 )
 
 const (
@@ -79,7 +80,7 @@ func getDumps(b *BMC, _ *request) reply {
 }
 
 func getDump(b *BMC, q *request) reply {
-	d, found := b.state.Dump(q.args["entry"])
+	d, found := b.state.Archive.Dump(q.args["entry"])
 	if !found {
 		return notFound("LogEntry", q.args["entry"])
 	}
@@ -87,14 +88,14 @@ func getDump(b *BMC, q *request) reply {
 }
 
 func getDumpFile(b *BMC, q *request) reply {
-	if _, found := b.state.Dump(q.args["entry"]); !found {
+	if _, found := b.state.Archive.Dump(q.args["entry"]); !found {
 		return notFound("LogEntry", q.args["entry"])
 	}
 	return reply{status: http.StatusOK, raw: fmt.Sprintf("%*s", logs.DumpSize, ""), rawType: "application/octet-stream"}
 }
 
 func deleteDump(b *BMC, q *request) reply {
-	if !b.state.DropDump(q.args["entry"]) {
+	if !b.state.Archive.Drop(q.args["entry"]) {
 		return notFound("LogEntry", q.args["entry"])
 	}
 	q.dirty = true
@@ -120,11 +121,11 @@ func collectDump(b *BMC, q *request) reply {
 		return internalError()
 	}
 	headers := []string{"Host: " + q.host, "Content-Length: " + strconv.Itoa(len(q.body))}
-	finish := func(t *task) {
-		d := b.state.Keep(q.origin, q.now)
-		t.headers = append(t.headers, "Location: "+dumpURI+"/Entries/"+d.ID)
+	finish := func(t *tasks.Task) {
+		d := b.state.Archive.Keep(q.origin, q.now)
+		t.Headers = append(t.Headers, "Location: "+dumpURI+"/Entries/"+d.ID)
 	}
-	return b.begin(q, headers, []step{
-		{after: b.cfg.Transition, percent: -1, message: message.New("Success"), state: "Completed", effect: finish},
+	return b.begin(q, headers, []tasks.Step{
+		{After: b.cfg.Transition, Percent: tasks.Unchanged, Message: message.New("Success"), State: tasks.Completed, Effect: finish},
 	})
 }

@@ -44,8 +44,8 @@ func managerRoutes() []route {
 // getManager comes without Allow, OData-Version and Link, because the code
 // that leaves DateTime out of the ETag replaces the whole response.
 func getManager(b *BMC, q *request) reply {
-	active := b.running(false)
-	all := links(firmwareURI, b.firmwareIDs(func(f firmware) bool { return !f.Bios }))
+	active := b.state.Flash.Running(false)
+	all := links(firmwareURI, b.state.Flash.IDsOf(false))
 	r := ok(obj{
 		"@odata.id": managerURI, "@odata.type": "#Manager.v1_15_0.Manager",
 		"Actions": obj{
@@ -117,7 +117,7 @@ func resetManager(b *BMC, q *request) reply {
 // restart takes the BMC away for a while, if it ever goes. Tasks are forgotten,
 // a new image runs; accounts, sessions and subscriptions are kept.
 func (b *BMC) restart(now time.Time) {
-	b.activate(false)
+	b.state.Flash.Activate(false)
 	if b.cfg.ResetTime == 0 {
 		return
 	}
@@ -126,7 +126,7 @@ func (b *BMC) restart(now time.Time) {
 	}
 	b.away = now.Add(b.cfg.ResetTime)
 	b.start = b.away
-	b.tasks = nil
+	b.tasks.Forget()
 	b.csrUntil = time.Time{}
 }
 

@@ -88,7 +88,7 @@ func powerOff(at time.Time, progress string, took time.Duration) []phase {
 // settle lets everything happen that is due at now, and reports whether
 // anything did.
 func (b *BMC) settle(now time.Time) bool {
-	changed := b.state.Expire(now)
+	changed := b.state.Users.Expire(now)
 	changed = b.settleTasks(now) || changed
 	b.hub.Wake()
 	s := b.state
@@ -110,7 +110,7 @@ func (b *BMC) arrive(was, is phase) {
 	}
 	switch is.Power {
 	case "On":
-		b.activate(true)
+		b.state.Flash.Activate(true)
 		s.LastReset = is.At
 		b.addLog(logs.Entry{At: is.At, MessageID: "DCPowerOn", Message: "Host system DC power is on", Severity: message.OK})
 		if s.Boot.Enabled == "Once" {

@@ -16,6 +16,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/firmware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 )
 
@@ -54,8 +55,7 @@ type State struct {
 	Service string       // ServiceIdentification
 	Log     logs.Log
 
-	Firmware                []firmware
-	RunningBMC, RunningBios string // ids in Firmware
+	firmware.Flash
 	logs.Archive
 
 	Events        eventSettings
@@ -86,10 +86,10 @@ func freshState(cfg Config) (*State, error) {
 		LastReset: cfg.Now(),
 		Power:     []phase{steady(cfg.PowerOn, cfg.Now())},
 		Pins:      map[string]float64{},
-		Firmware:  factoryFirmware(), RunningBMC: bmcID, RunningBios: biosID,
-		Events: eventSettings{Enabled: true, Attempts: 3, Interval: 30},
-		BMCNIC: NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
-		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
+		Flash:     firmware.Factory(),
+		Events:    eventSettings{Enabled: true, Attempts: 3, Interval: 30},
+		BMCNIC:    NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
+		NTP:       ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
 	}
 	if cfg.Epoch {
 		s.Clock, s.NTP.Enabled = clock.Offset(time.Unix(0, 0).Sub(cfg.Now())), false
@@ -143,7 +143,7 @@ func loadState(path string) (*State, error) {
 		s.Events = eventSettings{Enabled: true, Attempts: 3, Interval: 30}
 	}
 	if len(s.Firmware) == 0 {
-		s.Firmware, s.RunningBMC, s.RunningBios = factoryFirmware(), bmcID, biosID
+		s.Flash = firmware.Factory()
 	}
 	if s.Mapping == "" {
 		s.Mapping = certs.CommonName

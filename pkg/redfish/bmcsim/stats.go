@@ -57,7 +57,7 @@ type counter struct {
 // Stats is a copy of the counters.
 func (b *BMC) Stats() Stats {
 	b.mu.Lock()
-	b.state.Expire(b.cfg.Now())
+	b.state.Users.Expire(b.cfg.Now())
 	sessions := len(b.state.Sessions)
 	b.mu.Unlock()
 

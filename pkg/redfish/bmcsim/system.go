@@ -39,7 +39,7 @@ func getSystem(b *BMC, _ *request) reply {
 			"@Redfish.ActionInfo": systemURI + "/ResetActionInfo",
 			"target":              systemURI + "/Actions/ComputerSystem.Reset",
 		}},
-		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.running(true).Version,
+		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.state.Flash.Running(true).Version,
 		"Boot":             s.Boot.body(),
 		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, clock.Microseconds)},
 		"Description":      "Computer System",
@@ -162,8 +162,8 @@ func (b *BMC) resetPower(now time.Time, kind string) {
 }
 
 func getBios(b *BMC, _ *request) reply {
-	image := link(firmwareURI + "/" + b.running(true).ID)
-	all := links(firmwareURI, b.firmwareIDs(func(f firmware) bool { return f.Bios }))
+	image := link(firmwareURI + "/" + b.state.Flash.Running(true).ID)
+	all := links(firmwareURI, b.state.Flash.IDsOf(true))
 	return ok(obj{
 		"@odata.id": systemURI + "/Bios", "@odata.type": "#Bios.v1_1_0.Bios",
 		"Actions":     obj{"#Bios.ResetBios": obj{"target": systemURI + "/Bios/Actions/Bios.ResetBios"}},

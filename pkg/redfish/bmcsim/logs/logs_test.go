@@ -202,7 +202,7 @@ func TestDumps(t *testing.T) {
 		t.Errorf("ids %s and %s", one.ID, two.ID)
 	}
 	before := a
-	if !a.DropDump("1") || a.DropDump("1") || a.DropDump("") {
+	if !a.Drop("1") || a.Drop("1") || a.Drop("") {
 		t.Error("a dump is not dropped exactly once")
 	}
 	if _, found := a.Dump("1"); found {
@@ -214,7 +214,7 @@ func TestDumps(t *testing.T) {
 	if got, found := a.Dump("2"); !found || got != two {
 		t.Errorf("the other is %+v %v", got, found)
 	}
-	a.DropDump("2")
+	a.Drop("2")
 	if three := a.Keep("x", start); three.ID != "3" {
 		t.Errorf("the id %s is used again", three.ID)
 	}

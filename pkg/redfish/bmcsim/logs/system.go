@@ -81,8 +81,8 @@ func (a Archive) Dump(id string) (Dump, bool) {
 	return Dump{}, false
 }
 
-// DropDump takes the dump with an id out, and reports whether there was one.
-func (a *Archive) DropDump(id string) bool {
+// Drop takes the dump with an id out, and reports whether there was one.
+func (a *Archive) Drop(id string) bool {
 	i := a.index(id)
 	if i >= 0 {
 		a.Dumps = slices.Delete(slices.Clone(a.Dumps), i, i+1)
