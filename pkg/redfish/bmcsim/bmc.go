@@ -24,6 +24,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/sensors"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
 )
 
@@ -109,7 +110,7 @@ type NIC struct {
 type BMC struct {
 	cfg     Config
 	routes  []route
-	sensors []sensor
+	sensors []sensors.Sensor
 
 	// mu makes requests strictly sequential, as bmcweb's single thread does.
 	mu    sync.Mutex
@@ -135,7 +136,7 @@ type BMC struct {
 // certificate, same accounts, same live sessions.
 func New(cfg Config) (*BMC, error) {
 	cfg = cfg.withDefaults()
-	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: cfg.sensors(), start: cfg.Now()}
+	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: sensors.Of(cfg.CPUs, cfg.Fans), start: cfg.Now()}
 	if cfg.Concurrency > 0 {
 		b.slots = make(chan struct{}, cfg.Concurrency)
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
@@ -16,11 +15,6 @@ const (
 	fansURI     = chassisURI + "/ThermalSubsystem/Fans"
 	supplyCount = 2
 )
-
-func compareText(a, b string) int { return strings.Compare(a, b) }
-
-// spaced is a sensor's name as bmcweb shows it.
-func spaced(name string) string { return strings.ReplaceAll(name, "_", " ") }
 
 func chassisRoutes() []route {
 	const chassis = "/redfish/v1/Chassis/{chassis}"

@@ -157,7 +157,7 @@ func getPostCodes(b *BMC, q *request) reply {
 
 // postCodes are those of the last boot; a host that is off shows none.
 func (b *BMC) postCodes() []obj {
-	if !b.power().on() {
+	if !b.power().On() {
 		return []obj{}
 	}
 	return logs.PostCodes(postCodesURI+"/Entries", b.state.LastReset, b.state.Clock)

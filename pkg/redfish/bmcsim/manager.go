@@ -7,6 +7,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/form"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -209,6 +210,6 @@ func getDiagnostics(b *BMC, q *request) reply {
 		"@odata.id":   managerURI + "/ManagerDiagnosticData",
 		"@odata.type": "#ManagerDiagnosticData.v1_2_0.ManagerDiagnosticData",
 		"Id":          "ManagerDiagnosticData", "Name": "Manager Diagnostic Data",
-		"ServiceRootUptimeSeconds": real(q.now.Sub(b.start).Truncate(time.Millisecond).Seconds()),
+		"ServiceRootUptimeSeconds": form.Real(q.now.Sub(b.start).Truncate(time.Millisecond).Seconds()),
 	})
 }

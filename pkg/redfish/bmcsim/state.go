@@ -18,6 +18,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/firmware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/power"
 )
 
 // State is what a BMC keeps in its flash and what its server is doing. It
@@ -41,9 +42,9 @@ type State struct {
 	Indicator bool
 	Restore   string // PowerRestorePolicy
 	Health    string // of the system
-	Boot      bootOverride
+	Boot      power.Override
 	LastReset time.Time
-	Power     []phase // the first is the present, later ones are to come
+	Power     power.Plan
 	Pins      map[string]float64
 
 	HostNIC NIC
@@ -61,8 +62,6 @@ type State struct {
 	Events        eventSettings
 	Subscriptions []events.Subscription
 }
-
-type bootOverride struct{ Target, Enabled, Mode string }
 
 type ntp struct {
 	Enabled bool
@@ -82,9 +81,9 @@ func freshState(cfg Config) (*State, error) {
 		SSH:       true,
 		Restore:   "AlwaysOff",
 		Health:    "OK",
-		Boot:      bootOverride{Target: "None", Enabled: "Disabled", Mode: "UEFI"},
+		Boot:      power.NoOverride(),
 		LastReset: cfg.Now(),
-		Power:     []phase{steady(cfg.PowerOn, cfg.Now())},
+		Power:     power.Plan{power.Steady(cfg.PowerOn, cfg.Now())},
 		Pins:      map[string]float64{},
 		Flash:     firmware.Factory(),
 		Events:    eventSettings{Enabled: true, Attempts: 3, Interval: 30},

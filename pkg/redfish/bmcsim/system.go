@@ -7,8 +7,10 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/form"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/power"
 )
 
 const systemURI = "/redfish/v1/Systems/system"
@@ -23,7 +25,7 @@ func systemRoutes() []route {
 		}},
 		{
 			path: "/redfish/v1/Systems/{system}/ResetActionInfo", head: true, schema: "ActionInfo/ActionInfo",
-			do: gets(actionInfo(systemURI, resetTypes()...)),
+			do: gets(actionInfo(systemURI, power.ResetTypes()...)),
 		},
 		{path: "/redfish/v1/Systems/{system}/Actions/ComputerSystem.Reset", do: posts(auth.ConfigureComponents, resetSystem)},
 		{path: "/redfish/v1/Systems/{system}/Bios", do: gets(getBios)},
@@ -40,7 +42,7 @@ func getSystem(b *BMC, _ *request) reply {
 			"target":              systemURI + "/Actions/ComputerSystem.Reset",
 		}},
 		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.state.Flash.Running(true).Version,
-		"Boot":             s.Boot.body(),
+		"Boot":             s.Boot.Body(),
 		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, clock.Microseconds)},
 		"Description":      "Computer System",
 		"FabricAdapters":   link(systemURI + "/FabricAdapters"),
@@ -55,7 +57,7 @@ func getSystem(b *BMC, _ *request) reply {
 		"LogServices":             link(systemURI + "/LogServices"),
 		"Manufacturer":            b.cfg.Manufacturer, "Model": b.cfg.Model, "SerialNumber": b.cfg.Serial,
 		"Memory":        link(systemURI + "/Memory"),
-		"MemorySummary": obj{"TotalSystemMemoryGiB": real(b.cfg.DIMMs * dimmGiB)},
+		"MemorySummary": obj{"TotalSystemMemoryGiB": form.Real(b.cfg.DIMMs * dimmGiB)},
 		"PCIeDevices":   links(pcieURI, b.cards()), "PCIeDevices@odata.count": len(b.cfg.PCIe),
 		"PartNumber": "SIM-1U-0001", "UUID": s.SystemUUID,
 		"PowerRestorePolicy": s.Restore, "PowerState": p.Power,
@@ -78,25 +80,6 @@ func graphicalConsole() obj {
 	return obj{"ConnectTypesSupported": []string{"KVMIP"}, "MaxConcurrentSessions": 4, "ServiceEnabled": true}
 }
 
-func bootTargets() []string {
-	return []string{"None", "Pxe", "Hdd", "Cd", "Diags", "BiosSetup", "Usb"}
-}
-
-func (o bootOverride) body() obj {
-	return obj{
-		"AutomaticRetryAttempts": 3, "AutomaticRetryConfig": "RetryAttempts",
-		"AutomaticRetryConfig@Redfish.AllowableValues":     []string{"Disabled", "RetryAttempts"},
-		"BootSourceOverrideEnabled":                        o.Enabled,
-		"BootSourceOverrideMode":                           o.Mode,
-		"BootSourceOverrideMode@Redfish.AllowableValues":   []string{"Legacy", "UEFI"},
-		"BootSourceOverrideTarget":                         o.Target,
-		"BootSourceOverrideTarget@Redfish.AllowableValues": bootTargets(),
-		"RemainingAutomaticRetryAttempts":                  3,
-		"StopBootOnFault":                                  "Never",
-		"TrustedModuleRequiredToBoot":                      "Disabled",
-	}
-}
-
 // choice is a text property with a list of acceptable values.
 type choice struct {
 	path   string
@@ -115,7 +98,7 @@ func patchSystem(b *BMC, q *request) reply {
 	boot, restore := b.state.Boot, b.state.Restore
 	for _, c := range []choice{
 		// bmcweb misspells the target's name in the error, and so do we.
-		{"Boot/BootSourceOverrideTarget", bootTargets(), "BootSourceTargetOverride", &boot.Target},
+		{"Boot/BootSourceOverrideTarget", power.BootTargets(), "BootSourceTargetOverride", &boot.Target},
 		{"Boot/BootSourceOverrideEnabled", []string{"Disabled", "Once", "Continuous"}, "BootSourceOverrideEnabled", &boot.Enabled},
 		{"Boot/BootSourceOverrideMode", []string{"Legacy", "UEFI"}, "BootSourceOverrideMode", &boot.Mode},
 		{"PowerRestorePolicy", []string{"AlwaysOn", "AlwaysOff", "LastState"}, "PowerRestorePolicy", &restore},
@@ -145,7 +128,7 @@ func resetSystem(b *BMC, q *request) reply {
 		return r
 	}
 	kind, _ := v.Text("ResetType")
-	if !slices.Contains(resetTypes(), kind) {
+	if !slices.Contains(power.ResetTypes(), kind) {
 		return badRequest("ActionParameterUnknown", "Reset", kind)
 	}
 	if kind == "Nmi" {
@@ -157,7 +140,7 @@ func resetSystem(b *BMC, q *request) reply {
 }
 
 func (b *BMC) resetPower(now time.Time, kind string) {
-	b.state.Power = reset(now, b.state.Power, kind, b.cfg.Transition)
+	b.state.Power = b.state.Power.Reset(now, kind, b.cfg.Transition)
 	b.settle(now)
 }
 
