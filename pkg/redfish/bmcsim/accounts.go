@@ -8,6 +8,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -56,14 +57,14 @@ func getAccountService(b *BMC, _ *request) reply {
 	return ok(obj{
 		"@odata.id": accountServiceURI, "@odata.type": "#AccountService.v1_15_0.AccountService",
 		"AccountLockoutDuration": b.state.LockoutDuration, "AccountLockoutThreshold": b.state.LockoutThreshold,
-		"Accounts": link(accountsURI), "Roles": link(rolesURI),
+		"Accounts": hardware.Link(accountsURI), "Roles": hardware.Link(rolesURI),
 		"ActiveDirectory": directory(nil),
-		"LDAP":            directory(obj{"Certificates": link(ldapURI)}),
+		"LDAP":            directory(obj{"Certificates": hardware.Link(ldapURI)}),
 		"Description":     "Account Service", "Id": "AccountService", "Name": "Account Service", "ServiceEnabled": true,
 		"HTTPBasicAuth": basicAuth, "HTTPBasicAuth@Redfish.AllowableValues": []string{"Enabled", "Disabled"},
 		"MaxPasswordLength": auth.MaxPassword, "MinPasswordLength": b.cfg.MinPasswordLength,
 		"MultiFactorAuth": obj{"ClientCertificate": obj{
-			"CertificateMappingAttribute": b.state.Mapping, "Certificates": link(mfaURI),
+			"CertificateMappingAttribute": b.state.Mapping, "Certificates": hardware.Link(mfaURI),
 			"Enabled": methods.TLS, "RespondToUnauthenticatedClients": !b.state.Strict,
 		}},
 		"Oem": obj{"OpenBMC": obj{
@@ -217,7 +218,7 @@ func getAccount(b *BMC, q *request) reply {
 	return ok(obj{
 		"@odata.id": accountsURI + "/" + name, "@odata.type": "#ManagerAccount.v1_7_0.ManagerAccount",
 		"AccountTypes": a.AccountTypes(name), "Description": "User Account", "Enabled": a.Enabled, "Id": name,
-		"Links":  obj{"Role": link(rolesURI + "/" + string(a.Role))},
+		"Links":  obj{"Role": hardware.Link(rolesURI + "/" + string(a.Role))},
 		"Locked": b.state.Users.Locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
 		"Name": "User Account", "Password": nil, "PasswordChangeRequired": a.Expired,
 		"RoleId": a.Role, "StrictAccountTypes": true, "UserName": name,

@@ -24,6 +24,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/sensors"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
 )
@@ -89,27 +90,18 @@ type Config struct {
 	Rand      io.Reader        // of keys, tokens and identities; default crypto/rand
 }
 
-// Drive is a disk of the server.
-type Drive struct {
-	ID    string // "sda"
-	Bytes int64
-	Media string // "SSD" or "HDD"
-	Model string
-}
-
-// PCIe is a card in the server.
-type PCIe struct{ ID, Manufacturer, Model, Part string }
-
-// NIC is a network interface of the host with one IPv4 address.
-type NIC struct {
-	Address, Netmask, Gateway string
-	DHCP                      bool
-}
+// What a server may be built of, beside numbers of the usual.
+type (
+	Drive = hardware.Drive // a disk of the server
+	PCIe  = hardware.PCIe  // a card in the server
+	NIC   = hardware.NIC   // a network interface with one IPv4 address
+)
 
 // BMC is one simulated BMC. All its methods are safe for concurrent use.
 type BMC struct {
 	cfg     Config
 	routes  []route
+	server  hardware.Server
 	sensors []sensors.Sensor
 
 	// mu makes requests strictly sequential, as bmcweb's single thread does.
@@ -136,7 +128,8 @@ type BMC struct {
 // certificate, same accounts, same live sessions.
 func New(cfg Config) (*BMC, error) {
 	cfg = cfg.withDefaults()
-	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: sensors.Of(cfg.CPUs, cfg.Fans), start: cfg.Now()}
+	server := hardware.Server{Serial: cfg.Serial, CPUs: cfg.CPUs, DIMMs: cfg.DIMMs, Fans: cfg.Fans, Drives: cfg.Drives, PCIe: cfg.PCIe}
+	b := &BMC{cfg: cfg, server: server, routes: routes(cfg), sensors: sensors.Of(cfg.CPUs, cfg.Fans), start: cfg.Now()}
 	if cfg.Concurrency > 0 {
 		b.slots = make(chan struct{}, cfg.Concurrency)
 	}

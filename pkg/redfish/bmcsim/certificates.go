@@ -10,6 +10,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -62,14 +63,14 @@ func getCertificateService(*BMC, *request) reply {
 			"#CertificateService.GenerateCSR":        action("GenerateCSR", nil),
 			"#CertificateService.ReplaceCertificate": action("ReplaceCertificate", obj{"CertificateType@Redfish.AllowableValues": []string{"PEM"}}),
 		},
-		"CertificateLocations": link(certificateServiceURI + "/CertificateLocations"),
+		"CertificateLocations": hardware.Link(certificateServiceURI + "/CertificateLocations"),
 		"Description":          "Actions available to manage certificates",
 		"Id":                   "CertificateService", "Name": "Certificate Service",
 	})
 }
 
 func getCertificateLocations(b *BMC, _ *request) reply {
-	all := append(links(truststoreURI, b.state.Trust.IDs()), link(httpsURI+"/1"))
+	all := append(hardware.Links(truststoreURI, b.state.Trust.IDs()), hardware.Link(httpsURI+"/1"))
 	return ok(obj{
 		"@odata.id":   certificateServiceURI + "/CertificateLocations",
 		"@odata.type": "#CertificateLocations.v1_0_0.CertificateLocations",
@@ -225,7 +226,7 @@ func (b *BMC) makeRequest(q *request, ask certs.Request) reply {
 	}
 	b.state.Requests, q.dirty = keys, true
 	b.csrUntil = q.now.Add(b.cfg.CSRTime)
-	r := ok(obj{"CSRString": text, "CertificateCollection": link(httpsURI)})
+	r := ok(obj{"CSRString": text, "CertificateCollection": hardware.Link(httpsURI)})
 	r.after = b.cfg.CSRTime
 	return r
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
@@ -47,7 +48,7 @@ func dumpService(uri, owner string) handler {
 				"#LogService.CollectDiagnosticData": action("CollectDiagnosticData"),
 			},
 			"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00", "Description": owner + " Dump LogService",
-			"Entries": link(uri + "/Entries"), "Id": "Dump", "Name": "Dump LogService", "OverWritePolicy": "WrapsWhenFull",
+			"Entries": hardware.Link(uri + "/Entries"), "Id": "Dump", "Name": "Dump LogService", "OverWritePolicy": "WrapsWhenFull",
 		})
 	}
 }
@@ -58,7 +59,7 @@ func getFaultLog(b *BMC, q *request) reply {
 		"@odata.id": uri, "@odata.type": "#LogService.v1_2_0.LogService",
 		"Actions":  obj{"#LogService.ClearLog": obj{"target": uri + "/Actions/LogService.ClearLog"}},
 		"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00", "Description": "FaultLog Dump LogService",
-		"Entries": link(uri + "/Entries"), "Id": "FaultLog", "Name": "Fault LogService", "OverWritePolicy": "Unknown",
+		"Entries": hardware.Link(uri + "/Entries"), "Id": "FaultLog", "Name": "Fault LogService", "OverWritePolicy": "Unknown",
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -65,7 +66,7 @@ func getEventService(b *BMC, _ *request) reply {
 			"RegistryPrefix": true, "ResourceType": false,
 		},
 		"ServerSentEventUri": streamURI, "ServiceEnabled": set.Enabled, "Status": obj{"State": "Enabled"},
-		"Subscriptions": link(subscriptionsURI),
+		"Subscriptions": hardware.Link(subscriptionsURI),
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
@@ -62,7 +63,7 @@ func getEventLog(b *BMC, q *request) reply {
 		"@odata.id": eventLogURI, "@odata.type": "#LogService.v1_2_0.LogService",
 		"Actions":  obj{"#LogService.ClearLog": obj{"target": eventLogURI + "/Actions/LogService.ClearLog"}},
 		"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00",
-		"Description": "System Event Log Service", "Entries": link(eventsURI),
+		"Description": "System Event Log Service", "Entries": hardware.Link(eventsURI),
 		"Id": "EventLog", "Name": "Event Log Service", "OverWritePolicy": "WrapsWhenFull",
 	})
 }
@@ -161,7 +162,7 @@ func getJournal(b *BMC, q *request) reply {
 	return ok(obj{
 		"@odata.id": journalURI, "@odata.type": "#LogService.v1_2_0.LogService",
 		"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00",
-		"Description": "BMC Journal Log Service", "Entries": link(journalURI + "/Entries"),
+		"Description": "BMC Journal Log Service", "Entries": hardware.Link(journalURI + "/Entries"),
 		"Id": "Journal", "Name": "Open BMC Journal Log Service", "OverWritePolicy": "WrapsWhenFull",
 	})
 }

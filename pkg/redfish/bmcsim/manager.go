@@ -8,11 +8,12 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/form"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
-const managerURI = "/redfish/v1/Managers/bmc"
+const managerURI = hardware.ManagerURI
 
 func managerRoutes() []route {
 	const manager = "/redfish/v1/Managers/{manager}"
@@ -46,7 +47,7 @@ func managerRoutes() []route {
 // that leaves DateTime out of the ETag replaces the whole response.
 func getManager(b *BMC, q *request) reply {
 	active := b.state.Flash.Running(false)
-	all := links(firmwareURI, b.state.Flash.IDsOf(false))
+	all := hardware.Links(firmwareURI, b.state.Flash.IDsOf(false))
 	r := ok(obj{
 		"@odata.id": managerURI, "@odata.type": "#Manager.v1_15_0.Manager",
 		"Actions": obj{
@@ -57,24 +58,24 @@ func getManager(b *BMC, q *request) reply {
 		},
 		"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00", "TimeZoneName": "Etc/UTC",
 		"Description":        "Baseboard Management Controller",
-		"EthernetInterfaces": link(managerURI + "/EthernetInterfaces"), "FirmwareVersion": active.Version,
+		"EthernetInterfaces": hardware.Link(managerURI + "/EthernetInterfaces"), "FirmwareVersion": active.Version,
 		"GraphicalConsole": graphicalConsole(), "Id": "bmc", "LastResetTime": b.stamp(b.start, clock.Seconds),
 		"Links": obj{
-			"ActiveSoftwareImage": link(firmwareURI + "/" + active.ID), "SoftwareImages": all, "SoftwareImages@odata.count": len(all),
-			"ManagerForChassis": []obj{link(chassisURI)}, "ManagerForChassis@odata.count": 1,
-			"ManagerForServers": []obj{link(systemURI)}, "ManagerForServers@odata.count": 1,
+			"ActiveSoftwareImage": hardware.Link(firmwareURI + "/" + active.ID), "SoftwareImages": all, "SoftwareImages@odata.count": len(all),
+			"ManagerForChassis": []obj{hardware.Link(chassisURI)}, "ManagerForChassis@odata.count": 1,
+			"ManagerForServers": []obj{hardware.Link(systemURI)}, "ManagerForServers@odata.count": 1,
 		},
-		"Location": label("SIM.ND0-P0-C5"), "LogServices": link(managerLogs),
-		"ManagerDiagnosticData": link(managerURI + "/ManagerDiagnosticData"), "ManagerType": "BMC",
+		"Location": hardware.Label("SIM.ND0-P0-C5"), "LogServices": hardware.Link(managerLogs),
+		"ManagerDiagnosticData": hardware.Link(managerURI + "/ManagerDiagnosticData"), "ManagerType": "BMC",
 		"Manufacturer": b.cfg.Manufacturer, "Model": "AST2600", "Name": "OpenBmc Manager",
-		"NetworkProtocol": link(managerURI + "/NetworkProtocol"),
+		"NetworkProtocol": hardware.Link(managerURI + "/NetworkProtocol"),
 		"Oem": obj{"OpenBmc": obj{
 			"@odata.id": managerURI + "#/Oem/OpenBmc", "@odata.type": "#OpenBMCManager.v1_1_0.Manager",
-			"Certificates": link(truststoreURI),
+			"Certificates": hardware.Link(truststoreURI),
 		}},
-		"PartNumber": "SIM-BMC-0001", "PowerState": "On", "SerialNumber": b.part("BMC", 0),
+		"PartNumber": "SIM-BMC-0001", "PowerState": "On", "SerialNumber": b.server.Part("BMC", 0),
 		"ServiceEntryPointUUID": b.state.ServiceUUID, "ServiceIdentification": b.state.Service,
-		"SparePartNumber": "", "Status": enabled(), "UUID": b.state.ManagerUUID,
+		"SparePartNumber": "", "Status": hardware.Enabled(), "UUID": b.state.ManagerUUID,
 	})
 	r.bare, r.tagless = true, []string{"DateTime"}
 	return r
@@ -163,7 +164,7 @@ func resetToDefaults(b *BMC, q *request) reply {
 func getNetworkProtocol(b *BMC, _ *request) reply {
 	protocol := func(port any, on bool) obj { return obj{"Port": port, "ProtocolEnabled": on} }
 	https := protocol(443, true)
-	https["Certificates"] = link(httpsURI)
+	https["Certificates"] = hardware.Link(httpsURI)
 	return ok(obj{
 		"@odata.id":   managerURI + "/NetworkProtocol",
 		"@odata.type": "#ManagerNetworkProtocol.v1_9_0.ManagerNetworkProtocol",

@@ -17,16 +17,6 @@ const jsonType = "application/json"
 // bytes, as bmcweb does.
 type obj = map[string]any
 
-func link(uri string) obj { return obj{"@odata.id": uri} }
-
-func links(base string, ids []string) []obj {
-	out := make([]obj, len(ids))
-	for i, id := range ids {
-		out[i] = link(base + "/" + id)
-	}
-	return out
-}
-
 // reply is an answer before it is written.
 type reply struct {
 	status  int

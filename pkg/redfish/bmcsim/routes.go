@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 )
 
 // routes are all resources of a BMC with this hardware. The first that
@@ -38,7 +39,7 @@ func posts(need auth.Privilege, run handler) map[string]deed {
 
 // collection is a Redfish collection; extra are properties it has besides.
 func collection(uri, kind, name string, ids []string, extra obj) reply {
-	return collectionOf(uri, kind, name, links(uri, ids), extra)
+	return collectionOf(uri, kind, name, hardware.Links(uri, ids), extra)
 }
 
 func collectionOf(uri, kind, name string, members []obj, extra obj) reply {

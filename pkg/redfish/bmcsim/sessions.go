@@ -6,6 +6,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
@@ -40,7 +41,7 @@ func getSessionService(b *BMC, _ *request) reply {
 	return ok(obj{
 		"@odata.id": sessionServiceURI, "@odata.type": "#SessionService.v1_0_2.SessionService",
 		"Description": "Session Service", "Id": "SessionService", "Name": "Session Service",
-		"ServiceEnabled": true, "SessionTimeout": b.state.SessionTimeout, "Sessions": link(sessionsURI),
+		"ServiceEnabled": true, "SessionTimeout": b.state.SessionTimeout, "Sessions": hardware.Link(sessionsURI),
 	})
 }
 

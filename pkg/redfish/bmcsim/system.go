@@ -8,12 +8,13 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/form"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/power"
 )
 
-const systemURI = "/redfish/v1/Systems/system"
+const systemURI = hardware.SystemURI
 
 func systemRoutes() []route {
 	return []route{
@@ -41,37 +42,37 @@ func getSystem(b *BMC, _ *request) reply {
 			"@Redfish.ActionInfo": systemURI + "/ResetActionInfo",
 			"target":              systemURI + "/Actions/ComputerSystem.Reset",
 		}},
-		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.state.Flash.Running(true).Version,
+		"AssetTag": s.AssetTag, "Bios": hardware.Link(systemURI + "/Bios"), "BiosVersion": b.state.Flash.Running(true).Version,
 		"Boot":             s.Boot.Body(),
 		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, clock.Microseconds)},
 		"Description":      "Computer System",
-		"FabricAdapters":   link(systemURI + "/FabricAdapters"),
+		"FabricAdapters":   hardware.Link(systemURI + "/FabricAdapters"),
 		"GraphicalConsole": graphicalConsole(),
 		"HostWatchdogTimer": obj{
 			"FunctionEnabled": false, "Status": obj{"State": "Enabled"}, "TimeoutAction": "ResetSystem",
 		},
 		"Id": "system", "Name": "system", "SystemType": "Physical",
 		"LastResetTime":           b.stamp(s.LastReset, clock.Seconds),
-		"Links":                   obj{"Chassis": []obj{link(chassisURI)}, "ManagedBy": []obj{link(managerURI)}},
+		"Links":                   obj{"Chassis": []obj{hardware.Link(chassisURI)}, "ManagedBy": []obj{hardware.Link(managerURI)}},
 		"LocationIndicatorActive": s.Indicator,
-		"LogServices":             link(systemURI + "/LogServices"),
+		"LogServices":             hardware.Link(systemURI + "/LogServices"),
 		"Manufacturer":            b.cfg.Manufacturer, "Model": b.cfg.Model, "SerialNumber": b.cfg.Serial,
-		"Memory":        link(systemURI + "/Memory"),
-		"MemorySummary": obj{"TotalSystemMemoryGiB": form.Real(b.cfg.DIMMs * dimmGiB)},
-		"PCIeDevices":   links(pcieURI, b.cards()), "PCIeDevices@odata.count": len(b.cfg.PCIe),
+		"Memory":        hardware.Link(systemURI + "/Memory"),
+		"MemorySummary": obj{"TotalSystemMemoryGiB": form.Real(b.server.GiB())},
+		"PCIeDevices":   hardware.Links(hardware.CardsURI, b.server.CardNames()), "PCIeDevices@odata.count": len(b.cfg.PCIe),
 		"PartNumber": "SIM-1U-0001", "UUID": s.SystemUUID,
 		"PowerRestorePolicy": s.Restore, "PowerState": p.Power,
-		"ProcessorSummary": obj{"CoreCount": b.cfg.CPUs * cpuCores, "Count": b.cfg.CPUs},
-		"Processors":       link(systemURI + "/Processors"),
+		"ProcessorSummary": obj{"CoreCount": b.server.Cores(), "Count": b.cfg.CPUs},
+		"Processors":       hardware.Link(systemURI + "/Processors"),
 		"SerialConsole": obj{
 			"IPMI": obj{"ServiceEnabled": false}, "MaxConcurrentSessions": 15,
 			"SSH": obj{"HotKeySequenceDisplay": "Press ~. to exit console", "Port": 2200, "ServiceEnabled": true},
 		},
 		"Status":  obj{"Health": s.Health, "State": p.Status},
-		"Storage": link(systemURI + "/Storage"),
+		"Storage": hardware.Link(systemURI + "/Storage"),
 	}
 	if b.cfg.HostNIC != nil {
-		o["EthernetInterfaces"] = link(systemURI + "/EthernetInterfaces")
+		o["EthernetInterfaces"] = hardware.Link(systemURI + "/EthernetInterfaces")
 	}
 	return ok(o)
 }
@@ -145,8 +146,8 @@ func (b *BMC) resetPower(now time.Time, kind string) {
 }
 
 func getBios(b *BMC, _ *request) reply {
-	image := link(firmwareURI + "/" + b.state.Flash.Running(true).ID)
-	all := links(firmwareURI, b.state.Flash.IDsOf(true))
+	image := hardware.Link(firmwareURI + "/" + b.state.Flash.Running(true).ID)
+	all := hardware.Links(firmwareURI, b.state.Flash.IDsOf(true))
 	return ok(obj{
 		"@odata.id": systemURI + "/Bios", "@odata.type": "#Bios.v1_1_0.Bios",
 		"Actions":     obj{"#Bios.ResetBios": obj{"target": systemURI + "/Bios/Actions/Bios.ResetBios"}},

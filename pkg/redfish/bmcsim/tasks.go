@@ -6,6 +6,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
 )
 
@@ -59,7 +60,7 @@ func getTaskService(b *BMC, q *request) reply {
 		"@odata.id": taskServiceURI, "@odata.type": "#TaskService.v1_1_4.TaskService",
 		"CompletedTaskOverWritePolicy": "Oldest", "DateTime": b.stamp(q.now, clock.Seconds), "Id": "TaskService",
 		"LifeCycleEventOnTaskStateChange": true, "Name": "Task Service", "ServiceEnabled": true,
-		"Status": obj{"State": "Enabled"}, "Tasks": link(tasksURI),
+		"Status": obj{"State": "Enabled"}, "Tasks": hardware.Link(tasksURI),
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/firmware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
 )
 
@@ -28,7 +29,7 @@ func updateRoutes() []route {
 func getUpdateService(*BMC, *request) reply {
 	return ok(obj{
 		"@odata.id": updateURI, "@odata.type": "#UpdateService.v1_11_1.UpdateService",
-		"Description": "Service for Software Update", "FirmwareInventory": link(firmwareURI),
+		"Description": "Service for Software Update", "FirmwareInventory": hardware.Link(firmwareURI),
 		"HttpPushUri":        updateURI + "/update",
 		"HttpPushUriOptions": obj{"HttpPushUriApplyTime": obj{"ApplyTime": "Immediate"}},
 		"Id":                 "UpdateService", "MaxImageSizeBytes": maxBody, "MultipartHttpPushUri": updateURI + "/update-multipart",
