@@ -219,7 +219,7 @@ func getAccount(b *BMC, q *request) reply {
 		"@odata.id": accountsURI + "/" + name, "@odata.type": "#ManagerAccount.v1_7_0.ManagerAccount",
 		"AccountTypes": a.AccountTypes(name), "Description": "User Account", "Enabled": a.Enabled, "Id": name,
 		"Links":  obj{"Role": hardware.Link(rolesURI + "/" + string(a.Role))},
-		"Locked": b.state.Users.Locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
+		"Locked": b.state.Locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
 		"Name": "User Account", "Password": nil, "PasswordChangeRequired": a.Expired,
 		"RoleId": a.Role, "StrictAccountTypes": true, "UserName": name,
 	})
@@ -248,7 +248,7 @@ func patchAccount(b *BMC, q *request) reply {
 		return *r
 	}
 	if changed.Hash != a.Hash || !changed.Enabled {
-		b.state.Users.EndOf(name)
+		b.state.EndSessions(name)
 	}
 	*a, q.dirty = changed, true
 	return noContent()
@@ -286,7 +286,7 @@ func deleteAccount(b *BMC, q *request) reply {
 		return notFound("ManagerAccount", name)
 	}
 	delete(b.state.Accounts, name)
-	b.state.Users.EndOf(name)
+	b.state.EndSessions(name)
 	q.dirty = true
 	return note(http.StatusOK, "AccountRemoved")
 }

@@ -38,7 +38,7 @@ func (b *BMC) identify(q *request) {
 }
 
 func (b *BMC) identifyToken(q *request, token string) {
-	s := b.state.Users.SessionOf(token)
+	s := b.state.SessionOf(token)
 	if s == nil {
 		return
 	}
@@ -51,7 +51,7 @@ func (b *BMC) identifyToken(q *request, token string) {
 // login checks a password. A wrong one costs time while everybody else waits,
 // as on a BMC.
 func (b *BMC) login(q *request, user string, password fleet.Secret) bool {
-	in, changed := b.state.Users.Login(user, password, q.now)
+	in, changed := b.state.Login(user, password, q.now)
 	q.dirty = q.dirty || changed
 	if !in {
 		wait(q.ctx, b.cfg.FailDelay)

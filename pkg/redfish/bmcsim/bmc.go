@@ -27,6 +27,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/sensors"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/traffic"
 )
 
 // DefaultPassword is the password of root on a fresh OpenBMC image.
@@ -121,7 +122,7 @@ type BMC struct {
 
 	hub     *events.Hub
 	faults  faultBox
-	counter counter
+	counter *traffic.Counter
 }
 
 // New builds a BMC, or continues the one that Config.StateFile holds: same
@@ -133,7 +134,7 @@ func New(cfg Config) (*BMC, error) {
 	if cfg.Concurrency > 0 {
 		b.slots = make(chan struct{}, cfg.Concurrency)
 	}
-	b.counter.now, b.counter.idle = cfg.Now, sync.NewCond(&b.counter.mu)
+	b.counter = traffic.New(cfg.Now, sessionsURI)
 	st, err := loadState(cfg.StateFile)
 	if err != nil {
 		return nil, err

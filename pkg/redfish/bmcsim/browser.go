@@ -38,7 +38,7 @@ func browserLogin(b *BMC, q *request) reply {
 }
 
 func browserLogout(b *BMC, q *request) reply {
-	b.state.Users.End(q.session)
+	b.state.EndSession(q.session)
 	q.dirty = true
 	r := ok(obj{"data": "User '" + q.user + "' logged out", "message": "200 OK", "status": "ok"})
 	r.noOData = true
@@ -67,7 +67,7 @@ func (b *BMC) identifyCookie(q *request) {
 func (b *BMC) XSRF(token string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s := b.state.Users.SessionOf(token); s != nil {
+	if s := b.state.SessionOf(token); s != nil {
 		return s.XSRF
 	}
 	return ""

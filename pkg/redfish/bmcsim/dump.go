@@ -81,7 +81,7 @@ func getDumps(b *BMC, _ *request) reply {
 }
 
 func getDump(b *BMC, q *request) reply {
-	d, found := b.state.Archive.Dump(q.args["entry"])
+	d, found := b.state.Dump(q.args["entry"])
 	if !found {
 		return notFound("LogEntry", q.args["entry"])
 	}
@@ -89,14 +89,14 @@ func getDump(b *BMC, q *request) reply {
 }
 
 func getDumpFile(b *BMC, q *request) reply {
-	if _, found := b.state.Archive.Dump(q.args["entry"]); !found {
+	if _, found := b.state.Dump(q.args["entry"]); !found {
 		return notFound("LogEntry", q.args["entry"])
 	}
 	return reply{status: http.StatusOK, raw: fmt.Sprintf("%*s", logs.DumpSize, ""), rawType: "application/octet-stream"}
 }
 
 func deleteDump(b *BMC, q *request) reply {
-	if !b.state.Archive.Drop(q.args["entry"]) {
+	if !b.state.DropDump(q.args["entry"]) {
 		return notFound("LogEntry", q.args["entry"])
 	}
 	q.dirty = true
@@ -123,7 +123,7 @@ func collectDump(b *BMC, q *request) reply {
 	}
 	headers := []string{"Host: " + q.host, "Content-Length: " + strconv.Itoa(len(q.body))}
 	finish := func(t *tasks.Task) {
-		d := b.state.Archive.Keep(q.origin, q.now)
+		d := b.state.KeepDump(q.origin, q.now)
 		t.Headers = append(t.Headers, "Location: "+dumpURI+"/Entries/"+d.ID)
 	}
 	return b.begin(q, headers, []tasks.Step{

@@ -46,8 +46,8 @@ func managerRoutes() []route {
 // getManager comes without Allow, OData-Version and Link, because the code
 // that leaves DateTime out of the ETag replaces the whole response.
 func getManager(b *BMC, q *request) reply {
-	active := b.state.Flash.Running(false)
-	all := hardware.Links(firmwareURI, b.state.Flash.IDsOf(false))
+	active := b.state.Running(false)
+	all := hardware.Links(firmwareURI, b.state.ImagesOf(false))
 	r := ok(obj{
 		"@odata.id": managerURI, "@odata.type": "#Manager.v1_15_0.Manager",
 		"Actions": obj{
@@ -119,7 +119,7 @@ func resetManager(b *BMC, q *request) reply {
 // restart takes the BMC away for a while, if it ever goes. Tasks are forgotten,
 // a new image runs; accounts, sessions and subscriptions are kept.
 func (b *BMC) restart(now time.Time) {
-	b.state.Flash.Activate(false)
+	b.state.Activate(false)
 	if b.cfg.ResetTime == 0 {
 		return
 	}

@@ -65,7 +65,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 		}
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 			b.meet(p, cs.PeerCertificates)
-			b.counter.handshake()
+			b.counter.Handshake()
 			return nil
 		}
 		return cfg, nil

@@ -77,8 +77,8 @@ const (
 // ServeHTTP answers one request.
 func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
-	b.counter.begin()
-	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
+	b.counter.Begin()
+	defer func() { b.counter.End(r.Method, r.URL.RequestURI(), status) }()
 	body, fits, err := b.readBody(w, r)
 	if err != nil {
 		cut(r)

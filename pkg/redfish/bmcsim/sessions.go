@@ -106,7 +106,7 @@ func emptyLogin(user, password string) (reply, bool) {
 }
 
 func (b *BMC) newSession(q *request, user string) (*auth.Session, error) {
-	s, err := b.state.Users.Open(user, q.now, b.cfg.Rand)
+	s, err := b.state.OpenSession(user, q.now, b.cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (b *BMC) sessionBody(s *auth.Session) obj {
 }
 
 func getSession(b *BMC, q *request) reply {
-	s := b.state.Users.Session(q.args["session"])
+	s := b.state.Session(q.args["session"])
 	if s == nil {
 		return notFound("Session", q.args["session"])
 	}
@@ -141,14 +141,14 @@ func getSession(b *BMC, q *request) reply {
 }
 
 func deleteSession(b *BMC, q *request) reply {
-	s := b.state.Users.Session(q.args["session"])
+	s := b.state.Session(q.args["session"])
 	if s == nil {
 		return notFound("Session", q.args["session"])
 	}
 	if s.User != q.user && !q.role.May(auth.ConfigureManager) {
 		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
-	b.state.Users.End(s)
+	b.state.EndSession(s)
 	q.dirty = true
 	return success()
 }

@@ -11,7 +11,7 @@ import (
 // settle lets everything happen that is due at now, and reports whether
 // anything did.
 func (b *BMC) settle(now time.Time) bool {
-	changed := b.state.Users.Expire(now)
+	changed := b.state.ExpireSessions(now)
 	changed = b.settleTasks(now) || changed
 	b.hub.Wake()
 	s := b.state
@@ -31,7 +31,7 @@ func (b *BMC) arrive(was, is power.Phase) {
 	}
 	switch is.Power {
 	case "On":
-		b.state.Flash.Activate(true)
+		b.state.Activate(true)
 		s.LastReset = is.At
 		b.addLog(logs.Entry{At: is.At, MessageID: "DCPowerOn", Message: "Host system DC power is on", Severity: message.OK})
 		s.Boot.Boot()

@@ -42,7 +42,7 @@ func getSystem(b *BMC, _ *request) reply {
 			"@Redfish.ActionInfo": systemURI + "/ResetActionInfo",
 			"target":              systemURI + "/Actions/ComputerSystem.Reset",
 		}},
-		"AssetTag": s.AssetTag, "Bios": hardware.Link(systemURI + "/Bios"), "BiosVersion": b.state.Flash.Running(true).Version,
+		"AssetTag": s.AssetTag, "Bios": hardware.Link(systemURI + "/Bios"), "BiosVersion": b.state.Running(true).Version,
 		"Boot":             s.Boot.Body(),
 		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, clock.Microseconds)},
 		"Description":      "Computer System",
@@ -146,8 +146,8 @@ func (b *BMC) resetPower(now time.Time, kind string) {
 }
 
 func getBios(b *BMC, _ *request) reply {
-	image := hardware.Link(firmwareURI + "/" + b.state.Flash.Running(true).ID)
-	all := hardware.Links(firmwareURI, b.state.Flash.IDsOf(true))
+	image := hardware.Link(firmwareURI + "/" + b.state.Running(true).ID)
+	all := hardware.Links(firmwareURI, b.state.ImagesOf(true))
 	return ok(obj{
 		"@odata.id": systemURI + "/Bios", "@odata.type": "#Bios.v1_1_0.Bios",
 		"Actions":     obj{"#Bios.ResetBios": obj{"target": systemURI + "/Bios/Actions/Bios.ResetBios"}},

@@ -54,7 +54,7 @@ func pushForm(b *BMC, q *request) reply {
 	case err != nil:
 		return reply{status: http.StatusBadRequest}
 	}
-	if problem := b.state.Flash.Problem(p, file, firmwareURI, managerURI); problem != nil {
+	if problem := b.state.FormProblem(p, file, firmwareURI, managerURI); problem != nil {
 		return failure(http.StatusBadRequest, problem)
 	}
 	up := firmware.Read(file)
@@ -73,7 +73,7 @@ func (b *BMC) update(q *request, up firmware.Upload, onReset bool) reply {
 		return b.begin(q, nil, tasks.Failure(b.cfg.UpdateTime))
 	}
 	return b.begin(q, nil, tasks.Progress(b.cfg.UpdateTime, func(*tasks.Task) {
-		b.state.Flash.TakeIn(up.Image)
+		b.state.TakeIn(up.Image)
 		if !up.Bios && !onReset {
 			b.restart(b.cfg.Now())
 		}
@@ -81,13 +81,13 @@ func (b *BMC) update(q *request, up firmware.Upload, onReset bool) reply {
 }
 
 func getFirmwares(b *BMC, _ *request) reply {
-	return collection(firmwareURI, "SoftwareInventoryCollection", "Software Inventory Collection", b.state.Flash.IDs(), nil)
+	return collection(firmwareURI, "SoftwareInventoryCollection", "Software Inventory Collection", b.state.Images(), nil)
 }
 
 // getFirmware answers an unknown image with 400, as bmcweb does.
 func getFirmware(b *BMC, q *request) reply {
 	id := q.args["image"]
-	img, found := b.state.Flash.Image(id)
+	img, found := b.state.Image(id)
 	if !found {
 		return badRequest("ResourceMissingAtURI", firmwareURI+"/"+id)
 	}

@@ -83,9 +83,9 @@ type Session struct {
 	Used            time.Time
 }
 
-// Open begins a session of a user. Its origin and context are the caller's to
+// OpenSession begins a session of a user. Its origin and context are the caller's to
 // fill in.
-func (u *Users) Open(user string, now time.Time, random io.Reader) (*Session, error) {
+func (u *Users) OpenSession(user string, now time.Time, random io.Reader) (*Session, error) {
 	s := &Session{User: user, Used: now}
 	for _, part := range []struct {
 		to     *string
@@ -121,18 +121,18 @@ func (u *Users) Session(id string) *Session {
 	return nil
 }
 
-// Expire ends the sessions that were not used for the session timeout, and
+// ExpireSessions ends the sessions that were not used for the session timeout, and
 // reports whether there were any.
-func (u *Users) Expire(now time.Time) bool {
+func (u *Users) ExpireSessions(now time.Time) bool {
 	oldest := now.Add(-time.Duration(u.SessionTimeout) * time.Second)
 	return u.end(func(s *Session) bool { return s.Used.Before(oldest) })
 }
 
-// End ends a session.
-func (u *Users) End(s *Session) { u.end(func(x *Session) bool { return x == s }) }
+// EndSession ends a session.
+func (u *Users) EndSession(s *Session) { u.end(func(x *Session) bool { return x == s }) }
 
-// EndOf ends all sessions of a user.
-func (u *Users) EndOf(user string) { u.end(func(s *Session) bool { return s.User == user }) }
+// EndSessions ends all sessions of a user.
+func (u *Users) EndSessions(user string) { u.end(func(s *Session) bool { return s.User == user }) }
 
 func (u *Users) end(which func(*Session) bool) bool {
 	before := len(u.Sessions)

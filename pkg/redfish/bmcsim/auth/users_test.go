@@ -33,7 +33,7 @@ func users(t *testing.T) *Users {
 
 func open(t *testing.T, u *Users, user string, at time.Time) *Session {
 	t.Helper()
-	s, err := u.Open(user, at, rand.NewChaCha8([32]byte{byte(len(u.Sessions)), byte(len(user))}))
+	s, err := u.OpenSession(user, at, rand.NewChaCha8([32]byte{byte(len(u.Sessions)), byte(len(user))}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestFindingASession(t *testing.T) {
 
 func TestNoRandomnessNoSession(t *testing.T) {
 	u := users(t)
-	if _, err := u.Open("op", noon, strings.NewReader("short")); err == nil || len(u.Sessions) != 0 {
+	if _, err := u.OpenSession("op", noon, strings.NewReader("short")); err == nil || len(u.Sessions) != 0 {
 		t.Errorf("error %v, sessions %v", err, u.Sessions)
 	}
 }
@@ -187,12 +187,12 @@ func TestEnding(t *testing.T) {
 		end  func(u *Users) bool
 		left []string
 	}{
-		{"one", func(u *Users) bool { u.End(u.Sessions[0]); return true }, []string{"op", "root"}},
-		{"a user's", func(u *Users) bool { u.EndOf("op"); return true }, []string{"root"}},
-		{"nobody's", func(u *Users) bool { u.EndOf("eve"); return true }, []string{"op", "op", "root"}},
-		{"unused ones", func(u *Users) bool { return u.Expire(noon.Add(31 * time.Minute)) }, []string{"op", "root"}},
-		{"all in time", func(u *Users) bool { return !u.Expire(noon.Add(30 * time.Minute)) }, []string{"op", "op", "root"}},
-		{"by a shorter timeout", func(u *Users) bool { u.SessionTimeout = 30; return u.Expire(noon.Add(time.Hour)) }, nil},
+		{"one", func(u *Users) bool { u.EndSession(u.Sessions[0]); return true }, []string{"op", "root"}},
+		{"a user's", func(u *Users) bool { u.EndSessions("op"); return true }, []string{"root"}},
+		{"nobody's", func(u *Users) bool { u.EndSessions("eve"); return true }, []string{"op", "op", "root"}},
+		{"unused ones", func(u *Users) bool { return u.ExpireSessions(noon.Add(31 * time.Minute)) }, []string{"op", "root"}},
+		{"all in time", func(u *Users) bool { return !u.ExpireSessions(noon.Add(30 * time.Minute)) }, []string{"op", "op", "root"}},
+		{"by a shorter timeout", func(u *Users) bool { u.SessionTimeout = 30; return u.ExpireSessions(noon.Add(time.Hour)) }, nil},
 	} {
 		u := users(t)
 		open(t, u, "op", noon)

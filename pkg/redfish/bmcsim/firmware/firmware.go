@@ -82,11 +82,11 @@ func (f Flash) Image(id string) (Image, bool) {
 	return Image{}, false
 }
 
-// IDs are those of all images, in order.
-func (f Flash) IDs() []string { return f.ids(func(Image) bool { return true }) }
+// Images are the ids of all images, in order.
+func (f Flash) Images() []string { return f.ids(func(Image) bool { return true }) }
 
-// IDsOf are those of the images of the BMC or of its host, in order.
-func (f Flash) IDsOf(bios bool) []string {
+// ImagesOf are the ids of those of the BMC or of its host, in order.
+func (f Flash) ImagesOf(bios bool) []string {
 	return f.ids(func(img Image) bool { return img.Bios == bios })
 }
 

@@ -103,9 +103,9 @@ func parts(contentType string, body []byte) (params, file []byte, err error) {
 	}
 }
 
-// Problem is what OpenBMC does not take of a form, nil if it takes it. Targets are
+// FormProblem is what OpenBMC does not take of a form, nil if it takes it. Targets are
 // the BMC at manager, or an image in the collection at uri.
-func (f Flash) Problem(p Parameters, file []byte, uri, manager string) map[string]any {
+func (f Flash) FormProblem(p Parameters, file []byte, uri, manager string) map[string]any {
 	target := p.Targets[0]
 	id, isFirmware := strings.CutPrefix(target, uri+"/")
 	_, known := f.Image(id)

@@ -8,7 +8,7 @@ import (
 type obj = map[string]any
 
 // Processor is a socket with what is in it, if it has this id.
-func (s Server) Processor(id string) (obj, bool) {
+func (s Server) Processor(id string) (map[string]any, bool) {
 	i := slices.Index(s.Processors(), id)
 	if i < 0 {
 		return nil, false
@@ -28,7 +28,7 @@ func (s Server) Processor(id string) (obj, bool) {
 }
 
 // Memory is a slot with what is in it, if it has this id.
-func (s Server) Memory(id string) (obj, bool) {
+func (s Server) Memory(id string) (map[string]any, bool) {
 	i := slices.Index(s.DIMMSlots(), id)
 	if i < 0 {
 		return nil, false
@@ -45,7 +45,7 @@ func (s Server) Memory(id string) (obj, bool) {
 }
 
 // Supply is a power supply, if it has this id.
-func (s Server) Supply(id string) (obj, bool) {
+func (s Server) Supply(id string) (map[string]any, bool) {
 	i := slices.Index(s.Supplies(), id)
 	if i < 0 {
 		return nil, false
@@ -58,7 +58,7 @@ func (s Server) Supply(id string) (obj, bool) {
 }
 
 // Fan is a fan, if it has this id.
-func (s Server) Fan(id string) (obj, bool) {
+func (s Server) Fan(id string) (map[string]any, bool) {
 	i := slices.Index(s.FanNames(), id)
 	if i < 0 {
 		return nil, false
@@ -71,7 +71,7 @@ func (s Server) Fan(id string) (obj, bool) {
 }
 
 // Storage is the controller of the drives, if there are any and it has this id.
-func (s Server) Storage(id string) (obj, bool) {
+func (s Server) Storage(id string) (map[string]any, bool) {
 	if len(s.Drives) == 0 || id != "storage0" {
 		return nil, false
 	}
@@ -83,7 +83,7 @@ func (s Server) Storage(id string) (obj, bool) {
 }
 
 // Drive is a drive, if it has this id.
-func (s Server) Drive(id string) (obj, bool) {
+func (s Server) Drive(id string) (map[string]any, bool) {
 	i := slices.Index(s.DriveNames(), id)
 	if i < 0 {
 		return nil, false
@@ -98,7 +98,7 @@ func (s Server) Drive(id string) (obj, bool) {
 }
 
 // Card is a PCIe card, if it has this id.
-func (s Server) Card(id string) (obj, bool) {
+func (s Server) Card(id string) (map[string]any, bool) {
 	i := slices.Index(s.CardNames(), id)
 	if i < 0 {
 		return nil, false

@@ -61,7 +61,7 @@ func (v Values) Int(path string) (value int, given bool) {
 
 // Change reads the body of a PATCH, or of a POST that makes something. Nothing
 // of a body with a problem may be applied.
-func Change(contentType string, body []byte, fields ...Field) (v Values, problems []obj) {
+func Change(contentType string, body []byte, fields ...Field) (v Values, problems []map[string]any) {
 	o, problems := object(contentType, body)
 	if problems != nil {
 		return nil, problems
@@ -82,7 +82,7 @@ func Change(contentType string, body []byte, fields ...Field) (v Values, problem
 
 // Action reads the body of an action: an empty object is one without
 // properties.
-func Action(contentType string, body []byte, fields ...Field) (v Values, problems []obj) {
+func Action(contentType string, body []byte, fields ...Field) (v Values, problems []map[string]any) {
 	o, problems := object(contentType, body)
 	if problems != nil {
 		return nil, problems
@@ -93,7 +93,7 @@ func Action(contentType string, body []byte, fields ...Field) (v Values, problem
 func one(key string) []obj { return []obj{message.New(key)} }
 
 // object is the body as a JSON object; an array counts as an empty one.
-func object(contentType string, body []byte) (o obj, problems []obj) {
+func object(contentType string, body []byte) (o obj, problems []map[string]any) {
 	mediaType, _, _ := strings.Cut(contentType, ";")
 	if strings.TrimSpace(mediaType) != "application/json" {
 		return nil, one("UnrecognizedRequestBody")
@@ -132,7 +132,7 @@ func unpack(o obj, fields []Field) (Values, []obj) {
 	return v, nil
 }
 
-func missing(fields []Field, v Values) (problems []obj) {
+func missing(fields []Field, v Values) (problems []map[string]any) {
 	for _, f := range fields {
 		if _, found := v[f.Path]; f.Need && !found {
 			problems = append(problems, message.New("PropertyMissing", f.Path))
@@ -141,7 +141,7 @@ func missing(fields []Field, v Values) (problems []obj) {
 	return problems
 }
 
-func collect(o obj, prefix string, fields []Field, v Values) (problems []obj) {
+func collect(o obj, prefix string, fields []Field, v Values) (problems []map[string]any) {
 	keys := make([]string, 0, len(o))
 	for key := range o {
 		keys = append(keys, key)

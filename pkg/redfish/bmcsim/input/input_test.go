@@ -39,8 +39,10 @@ func TestChange(t *testing.T) {
 	for _, tt := range []struct{ name, body, problems, values string }{
 		{"a text", `{"AssetTag":"a1"}`, "", `{"AssetTag":"a1"}`},
 		{"an empty text is one", `{"AssetTag":""}`, "", `{"AssetTag":""}`},
-		{"all kinds", `{"AssetTag":"a","LocationIndicatorActive":false,"Boot":{"Attempts":3},"Types":["x","y"],"Addresses":[{"a":1}]}`, "",
-			`{"Addresses":[{"a":1}],"AssetTag":"a","Boot/Attempts":3,"LocationIndicatorActive":false,"Types":["x","y"]}`},
+		{
+			"all kinds", `{"AssetTag":"a","LocationIndicatorActive":false,"Boot":{"Attempts":3},"Types":["x","y"],"Addresses":[{"a":1}]}`, "",
+			`{"Addresses":[{"a":1}],"AssetTag":"a","Boot/Attempts":3,"LocationIndicatorActive":false,"Types":["x","y"]}`,
+		},
 		{"nested", `{"Boot":{"BootSourceOverrideTarget":"Pxe"}}`, "", `{"Boot/BootSourceOverrideTarget":"Pxe"}`},
 		{"nested and empty", `{"Boot":{}}`, "", `{}`},
 		{"no empty list", `{"Types":[]}`, "", `{"Types":[]}`},

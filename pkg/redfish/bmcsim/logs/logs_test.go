@@ -197,12 +197,12 @@ func TestPostCodes(t *testing.T) {
 
 func TestDumps(t *testing.T) {
 	var a Archive
-	one, two := a.Keep("192.0.2.1", start), a.Keep("192.0.2.2", start.Add(time.Second))
+	one, two := a.KeepDump("192.0.2.1", start), a.KeepDump("192.0.2.2", start.Add(time.Second))
 	if one.ID != "1" || two.ID != "2" {
 		t.Errorf("ids %s and %s", one.ID, two.ID)
 	}
 	before := a
-	if !a.Drop("1") || a.Drop("1") || a.Drop("") {
+	if !a.DropDump("1") || a.DropDump("1") || a.DropDump("") {
 		t.Error("a dump is not dropped exactly once")
 	}
 	if _, found := a.Dump("1"); found {
@@ -214,8 +214,8 @@ func TestDumps(t *testing.T) {
 	if got, found := a.Dump("2"); !found || got != two {
 		t.Errorf("the other is %+v %v", got, found)
 	}
-	a.Drop("2")
-	if three := a.Keep("x", start); three.ID != "3" {
+	a.DropDump("2")
+	if three := a.KeepDump("x", start); three.ID != "3" {
 		t.Errorf("the id %s is used again", three.ID)
 	}
 }

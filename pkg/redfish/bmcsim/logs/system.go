@@ -65,8 +65,8 @@ type Archive struct {
 	LastDump int
 }
 
-// Keep puts a dump in and gives it its ID.
-func (a *Archive) Keep(origin string, at time.Time) Dump {
+// KeepDump puts a dump in and gives it its ID.
+func (a *Archive) KeepDump(origin string, at time.Time) Dump {
 	a.LastDump++
 	d := Dump{ID: strconv.Itoa(a.LastDump), Origin: origin, At: at}
 	a.Dumps = append(slices.Clone(a.Dumps), d)
@@ -81,8 +81,8 @@ func (a Archive) Dump(id string) (Dump, bool) {
 	return Dump{}, false
 }
 
-// Drop takes the dump with an id out, and reports whether there was one.
-func (a *Archive) Drop(id string) bool {
+// DropDump takes the dump with an id out, and reports whether there was one.
+func (a *Archive) DropDump(id string) bool {
 	i := a.index(id)
 	if i >= 0 {
 		a.Dumps = slices.Delete(slices.Clone(a.Dumps), i, i+1)

@@ -22,19 +22,23 @@ func TestTextsAreTheRegistrys(t *testing.T) {
 		{"AccountRemoved", nil, OK, "The account was successfully removed."},
 		{
 			"ActionParameterUnknown",
-			[]string{"Reset", "Explode"}, Warning, "The action Reset was submitted with the invalid parameter Explode.",
+			[]string{"Reset", "Explode"},
+			Warning, "The action Reset was submitted with the invalid parameter Explode.",
 		},
 		{
 			"ActionParameterNotSupported",
-			[]string{"Explode", "ResetType"}, Warning, "The parameter Explode for the action ResetType is not supported on the target resource.",
+			[]string{"Explode", "ResetType"},
+			Warning, "The parameter Explode for the action ResetType is not supported on the target resource.",
 		},
 		{
 			"ResourceNotFound",
-			[]string{"ComputerSystem", "nothere"}, Critical, "The requested resource of type ComputerSystem named 'nothere' was not found.",
+			[]string{"ComputerSystem", "nothere"},
+			Critical, "The requested resource of type ComputerSystem named 'nothere' was not found.",
 		},
 		{
 			"ResourceMissingAtURI",
-			[]string{"/redfish/v1/x"}, Critical, "The resource at the URI '/redfish/v1/x' was not found.",
+			[]string{"/redfish/v1/x"},
+			Critical, "The resource at the URI '/redfish/v1/x' was not found.",
 		},
 		{
 			"ResourceAlreadyExists",
@@ -49,23 +53,28 @@ func TestTextsAreTheRegistrys(t *testing.T) {
 		},
 		{
 			"ServiceTemporarilyUnavailable",
-			[]string{"10"}, Critical, "The service is temporarily unavailable.  Retry in 10 seconds.",
+			[]string{"10"},
+			Critical, "The service is temporarily unavailable.  Retry in 10 seconds.",
 		},
 		{
 			"PropertyMissing",
-			[]string{"Password"}, Warning, "The property Password is a required property and must be included in the request.",
+			[]string{"Password"},
+			Warning, "The property Password is a required property and must be included in the request.",
 		},
 		{
 			"PropertyValueFormatError",
-			[]string{"null", "Password"}, Warning, "The value 'null' for the property Password is not a format that the property can accept.",
+			[]string{"null", "Password"},
+			Warning, "The value 'null' for the property Password is not a format that the property can accept.",
 		},
 		{
 			"PropertyValueModified",
-			[]string{"SessionTimeout", `"60"`}, Warning, `The property SessionTimeout was assigned the value '"60"' due to modification by the service.`,
+			[]string{"SessionTimeout", `"60"`},
+			Warning, `The property SessionTimeout was assigned the value '"60"' due to modification by the service.`,
 		},
 		{
 			"PropertyNotWritable",
-			[]string{"HostName"}, Warning, "The property HostName is a read-only property and cannot be assigned a value.",
+			[]string{"HostName"},
+			Warning, "The property HostName is a read-only property and cannot be assigned a value.",
 		},
 		{"PropertyUnknown", []string{"%1"}, Warning, "The property %1 is not in the list of valid properties for the resource."},
 		{"OperationNotAllowed", nil, Critical, "The HTTP method is not allowed on this resource."},
