@@ -1,11 +1,7 @@
 package bmcsim
 
 import (
-	"encoding/binary"
-	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -49,8 +45,6 @@ func eventRoutes() []route {
 	}
 }
 
-func registryPrefixes() []string { return []string{"Base", "OpenBMC", "TaskEvent", "HeartbeatEvent"} }
-
 func getEventService(b *BMC, _ *request) reply {
 	set := b.state.Events
 	return ok(obj{
@@ -60,7 +54,7 @@ func getEventService(b *BMC, _ *request) reply {
 		}},
 		"DeliveryRetryAttempts": set.Attempts, "DeliveryRetryIntervalSeconds": set.Interval,
 		"EventFormatTypes": []string{"Event", "MetricReport"}, "Id": "EventService", "Name": "Event Service",
-		"RegistryPrefixes": registryPrefixes(), "ResourceTypes": []string{"Task", "Heartbeat"},
+		"RegistryPrefixes": events.Prefixes(), "ResourceTypes": []string{"Task", "Heartbeat"},
 		"SSEFilterPropertiesSupported": obj{
 			"EventFormatType": true, "MessageId": true, "MetricReportDefinition": true, "OriginResource": false,
 			"RegistryPrefix": true, "ResourceType": false,
@@ -154,32 +148,13 @@ func getSubscriptions(b *BMC, _ *request) reply {
 func getSubscription(b *BMC, q *request) reply {
 	id := q.args["subscription"]
 	if slices.Contains(b.hub.Streams(), id) {
-		return ok(subscriptionBody(events.Subscription{ID: id, Policy: events.Terminate, Verify: true}, "SSE"))
+		return ok(events.Subscription{ID: id, Policy: events.Terminate, Verify: true}.Body(subscriptionsURI, "SSE"))
 	}
 	i := b.subscriptionIndex(id)
 	if i < 0 {
 		return notFound("EventDestination", id)
 	}
-	return ok(subscriptionBody(b.state.Subscriptions[i], "RedfishEvent"))
-}
-
-// subscriptionBody shows no value of HttpHeaders: they may hold secrets.
-func subscriptionBody(s events.Subscription, kind string) obj {
-	return obj{
-		"@odata.id": subscriptionsURI + "/" + s.ID, "@odata.type": "#EventDestination.v1_14_1.EventDestination",
-		"Context": s.Context, "DeliveryRetryPolicy": s.Policy, "Destination": s.Destination, "EventFormatType": "Event",
-		"HeartbeatIntervalMinutes": 10, "HttpHeaders": []obj{}, "Id": s.ID, "MessageIds": orEmpty(s.MessageIDs),
-		"MetricReportDefinitions": []obj{}, "Name": "Event Destination " + s.ID, "Protocol": "Redfish",
-		"RegistryPrefixes": orEmpty(s.Prefixes), "ResourceTypes": []string{}, "SendHeartbeat": false,
-		"SubscriptionType": kind, "VerifyCertificate": s.Verify,
-	}
-}
-
-func orEmpty(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
+	return ok(b.state.Subscriptions[i].Body(subscriptionsURI, "RedfishEvent"))
 }
 
 func postSubscription(b *BMC, q *request) reply {
@@ -198,17 +173,12 @@ func postSubscription(b *BMC, q *request) reply {
 	if len(b.state.Subscriptions)+len(b.hub.Streams()) >= events.MaxSubscriptions {
 		return failure(http.StatusServiceUnavailable, message.New("EventSubscriptionLimitExceeded"))
 	}
-	s := events.Subscription{Policy: events.Terminate, Verify: true}
-	if refusal := refuseSubscription(v); refusal != nil {
-		return *refusal
+	if problem := events.Problem(v); problem != nil {
+		return failure(http.StatusBadRequest, problem)
 	}
-	s.Destination, _ = v.Text("Destination")
-	s.MessageIDs, _ = v["MessageIds"].([]string)
-	s.Prefixes, _ = v["RegistryPrefixes"].([]string)
-	s.Headers = headersOf(v)
-	apply(&s, v)
+	s := events.NewSubscription(v)
 	var err error
-	if s.ID, err = b.randomID(); err != nil {
+	if s.ID, err = events.NewID(b.cfg.Rand); err != nil {
 		return internalError()
 	}
 	b.state.Subscriptions = append(slices.Clone(b.state.Subscriptions), s)
@@ -217,77 +187,6 @@ func postSubscription(b *BMC, q *request) reply {
 	r = note(http.StatusCreated, "Created")
 	r.set("Location", subscriptionsURI+"/"+s.ID)
 	return r
-}
-
-func headersOf(v input.Values) (list []map[string]string) {
-	sets, _ := v["HttpHeaders"].([]obj)
-	for _, set := range sets {
-		plain := map[string]string{}
-		for name, value := range set {
-			plain[name] = text(value)
-		}
-		list = append(list, plain)
-	}
-	return list
-}
-
-// refuseSubscription are the values that OpenBMC does not take. A plain HTTP
-// destination is none of them.
-func refuseSubscription(v input.Values) *reply {
-	destination, _ := v.Text("Destination")
-	protocol, _ := v.Text("Protocol")
-	format, formatted := v.Text("EventFormatType")
-	kind, typed := v.Text("SubscriptionType")
-	prefixes, _ := v["RegistryPrefixes"].([]string)
-	unknown := slices.IndexFunc(prefixes, func(p string) bool { return !slices.Contains(registryPrefixes(), p) })
-	u, err := url.Parse(destination)
-	var r reply
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		r = badRequest("PropertyValueFormatError", message.Quoted(destination), "Destination")
-	case protocol != "Redfish":
-		r = badRequest("PropertyValueNotInList", message.Quoted(protocol), "Protocol")
-	case formatted && format != "Event" && format != "MetricReport":
-		r = badRequest("PropertyValueNotInList", message.Quoted(format), "EventFormatType")
-	case typed && kind != "RedfishEvent":
-		r = badRequest("PropertyValueNotInList", message.Quoted(kind), "SubscriptionType")
-	case unknown >= 0:
-		r = badRequest("PropertyValueNotInList", message.Quoted(prefixes[unknown]), "RegistryPrefixes")
-	default:
-		return refusePolicy(v)
-	}
-	return &r
-}
-
-func refusePolicy(v input.Values) *reply {
-	policy, given := v.Text("DeliveryRetryPolicy")
-	if !given || slices.Contains([]string{events.Terminate, events.Suspend, events.Forever}, policy) {
-		return nil
-	}
-	r := badRequest("PropertyValueNotInList", message.Quoted(policy), "DeliveryRetryPolicy")
-	return &r
-}
-
-// apply takes over what can also be changed later.
-func apply(s *events.Subscription, v input.Values) {
-	if text, given := v.Text("Context"); given {
-		s.Context = text
-	}
-	if text, given := v.Text("DeliveryRetryPolicy"); given {
-		s.Policy, s.Suspended = text, false
-	}
-	if on, given := v.Bool("VerifyCertificate"); given {
-		s.Verify = on
-	}
-}
-
-// randomID is a number of 32 bits, as OpenBMC names subscriptions.
-func (b *BMC) randomID() (string, error) {
-	var n [4]byte
-	if _, err := io.ReadFull(b.cfg.Rand, n[:]); err != nil {
-		return "", fmt.Errorf("make an id: %w", err)
-	}
-	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(n[:])), 10), nil
 }
 
 func patchSubscription(b *BMC, q *request) reply {
@@ -301,14 +200,11 @@ func patchSubscription(b *BMC, q *request) reply {
 	if !valid {
 		return r
 	}
-	if refusal := refusePolicy(v); refusal != nil {
-		return *refusal
+	if problem := events.PolicyProblem(v); problem != nil {
+		return failure(http.StatusBadRequest, problem)
 	}
 	b.state.Subscriptions = slices.Clone(b.state.Subscriptions)
-	apply(&b.state.Subscriptions[i], v)
-	if headers := headersOf(v); headers != nil {
-		b.state.Subscriptions[i].Headers = headers
-	}
+	b.state.Subscriptions[i].Change(v)
 	b.subscribe()
 	q.dirty = true
 	return reply{status: http.StatusOK}

@@ -2,12 +2,9 @@ package bmcsim
 
 import (
 	"bufio"
-	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
@@ -93,11 +90,11 @@ func (b *BMC) openStream(q *request) (*events.Stream, *reply) {
 	if !q.role.May(auth.ConfigureComponents) {
 		return refuse(reply{status: http.StatusForbidden})
 	}
-	filter, err := parseFilter(q.args["query"])
+	filter, err := events.ParseFilter(q.args["query"])
 	if err != nil {
 		return refuse(reply{status: http.StatusBadRequest})
 	}
-	id, err := b.randomID()
+	id, err := events.NewID(b.cfg.Rand)
 	if err != nil {
 		return refuse(internalError())
 	}
@@ -106,29 +103,4 @@ func (b *BMC) openStream(q *request) (*events.Stream, *reply) {
 		return refuse(failure(http.StatusServiceUnavailable, message.New("EventSubscriptionLimitExceeded")))
 	}
 	return s, nil
-}
-
-var errFilter = errors.New("the filter is not understood")
-
-var comparison = regexp.MustCompile(`^\(?(MessageId|RegistryPrefix|EventFormatType) eq '?([A-Za-z0-9._]+)'?\)?$`)
-
-// parseFilter understands $filter=NAME eq VALUE, joined by "or".
-func parseFilter(raw string) (f events.Filter, err error) {
-	q, err := url.ParseQuery(raw)
-	if err != nil || q.Get("$filter") == "" {
-		return f, err
-	}
-	for part := range strings.SplitSeq(q.Get("$filter"), " or ") {
-		m := comparison.FindStringSubmatch(strings.TrimSpace(part))
-		if m == nil {
-			return f, errFilter
-		}
-		switch m[1] {
-		case "MessageId":
-			f.MessageIDs = append(f.MessageIDs, m[2])
-		case "RegistryPrefix":
-			f.Prefixes = append(f.Prefixes, m[2])
-		}
-	}
-	return f, nil
 }
