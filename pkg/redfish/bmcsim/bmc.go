@@ -91,12 +91,14 @@ type Config struct {
 	Rand      io.Reader        // of keys, tokens and identities; default crypto/rand
 }
 
-// What a server may be built of, beside numbers of the usual.
-type (
-	Drive = hardware.Drive // a disk of the server
-	PCIe  = hardware.PCIe  // a card in the server
-	NIC   = hardware.NIC   // a network interface with one IPv4 address
-)
+// Drive is a disk of the server.
+type Drive = hardware.Drive
+
+// PCIe is a card in the server.
+type PCIe = hardware.PCIe
+
+// NIC is a network interface of the host with one IPv4 address.
+type NIC = hardware.NIC
 
 // BMC is one simulated BMC. All its methods are safe for concurrent use.
 type BMC struct {

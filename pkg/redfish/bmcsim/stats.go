@@ -2,11 +2,11 @@ package bmcsim
 
 import "github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/traffic"
 
-// What clients did.
-type (
-	Stats   = traffic.Stats   // counters
-	Request = traffic.Request // one line of the request log
-)
+// Stats counts what clients did since the start or the last ResetStats.
+type Stats = traffic.Stats
+
+// Request is one line of the request log.
+type Request = traffic.Request
 
 // Stats is a copy of the counters.
 func (b *BMC) Stats() Stats {

@@ -42,7 +42,8 @@ func (f *Flash) TakeIn(img Image) {
 	for i := range list {
 		list[i].Next = list[i].Next && list[i].Bios != img.Bios
 	}
-	f.Firmware = append(list, img)
+	list = append(list, img)
+	f.Firmware = list
 }
 
 // Activate makes the newest image run, of the BMC or of its host.

@@ -231,7 +231,7 @@ func TestWholeParts(t *testing.T) {
 	}
 	golden := filepath.Join("testdata", "parts.json")
 	if *update {
-		if err := os.WriteFile(golden, got, 0o600); err != nil {
+		if err = os.WriteFile(golden, got, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ var start = time.Unix(1795304937, 123456000)
 // add writes entries, each so many seconds after start.
 func add(l *Log, style Style, seconds ...int) (ids []string) {
 	for i, s := range seconds {
-		e := l.Add(Entry{At: start.Add(time.Duration(s) * time.Second), MessageID: "DCPowerOn", Message: fmt.Sprint(i), Severity: "OK"}, style)
+		e := l.Add(Entry{At: start.Add(time.Duration(s) * time.Second), MessageID: "DCPowerOn", Message: strconv.Itoa(i), Severity: "OK"}, style)
 		ids = append(ids, e.ID)
 	}
 	return ids
