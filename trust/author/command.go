@@ -17,18 +17,14 @@ import (
 	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
-// Commands are `chiba trust`, `chiba sign` and `chiba audit`.
+// Commands are `chiba sign` and `chiba audit`.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{trustCommand(), signCommand(), auditCommand()}
+	return []*cobra.Command{signCommand(), auditCommand()}
 }
 
-func trustCommand() *cobra.Command {
-	cmd := cli.Parent(&cobra.Command{
-		Use:     "trust",
-		GroupID: cli.GroupChange,
-		Short:   "who may sign what agents do: author keys and their policy",
-		Example: "  chiba trust author init\n  chiba trust policy show",
-	})
+// Trust are the commands below `chiba trust` that say who may sign: author keys
+// and their policy.
+func Trust() []*cobra.Command {
 	author := cli.Parent(&cobra.Command{Use: "author", Short: "your author key", Example: "  chiba trust author init"})
 	author.AddCommand(authorInit(), authorShow())
 	policy := cli.Parent(&cobra.Command{
@@ -37,8 +33,7 @@ func trustCommand() *cobra.Command {
 	policy.AddCommand(policyShow(), policySign(), policySet())
 	root := cli.Parent(&cobra.Command{Use: "root", Short: "the keys that sign the policy", Example: "  chiba trust root init root"})
 	root.AddCommand(rootInit())
-	cmd.AddCommand(author, policy, root)
-	return cmd
+	return []*cobra.Command{author, policy, root}
 }
 
 func loadContext(cmd *cobra.Command) (client.Context, error) {
