@@ -105,6 +105,9 @@ func (a *Agent) owned(ctx context.Context, n *node, begun time.Time) fleet.Resul
 		t := a.trustOf(n, n.seen())
 		switch stuck := n.stuckSince(begun); {
 		case stuck != nil:
+			if fault.Is(stuck, fault.Denied) {
+				stuck = &fault.Error{Kind: fault.Denied, Err: stuck, Hint: "give the password that it has now: " + takeItWith(n.entry.Name)}
+			}
 			return failure(stuck)
 		case t.Quarantine != "":
 			return failure(fault.New(fault.Untrusted, "own the BMC", t.Quarantine))
@@ -120,6 +123,11 @@ func (a *Agent) owned(ctx context.Context, n *node, begun time.Time) fleet.Resul
 			return failure(fault.New(fault.Conflict, "own the BMC", "it stops here: "+strings.Join(t.Limits, "; ")))
 		}
 	}
+}
+
+// takeItWith is what a person types to take a BMC over whose password they know.
+func takeItWith(name fleet.NodeName) string {
+	return "chiba bmc takeover " + string(name) + " --password-file FILE"
 }
 
 // letGo leaves a BMC that was given back, and forgets what it let us in with. It

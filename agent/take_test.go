@@ -423,14 +423,14 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 	if r := do(scl.DoRelease, "Known-to-0wner"); r.Status != fleet.Confirmed {
 		t.Fatalf("release: %+v", r)
 	}
-	if n := o.node().seen(); n.State != fleet.Refused || !n.Trust.Released {
+	if n := o.node().seen(); n.State != fleet.Refused || !n.Trust.Released || !strings.Contains(n.Reason, "--password-file") {
 		t.Errorf("after it: %+v", n)
 	}
 	kept, err := json.Marshal(o.node().ledger.Record())
 	if err != nil || strings.Contains(string(kept), "sealed") {
 		t.Errorf("it still keeps passwords: %s %v", kept, err)
 	}
-	if r := do(scl.DoTakeOver, ""); r.Status == fleet.Confirmed {
+	if r := do(scl.DoTakeOver, ""); r.Status == fleet.Confirmed || !strings.Contains(r.Hint, "--password-file") {
 		t.Errorf("taken over without the password that it has: %+v", r)
 	}
 	if r := do(scl.DoTakeOver, "Known-to-0wner"); r.Status != fleet.Confirmed {

@@ -149,6 +149,9 @@ policy in force. After notAfter agents take nothing new; what stands goes on.`,
 		Example: "  chiba trust policy sign policy.json --root-key root/root.key --out policy.dsse",
 		Args:    cli.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(keys) == 0 {
+				return cli.UsageError("a root key is needed", "add --root-key FILE, for example the root.key that chiba trust root init has made")
+			}
 			text, err := os.ReadFile(args[0])
 			if err != nil {
 				return fault.Wrap(fault.BadInput, "read policy", err)
@@ -178,7 +181,6 @@ policy in force. After notAfter agents take nothing new; what stands goes on.`,
 	}
 	cmd.Flags().StringArrayVar(&keys, "root-key", nil, "`file` of a root key; repeatable")
 	cmd.Flags().StringVar(&out, "out", sign.PolicyFile, "`file` to write")
-	_ = cmd.MarkFlagRequired("root-key")
 	return cmd
 }
 
@@ -330,6 +332,6 @@ func addSignature(cmd *cobra.Command, path string, key *sign.Key, yes bool) erro
 	}
 	var signatures struct{ Signatures []json.RawMessage }
 	_ = json.Unmarshal(s.Envelope, &signatures) // it was just written
-	fmt.Fprintf(out, "\n%s has %d signatures\n", cli.Clean(path), len(signatures.Signatures))
+	fmt.Fprintf(out, "\n%s has %s\n", cli.Clean(path), cli.Count(len(signatures.Signatures), "signature"))
 	return nil
 }
