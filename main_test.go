@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -85,5 +87,25 @@ func walk(cmd *cobra.Command, visit func(*cobra.Command)) {
 	visit(cmd)
 	for _, sub := range cmd.Commands() {
 		walk(sub, visit)
+	}
+}
+
+// A decision is cited by its number.
+func TestDecisionsHaveNumbersOfTheirOwn(t *testing.T) {
+	pages, err := filepath.Glob("docs/decisions/[0-9]*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("no decisions: %v", err)
+	}
+	taken := map[string]string{}
+	for _, page := range pages {
+		number, _, _ := strings.Cut(filepath.Base(page), "-")
+		if other, ok := taken[number]; ok {
+			t.Errorf("%s has the number of %s", page, other)
+		}
+		taken[number] = page
+		text, err := os.ReadFile(page)
+		if heading := "# " + strings.TrimLeft(number, "0") + ". "; err != nil || !strings.HasPrefix(string(text), heading) {
+			t.Errorf("%s does not begin with %q: %v", page, heading, err)
+		}
 	}
 }

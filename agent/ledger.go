@@ -119,7 +119,7 @@ type passport struct {
 // What is sealed in the spool opens for nothing else.
 const (
 	useLedger   = "password of a BMC that was taken over"
-	usePassport = "key of a client certificate"
+	usePassport = "key of a client certificate" //nolint:gosec // says what a secret is for
 )
 
 // keyPassport begins the keys of passports among the secrets, which are pins else.
