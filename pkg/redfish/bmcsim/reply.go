@@ -145,7 +145,7 @@ func (r *reply) write(w http.ResponseWriter, method string) int {
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(r.status)
 	if method != http.MethodHead {
-		_, _ = w.Write(text) //nolint:gosec // JSON or XML with its content type, for programs
+		_, _ = w.Write(text)
 	}
 	return r.status
 }
