@@ -454,4 +454,18 @@ func TestAResetBMCHasItsClockSet(t *testing.T) {
 }
 
 // clockOff is how wrong the BMC's clock is, as itself has it.
-func (o *owner) clockOff() time.Duration { return o.bmc.Clock().Sub(time.Now()).Abs() }
+func (o *owner) clockOff() time.Duration { return time.Until(o.bmc.Clock()).Abs() }
+
+// Why a take-over stopped is told with what a person can do; the kind stays.
+func TestTheWayOnOfATakeOver(t *testing.T) {
+	n := &node{entry: Entry{Name: "n1"}}
+	for kind, want := range map[fault.Kind]string{
+		fault.Denied:      "chiba bmc takeover n1 --password-file FILE",
+		fault.Unavailable: "it is tried again by itself; see how far it is: chiba get bmcs n1",
+	} {
+		err := n.wayOn(fault.New(kind, "look", "no"))
+		if hint := fault.HintOf(err); !strings.HasSuffix(hint, want) || !fault.Is(err, kind) || err.Error() != "look: no" {
+			t.Errorf("%s: %v of kind %s, with hint %q", kind, err, fault.KindOf(err), hint)
+		}
+	}
+}
