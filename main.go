@@ -32,6 +32,7 @@ func command() *cobra.Command {
 	root := cli.NewRoot()
 	root.AddCommand(ctl.Commands(author.Open)...)
 	root.AddCommand(author.Commands()...)
+	root.AddCommand(ctl.Trust(author.Trust()...))
 	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
 }

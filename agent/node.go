@@ -36,7 +36,7 @@ type node struct {
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
 
-	opened   chan struct{} // a token: somebody may have changed the hardware
+	opened   chan struct{} // a token: somebody may have changed the hardware or its firmware
 	surveyed chan struct{} // holds a token while an inventory is taken
 
 	mu      sync.Mutex
@@ -246,9 +246,13 @@ func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, 
 func (n *node) suspect(before fleet.Node) {
 	on := before.Power != "" && before.Power != "on" && n.summary.Power == "on"
 	other := before.BMC != "" && before.BMC != n.summary.BMC
-	if !on && !other {
-		return
+	if on || other {
+		n.askSurvey()
 	}
+}
+
+// askSurvey has the inventory taken before long: it may be another one now.
+func (n *node) askSurvey() {
 	select {
 	case n.opened <- struct{}{}:
 	default:

@@ -207,13 +207,13 @@ func (p plan) summary() string {
 	}
 	var parts []string
 	if n[fleet.Differs] > 0 {
-		parts = append(parts, count(n[fleet.Differs], "change")+" on "+count(len(touched), "node"))
+		parts = append(parts, cli.Count(n[fleet.Differs], "change")+" on "+cli.Count(len(touched), "node"))
 	}
 	if k := n[fleet.Unsupported]; k > 0 {
-		parts = append(parts, count(k, "field")+" not supported")
+		parts = append(parts, cli.Count(k, "field")+" not supported")
 	}
 	if k := n[fleet.Unreadable]; k > 0 {
-		parts = append(parts, count(k, "field")+" not comparable")
+		parts = append(parts, cli.Count(k, "field")+" not comparable")
 	}
 	reading := 0
 	for _, s := range p.program.Steps {
@@ -222,7 +222,7 @@ func (p plan) summary() string {
 		}
 	}
 	if reading > 0 {
-		parts = append(parts, count(reading, "step")+" to run once")
+		parts = append(parts, cli.Count(reading, "step")+" to run once")
 	}
 	switch {
 	case len(parts) > 0:
