@@ -16,8 +16,9 @@ help: ## this list
 dev: build ## build Chiba, start a simulated rack, play the main job once, stay up
 	bin/chiba dev --demo
 
-build: ## build bin/chiba
+build: ## build bin/chiba, and bin/chiba-agent, which is the agent alone
 	CGO_ENABLED=0 go build -trimpath -o bin/chiba .
+	CGO_ENABLED=0 go build -trimpath -o bin/chiba-agent ./agent/chiba-agent
 
 check: format vet lint generated test fuzz ## what CI runs before e2e-qemu: format, vet, lint, generated code, tests, fuzzing
 

@@ -77,6 +77,19 @@ func TestOnlyOnePackageKnowsRaft(t *testing.T) {
 	}
 }
 
+func TestAgentAloneLinksNoCoordinator(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "./agent/chiba-agent").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range strings.Lines(string(out)) {
+		path = strings.TrimSpace(path)
+		if treeOf(path) == "coordinator" || treeOf(path) == "e2e" || strings.HasPrefix(path, "github.com/hashicorp/") || strings.HasPrefix(path, "connectrpc.com/") {
+			t.Errorf("chiba-agent links %s: it is the agent alone, so that a rack's machine keeps little in memory", path)
+		}
+	}
+}
+
 func TestNoCgo(t *testing.T) {
 	for _, p := range packages(t) {
 		if len(p.CgoFiles) > 0 {

@@ -289,7 +289,7 @@ func (a *Agent) report(s fleet.Node) {
 		return err
 	})
 	if err == nil && news {
-		err = a.spool.Update(func(tx *spool.Tx) error {
+		err = a.spool.UpdateSoon(func(tx *spool.Tx) error {
 			tx.PutMessage(spool.Nodes, string(s.Name), msg)
 			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
 			return nil

@@ -38,12 +38,8 @@ is wrong, and 3 when a part failed.`,
   chiba apply docs/examples/thermal.scl     # put a script into force
   chiba show 'r01-*' cpu.temp power.watts   # read sensors now
   chiba watch                               # see rules fire`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
 	}
-	Parent(root)
-	root.Version = Build().String()
-	root.SetVersionTemplate("chiba {{.Version}}\n")
+	equip(Parent(root))
 	root.AddGroup(
 		&cobra.Group{ID: GroupSee, Title: "See:"},
 		&cobra.Group{ID: GroupChange, Title: "Change:"},
@@ -52,6 +48,21 @@ is wrong, and 3 when a part failed.`,
 	)
 	root.SetHelpCommandGroupID(GroupTools)
 	root.SetCompletionCommandGroupID(GroupTools)
+	return root
+}
+
+// Alone makes cmd a program of its own with the flags and manners of chiba.
+func Alone(cmd *cobra.Command) *cobra.Command {
+	cmd.GroupID = ""
+	equip(cmd)
+	return cmd
+}
+
+// equip gives a root the flags that all commands share, and its manners.
+func equip(root *cobra.Command) {
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.Version = Build().String()
+	root.SetVersionTemplate(root.Name() + " {{.Version}}\n")
 	root.PersistentFlags().String("state", "", "state `directory` that holds context.yaml (default $CHIBA_STATE, else .chiba here or above)")
 	root.PersistentFlags().StringP("output", "o", "table", "output `format`: "+strings.Join(formats, ", "))
 	root.PersistentFlags().Bool("no-headers", false, "tables without their header")
@@ -68,7 +79,6 @@ is wrong, and 3 when a part failed.`,
 	_ = root.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return formats, cobra.ShellCompDirectiveNoFileComp
 	})
-	return root
 }
 
 // Parent makes cmd a command that only has subcommands: alone it prints its
