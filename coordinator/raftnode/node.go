@@ -229,6 +229,9 @@ func (n *Node) checkOwner() error {
 	return e.WithHint("start the coordinator under its old name, or choose another state directory")
 }
 
+// Leader is the State of the node that leads.
+const Leader = "Leader"
+
 // Status is where the log stands, for people.
 type Status struct {
 	State           string // "Leader", "Follower", "Candidate", "Shutdown"
@@ -271,7 +274,7 @@ func (n *Node) Snapshot() error {
 // proposals fail. It may be called again.
 func (n *Node) Close() error {
 	n.once.Do(func() {
-		n.yield()
+		n.Yield()
 		close(n.shut)
 		n.settle()
 		errs := []error{n.raft.Shutdown().Error()}
