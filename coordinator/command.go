@@ -18,8 +18,8 @@ import (
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
-// Command is `chiba coordinator`.
-func Command() *cobra.Command {
+// Command is `chiba coordinator`, with the commands about coordinators under it.
+func Command(about ...*cobra.Command) *cobra.Command {
 	var c Config
 	var certs, authority string
 	var verbose bool
@@ -75,6 +75,7 @@ then on the log says who is of the group, and both flags mean nothing.`,
 			return run(ctx, cmd, c)
 		},
 	}
+	cmd.AddCommand(about...)
 	flags := cmd.Flags()
 	flags.StringVar(&c.Dir, "state", "", "`directory` of the log")
 	flags.StringVar(&certs, "certs", "", "`directory` of cert.pem, key.pem and ca.pem (default that of --state)")
