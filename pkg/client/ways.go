@@ -73,7 +73,7 @@ func (c *Client) around(ctx context.Context, try func(way) error) error {
 			return err
 		}
 		c.leave(at)
-		if _, lost := errors.AsType[*wayError](err); !lost && said == nil {
+		if said == nil && !lost(err) {
 			said = err // that of one who lives says more
 		}
 	}
@@ -86,9 +86,23 @@ func (c *Client) around(ctx context.Context, try func(way) error) error {
 	return err
 }
 
-// elsewhere reports whether another coordinator may do better.
+// elsewhere reports whether another coordinator may do better. What listens where
+// one has been killed may be another program.
 func elsewhere(err error) bool {
-	return fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Timeout)
+	switch fault.KindOf(err) { //nolint:exhaustive // the others are the same everywhere
+	case fault.Unavailable, fault.Timeout:
+		return true
+	case fault.Untrusted, fault.Denied:
+		return lost(err)
+	default:
+		return false
+	}
+}
+
+// lost reports whether err is of the way to a coordinator, and not its answer.
+func lost(err error) bool {
+	_, is := errors.AsType[*wayError](err)
+	return is
 }
 
 // leave goes on to the next coordinator, unless somebody else has.
