@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/spool"
@@ -43,6 +45,11 @@ type Agent struct {
 	key   *seal.Key
 	vault *vault
 	link  uplink
+	pass  *passport
+	// taking holds a token for each BMC that is being taken over.
+	taking chan struct{}
+	// askAgain has the key at an address read anew, see askAt.
+	askAgain chan string
 	// receiver takes what BMCs deliver; nil: they are not asked to.
 	receiver  *events.Receiver
 	artifacts *artifacts
@@ -104,10 +111,15 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	issuer, account, err := cfg.openIssuer()
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
 	a, err := assemble(cfg, disk, key)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.certifyBy(issuer, account)
 	if a.trust, err = openTrust(cfg, disk); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
@@ -138,6 +150,13 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	a.runs.init()
+	a.askAgain = make(chan string, 64)
+	a.taking = make(chan struct{}, takenAtOnce)
+	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
+	records, err := openLedgers(disk, cfg.Nodes)
+	if err != nil {
+		return nil, err
+	}
 	a.open = a.openLane
 	a.vault = &vault{spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
 		n := a.byName[name]
@@ -145,11 +164,13 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 			return Entry{}, false
 		}
 		e := n.entry
-		e.Login = cfg.loginOf(e)
+		e.Login, e.Pin = cfg.loginOf(e), n.ledger.Record().First
 		return e, true
 	}}
 	for _, e := range cfg.Nodes {
 		n := newNode(e, cfg.Rack, cfg.Site)
+		n.ledger = &ledger{spool: disk, key: key, rack: string(cfg.Rack), pass: a.pass}
+		n.ledger.adopt(records[e.Name])
 		a.nodes = append(a.nodes, n)
 		a.byName[e.Name] = n
 	}
@@ -160,11 +181,22 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	return a, errors.Join(a.remember(), a.restore(), a.recall())
 }
 
+// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
+func (a *Agent) certifyBy(issuer openbmc.Issuer, account string) {
+	a.pass.issuer, a.pass.account = issuer, account
+	for _, n := range a.nodes {
+		if issuer != nil {
+			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
+		}
+		n.ledger.refresh()
+	}
+}
+
 func (a *Agent) openLane(e Entry, address string) (lane, error) {
 	return bmc.New(bmc.Config{
 		Node: e.Name,
 		BMC: redfish.Config{
-			BMC: string(e.Name), Address: address, Pin: e.Pin, Sessions: a.vault,
+			BMC: string(e.Name), Address: address, Terms: a.byName[e.Name].ledger.Terms, Sessions: a.vault,
 			Context: a.cfg.mark(),
 		},
 		Vault: a.vault, Digests: a.vault,
@@ -253,6 +285,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	for _, n := range a.nodes {
 		group.Go(func() error { return a.tend(ctx, n) })
+		group.Go(func() error { return a.takeOver(ctx, n) })
 		group.Go(func() error { return a.survey(ctx, n) })
 		group.Go(func() error { return a.hear(ctx, n) })
 	}

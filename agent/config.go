@@ -80,6 +80,9 @@ type Config struct {
 	Nodes []Entry `yaml:"nodes"` // the catalogue
 
 	Log *slog.Logger `yaml:"-"` // nil: slog.Default
+	// Taken hears of every step of a take-over; nil: nobody does. It must not
+	// block and may be called by several goroutines at once.
+	Taken func(node fleet.NodeName, how fleet.BMCTrust) `yaml:"-"`
 }
 
 // Login is how to log in on a BMC until a script sets another password.
@@ -97,7 +100,10 @@ type Entry struct {
 	Address string            `yaml:"address"`
 	Serial  string            `yaml:"serial"`
 	Labels  map[string]string `yaml:"labels"`
-	Login   `yaml:",inline"`
+	// TakeOver: the BMC shall become ours, with a certificate of the rack's, an
+	// account of the agent's and nothing weak left open.
+	TakeOver bool `yaml:"takeover"`
+	Login    `yaml:",inline"`
 }
 
 // ReadConfig reads a configuration. Unknown and repeated fields are errors, which

@@ -19,6 +19,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
+	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -76,8 +77,17 @@ func (a *Agent) restore() error {
 	return err
 }
 
+// programOf is the program of a script of that name, nil if it can't be read.
+func programOf(file string, source []byte, name string) (*scl.Program, syntax.Diagnostics) {
+	program, diags := compile.Source(file, source)
+	if program != nil {
+		program.Bind(name)
+	}
+	return program, diags
+}
+
 func (a *Agent) compiled(s *pb.Script) *script {
-	program, diags := compile.Source(s.GetFile(), s.GetSource())
+	program, diags := programOf(s.GetFile(), s.GetSource(), s.GetName())
 	if program == nil {
 		a.log.Error("a standing script can't be read by this version", obs.Script, s.GetName(), obs.Err, diags.String())
 	}

@@ -36,7 +36,7 @@ func flat(commands []scl.Command) []scl.Command {
 // can be read back may be done again after a crash.
 func once(c scl.Command) bool {
 	switch c.Verb {
-	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator:
+	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator, scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
 		return false
 	case scl.DoPower, scl.DoReboot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware:
 	}
@@ -72,9 +72,13 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 		return a.await(ctx, n, c)
 	case scl.DoStartImage:
 		return a.startImage(ctx, c)
+	case scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
+		return a.own(ctx, n, c)
 	case scl.DoFirmware:
 		return a.firmware(ctx, n, c, tell)
-	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoIndicator, scl.DoClearLog, scl.DoBMCReset, scl.DoSequence:
+	case scl.DoBMCReset:
+		defer n.lookAtTakeover() // its clock may be that of 1970 now
+	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoIndicator, scl.DoClearLog, scl.DoSequence:
 	}
 	return a.act(ctx, n, c)
 }
@@ -162,9 +166,9 @@ func failed(r fleet.Result, err error) fleet.Result {
 }
 
 // apply makes the settings of a config so.
-func (a *Agent) apply(ctx context.Context, script string, n *node, c *scl.Config) []fleet.Result {
+func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Result {
 	begun := a.now()
-	opened, sealed := openSecrets(a.openSecret, script, c)
+	opened, sealed := openSecrets(a.openSecret, c)
 	l, err := n.way()
 	var got []fleet.Result
 	if err == nil && len(opened) > 0 {
@@ -197,8 +201,8 @@ func (a *Agent) apply(ctx context.Context, script string, n *node, c *scl.Config
 }
 
 // plan compares the settings of a config with what is there.
-func (a *Agent) plan(ctx context.Context, script string, n *node, c *scl.Config) []fleet.Change {
-	opened, sealed := openSecrets(a.openSecret, script, c)
+func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change {
+	opened, sealed := openSecrets(a.openSecret, c)
 	l, err := n.way()
 	var got []fleet.Change
 	if err == nil && len(opened) > 0 {

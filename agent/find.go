@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/chiba-mesh/chiba/agent/takeover"
 	"github.com/chiba-mesh/chiba/discovery"
 	"github.com/chiba-mesh/chiba/discovery/mdns"
 	"github.com/chiba-mesh/chiba/discovery/static"
@@ -67,6 +68,11 @@ func (a *Agent) find(ctx context.Context) error {
 				for _, address := range table.Due(a.now()) {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
+			case address := <-a.askAgain:
+				a.match(ctx, table)
+				if address != "" {
+					probes.Go(func() { a.probe(ctx, address, slots, answers) })
+				}
 			case s := <-sightings:
 				if table.See(a.now(), s) {
 					probes.Go(func() { a.probe(ctx, s.Address, slots, answers) })
@@ -104,9 +110,13 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 		candidates[c.Pin] = c
 	}
 	for _, n := range a.nodes {
-		if c, ok := candidates[n.entry.Pin]; ok {
+		if takeover.Over(n.ledger.Record()) {
+			a.leftAlone(n)
+			continue
+		}
+		if c, ok := n.among(candidates); ok {
 			a.connect(ctx, n, c)
-			delete(candidates, n.entry.Pin)
+			delete(candidates, c.Pin)
 			continue
 		}
 		a.missing(n, candidates, table)
@@ -142,21 +152,56 @@ func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
 		a.closing.Go(func() { a.closeLane(ctx, n, old) })
 	}
 	n.poke()
+	n.lookAtTakeover()
+}
+
+// leftAlone says why a BMC that was given back has no lane.
+func (a *Agent) leftAlone(n *node) {
+	if n.refuse(fleet.Refused, "it was given back; to have it again: chiba bmc takeover "+string(n.entry.Name)) {
+		a.report(n.seen())
+	}
+	a.contacted(n)
+}
+
+// askAt has the key at an address read again, or with none what is known matched
+// again.
+func (a *Agent) askAt(address string) {
+	select {
+	case a.askAgain <- address:
+	default: // the table asks by itself before long
+	}
+}
+
+// among is the candidate with the node's key: the one it is known by, or one that
+// a step of our own has made.
+func (n *node) among(candidates map[string]discovery.Candidate) (discovery.Candidate, bool) {
+	r := n.ledger.Record()
+	for _, pin := range []string{r.Pin, r.Next} {
+		if c, ok := candidates[pin]; ok {
+			return c, true
+		}
+	}
+	return discovery.Candidate{}, false
 }
 
 // missing says what is wrong with a node whose key does not answer: another key
 // at its address is a warning, nothing there is not.
 func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table *discovery.Table) {
-	if n.entry.Address == "" {
+	r := n.ledger.Record()
+	address := r.Address // where it was; its key is ours
+	if n.entry.Address != "" {
+		address = withPort(n.entry.Address)
+	}
+	if address == "" {
 		return
 	}
-	address := withPort(n.entry.Address)
 	for _, c := range strangers {
 		for _, at := range c.Addresses {
 			if at != address {
 				continue
 			}
-			reason := fmt.Sprintf("%s answers with the key %s, the catalogue says %s; if the BMC was replaced, write its new key there", address, c.Pin, n.entry.Pin)
+			reason := fmt.Sprintf("%s answers with the key %s, expected %s; nothing is sent to it; if the BMC was replaced: chiba bmc accept %s --pin %s",
+				address, c.Pin, r.Pin, n.entry.Name, c.Pin)
 			if n.refuse(fleet.Untrusted, reason) {
 				a.report(n.seen())
 				a.contacted(n)

@@ -40,6 +40,23 @@ func TestNodesAreToldWhenTheyChange(t *testing.T) {
 	})
 }
 
+// Whoever finds that a BMC does not answer any more, the node is told of soon.
+func TestANodeThatFailsSomebodyIsLookedAtSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cfg.Nodes = w.cfg.Nodes[:1]
+		l := w.lanes["n1"]
+		w.start(w.dir)
+		defer w.stop()
+		pass(7 * time.Second) // between two looks
+		l.set(func() { l.state = fleet.Unreachable })
+		pass(6 * time.Second)
+		if got := w.nodes(); got[len(got)-1] != "n1 is unreachable, power on no route to host" {
+			t.Errorf("told: %q", got)
+		}
+	})
+}
+
 // A BMC that did not answer is looked at again before the minute is over: a rack
 // whose BMCs were all busy at once is not half unknown for so long.
 func TestANodeThatIsNotReadyIsLookedAtSoon(t *testing.T) {
@@ -95,7 +112,7 @@ func TestAnotherKeyAtTheAddress(t *testing.T) {
 		w.pins["n1:443"] = "sha256/rogue"
 		w.start(w.dir)
 		defer w.stop()
-		expect(t, []string{"n1 is untrusted, power  n1:443 answers with the key sha256/rogue, the catalogue says sha256/n1; if the BMC was replaced, write its new key there"}, w.nodes())
+		expect(t, []string{"n1 is untrusted, power  n1:443 answers with the key sha256/rogue, expected sha256/n1; nothing is sent to it; if the BMC was replaced: chiba bmc accept n1 --pin sha256/rogue"}, w.nodes())
 		if _, err := w.agent.byName["n1"].way(); err == nil {
 			t.Error("it has a lane")
 		}

@@ -111,14 +111,14 @@ func (a *Agent) sweep(ctx context.Context, n *node, l lane) bool {
 	}
 	left := false
 	err := a.spool.View(func(tx *spool.Tx) error {
-		left = tx.Has(spool.Subscribed, n.entry.Pin)
+		left = tx.Has(spool.Subscribed, n.ledger.Record().First)
 		return nil
 	})
 	if err == nil && left {
 		asking, cancel := context.WithTimeout(ctx, logTimeout)
 		defer cancel()
 		if err = l.SweepEvents(asking); err == nil {
-			err = a.spool.Update(func(tx *spool.Tx) error { tx.Delete(spool.Subscribed, n.entry.Pin); return nil })
+			err = a.spool.Update(func(tx *spool.Tx) error { tx.Delete(spool.Subscribed, n.ledger.Record().First); return nil })
 		}
 	}
 	if err != nil && ctx.Err() == nil {
@@ -146,7 +146,10 @@ type ear struct {
 // listen takes what the BMC tells by itself until ctx ends.
 func (e *ear) listen(ctx context.Context) {
 	if e.receiver != nil {
-		err := e.spool.Update(func(tx *spool.Tx) error { tx.PutTime(spool.Subscribed, e.node.entry.Pin, e.now()); return nil })
+		err := e.spool.Update(func(tx *spool.Tx) error {
+			tx.PutTime(spool.Subscribed, e.node.ledger.Record().First, e.now())
+			return nil
+		})
 		if err != nil {
 			e.complain("subscription", err)
 			return

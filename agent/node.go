@@ -29,6 +29,9 @@ const (
 type node struct {
 	entry Entry
 	poked chan struct{} // a token: refresh the summary by what a command has seen
+	// taking holds a token if the take-over is to be looked at now.
+	taking chan struct{}
+	ledger *ledger
 	// turned holds a token: there is another lane, or rules need something else.
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
@@ -41,17 +44,26 @@ type node struct {
 	address string // of the lane
 	need    attention
 	summary fleet.Node
+	stuck   error // why the take-over could not go on, and since when
+	stuckAt time.Time
 }
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
-	return &node{
-		entry: e,
-		poked: make(chan struct{}, 1), turned: make(chan struct{}, 1),
+	n := &node{
+		entry: e, poked: make(chan struct{}, 1), taking: make(chan struct{}, 1), turned: make(chan struct{}, 1),
 		opened: make(chan struct{}, 1), surveyed: make(chan struct{}, 1),
-		summary: fleet.Node{
-			Name: e.Name, Rack: rack, Site: site, Serial: e.Serial, Labels: maps.Clone(e.Labels),
-			State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
-		},
+	}
+	n.anew(rack, site)
+	return n
+}
+
+// anew forgets what was seen of the BMC: it is another one, or was never seen.
+func (n *node) anew(rack fleet.RackName, site fleet.SiteName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.summary = fleet.Node{
+		Name: n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
+		State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
 	}
 }
 
@@ -78,10 +90,29 @@ func (n *node) way() (lane, error) {
 	return n.lane, nil
 }
 
+// answers reports whether the last exchange of the lane, whoever had it, went well.
+// It asks the BMC nothing.
+func (n *node) answers() bool {
+	l, err := n.way()
+	if err != nil {
+		return false
+	}
+	state, _ := l.State()
+	return state == fleet.Ready
+}
+
 // poke asks for a refresh of the summary, soon.
 func (n *node) poke() {
 	select {
 	case n.poked <- struct{}{}:
+	default:
+	}
+}
+
+// lookAtTakeover asks for a look at the take-over, soon.
+func (n *node) lookAtTakeover() {
+	select {
+	case n.taking <- struct{}{}:
 	default:
 	}
 }
@@ -93,6 +124,34 @@ func (n *node) set(l lane, address, found string) (before lane) {
 	before = n.lane
 	n.lane, n.address = l, address
 	n.summary.Address, n.summary.Found = address, found
+	n.turn()
+	return before
+}
+
+// stuckOn notes why the take-over can't go on; nil: it does.
+func (n *node) stuckOn(now time.Time, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stuck, n.stuckAt = err, now
+}
+
+// stuckSince is why the take-over could not go on, noted after a time; nil if it
+// could.
+func (n *node) stuckSince(begun time.Time) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stuckAt.Before(begun) {
+		return nil
+	}
+	return n.stuck
+}
+
+// leave takes the lane away and returns it; nil if there was none.
+func (n *node) leave() (before lane) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before = n.lane
+	n.lane, n.address = nil, ""
 	n.turn()
 	return before
 }
@@ -140,7 +199,7 @@ func (a *Agent) tend(ctx context.Context, n *node) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-soon.C:
-			if n.seen().State == fleet.Ready && a.now().Sub(last) < refreshEvery {
+			if n.seen().State == fleet.Ready && n.answers() && a.now().Sub(last) < refreshEvery {
 				continue
 			}
 		case <-n.poked:
@@ -169,7 +228,11 @@ func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, 
 	if n.lane == l {
 		before := n.summary
 		n.summary = n.merge(s, err)
+		n.summary.Trust = a.trustOf(n, n.summary)
 		n.suspect(before)
+		if before.State != fleet.Ready && n.summary.State == fleet.Ready {
+			n.lookAtTakeover() // it may be back with another clock, or as it left the factory
+		}
 	}
 	now := n.summary
 	n.mu.Unlock()
@@ -258,6 +321,9 @@ func differs(tx *spool.Tx, msg *pb.Node) (bool, error) {
 		}
 	}
 	old.SeenUnixMs = msg.GetSeenUnixMs()
+	if old.GetTrust() != nil && msg.GetTrust() != nil {
+		old.Trust.AtUnixMs = msg.GetTrust().GetAtUnixMs()
+	}
 	return !proto.Equal(old, msg), nil
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
-	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -55,15 +55,13 @@ type query struct {
 // Query answers a question about this rack: what a script would change, or what a
 // show, dump or refresh tells. Nothing of it is kept.
 func (a *Agent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent) error) *pb.QueryEvent_Done {
-	program, diags := compile.Source(q.GetFile(), q.GetSource())
+	name := cmp.Or(q.GetScript(), scriptName(q.GetFile())) // what apply would make of the file
+	program, diags := programOf(q.GetFile(), q.GetSource(), name)
 	if program == nil {
 		return refused(fault.New(fault.BadInput, "read script", diags.String()))
 	}
 	x := &query{
-		Agent: a, script: q.GetScript(), units: unitsOf(program), plan: q.GetPlan(), send: send, failed: make(map[fleet.NodeName]bool),
-	}
-	if x.script == "" { // what apply would make of the file
-		x.script = scriptName(q.GetFile())
+		Agent: a, script: name, units: unitsOf(program), plan: q.GetPlan(), send: send, failed: make(map[fleet.NodeName]bool),
 	}
 	x.old = x.programs()[fleet.ScriptName(x.script)]
 	x.rules = x.chooser(program)
@@ -159,7 +157,7 @@ func (x *query) unit(ctx context.Context, n *node, u unit) (events []*pb.QueryEv
 	case u.rule != nil:
 		changes = []fleet.Change{x.rule(n, u.rule)}
 	case u.config != nil:
-		changes = x.Agent.plan(ctx, x.script, n, u.config)
+		changes = x.Agent.plan(ctx, n, u.config)
 	case u.cmd != nil:
 		changes = []fleet.Change{{Node: n.entry.Name, Path: "action", After: u.text, Verdict: fleet.Differs, Note: "will be done once"}}
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
-	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -210,7 +209,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err := a.kept(r.GetEnvelope(), r.GetSource(), r.GetScript()); err != nil {
 		return errors.Join(a.refuse(refusedRun, r.GetScript(), r.GetEnvelope(), err), a.finish(r, err))
 	}
-	program, diags := compile.Source(r.GetFile(), r.GetSource())
+	program, diags := programOf(r.GetFile(), r.GetSource(), r.GetScript())
 	if program == nil {
 		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
 	}
@@ -388,7 +387,7 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 	case u.rule != nil:
 		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
-		return a.apply(ctx, r.GetScript(), n, u.config)
+		return a.apply(ctx, n, u.config)
 	case u.cmd != nil:
 		defer r.done(n.entry.Name)
 		return []fleet.Result{a.command(ctx, n, *u.cmd, a.teller(r, n, u))}

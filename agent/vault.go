@@ -233,10 +233,10 @@ func (v *vault) Forget(bmc string) error {
 // openSecrets puts what the sealed secrets of a script's config hold in their place, in a
 // copy that lives for one use. A setting whose secret can't be opened is left out
 // and told by its index.
-func openSecrets(open func(sealed, use string) (fleet.Secret, error), script string, c *scl.Config) (opened []scl.Setting, failed map[int]error) {
+func openSecrets(open func(sealed, use string) (fleet.Secret, error), c *scl.Config) (opened []scl.Setting, failed map[int]error) {
 	for i, s := range c.Settings {
 		if s.Secret.Sealed != "" {
-			plain, err := open(s.Secret.Sealed, c.SecretUse(script, s))
+			plain, err := open(s.Secret.Sealed, s.Secret.Use)
 			if err != nil {
 				if failed == nil {
 					failed = make(map[int]error)

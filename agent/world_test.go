@@ -559,7 +559,11 @@ func (w *world) otherKey() *seal.Key {
 // sealed is text for the password of root on n1, in script s.
 func (w *world) sealed(key *seal.Key, text string) string {
 	w.t.Helper()
-	use := scl.Config{Target: scl.Target{Text: `"n1"`}}.SecretUse("s", scl.Setting{Resource: scl.User, Name: "root", Field: "password"})
+	program, _ := programOf("s.scl", []byte(`(config "n1" (bmc (user "root" (password "x"))))`), "s")
+	use := ""
+	for s := range program.Secrets() {
+		use = s.Use
+	}
 	sealed, err := seal.Seal([]seal.Recipient{key.Recipient("r1")}, use, fleet.NewSecret(text))
 	if err != nil {
 		w.t.Fatal(err)

@@ -15,7 +15,7 @@ var position = regexp.MustCompile(`(?m)^\S+:\d+:\d+: error\[SCL\d{4}\]: `)
 // nothing.
 func TestBadInput(t *testing.T) {
 	w := newWorld(t)
-	w.dev()
+	w.dev().wait("8 of 8 BMCs")
 	var before []stats
 	w.decode(&before, "sim", "stats")
 

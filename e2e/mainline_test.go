@@ -52,6 +52,7 @@ func TestARuleFires(t *testing.T) {
 func TestConfigIsIdempotentAndKeepsItsSecret(t *testing.T) {
 	w := newWorld(t)
 	dev := w.dev()
+	dev.wait("8 of 8 BMCs")
 	var said strings.Builder
 	keep := func(got outcome) outcome {
 		said.WriteString(got.stdout + got.stderr)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -236,13 +237,18 @@ func (t *transcript) end() {
 }
 
 func (t *transcript) find(text string, within time.Duration) (string, bool) {
+	return t.findAny(within, text)
+}
+
+// findAny is the first line that holds one of the texts.
+func (t *transcript) findAny(within time.Duration, texts ...string) (string, bool) {
 	deadline := time.After(within)
 	for seen := 0; ; {
 		t.mu.Lock()
 		lines, ended, more := t.lines[seen:], t.ended, t.more
 		t.mu.Unlock()
 		for _, line := range lines {
-			if strings.Contains(line, text) {
+			if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(line, text) }) {
 				return line, true
 			}
 		}

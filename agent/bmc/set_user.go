@@ -202,6 +202,9 @@ func (userSetting) write(ctx context.Context, v *view, settings []scl.Setting) e
 	if err != nil {
 		return err
 	}
+	if creds.User == user && creds.Password.Empty() {
+		return fault.New(fault.Conflict, "set the user", "this is the account that the agent logs in with, by certificate; it is the agent's alone")
+	}
 	a, err := v.accountToWrite(ctx, user, creds)
 	if err != nil {
 		return err

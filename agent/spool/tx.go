@@ -34,6 +34,8 @@ const (
 	Inventories Table = "inventories"
 	Notes       Table = "notes"  // single facts: revision, policy of authors, when the link was cut
 	Floors      Table = "floors" // the newest order obeyed: script or run, name -> version, hash
+	// Takeovers are the records of BMCs: first pin -> takeover.Record as JSON.
+	Takeovers Table = "takeovers"
 	// Subscribed are the BMCs on which an event subscription of ours may stand:
 	// pin -> since when.
 	Subscribed Table = "subscribed"
@@ -43,7 +45,7 @@ const (
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

@@ -185,11 +185,9 @@ func concerns(targets []scl.Target, s scl.Subject) bool {
 
 // literal reports whether a program still holds a secret that can be read.
 func literal(p *scl.Program) bool {
-	for _, c := range p.Configs {
-		for _, s := range c.Settings {
-			if !s.Secret.Literal.Empty() {
-				return true
-			}
+	for s := range p.Secrets() {
+		if !s.Literal.Empty() {
+			return true
 		}
 	}
 	return false

@@ -131,7 +131,7 @@ func (r *rack) agentConfig(l layout, number int, coordinators []string) agent.Co
 		if !n.in(number) {
 			continue
 		}
-		node := agent.Entry{Name: n.Name, Pin: n.Pin, Serial: n.Serial}
+		node := agent.Entry{Name: n.Name, Pin: n.Pin, Serial: n.Serial, TakeOver: true}
 		if c.NoMDNS {
 			node.Address = n.Address
 		}

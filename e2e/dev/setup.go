@@ -41,6 +41,7 @@ func (f *running) agentSetup(ctx context.Context, n int) (agent.Config, error) {
 		return agent.Config{}, err
 	}
 	config.Log = f.opts.Log
+	config.Taken = (&takeovers{of: len(r.Nodes), say: f.say}).hear
 	return config, nil
 }
 

@@ -120,7 +120,7 @@ func blank(s Source) (*sealed, *scl.Program, error) {
 	}
 	out := &sealed{standing: program.Standing()}
 	var err error
-	out.source, err = compile.Rewrite(s.Text, program, func(scl.Config, scl.Setting) (string, error) {
+	out.source, err = compile.Rewrite(s.Text, program, func(scl.Secret) (string, error) {
 		out.secrets = true
 		return "-", nil
 	})
@@ -142,8 +142,9 @@ func (c *Client) seal(ctx context.Context, s Source, name string) (*sealed, *pb.
 		return nil, nil, c.noAuthor("seal the secrets of " + s.File)
 	}
 	keys := list(p.GetRacks(), func(k *pb.SealKey) SealKey { return SealKey{fleet.RackName(k.GetRack()), k.GetProof()} })
-	out.source, err = compile.Rewrite(s.Text, program, func(config scl.Config, setting scl.Setting) (string, error) {
-		return c.author.Seal(keys, config.SecretUse(p.GetName(), setting), setting.Secret.Literal)
+	program.Bind(p.GetName())
+	out.source, err = compile.Rewrite(s.Text, program, func(secret scl.Secret) (string, error) {
+		return c.author.Seal(keys, secret.Use, secret.Literal)
 	})
 	return out, p, err
 }

@@ -21,11 +21,11 @@ func getCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:        "get",
 		GroupID:    cli.GroupSee,
-		Short:      "list what the fleet knows: nodes, inventory, changes, agents, scripts, runs, firings, coordinators",
+		Short:      "list what the fleet knows: nodes, BMCs, inventory, changes, agents, scripts, runs, firings, coordinators",
 		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
 		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
 	})
-	cmd.AddCommand(getNodes(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings(), getCoordinators())
+	cmd.AddCommand(getNodes(), getBMCs(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings(), getCoordinators())
 	cmd.PersistentFlags().Bool(latestFlag, false, "miss nothing that was decided before; it costs a commit")
 	cmd.PersistentFlags().Bool(staleFlag, false, "don't tell if the answer may be old")
 	cmd.MarkFlagsMutuallyExclusive(latestFlag, staleFlag)

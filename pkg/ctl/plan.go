@@ -263,7 +263,8 @@ func risky(c scl.Command) bool {
 		return false
 	case scl.DoSequence:
 		return slices.ContainsFunc(c.Commands, risky)
-	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware:
+	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware,
+		scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
 	}
 	return true
 }

@@ -59,7 +59,7 @@ func action(cmd *cobra.Command, target, what string) (script, error) {
 	if len(program.Steps) != 1 || len(program.Steps[0].Action) != 1 || program.Standing() {
 		return script{}, cli.UsageError("the arguments of "+cmd.CommandPath()+" are more than one form", "give forms to chiba apply, in a file")
 	}
-	return script{source: src, program: program}, nil
+	return script{source: src, program: program, warnings: diags.String()}, nil // nobody wrote a script
 }
 
 func helpOf(cmd *cobra.Command) string { return "see: " + cmd.CommandPath() + " --help" }

@@ -231,6 +231,9 @@ func printEvent(cmd *cobra.Command, e *client.Event) {
 		if n.Health != "" {
 			line += ", health " + n.Health
 		}
+		if n.Trust.Wanted && n.Trust.Takeover != fleet.TakeoverNone {
+			line += ", take-over " + string(n.Trust.Takeover)
+		}
 		say(stateCell(*n).Colour, "%s", line)
 	case e.Run != nil:
 		say(runCell(e.Run.State).Colour, "%s", describeRun(*e.Run))

@@ -138,6 +138,7 @@ type Node struct {
 	Reason  string // why it is not ready
 	Seen    time.Time
 	Labels  map[string]string
+	Trust   BMCTrust
 
 	// As of the last inventory, "" before the first one.
 	Firmware string // of the BMC

@@ -16,6 +16,7 @@ const (
 	Err    = "err"
 	Kind   = "kind"
 	Took   = "took"
+	Step   = "step"
 	Seq    = "seq"
 	Epoch  = "epoch"
 	Count  = "count"

@@ -140,8 +140,17 @@ func pause(ctx context.Context, d time.Duration) bool {
 // authed sends req with the session's token, logging in if there is none and
 // once more if the BMC no longer knows it. A 401 means that nothing was done,
 // so that a write too may go out again. Some BMCs say 401 where they mean 403:
-// a session that is alive is kept.
+// a session that is alive is kept. Where our certificate is a login there is no
+// session, unless the BMC does not know the certificate.
 func (c *Client) authed(ctx context.Context, req request) (*Reply, error) {
+	if c.byCertificate() {
+		reply, err := c.exchange(ctx, req)
+		if err != nil || reply.Status != http.StatusUnauthorized {
+			c.sweep(ctx)
+			return c.judge(req, reply, err)
+		}
+		c.restCertificate()
+	}
 	for again := false; ; again = true {
 		s, err := c.ensure(ctx)
 		if err != nil {
@@ -247,9 +256,10 @@ func (c *Client) observe(req request, reply *Reply, took time.Duration) {
 
 // receive sends r and reads the whole answer within the limits.
 func (c *Client) receive(r *http.Request, req request) (*Reply, error) {
-	client := c.http
+	ways := c.ways.Load()
+	client := ways.short
 	if req.aside {
-		client = c.long
+		client = ways.long
 	}
 	res, err := client.Do(r)
 	if err != nil {

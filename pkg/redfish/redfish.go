@@ -12,11 +12,13 @@ package redfish
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,8 +68,13 @@ type Config struct {
 	// is empty, for the host of Address.
 	Roots      *x509.CertPool
 	ServerName string
-	Logins     Logins
-	Sessions   Sessions // nil: nothing is remembered; orphans are found by Context alone
+	// Terms, if set, take the place of Pin, Roots and ServerName. They are asked
+	// for at each handshake and each request, so that a BMC's new key and our
+	// own certificate are picked up without a new client; after a change call
+	// Reconnect. It must be quick and safe for concurrent use.
+	Terms    func() Terms
+	Logins   Logins
+	Sessions Sessions // nil: nothing is remembered; orphans are found by Context alone
 	// Context marks our sessions on the BMC: "chiba:<rack>:<agent>".
 	Context string
 	Limits  Limits
@@ -125,8 +132,9 @@ func (l Limits) withDefaults() Limits {
 type Client struct {
 	cfg  Config
 	base string // https://host:port
-	http *http.Client
-	long *http.Client // for what takes long; see aside
+	tls  *tls.Config
+	ways atomic.Pointer[ways]
+	peer peer
 	h2   atomic.Bool
 
 	bodies sync.Pool // of *bytes.Buffer, for Walk
@@ -148,6 +156,8 @@ type Client struct {
 	orphan    string // the URI of one, if it is remembered
 	noContext bool   // this BMC refuses the Context property
 	proven    Credentials
+
+	unknown time.Time // until when our certificate is no login, after a 401; guarded by mu
 }
 
 // New makes a client and touches no network.
@@ -166,20 +176,18 @@ func New(cfg Config) (*Client, error) {
 	if host == "" {
 		return nil, fault.New(fault.BadInput, "reach the BMC", "its address is empty")
 	}
-	tlsConfig, err := verifying(cfg, host)
-	if err != nil {
-		return nil, err
-	}
 	c := &Client{
 		cfg:     cfg,
-		base:    "https://" + net.JoinHostPort(host, port),
-		http:    &http.Client{Transport: transport(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
-		long:    &http.Client{Transport: aside(cfg.Limits, tlsConfig), CheckRedirect: stayHome},
+		base:    (&url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}).String(), // escapes the zone of an IPv6 address
 		login:   make(chan struct{}, 1),
 		refused: map[Credentials]refusal{},
 		profile: Generic(),
 		tags:    map[string]string{},
 	}
+	if c.tls, err = c.handshake(host); err != nil {
+		return nil, err
+	}
+	c.ways.Store(c.newWays())
 	if err := c.recall(); err != nil {
 		return nil, err
 	}

@@ -186,7 +186,7 @@ func (c *Client) Try(ctx context.Context, creds Credentials) error {
 func (c *Client) Credentials(ctx context.Context) (Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
 	defer cancel()
-	s, err := c.ensure(ctx)
+	s, err := c.present(ctx)
 	if err != nil {
 		return Credentials{}, err
 	}
@@ -203,8 +203,12 @@ func (c *Client) Secrets() []fleet.Secret {
 	return []fleet.Secret{fleet.NewSecret(s.token), s.creds.Password}
 }
 
-// LoggedIn is what the open session was opened with; false if there is none.
+// LoggedIn is what the open session was opened with, or the user of our
+// certificate; false if there is neither.
 func (c *Client) LoggedIn() (Credentials, bool) {
+	if c.byCertificate() {
+		return Credentials{User: c.terms().User}, true
+	}
 	if s := c.current(); s != nil {
 		return s.creds, true
 	}
@@ -398,7 +402,15 @@ func (g rawGetter) ask(ctx context.Context, uri string) (*Reply, error) {
 // is alive: the one of the process usually has ended by then. A session that
 // could not be deleted stays remembered for the next start.
 func (c *Client) Close(ctx context.Context) error {
-	defer c.http.CloseIdleConnections()
+	defer c.ways.Load().close()
+	return c.end(ctx, true)
+}
+
+// LogOut deletes the session, if there is one. The next request that needs one
+// logs in again.
+func (c *Client) LogOut(ctx context.Context) error { return c.end(ctx, false) }
+
+func (c *Client) end(ctx context.Context, forever bool) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
 	defer cancel()
 	if err := c.lock(ctx, "log out"); err != nil {
@@ -407,14 +419,20 @@ func (c *Client) Close(ctx context.Context) error {
 	defer c.unlock()
 	c.mu.Lock()
 	s := c.session
-	c.session, c.closed = nil, true
+	c.session, c.closed = nil, c.closed || forever
 	c.mu.Unlock()
 	if s == nil {
 		return nil
 	}
 	if err := c.endSession(ctx, s); err != nil {
+		c.reap, c.orphan = true, s.uri
 		return fmt.Errorf("log out: %w", err)
 	}
+	return c.forgetSession()
+}
+
+// forgetSession says durably that none of ours is open. The caller holds login.
+func (c *Client) forgetSession() error {
 	if c.cfg.Sessions == nil || c.reap {
 		return nil
 	}

@@ -61,7 +61,7 @@ func (s *stream) Close() error {
 func (c *Client) openStream(ctx context.Context, uri, lastID string) (io.ReadCloser, error) {
 	req := request{method: http.MethodGet, uri: uri, aside: true, accept: "text/event-stream", lastID: lastID}
 	for again := false; ; again = true {
-		s, err := c.ensure(ctx)
+		s, err := c.present(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +70,7 @@ func (c *Client) openStream(ctx context.Context, uri, lastID string) (io.ReadClo
 		if err != nil {
 			return nil, err
 		}
-		res, err := c.long.Do(r)
+		res, err := c.ways.Load().long.Do(r)
 		if err != nil {
 			return nil, classify(ctx, req.op(), err)
 		}
@@ -80,6 +80,9 @@ func (c *Client) openStream(ctx context.Context, uri, lastID string) (io.ReadClo
 		reply, err := c.whole(res, &bytes.Buffer{})
 		if err != nil || reply.Status != http.StatusUnauthorized || again || c.alive(ctx, s) {
 			return nil, c.noStream(req, reply, err)
+		}
+		if s.token == "" {
+			c.restCertificate()
 		}
 		c.drop(s)
 	}

@@ -3,12 +3,10 @@ package redfish
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -44,46 +42,6 @@ func Fingerprint(ctx context.Context, address string) (string, error) {
 		return "", fault.New(fault.Garbage, "ask "+address+" for its certificate", "it showed none")
 	}
 	return PinOf(chain[0]), nil
-}
-
-// verifying is the TLS configuration that checks the pin or, without one, the
-// chain and the name.
-func verifying(cfg Config, host string) (*tls.Config, error) {
-	if cfg.Pin == "" {
-		if cfg.Roots == nil {
-			return nil, fault.New(fault.BadInput, "reach the BMC", "there is neither a pin nor a root certificate to know it by").
-				WithHint("give the BMC's pin (sha256/…) in the agent's catalogue")
-		}
-		name := cfg.ServerName
-		if name == "" {
-			name = host
-		}
-		return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots, ServerName: name}, nil
-	}
-	if raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(cfg.Pin, pinPrefix)); err != nil ||
-		len(raw) != sha256.Size || !strings.HasPrefix(cfg.Pin, pinPrefix) {
-		return nil, fault.New(fault.BadInput, "reach the BMC", fmt.Sprintf("its pin %q is not sha256/ and 32 bytes in base64", cfg.Pin))
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		// The chain and the name of a BMC's own certificate mean nothing;
-		// VerifyConnection compares its key with the one we expect, on every
-		// handshake and before a byte of ours is sent.
-		InsecureSkipVerify: true, //nolint:gosec // see above
-		VerifyConnection:   func(cs tls.ConnectionState) error { return checkPin(cfg.Pin, cs) },
-	}, nil
-}
-
-func checkPin(want string, cs tls.ConnectionState) error {
-	if len(cs.PeerCertificates) == 0 {
-		return fault.New(fault.Untrusted, "", "the BMC showed no certificate")
-	}
-	got := PinOf(cs.PeerCertificates[0])
-	if subtle.ConstantTimeCompare([]byte(got), []byte(want)) == 1 {
-		return nil
-	}
-	return fault.New(fault.Untrusted, "", fmt.Sprintf("the BMC's key is %s, expected %s", got, want)).
-		WithHint("if its certificate was renewed or its host name changed on purpose, put the new pin into the agent's catalogue; else somebody may stand between")
 }
 
 // transport keeps one connection alive: a TLS handshake costs a BMC more than a

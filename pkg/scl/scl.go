@@ -6,7 +6,6 @@
 package scl
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -45,12 +44,6 @@ type Config struct {
 	Target   Target
 	Settings []Setting
 	Span     syntax.Span
-}
-
-// SecretUse says what the secret of a setting is for: the script, the target and
-// the field. What is sealed for one use does not open for another.
-func (c Config) SecretUse(script string, s Setting) string {
-	return fmt.Sprintf("script %q target %q field %q", script, c.Target.Text, s.Path())
 }
 
 // Resource is the kind of thing a Setting configures.
@@ -102,6 +95,8 @@ type Secret struct {
 	Literal fleet.Secret
 	Sealed  string
 	Span    syntax.Span // of the whole value: the string, or the sealed form
+	// Use says what it is for, once its script has a name: see Program.Bind.
+	Use string
 }
 
 // None reports whether there is no secret at all.
@@ -172,6 +167,9 @@ const (
 	DoIndicator  Verb = "set-indicator" // Args: "on", "off", "blink"
 	DoClearLog   Verb = "clear-log"
 	DoBMCReset   Verb = "bmc-reset"
+	DoTakeOver   Verb = "bmc-takeover"                // Secret: the password to log in with, if it is not known
+	DoRelease    Verb = "bmc-release"                 // Secret: the password to give the BMC back with
+	DoAccept     Verb = "bmc-accept"                  // Args: the pin of the BMC's new key
 	DoLog        Verb = "log"                         // Args: message; touches no BMC
 	DoStartImage Verb = "start-new-server-with-image" // Args: node, image
 	DoWait       Verb = "wait"                        // Until, Timeout
@@ -187,6 +185,7 @@ type Command struct {
 	Until    *Condition
 	Timeout  time.Duration // of wait, default 10 min, and of update-firmware, default 1 h
 	Commands []Command     // of sequence
+	Secret   Secret        // of bmc-takeover and bmc-release
 	Firmware *Firmware     // of update-firmware
 	Text     string        // canonical text, secrets redacted
 	Span     syntax.Span

@@ -191,6 +191,7 @@ func ToNode(n fleet.Node) *pb.Node {
 		Reason:     utf8(n.Reason),
 		SeenUnixMs: ToTime(n.Seen),
 		Labels:     labels(n.Labels),
+		Trust:      ToBMCTrust(n.Trust),
 		Firmware:   utf8(n.Firmware),
 		Bios:       utf8(n.BIOS),
 	}
@@ -214,6 +215,7 @@ func FromNode(m *pb.Node) fleet.Node {
 		Reason:  m.GetReason(),
 		Seen:    FromTime(m.GetSeenUnixMs()),
 		Labels:  labels(m.GetLabels()),
+		Trust:   FromBMCTrust(m.GetTrust()),
 
 		Firmware: m.GetFirmware(),
 		BIOS:     m.GetBios(),

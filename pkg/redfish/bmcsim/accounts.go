@@ -24,6 +24,8 @@ type account struct {
 	Hash     string
 	Role     role
 	Enabled  bool
+	Expired  bool      // the password must be changed before anything else
+	Types    []string  // AccountTypes; nil: all that a new account gets
 	Failures int       // failed logins in a row
 	Failed   time.Time // the last of them
 }
@@ -103,6 +105,9 @@ func patchAccountService(b *BMC, q *request) reply {
 	if r := b.patchClientCertificate(q, v); r != nil {
 		return *r
 	}
+	if r := b.refuseMethods(v); r != nil {
+		return *r
+	}
 	s := b.state
 	if mode, given := v.text("HTTPBasicAuth"); given {
 		if mode != "Enabled" && mode != "Disabled" {
@@ -166,7 +171,7 @@ func getAccounts(b *BMC, q *request) reply {
 
 func postAccount(b *BMC, q *request) reply {
 	v, r, valid := q.patch(field{path: "UserName", need: true}, field{path: "Password", need: true},
-		field{path: "RoleId"}, field{path: "Enabled", kind: boolKind})
+		field{path: "RoleId"}, field{path: "Enabled", kind: boolKind}, field{path: "AccountTypes", kind: textsKind})
 	if !valid {
 		return r
 	}
@@ -181,6 +186,12 @@ func postAccount(b *BMC, q *request) reply {
 	}
 	if on, given := v.bool("Enabled"); given {
 		a.Enabled = on
+	}
+	if types, given := v["AccountTypes"].([]string); given {
+		if r := refuseTypes(types); r != nil {
+			return *r
+		}
+		a.Types = types
 	}
 	switch {
 	case b.state.Accounts[name] != nil:
@@ -207,7 +218,7 @@ func (b *BMC) setPassword(a *account, name, password string) (reply, bool) {
 	if err != nil {
 		return failure(http.StatusInternalServerError, message("InternalError")), false
 	}
-	a.Hash = hash
+	a.Hash, a.Expired = hash, false
 	return reply{}, true
 }
 
@@ -221,7 +232,10 @@ func getAccount(b *BMC, q *request) reply {
 		return notFound("ManagerAccount", name)
 	}
 	types := []string{"IPMI", "Redfish", "WebUI", "ManagerConsole"}
-	if name == "root" {
+	switch {
+	case a.Types != nil:
+		types = a.Types
+	case name == "root":
 		types = []string{"HostConsole", "IPMI", "Redfish", "WebUI"}
 	}
 	return ok(obj{
@@ -229,7 +243,7 @@ func getAccount(b *BMC, q *request) reply {
 		"AccountTypes": types, "Description": "User Account", "Enabled": a.Enabled, "Id": name,
 		"Links":  obj{"Role": link(rolesURI + "/" + string(a.Role))},
 		"Locked": b.locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
-		"Name": "User Account", "Password": nil, "PasswordChangeRequired": false,
+		"Name": "User Account", "Password": nil, "PasswordChangeRequired": a.Expired,
 		"RoleId": a.Role, "StrictAccountTypes": true, "UserName": name,
 	})
 }

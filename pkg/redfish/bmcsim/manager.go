@@ -109,6 +109,10 @@ func resetManager(b *BMC, q *request) reply {
 	return success()
 }
 
+// lastWords is how long a BMC still answers after it was told to restart: the
+// answer to that, and what is asked beside it.
+const lastWords = 100 * time.Millisecond
+
 // restart takes the BMC away for a while, if it ever goes. Tasks are forgotten,
 // a new image runs; accounts, sessions and subscriptions are kept.
 func (b *BMC) restart(now time.Time) {
@@ -119,17 +123,29 @@ func (b *BMC) restart(now time.Time) {
 	if b.defaults {
 		b.forget(now)
 	}
-	b.away = now.Add(b.cfg.ResetTime)
+	b.gone, b.away = now.Add(lastWords), now.Add(b.cfg.ResetTime)
 	b.start = b.away
 	b.tasks = nil
 	b.csrUntil = time.Time{}
+	b.startClock(b.away)
+	if b.cfg.OnRestart != nil {
+		b.cfg.OnRestart()
+	}
+}
+
+// startClock puts the clock of a board without a battery to 1970.
+func (b *BMC) startClock(now time.Time) {
+	if b.cfg.Epoch {
+		b.state.Clock = time.Unix(0, 0).Sub(now)
+	}
 }
 
 // restarting reports whether the BMC is away.
 func (b *BMC) restarting() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.cfg.Now().Before(b.away)
+	now := b.cfg.Now()
+	return !now.Before(b.gone) && now.Before(b.away)
 }
 
 // forget is a factory reset. If no new key can be made, everything stays.
@@ -162,7 +178,7 @@ func getNetworkProtocol(b *BMC, _ *request) reply {
 		"@odata.id":   managerURI + "/NetworkProtocol",
 		"@odata.type": "#ManagerNetworkProtocol.v1_9_0.ManagerNetworkProtocol",
 		"Description": "Manager Network Service", "FQDN": b.state.Hostname, "HostName": b.state.Hostname,
-		"HTTP": protocol(nil, false), "HTTPS": https, "IPMI": protocol(623, false), "SSH": protocol(22, true),
+		"HTTP": protocol(nil, false), "HTTPS": https, "IPMI": protocol(623, b.state.IPMI), "SSH": protocol(22, b.state.SSH),
 		"Id": "NetworkProtocol", "Name": "Manager Network Protocol",
 		"NTP": obj{
 			"NTPServers": b.state.NTP.Servers, "NetworkSuppliedServers": []string{}, "ProtocolEnabled": b.state.NTP.Enabled,
@@ -173,7 +189,8 @@ func getNetworkProtocol(b *BMC, _ *request) reply {
 
 func patchNetworkProtocol(b *BMC, q *request) reply {
 	v, r, valid := q.patch(field{path: "HostName"}, field{path: "NTP/ProtocolEnabled", kind: boolKind},
-		field{path: "NTP/NTPServers", kind: textsKind})
+		field{path: "NTP/NTPServers", kind: textsKind},
+		field{path: "IPMI/ProtocolEnabled", kind: boolKind}, field{path: "SSH/ProtocolEnabled", kind: boolKind})
 	if !valid {
 		return r
 	}
@@ -184,6 +201,11 @@ func patchNetworkProtocol(b *BMC, q *request) reply {
 		b.state.NTP.Enabled = on
 		if on {
 			b.state.Clock = 0
+		}
+	}
+	for path, to := range map[string]*bool{"IPMI/ProtocolEnabled": &b.state.IPMI, "SSH/ProtocolEnabled": &b.state.SSH} {
+		if on, given := v.bool(path); given {
+			*to = on
 		}
 	}
 	if servers, given := v["NTP/NTPServers"].([]string); given {

@@ -76,6 +76,12 @@ func templateOf(key string) template {
 
 func propertyTemplate(key string) template {
 	switch key {
+	case "ActionNotSupported":
+		return template{"The action %1 is not supported by the resource.", severityCritical, "The action supplied cannot be resubmitted to the implementation.  Perhaps the action was invalid, the wrong resource was the target or the implementation documentation may be of assistance."}
+	case "PasswordChangeRequired":
+		return template{"The password provided for this account must be changed before access is granted.  PATCH the Password property for this account located at the target URI '%1' to complete this process.", severityCritical, "Change the password for this account using a PATCH to the Password property at the URI provided."}
+	case "StrictAccountTypes":
+		return template{"The request was not possible to fulfill with the account types included in property '%1' and property 'StrictAccountTypes' set to true.", severityWarning, "Resubmit the request either with an acceptable set of AccountTypes and OEMAccountTypes or with StrictAccountTypes set to false."}
 	case "PropertyMissing":
 		return template{"The property %1 is a required property and must be included in the request.", severityWarning, "Ensure that the property is in the request body and has a valid value and resubmit the request if the operation failed."}
 	case "PropertyNotWritable":

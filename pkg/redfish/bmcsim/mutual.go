@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // peer is a client's connection. Who its certificate says it is, is found once,
@@ -52,7 +53,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 			return b.cert, nil
 		},
 	}
-	if b.cfg.WebUI {
+	if b.cfg.WebUI || b.cfg.NoTLSLogin {
 		base.ClientAuth = tls.NoClientCert
 	}
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -60,7 +61,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 		cfg.GetConfigForClient = nil
 		p, _ := hello.Conn.(*peer)
 		if roots := b.strict(); roots != nil {
-			cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, roots
+			cfg.ClientAuth, cfg.ClientCAs, cfg.Time = tls.RequireAndVerifyClientCert, roots, b.Clock
 		}
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 			b.meet(p, cs.PeerCertificates)
@@ -70,6 +71,13 @@ func (b *BMC) tlsConfig() *tls.Config {
 		return cfg, nil
 	}
 	return base
+}
+
+// Clock is the time as the BMC has it.
+func (b *BMC) Clock() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.cfg.Now().Add(b.state.Clock)
 }
 
 // strict are the CAs that every client must come from, nil if none is needed.
@@ -90,7 +98,7 @@ func (b *BMC) meet(p *peer, chain []*x509.Certificate) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.state.Trust.Verify(chain, b.cfg.Now()) != nil {
+	if b.state.Trust.Verify(chain, b.cfg.Now().Add(b.state.Clock)) != nil {
 		return
 	}
 	if user, err := b.state.Mapping.User(chain[0], b.state.Hostname); err == nil {

@@ -244,6 +244,9 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if q.byCertificate && q.role == "" && d.need != anyone {
 		return reply{status: http.StatusUnauthorized} // a good certificate of nobody here
 	}
+	if b.mustChange(q, rt) && d.need != anyone {
+		return failure(http.StatusForbidden, message("PasswordChangeRequired", accountsURI+"/"+q.user))
+	}
 	if !q.role.may(d.need) {
 		return reply{status: http.StatusForbidden}
 	}

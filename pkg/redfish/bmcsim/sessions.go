@@ -139,6 +139,9 @@ func (b *BMC) sessionBody(s *session) obj {
 	if s.Context != "" {
 		o["Context"] = s.Context
 	}
+	if b.state.Accounts[s.User].Expired {
+		o["@Message.ExtendedInfo"] = []obj{message("PasswordChangeRequired", accountsURI+"/"+s.User)}
+	}
 	return o
 }
 

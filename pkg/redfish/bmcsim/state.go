@@ -50,6 +50,8 @@ type State struct {
 	HostNIC NIC
 	BMCNIC  NIC
 	NTP     ntp
+	IPMI    bool // over the network
+	SSH     bool
 	Clock   time.Duration // how far the BMC's clock is off
 	Service string        // ServiceIdentification
 	Log     []logEntry
@@ -80,10 +82,11 @@ func freshState(cfg Config) (*State, error) {
 	}
 	s := &State{
 		Hostname:       cfg.Hostname,
-		Accounts:       map[string]*account{"root": {Hash: hash, Role: administrator, Enabled: true}},
+		Accounts:       map[string]*account{"root": {Hash: hash, Role: administrator, Enabled: true, Expired: cfg.MustChange}},
 		SessionTimeout: 1800,
 		Mapping:        certs.CommonName,
-		Auth:           authMethods{BasicAuth: true, Cookie: true, SessionToken: true, TLS: true, XToken: true},
+		Auth:           authMethods{BasicAuth: true, Cookie: true, SessionToken: true, TLS: !cfg.NoTLSLogin, XToken: true},
+		SSH:            true,
 		Restore:        "AlwaysOff",
 		Health:         "OK",
 		Boot:           bootOverride{Target: "None", Enabled: "Disabled", Mode: "UEFI"},
@@ -96,7 +99,7 @@ func freshState(cfg Config) (*State, error) {
 		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
 	}
 	if cfg.Epoch {
-		s.Clock, s.NTP.Enabled = time.Unix(0, 0).Sub(cfg.Now()), false
+		s.NTP.Enabled = false
 	}
 	if cfg.HostNIC != nil {
 		s.HostNIC = *cfg.HostNIC

@@ -11,8 +11,8 @@ import (
 func verbs() []string {
 	return []string{
 		string(scl.DoPower), string(scl.DoReboot), string(scl.DoBoot), string(scl.DoIndicator), string(scl.DoClearLog),
-		string(scl.DoBMCReset), string(scl.DoLog), string(scl.DoStartImage), string(scl.DoWait), string(scl.DoSequence),
-		string(scl.DoFirmware),
+		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept), string(scl.DoLog), string(scl.DoStartImage),
+		string(scl.DoWait), string(scl.DoSequence), string(scl.DoFirmware),
 	}
 }
 
@@ -55,6 +55,12 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.startImage(cmd, n)
 	case scl.DoClearLog, scl.DoBMCReset:
 		c.args(n, 0, 0, "("+n.Head()+")")
+	case scl.DoTakeOver:
+		c.givenPassword(cmd, n, 0, `(bmc-takeover), or (bmc-takeover (password "the one that it has"))`)
+	case scl.DoRelease:
+		c.givenPassword(cmd, n, 1, `(bmc-release (password "the one that it gets"))`)
+	case scl.DoAccept:
+		c.texts(cmd, n, "the pin of a key", 1, 1, `(bmc-accept "sha256/…")`)
 	case scl.DoBoot:
 		c.boot(cmd, n)
 	case scl.DoWait:
@@ -68,6 +74,20 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 	default:
 		c.unknown(UnknownCommand, n.List[0], "command", verbs(), laterVerbs())
 	}
+}
+
+// givenPassword checks the (password …) of a command, which is there at least so
+// many times.
+func (c *compiler) givenPassword(cmd *scl.Command, n *syntax.Node, least int, usage string) {
+	if !c.args(n, least, 1, usage) || len(n.Args()) == 0 {
+		return
+	}
+	given := n.Args()[0]
+	if !given.Is("password") || len(given.List) != 2 {
+		c.fail(BadValue, given, c.say(given)+" does not belong to "+n.Head(), "write "+usage)
+		return
+	}
+	cmd.Secret, _ = c.secret(given.List[1])
 }
 
 func (c *compiler) oneOf(cmd *scl.Command, n *syntax.Node, usage string, choices []string) {

@@ -49,7 +49,7 @@ func FuzzCompile(f *testing.F) {
 			s.Target.Match(scl.Subject{})
 		}
 		compile.Names(src, p, compile.Known{Nodes: []string{"a"}})
-		sealed, err := compile.Rewrite(src, p, func(scl.Config, scl.Setting) (string, error) { return "x", nil })
+		sealed, err := compile.Rewrite(src, p, func(scl.Secret) (string, error) { return "x", nil })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestCompileIsLinear(t *testing.T) {
 			_, _ = diags.String(), diags.JSON()
 			if p != nil {
 				compile.Names([]byte(src), p, compile.Known{})
-				if _, err := compile.Rewrite([]byte(src), p, func(scl.Config, scl.Setting) (string, error) { return "x", nil }); err != nil {
+				if _, err := compile.Rewrite([]byte(src), p, func(scl.Secret) (string, error) { return "x", nil }); err != nil {
 					t.Error(err)
 				}
 			}

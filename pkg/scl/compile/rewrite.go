@@ -13,20 +13,17 @@ import (
 // (sealed "…") with what seal makes of it. The result compiles to the same
 // program with Sealed in place of Literal. Secrets in comments, which nobody
 // needs, are blanked. It is an error if seal fails; nothing is returned then.
-func Rewrite(src []byte, p *scl.Program, seal func(scl.Config, scl.Setting) (string, error)) ([]byte, error) {
+func Rewrite(src []byte, p *scl.Program, seal func(scl.Secret) (string, error)) ([]byte, error) {
 	var edits []edit
-	for _, config := range p.Configs {
-		for _, s := range config.Settings {
-			if s.Secret.Literal.Empty() {
-				continue
-			}
-			span := s.Secret.Span
-			sealed, err := seal(config, s)
-			if err != nil {
-				return nil, fmt.Errorf("seal the password in line %d: %w", span.Start.Line, err)
-			}
-			edits = append(edits, edit{span.Start.Offset, span.End.Offset, "(sealed " + syntax.Quote(sealed) + ")"})
+	for s := range p.Secrets() {
+		if s.Literal.Empty() {
+			continue
 		}
+		sealed, err := seal(s)
+		if err != nil {
+			return nil, fmt.Errorf("seal the password in line %d: %w", s.Span.Start.Line, err)
+		}
+		edits = append(edits, edit{s.Span.Start.Offset, s.Span.End.Offset, "(sealed " + syntax.Quote(sealed) + ")"})
 	}
 	for _, e := range syntax.CommentSecrets(src) {
 		edits = append(edits, edit{e.Start, e.End, syntax.Hidden})

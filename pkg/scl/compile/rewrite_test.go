@@ -16,8 +16,8 @@ import (
 )
 
 // reversed stands for sealing: it needs nothing, and can be checked.
-func reversed(_ scl.Config, s scl.Setting) (string, error) {
-	runes := []rune(s.Secret.Literal.Reveal())
+func reversed(s scl.Secret) (string, error) {
+	runes := []rune(s.Literal.Reveal())
 	var b strings.Builder
 	for i := range runes {
 		b.WriteRune(runes[len(runes)-1-i])
@@ -58,7 +58,7 @@ func TestRewrite(t *testing.T) {
 	for _, c := range before.Configs {
 		for i, s := range c.Settings {
 			if !s.Secret.Literal.Empty() {
-				c.Settings[i].Secret.Sealed, _ = reversed(c, s)
+				c.Settings[i].Secret.Sealed, _ = reversed(s.Secret)
 			}
 		}
 	}
@@ -79,7 +79,7 @@ func TestRewriteExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 		before, _ := compile.Source(file, src)
-		out, err := compile.Rewrite(src, before, func(scl.Config, scl.Setting) (string, error) { return "x", nil })
+		out, err := compile.Rewrite(src, before, func(scl.Secret) (string, error) { return "x", nil })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestRewriteStopsWhenSealingFails(t *testing.T) {
 	src := []byte("\n(server \"a\" (bmc (user \"root\" (password \"canary\"))))")
 	p, _ := compile.Source("x.scl", src)
 	cause := errors.New("no key")
-	out, err := compile.Rewrite(src, p, func(scl.Config, scl.Setting) (string, error) { return "", cause })
+	out, err := compile.Rewrite(src, p, func(scl.Secret) (string, error) { return "", cause })
 	if out != nil || !errors.Is(err, cause) || err.Error() != "seal the password in line 2: no key" {
 		t.Errorf("got %q, %v", out, err)
 	}
@@ -127,5 +127,31 @@ func TestBrokenScriptsHideSecrets(t *testing.T) {
 				t.Errorf("%q shows the password:\n%s", broken, text)
 			}
 		}
+	}
+}
+
+// What a secret is for names its script, its target and its place: no two secrets
+// of one script have the same use, and none has that of another script.
+func TestBind(t *testing.T) {
+	const src = `(config "a" (bmc (user "root" (password "one")) (user "ops" (password "two"))))
+(config "b" (bmc (user "root" (password "three"))))
+(action "a" (bmc-release (password "four")))
+`
+	uses := map[string]bool{}
+	for _, script := range []string{"s", "t"} {
+		p, diags := compile.Source("x.scl", []byte(src))
+		if p == nil {
+			t.Fatal(diags)
+		}
+		p.Bind(script)
+		for s := range p.Secrets() {
+			if uses[s.Use] || s.Use == "" {
+				t.Errorf("the use %q comes twice", s.Use)
+			}
+			uses[s.Use] = true
+		}
+	}
+	if len(uses) != 8 {
+		t.Errorf("%d uses", len(uses))
 	}
 }

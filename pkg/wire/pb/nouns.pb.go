@@ -556,6 +556,7 @@ type Node struct {
 	Labels        map[string]string      `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Firmware      string                 `protobuf:"bytes,30,opt,name=firmware,proto3" json:"firmware,omitempty"` // of the BMC
 	Bios          string                 `protobuf:"bytes,31,opt,name=bios,proto3" json:"bios,omitempty"`
+	Trust         *BMCTrust              `protobuf:"bytes,40,opt,name=trust,proto3" json:"trust,omitempty"` // absent from agents that know nothing of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +710,154 @@ func (x *Node) GetBios() string {
 	return ""
 }
 
+func (x *Node) GetTrust() *BMCTrust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+// BMCTrust is how far a BMC is ours.
+type BMCTrust struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Pin            string                 `protobuf:"bytes,1,opt,name=pin,proto3" json:"pin,omitempty"`
+	Takeover       string                 `protobuf:"bytes,2,opt,name=takeover,proto3" json:"takeover,omitempty"` // fleet.Takeover
+	Wanted         bool                   `protobuf:"varint,3,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Released       bool                   `protobuf:"varint,4,opt,name=released,proto3" json:"released,omitempty"`
+	Step           string                 `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
+	Own            bool                   `protobuf:"varint,6,opt,name=own,proto3" json:"own,omitempty"`
+	CertEndsUnixMs int64                  `protobuf:"varint,7,opt,name=cert_ends_unix_ms,json=certEndsUnixMs,proto3" json:"cert_ends_unix_ms,omitempty"`
+	UniquePassword bool                   `protobuf:"varint,8,opt,name=unique_password,json=uniquePassword,proto3" json:"unique_password,omitempty"`
+	Weak           []string               `protobuf:"bytes,9,rep,name=weak,proto3" json:"weak,omitempty"`
+	ClockOffUs     int64                  `protobuf:"varint,10,opt,name=clock_off_us,json=clockOffUs,proto3" json:"clock_off_us,omitempty"`
+	Limits         []string               `protobuf:"bytes,11,rep,name=limits,proto3" json:"limits,omitempty"`
+	Quarantine     string                 `protobuf:"bytes,12,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
+	AtUnixMs       int64                  `protobuf:"varint,13,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BMCTrust) Reset() {
+	*x = BMCTrust{}
+	mi := &file_nouns_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BMCTrust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BMCTrust) ProtoMessage() {}
+
+func (x *BMCTrust) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BMCTrust.ProtoReflect.Descriptor instead.
+func (*BMCTrust) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BMCTrust) GetPin() string {
+	if x != nil {
+		return x.Pin
+	}
+	return ""
+}
+
+func (x *BMCTrust) GetTakeover() string {
+	if x != nil {
+		return x.Takeover
+	}
+	return ""
+}
+
+func (x *BMCTrust) GetWanted() bool {
+	if x != nil {
+		return x.Wanted
+	}
+	return false
+}
+
+func (x *BMCTrust) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
+func (x *BMCTrust) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *BMCTrust) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *BMCTrust) GetCertEndsUnixMs() int64 {
+	if x != nil {
+		return x.CertEndsUnixMs
+	}
+	return 0
+}
+
+func (x *BMCTrust) GetUniquePassword() bool {
+	if x != nil {
+		return x.UniquePassword
+	}
+	return false
+}
+
+func (x *BMCTrust) GetWeak() []string {
+	if x != nil {
+		return x.Weak
+	}
+	return nil
+}
+
+func (x *BMCTrust) GetClockOffUs() int64 {
+	if x != nil {
+		return x.ClockOffUs
+	}
+	return 0
+}
+
+func (x *BMCTrust) GetLimits() []string {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *BMCTrust) GetQuarantine() string {
+	if x != nil {
+		return x.Quarantine
+	}
+	return ""
+}
+
+func (x *BMCTrust) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
 type Firing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Script        string                 `protobuf:"bytes,1,opt,name=script,proto3" json:"script,omitempty"`
@@ -726,7 +875,7 @@ type Firing struct {
 
 func (x *Firing) Reset() {
 	*x = Firing{}
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +887,7 @@ func (x *Firing) String() string {
 func (*Firing) ProtoMessage() {}
 
 func (x *Firing) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +900,7 @@ func (x *Firing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firing.ProtoReflect.Descriptor instead.
 func (*Firing) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{6}
+	return file_nouns_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Firing) GetScript() string {
@@ -830,7 +979,7 @@ type HardwareNews struct {
 
 func (x *HardwareNews) Reset() {
 	*x = HardwareNews{}
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +991,7 @@ func (x *HardwareNews) String() string {
 func (*HardwareNews) ProtoMessage() {}
 
 func (x *HardwareNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1004,7 @@ func (x *HardwareNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareNews.ProtoReflect.Descriptor instead.
 func (*HardwareNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{7}
+	return file_nouns_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HardwareNews) GetNode() string {
@@ -899,7 +1048,7 @@ type HardwareChange struct {
 
 func (x *HardwareChange) Reset() {
 	*x = HardwareChange{}
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1060,7 @@ func (x *HardwareChange) String() string {
 func (*HardwareChange) ProtoMessage() {}
 
 func (x *HardwareChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1073,7 @@ func (x *HardwareChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
 func (*HardwareChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{8}
+	return file_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HardwareChange) GetWhat() string {
@@ -982,7 +1131,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1143,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1156,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{9}
+	return file_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Script) GetName() string {
@@ -1104,7 +1253,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1265,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1278,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{10}
+	return file_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Run) GetId() string {
@@ -1252,7 +1401,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1413,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1426,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{11}
+	return file_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1345,7 +1494,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1506,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1519,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{12}
+	return file_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -1528,7 +1677,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1689,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1702,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -1583,7 +1732,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1744,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1757,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -1659,7 +1808,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1820,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1833,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Denial) GetSubject() string {
@@ -1725,7 +1874,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1886,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1899,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -1781,7 +1930,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1942,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1955,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Refused) GetWhat() string {
@@ -1857,7 +2006,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2018,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2031,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -1954,7 +2103,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\atook_us\x18\x0e \x01(\x03R\x06tookUs\x12\x1a\n" +
 	"\battempts\x18\x0f \x01(\x05R\battempts\x12-\n" +
 	"\breadings\x18\x10 \x03(\v2\x11.chiba.v1.ReadingR\breadings\x12\x12\n" +
-	"\x04body\x18\x11 \x01(\fR\x04body\"\xe7\x03\n" +
+	"\x04body\x18\x11 \x01(\fR\x04body\"\x91\x04\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -1974,10 +2123,30 @@ const file_nouns_proto_rawDesc = "" +
 	"seenUnixMs\x122\n" +
 	"\x06labels\x18\x0f \x03(\v2\x1a.chiba.v1.Node.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bfirmware\x18\x1e \x01(\tR\bfirmware\x12\x12\n" +
-	"\x04bios\x18\x1f \x01(\tR\x04bios\x1a9\n" +
+	"\x04bios\x18\x1f \x01(\tR\x04bios\x12(\n" +
+	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x02\n" +
+	"\bBMCTrust\x12\x10\n" +
+	"\x03pin\x18\x01 \x01(\tR\x03pin\x12\x1a\n" +
+	"\btakeover\x18\x02 \x01(\tR\btakeover\x12\x16\n" +
+	"\x06wanted\x18\x03 \x01(\bR\x06wanted\x12\x1a\n" +
+	"\breleased\x18\x04 \x01(\bR\breleased\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\tR\x04step\x12\x10\n" +
+	"\x03own\x18\x06 \x01(\bR\x03own\x12)\n" +
+	"\x11cert_ends_unix_ms\x18\a \x01(\x03R\x0ecertEndsUnixMs\x12'\n" +
+	"\x0funique_password\x18\b \x01(\bR\x0euniquePassword\x12\x12\n" +
+	"\x04weak\x18\t \x03(\tR\x04weak\x12 \n" +
+	"\fclock_off_us\x18\n" +
+	" \x01(\x03R\n" +
+	"clockOffUs\x12\x16\n" +
+	"\x06limits\x18\v \x03(\tR\x06limits\x12\x1e\n" +
+	"\n" +
+	"quarantine\x18\f \x01(\tR\n" +
+	"quarantine\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\r \x01(\x03R\batUnixMs\"\x8c\x02\n" +
 	"\x06Firing\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\tR\x06script\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x12\n" +
@@ -2095,7 +2264,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -2103,44 +2272,46 @@ var file_nouns_proto_goTypes = []any{
 	(*Change)(nil),          // 3: chiba.v1.Change
 	(*Result)(nil),          // 4: chiba.v1.Result
 	(*Node)(nil),            // 5: chiba.v1.Node
-	(*Firing)(nil),          // 6: chiba.v1.Firing
-	(*HardwareNews)(nil),    // 7: chiba.v1.HardwareNews
-	(*HardwareChange)(nil),  // 8: chiba.v1.HardwareChange
-	(*Script)(nil),          // 9: chiba.v1.Script
-	(*Run)(nil),             // 10: chiba.v1.Run
-	(*RackRun)(nil),         // 11: chiba.v1.RackRun
-	(*Record)(nil),          // 12: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 13: chiba.v1.RackRunAccepted
-	(*RackRunDone)(nil),     // 14: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 15: chiba.v1.Denial
-	(*NodeGone)(nil),        // 16: chiba.v1.NodeGone
-	(*Refused)(nil),         // 17: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 18: chiba.v1.Checkpoint
-	nil,                     // 19: chiba.v1.Node.LabelsEntry
+	(*BMCTrust)(nil),        // 6: chiba.v1.BMCTrust
+	(*Firing)(nil),          // 7: chiba.v1.Firing
+	(*HardwareNews)(nil),    // 8: chiba.v1.HardwareNews
+	(*HardwareChange)(nil),  // 9: chiba.v1.HardwareChange
+	(*Script)(nil),          // 10: chiba.v1.Script
+	(*Run)(nil),             // 11: chiba.v1.Run
+	(*RackRun)(nil),         // 12: chiba.v1.RackRun
+	(*Record)(nil),          // 13: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 14: chiba.v1.RackRunAccepted
+	(*RackRunDone)(nil),     // 15: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 16: chiba.v1.Denial
+	(*NodeGone)(nil),        // 17: chiba.v1.NodeGone
+	(*Refused)(nil),         // 18: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 19: chiba.v1.Checkpoint
+	nil,                     // 20: chiba.v1.Node.LabelsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	19, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
-	2,  // 5: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
-	4,  // 6: chiba.v1.Firing.results:type_name -> chiba.v1.Result
-	8,  // 7: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	11, // 8: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	4,  // 9: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	14, // 10: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	6,  // 11: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 12: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	13, // 13: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	16, // 14: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	7,  // 15: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	17, // 16: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	20, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
+	2,  // 6: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
+	4,  // 7: chiba.v1.Firing.results:type_name -> chiba.v1.Result
+	9,  // 8: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
+	12, // 9: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	4,  // 10: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	15, // 11: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	7,  // 12: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 13: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	14, // 14: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	17, // 15: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	8,  // 16: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	18, // 17: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -2154,7 +2325,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[12].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[13].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -2170,7 +2341,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,49 @@
+package dev
+
+import (
+	"sync"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+// takeovers tells a person how far the take-over of the simulated BMCs is. It is
+// safe for concurrent use.
+type takeovers struct {
+	of  int
+	say func(format string, args ...any)
+
+	mu   sync.Mutex
+	done map[fleet.NodeName]fleet.Takeover
+}
+
+// hear takes the news of one BMC.
+func (t *takeovers) hear(node fleet.NodeName, how fleet.BMCTrust) {
+	if !how.Done() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done == nil {
+		t.done = map[fleet.NodeName]fleet.Takeover{}
+	}
+	if t.done[node] == how.Takeover {
+		return
+	}
+	t.done[node] = how.Takeover
+	switch {
+	case len(t.done) == t.of:
+		t.say("%d of %d BMCs taken over%s; see them: chiba get bmcs", t.of, t.of, t.how())
+	case len(t.done)%4 == 0:
+		t.say("%d of %d BMCs taken over", len(t.done), t.of)
+	}
+}
+
+// how is in which way, if it is the best one everywhere.
+func (t *takeovers) how() string {
+	for _, how := range t.done {
+		if how != fleet.TakeoverStrict {
+			return ""
+		}
+	}
+	return ": only a certificate of the rack lets anybody in"
+}

@@ -1,0 +1,163 @@
+package ctl
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/pkg/client"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+)
+
+func getBMCs() *cobra.Command {
+	return &cobra.Command{
+		Use:   "bmcs [TARGET…]",
+		Short: "list the BMCs: how far they are ours, and what is left to do",
+		Long: `List the BMCs and how far their take-over is.
+
+TAKEOVER is mtls-strict (only a certificate of the rack lets anybody in), mtls (we
+log in by certificate, others may log in otherwise), token (our certificate is
+served, we log in by password) or none. STEP is the step under way. Below the
+table stands what could not be done, and why.`,
+		Example:           "  chiba get bmcs\n  chiba get bmcs 'r01-*' -o wide",
+		Aliases:           []string{"bmc"},
+		ValidArgsFunction: completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(c *client.Client) error {
+				nodes, err := c.Nodes(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if nodes, err = matching(cmd, nodes, args); err != nil {
+					return err
+				}
+				if err := listBMCs(nodes).Print(cmd); err != nil {
+					return err
+				}
+				printLimits(cmd, nodes)
+				return nil
+			})
+		},
+	}
+}
+
+func listBMCs(nodes []fleet.Node) cli.List {
+	l := cli.List{Data: mapped(nodes, viewBMC), Names: []string{}}
+	l.Table.Columns = cli.Columns("=NODE", "=TAKEOVER", "STEP", "CERTIFICATE", "PASSWORD", "OPEN", "+CLOCK", "+ADDRESS", "+SEEN", "+KEY")
+	for _, n := range nodes {
+		t := n.Trust
+		l.Names = append(l.Names, string(n.Name))
+		l.Table.Add(string(n.Name), takeoverCell(t), stepOf(t), certificateOf(t), passwordOf(t), strings.Join(t.Weak, " "),
+			clockOf(t), n.Address, ago(t.At), t.Pin)
+	}
+	return l
+}
+
+func takeoverCell(t fleet.BMCTrust) cli.Cell {
+	switch {
+	case t.Quarantine != "":
+		return cli.Cell{Text: "quarantined", Colour: cli.Bad}
+	case t.Takeover == fleet.TakeoverStrict || t.Takeover == fleet.TakeoverMutual:
+		return cli.Cell{Text: string(t.Takeover), Colour: cli.Good}
+	case t.Takeover == fleet.TakeoverToken:
+		return cli.Cell{Text: string(t.Takeover), Colour: cli.Warn}
+	}
+	return cli.Cell{Text: string(cmp.Or(t.Takeover, fleet.TakeoverNone))}
+}
+
+func stepOf(t fleet.BMCTrust) string {
+	switch {
+	case t.Step != "":
+		return t.Step
+	case t.Released:
+		return "given back"
+	case t.Done():
+		return "done"
+	case t.Wanted:
+		return "waits"
+	}
+	return ""
+}
+
+func certificateOf(t fleet.BMCTrust) string {
+	if !t.Own {
+		return "its own"
+	}
+	return "ours, until " + t.CertEnds.Local().Format(time.DateOnly)
+}
+
+func passwordOf(t fleet.BMCTrust) string {
+	if t.UniquePassword {
+		return "unique"
+	}
+	return "as it came"
+}
+
+func clockOf(t fleet.BMCTrust) string {
+	switch {
+	case t.At.IsZero():
+		return ""
+	case t.ClockOff == 0:
+		return "right"
+	}
+	return "off by " + t.ClockOff.String()
+}
+
+// printLimits says below the table what could not be done, once for all BMCs that
+// it is true of.
+func printLimits(cmd *cobra.Command, nodes []fleet.Node) {
+	if format, _ := cli.OutputOf(cmd); format != cli.TableFormat {
+		return
+	}
+	type limit struct {
+		node fleet.NodeName
+		text string
+	}
+	var all []limit
+	for _, n := range nodes {
+		if n.Trust.Quarantine != "" {
+			all = append(all, limit{n.Name, "quarantined: " + without(n.Name, n.Trust.Quarantine)})
+		}
+		for _, text := range n.Trust.Limits {
+			all = append(all, limit{n.Name, without(n.Name, text)})
+		}
+	}
+	if len(all) > 0 {
+		fmt.Fprintln(cmd.OutOrStdout())
+	}
+	for _, g := range grouped(all, func(l limit) string { return l.text }) {
+		who := nodeList(mapped(g, func(l limit) fleet.NodeName { return l.node }))
+		fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(who+": "+g[0].text))
+	}
+}
+
+// bmcView is a BMC as -o json shows it.
+type bmcView struct {
+	Node           fleet.NodeName `json:"node"`
+	Takeover       fleet.Takeover `json:"takeover"`
+	Step           string         `json:"step,omitempty"`
+	Done           bool           `json:"done"`
+	Released       bool           `json:"released,omitempty"`
+	Key            string         `json:"key,omitempty"`
+	Ours           bool           `json:"certificate_ours"`
+	Ends           time.Time      `json:"certificate_ends,omitzero"`
+	UniquePassword bool           `json:"unique_password"`
+	Open           []string       `json:"open,omitempty"`
+	ClockOff       float64        `json:"clock_off_seconds"`
+	Limits         []string       `json:"limits,omitempty"`
+	Quarantine     string         `json:"quarantine,omitempty"`
+	Seen           time.Time      `json:"seen,omitzero"`
+}
+
+func viewBMC(n fleet.Node) bmcView {
+	t := n.Trust
+	return bmcView{
+		Node: n.Name, Takeover: cmp.Or(t.Takeover, fleet.TakeoverNone), Step: t.Step, Done: t.Done(), Released: t.Released, Key: t.Pin,
+		Ours: t.Own, Ends: t.CertEnds, UniquePassword: t.UniquePassword, Open: t.Weak, ClockOff: t.ClockOff.Seconds(),
+		Limits: t.Limits, Quarantine: t.Quarantine, Seen: t.At,
+	}
+}
