@@ -31,10 +31,10 @@ type fsm struct {
 // response is what Raft carries back to commit; outcomes go to who awaits them.
 type response struct{ err error }
 
-func newFSM(m *state.Machine, applied func(state.Outcome)) *fsm {
+func newFSM(m *state.Machine, applied func(state.Outcome), h *hashes) *fsm {
 	return &fsm{
 		machine: m, applied: applied, failed: make(chan error, 1), halted: make(chan struct{}),
-		waiting: map[string]chan state.Outcome{}, hashes: newHashes(hashEvery),
+		waiting: map[string]chan state.Outcome{}, hashes: h,
 	}
 }
 

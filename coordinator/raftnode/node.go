@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -80,6 +81,12 @@ type Config struct {
 	// that are replayed at the start. It runs between two commands, so it must
 	// not wait for anything. Nil means nobody asks.
 	Applied func(state.Outcome)
+	// Room tells how much of the disk that Dir is on is free, in bytes; default: asks
+	// the system.
+	Room func() (free, total uint64, err error)
+	// HashEvery is how many entries of the log lie between two digests of the state;
+	// default 4096.
+	HashEvery uint64
 	// Patience bounds a proposal whose context has no deadline; default 10 s.
 	Patience time.Duration
 	Log      *slog.Logger
@@ -103,6 +110,7 @@ type Node struct {
 	wire *raft.NetworkTransport // nil: alone
 	met  meetings
 	lead lead
+	full atomic.Pointer[fault.Error] // why nothing is committed here; nil: it is
 }
 
 // Open opens the directory, creating it on first use, and starts the voter. It
@@ -117,6 +125,12 @@ func Open(c Config) (*Node, error) {
 	}
 	if c.Patience <= 0 {
 		c.Patience = proposeTimeout
+	}
+	if c.HashEvery == 0 {
+		c.HashEvery = hashEvery
+	}
+	if c.Room == nil {
+		c.Room = func() (free, total uint64, err error) { return roomIn(c.Dir) }
 	}
 	walDir := filepath.Join(c.Dir, "wal")
 	if err := os.MkdirAll(walDir, 0o700); err != nil {
@@ -133,7 +147,7 @@ func Open(c Config) (*Node, error) {
 			WithHint(damagedHint))
 	}
 	n := &Node{
-		conf: c, wal: store, lock: lock, fsm: newFSM(c.Machine, c.Applied),
+		conf: c, wal: store, lock: lock, fsm: newFSM(c.Machine, c.Applied, newHashes(c.HashEvery)),
 		slots: make(chan struct{}, inFlight), ready: make(chan struct{}), shut: make(chan struct{}),
 		ids: newIDs(c.Name),
 	}

@@ -159,7 +159,7 @@ func (n *Node) offer(ctx context.Context, c *pb.Command) error {
 	reply, err := n.conf.Wire.Call(asking, leader, &pb.PeerCall{Body: &pb.PeerCall_Commit{Commit: &pb.Commit{Command: data}}})
 	if err == nil {
 		err = failure(reply)
-		if err == nil || !reply.GetUnsure() && !fault.Is(err, fault.Unavailable) {
+		if err == nil || reply.GetFinal() || !reply.GetUnsure() && !fault.Is(err, fault.Unavailable) {
 			return err
 		}
 	}
@@ -171,6 +171,9 @@ func (n *Node) offer(ctx context.Context, c *pb.Command) error {
 
 // commit commits c, as the leader, and returns its place in the log.
 func (n *Node) commit(ctx context.Context, c *pb.Command) (index uint64, err error) {
+	if full := n.full.Load(); full != nil {
+		return 0, full
+	}
 	c.AtUnixMs = n.clock()
 	data, err := proto.Marshal(c)
 	if err != nil {

@@ -35,6 +35,9 @@ func (n *Node) Run(ctx context.Context) error {
 	defer give.Stop()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	measure := time.NewTicker(measureEvery)
+	defer measure.Stop()
+	n.measure()
 	for {
 		select {
 		case <-ctx.Done():
@@ -53,6 +56,8 @@ func (n *Node) Run(ctx context.Context) error {
 			if n.alive() {
 				give.Reset(leaderless)
 			}
+		case <-measure.C:
+			n.measure()
 		case <-give.C:
 			if n.conf.Wire != nil { // the others may be away; stale reads go on
 				n.conf.Log.Warn("no leader, nothing can be decided", obs.Took, leaderless)

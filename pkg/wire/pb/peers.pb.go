@@ -686,6 +686,7 @@ type PeerReply struct {
 	Applied       uint64                 `protobuf:"varint,14,opt,name=applied,proto3" json:"applied,omitempty"`                   // index of the last command
 	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                      // the last ones, oldest first
 	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"` // since the leader was last heard of
+	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                       // after Commit: to ask again is of no use
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -832,6 +833,13 @@ func (x *PeerReply) GetBehindMs() int64 {
 	return 0
 }
 
+func (x *PeerReply) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
 type PeerQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
@@ -926,7 +934,7 @@ const file_peers_proto_rawDesc = "" +
 	"\x05racks\x18\x02 \x03(\v2\x16.chiba.v1.RackProgressR\x05racks\"5\n" +
 	"\tStateHash\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xeb\x03\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x81\x04\n" +
 	"\tPeerReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -944,7 +952,8 @@ const file_peers_proto_rawDesc = "" +
 	"\aversion\x18\r \x01(\x04R\aversion\x12\x18\n" +
 	"\aapplied\x18\x0e \x01(\x04R\aapplied\x12+\n" +
 	"\x06hashes\x18\x0f \x03(\v2\x13.chiba.v1.StateHashR\x06hashes\x12\x1b\n" +
-	"\tbehind_ms\x18\x10 \x01(\x03R\bbehindMs\"F\n" +
+	"\tbehind_ms\x18\x10 \x01(\x03R\bbehindMs\x12\x14\n" +
+	"\x05final\x18\x11 \x01(\bR\x05final\"F\n" +
 	"\tPeerQuery\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12%\n" +
 	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05queryB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
