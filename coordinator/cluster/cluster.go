@@ -146,7 +146,7 @@ func (c *Cluster) due() []raftnode.Member {
 
 // rest are the members but this one.
 func (c *Cluster) rest() []raftnode.Member {
-	return slices.DeleteFunc(c.conf.Node.Status().Members, func(m raftnode.Member) bool { return m.Name == c.conf.Name })
+	return slices.DeleteFunc(slices.Clone(c.conf.Node.Status().Members), func(m raftnode.Member) bool { return m.Name == c.conf.Name })
 }
 
 // ask asks one of the others what it alone knows.
