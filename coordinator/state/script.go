@@ -91,7 +91,8 @@ func (m *Machine) appliedBefore(o *pb.Ended, digest string) (Outcome, bool) {
 func sameOrder(a interface {
 	GetVersion() uint64
 	GetEnvelope() []byte
-}, o *pb.Ended) bool {
+}, o *pb.Ended,
+) bool {
 	return a.GetVersion() == o.GetVersion() && len(o.GetEnvelope()) > 0 && bytes.Equal(a.GetEnvelope(), o.GetEnvelope())
 }
 
