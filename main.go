@@ -6,6 +6,7 @@ import (
 	"embed"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,9 +32,22 @@ func command() *cobra.Command {
 	}
 	root := cli.NewRoot()
 	root.AddCommand(ctl.Commands(author.Open)...)
-	root.AddCommand(author.Commands()...)
+	join(root, author.Commands())
 	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(ctl.RemoveCoordinator(author.Open)), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
+}
+
+// join adds commands to root. Two trees may share a word: what is under it is
+// joined, or one of them could not be reached.
+func join(root *cobra.Command, commands []*cobra.Command) {
+	for _, c := range commands {
+		at := slices.IndexFunc(root.Commands(), func(known *cobra.Command) bool { return known.Name() == c.Name() })
+		if at < 0 {
+			root.AddCommand(c)
+			continue
+		}
+		root.Commands()[at].AddCommand(c.Commands()...)
+	}
 }
 
 func main() { os.Exit(cli.Main(command())) }

@@ -219,6 +219,8 @@ func TestAMinorityAndARestartOfAll(t *testing.T) {
 	c.ready()
 	c.linkedAll()
 	c.once("tag")
+	c.must("trust", "deny", "serial/77", "--reason", "a write")
+	c.must("trust", "author", "show")
 	c.must("apply", c.file("more.scl", `(config "all" (asset-tag "more"))`), "--yes")
 	if out := c.must("get", "coordinators", "--linearizable"); strings.Count(out, "follower") != 2 {
 		t.Errorf("the coordinators are\n%s", out)
