@@ -233,14 +233,14 @@ func TestTheNextCoordinatorAnswers(t *testing.T) {
 		t.Error(diff)
 	}
 	for range 3 {
-		if nodes, err := open(t, all).Nodes(t.Context()); err != nil || len(nodes) != 1 {
-			t.Fatalf("%v, %v", nodes, err)
+		if nodes, lost := open(t, all).Nodes(t.Context()); lost != nil || len(nodes) != 1 {
+			t.Fatalf("%v, %v", nodes, lost)
 		}
 	}
 	seen := 0
-	for e, err := range open(t, all).Watch(t.Context(), false) {
-		if err != nil {
-			t.Fatal(err)
+	for e, lost := range open(t, all).Watch(t.Context(), false) {
+		if lost != nil {
+			t.Fatal(lost)
 		}
 		if e.RemovedScript == "x" {
 			seen++

@@ -89,7 +89,7 @@ func (c *Client) around(ctx context.Context, try func(way) error) error {
 // elsewhere reports whether another coordinator may do better. What listens where
 // one has been killed may be another program.
 func elsewhere(err error) bool {
-	switch fault.KindOf(err) { //nolint:exhaustive // the others are the same everywhere
+	switch fault.KindOf(err) {
 	case fault.Unavailable, fault.Timeout:
 		return true
 	case fault.Untrusted, fault.Denied:
