@@ -33,7 +33,7 @@ func command() *cobra.Command {
 	root.AddCommand(ctl.Commands(author.Open)...)
 	root.AddCommand(author.Commands()...)
 	root.AddCommand(ctl.Trust(author.Trust()...))
-	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
+	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(ctl.RemoveCoordinator(author.Open)), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
 }
 

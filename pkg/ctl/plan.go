@@ -10,6 +10,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
@@ -70,6 +71,9 @@ func makePlans(cmd *cobra.Command, c *client.Client, scripts []script, allowEmpt
 	for i, s := range scripts {
 		s.source.AllowEmpty = allowEmpty
 		a, err := gather(cmd, c.Plan(cmd.Context(), s.source, s.planName()), nil)
+		if err != nil && c.Several() && fault.Is(err, fault.Unavailable) { // lost in the middle: another one knows as much
+			a, err = gather(cmd, c.Plan(cmd.Context(), s.source, s.planName()), nil)
+		}
 		if err != nil {
 			return nil, sent(cmd, err)
 		}
