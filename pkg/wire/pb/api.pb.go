@@ -1413,17 +1413,20 @@ func (*Event_Agent) isEvent_Body() {}
 func (*Event_Hardware) isEvent_Body() {}
 
 type AgentStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
-	Site          string                 `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
-	Build         string                 `protobuf:"bytes,4,opt,name=build,proto3" json:"build,omitempty"`
-	Connected     bool                   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
-	SinceUnixMs   int64                  `protobuf:"varint,6,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
-	Remote        string                 `protobuf:"bytes,7,opt,name=remote,proto3" json:"remote,omitempty"`
-	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"` // of the desired state it has
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Rack           string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Site           string                 `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
+	Build          string                 `protobuf:"bytes,4,opt,name=build,proto3" json:"build,omitempty"`
+	Connected      bool                   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
+	SinceUnixMs    int64                  `protobuf:"varint,6,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
+	Remote         string                 `protobuf:"bytes,7,opt,name=remote,proto3" json:"remote,omitempty"`
+	Revision       uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`                                        // of the desired state it has
+	KeyKind        string                 `protobuf:"bytes,50,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`                           // where its key lies: software
+	CertEndsUnixMs int64                  `protobuf:"varint,51,opt,name=cert_ends_unix_ms,json=certEndsUnixMs,proto3" json:"cert_ends_unix_ms,omitempty"` // 0: not known
+	Locked         string                 `protobuf:"bytes,52,opt,name=locked,proto3" json:"locked,omitempty"`                                            // why it is let in no more; empty: it is
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AgentStatus) Reset() {
@@ -1512,6 +1515,491 @@ func (x *AgentStatus) GetRevision() uint64 {
 	return 0
 }
 
+func (x *AgentStatus) GetKeyKind() string {
+	if x != nil {
+		return x.KeyKind
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetCertEndsUnixMs() int64 {
+	if x != nil {
+		return x.CertEndsUnixMs
+	}
+	return 0
+}
+
+func (x *AgentStatus) GetLocked() string {
+	if x != nil {
+		return x.Locked
+	}
+	return ""
+}
+
+type CreateTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // id, key, rack, name, replace
+	TtlMs         int64                  `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
+	mi := &file_api_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenRequest) ProtoMessage() {}
+
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CreateTokenRequest) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type CreateTokenReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Site          string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	MeshAddr      string                 `protobuf:"bytes,3,opt,name=mesh_addr,json=meshAddr,proto3" json:"mesh_addr,omitempty"` // where this coordinator listens for agents; its host may be unspecified
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenReply) Reset() {
+	*x = CreateTokenReply{}
+	mi := &file_api_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenReply) ProtoMessage() {}
+
+func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
+func (*CreateTokenReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CreateTokenReply) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *CreateTokenReply) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *CreateTokenReply) GetMeshAddr() string {
+	if x != nil {
+		return x.MeshAddr
+	}
+	return ""
+}
+
+type ListTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensRequest) Reset() {
+	*x = ListTokensRequest{}
+	mi := &file_api_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensRequest) ProtoMessage() {}
+
+func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListTokensRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{23}
+}
+
+type ListTokensReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tokens        []*JoinToken           `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensReply) Reset() {
+	*x = ListTokensReply{}
+	mi := &file_api_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensReply) ProtoMessage() {}
+
+func (x *ListTokensReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensReply.ProtoReflect.Descriptor instead.
+func (*ListTokensReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListTokensReply) GetTokens() []*JoinToken {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+type RevokeTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenRequest) Reset() {
+	*x = RevokeTokenRequest{}
+	mi := &file_api_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenRequest) ProtoMessage() {}
+
+func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RevokeTokenRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RevokeTokenReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenReply) Reset() {
+	*x = RevokeTokenReply{}
+	mi := &file_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenReply) ProtoMessage() {}
+
+func (x *RevokeTokenReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenReply.ProtoReflect.Descriptor instead.
+func (*RevokeTokenReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RevokeTokenReply) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type ListPendingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPendingRequest) Reset() {
+	*x = ListPendingRequest{}
+	mi := &file_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPendingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPendingRequest) ProtoMessage() {}
+
+func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
+func (*ListPendingRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{27}
+}
+
+type ListPendingReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pending       []*PendingJoin         `protobuf:"bytes,1,rep,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPendingReply) Reset() {
+	*x = ListPendingReply{}
+	mi := &file_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPendingReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPendingReply) ProtoMessage() {}
+
+func (x *ListPendingReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPendingReply.ProtoReflect.Descriptor instead.
+func (*ListPendingReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListPendingReply) GetPending() []*PendingJoin {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+type JudgeJoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Approve       bool                   `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"`
+	Look          bool                   `protobuf:"varint,3,opt,name=look,proto3" json:"look,omitempty"` // only tell what it is about
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JudgeJoinRequest) Reset() {
+	*x = JudgeJoinRequest{}
+	mi := &file_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JudgeJoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JudgeJoinRequest) ProtoMessage() {}
+
+func (x *JudgeJoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JudgeJoinRequest.ProtoReflect.Descriptor instead.
+func (*JudgeJoinRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *JudgeJoinRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *JudgeJoinRequest) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+func (x *JudgeJoinRequest) GetLook() bool {
+	if x != nil {
+		return x.Look
+	}
+	return false
+}
+
+type JudgeJoinReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pending       *PendingJoin           `protobuf:"bytes,1,opt,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JudgeJoinReply) Reset() {
+	*x = JudgeJoinReply{}
+	mi := &file_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JudgeJoinReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JudgeJoinReply) ProtoMessage() {}
+
+func (x *JudgeJoinReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JudgeJoinReply.ProtoReflect.Descriptor instead.
+func (*JudgeJoinReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *JudgeJoinReply) GetPending() *PendingJoin {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1520,7 +2008,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +2020,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +2033,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{21}
+	return file_api_proto_rawDescGZIP(), []int{31}
 }
 
 type ListNodesReply struct {
@@ -1557,7 +2045,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +2057,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +2070,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{22}
+	return file_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -1600,7 +2088,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +2100,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +2113,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{23}
+	return file_api_proto_rawDescGZIP(), []int{33}
 }
 
 type ListAgentsReply struct {
@@ -1637,7 +2125,7 @@ type ListAgentsReply struct {
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +2137,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +2150,7 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{24}
+	return file_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
@@ -1680,7 +2168,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +2180,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +2193,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{25}
+	return file_api_proto_rawDescGZIP(), []int{35}
 }
 
 type ListScriptsReply struct {
@@ -1717,7 +2205,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +2217,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +2230,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -1761,7 +2249,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +2261,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +2274,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -1806,7 +2294,7 @@ type RemoveScriptRequest struct {
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2306,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2319,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -1856,7 +2344,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +2356,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +2369,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{39}
 }
 
 type ListRunsRequest struct {
@@ -1892,7 +2380,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2392,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2405,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{40}
 }
 
 type ListRunsReply struct {
@@ -1929,7 +2417,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2429,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2442,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{31}
+	return file_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -1973,7 +2461,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2473,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2486,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{32}
+	return file_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -2018,7 +2506,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2518,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2531,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{33}
+	return file_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -2070,7 +2558,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2570,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2583,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{34}
+	return file_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -2121,7 +2609,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2621,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2634,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{35}
+	return file_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -2164,7 +2652,7 @@ type ListHardwareNewsRequest struct {
 
 func (x *ListHardwareNewsRequest) Reset() {
 	*x = ListHardwareNewsRequest{}
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2664,7 @@ func (x *ListHardwareNewsRequest) String() string {
 func (*ListHardwareNewsRequest) ProtoMessage() {}
 
 func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2677,7 @@ func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsRequest.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{36}
+	return file_api_proto_rawDescGZIP(), []int{46}
 }
 
 type ListHardwareNewsReply struct {
@@ -2201,7 +2689,7 @@ type ListHardwareNewsReply struct {
 
 func (x *ListHardwareNewsReply) Reset() {
 	*x = ListHardwareNewsReply{}
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2701,7 @@ func (x *ListHardwareNewsReply) String() string {
 func (*ListHardwareNewsReply) ProtoMessage() {}
 
 func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2714,7 @@ func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsReply.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{37}
+	return file_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListHardwareNewsReply) GetNews() []*HardwareNews {
@@ -2244,7 +2732,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2744,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2757,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{38}
+	return file_api_proto_rawDescGZIP(), []int{48}
 }
 
 type ListFiringsReply struct {
@@ -2281,7 +2769,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2781,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2794,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{39}
+	return file_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -2326,7 +2814,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2826,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2839,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{40}
+	return file_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DenyRequest) GetSubject() string {
@@ -2377,7 +2865,7 @@ type DenyReply struct {
 
 func (x *DenyReply) Reset() {
 	*x = DenyReply{}
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2877,7 @@ func (x *DenyReply) String() string {
 func (*DenyReply) ProtoMessage() {}
 
 func (x *DenyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2890,7 @@ func (x *DenyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyReply.ProtoReflect.Descriptor instead.
 func (*DenyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{41}
+	return file_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DenyReply) GetDenial() *Denial {
@@ -2421,7 +2909,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2921,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2934,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{42}
+	return file_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AllowRequest) GetSubject() string {
@@ -2465,7 +2953,7 @@ type AllowReply struct {
 
 func (x *AllowReply) Reset() {
 	*x = AllowReply{}
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2965,7 @@ func (x *AllowReply) String() string {
 func (*AllowReply) ProtoMessage() {}
 
 func (x *AllowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2978,7 @@ func (x *AllowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowReply.ProtoReflect.Descriptor instead.
 func (*AllowReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{43}
+	return file_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AllowReply) GetDenial() *Denial {
@@ -2508,7 +2996,7 @@ type ListDeniedRequest struct {
 
 func (x *ListDeniedRequest) Reset() {
 	*x = ListDeniedRequest{}
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +3008,7 @@ func (x *ListDeniedRequest) String() string {
 func (*ListDeniedRequest) ProtoMessage() {}
 
 func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +3021,7 @@ func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedRequest.ProtoReflect.Descriptor instead.
 func (*ListDeniedRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{44}
+	return file_api_proto_rawDescGZIP(), []int{54}
 }
 
 type ListDeniedReply struct {
@@ -2545,7 +3033,7 @@ type ListDeniedReply struct {
 
 func (x *ListDeniedReply) Reset() {
 	*x = ListDeniedReply{}
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +3045,7 @@ func (x *ListDeniedReply) String() string {
 func (*ListDeniedReply) ProtoMessage() {}
 
 func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +3058,7 @@ func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedReply.ProtoReflect.Descriptor instead.
 func (*ListDeniedReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{45}
+	return file_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListDeniedReply) GetDenied() []*Denial {
@@ -2588,7 +3076,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +3088,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +3101,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{46}
+	return file_api_proto_rawDescGZIP(), []int{56}
 }
 
 type StatusReply struct {
@@ -2633,7 +3121,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +3133,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +3146,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{47}
+	return file_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -2733,7 +3221,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +3233,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +3269,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +3281,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +3342,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +3354,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,7 +3388,7 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"&\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\"&\n" +
 	"\x10ReadAuditRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x03R\x04from\"`\n" +
 	"\x0eReadAuditReply\x12\x18\n" +
@@ -3006,7 +3494,7 @@ const file_api_proto_rawDesc = "" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
-	"\x04body\"\xd5\x01\n" +
+	"\x04body\"\xb3\x02\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -3015,7 +3503,33 @@ const file_api_proto_rawDesc = "" +
 	"\tconnected\x18\x05 \x01(\bR\tconnected\x12\"\n" +
 	"\rsince_unix_ms\x18\x06 \x01(\x03R\vsinceUnixMs\x12\x16\n" +
 	"\x06remote\x18\a \x01(\tR\x06remote\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x04R\brevision\"\x12\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\x12\x19\n" +
+	"\bkey_kind\x182 \x01(\tR\akeyKind\x12)\n" +
+	"\x11cert_ends_unix_ms\x183 \x01(\x03R\x0ecertEndsUnixMs\x12\x16\n" +
+	"\x06locked\x184 \x01(\tR\x06locked\"V\n" +
+	"\x12CreateTokenRequest\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"n\n" +
+	"\x10CreateTokenReply\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x1b\n" +
+	"\tmesh_addr\x18\x03 \x01(\tR\bmeshAddr\"\x13\n" +
+	"\x11ListTokensRequest\">\n" +
+	"\x0fListTokensReply\x12+\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x13.chiba.v1.JoinTokenR\x06tokens\"$\n" +
+	"\x12RevokeTokenRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"=\n" +
+	"\x10RevokeTokenReply\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x14\n" +
+	"\x12ListPendingRequest\"C\n" +
+	"\x10ListPendingReply\x12/\n" +
+	"\apending\x18\x01 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\"T\n" +
+	"\x10JudgeJoinRequest\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\aapprove\x18\x02 \x01(\bR\aapprove\x12\x12\n" +
+	"\x04look\x18\x03 \x01(\bR\x04look\"A\n" +
+	"\x0eJudgeJoinReply\x12/\n" +
+	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"\x12\n" +
 	"\x10ListNodesRequest\"6\n" +
 	"\x0eListNodesReply\x12$\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\"\x13\n" +
@@ -3074,7 +3588,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xc5\v\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xa9\x0e\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -3099,7 +3613,13 @@ const file_api_proto_rawDesc = "" +
 	"ListDenied\x12\x1b.chiba.v1.ListDeniedRequest\x1a\x19.chiba.v1.ListDeniedReply\x12;\n" +
 	"\aPrepare\x12\x18.chiba.v1.PrepareRequest\x1a\x16.chiba.v1.PrepareReply\x12A\n" +
 	"\tPutPolicy\x12\x1a.chiba.v1.PutPolicyRequest\x1a\x18.chiba.v1.PutPolicyReply\x12A\n" +
-	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReply\x12A\n" +
+	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReply\x12G\n" +
+	"\vCreateToken\x12\x1c.chiba.v1.CreateTokenRequest\x1a\x1a.chiba.v1.CreateTokenReply\x12D\n" +
+	"\n" +
+	"ListTokens\x12\x1b.chiba.v1.ListTokensRequest\x1a\x19.chiba.v1.ListTokensReply\x12G\n" +
+	"\vRevokeToken\x12\x1c.chiba.v1.RevokeTokenRequest\x1a\x1a.chiba.v1.RevokeTokenReply\x12G\n" +
+	"\vListPending\x12\x1c.chiba.v1.ListPendingRequest\x1a\x1a.chiba.v1.ListPendingReply\x12A\n" +
+	"\tJudgeJoin\x12\x1a.chiba.v1.JudgeJoinRequest\x1a\x18.chiba.v1.JudgeJoinReply\x12A\n" +
 	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
@@ -3114,7 +3634,7 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_api_proto_goTypes = []any{
 	(*ReadAuditRequest)(nil),        // 0: chiba.v1.ReadAuditRequest
 	(*ReadAuditReply)(nil),          // 1: chiba.v1.ReadAuditReply
@@ -3137,130 +3657,158 @@ var file_api_proto_goTypes = []any{
 	(*WatchRequest)(nil),            // 18: chiba.v1.WatchRequest
 	(*Event)(nil),                   // 19: chiba.v1.Event
 	(*AgentStatus)(nil),             // 20: chiba.v1.AgentStatus
-	(*ListNodesRequest)(nil),        // 21: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),          // 22: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),       // 23: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),         // 24: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),      // 25: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),        // 26: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),        // 27: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil),     // 28: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),       // 29: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),         // 30: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),           // 31: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),           // 32: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),             // 33: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),        // 34: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),          // 35: chiba.v1.CancelRunReply
-	(*ListHardwareNewsRequest)(nil), // 36: chiba.v1.ListHardwareNewsRequest
-	(*ListHardwareNewsReply)(nil),   // 37: chiba.v1.ListHardwareNewsReply
-	(*ListFiringsRequest)(nil),      // 38: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),        // 39: chiba.v1.ListFiringsReply
-	(*DenyRequest)(nil),             // 40: chiba.v1.DenyRequest
-	(*DenyReply)(nil),               // 41: chiba.v1.DenyReply
-	(*AllowRequest)(nil),            // 42: chiba.v1.AllowRequest
-	(*AllowReply)(nil),              // 43: chiba.v1.AllowReply
-	(*ListDeniedRequest)(nil),       // 44: chiba.v1.ListDeniedRequest
-	(*ListDeniedReply)(nil),         // 45: chiba.v1.ListDeniedReply
-	(*StatusRequest)(nil),           // 46: chiba.v1.StatusRequest
-	(*StatusReply)(nil),             // 47: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),      // 48: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),        // 49: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),        // 50: chiba.v1.QueryReply.Racks
-	(*Checkpoint)(nil),              // 51: chiba.v1.Checkpoint
-	(*Change)(nil),                  // 52: chiba.v1.Change
-	(*Result)(nil),                  // 53: chiba.v1.Result
-	(*Run)(nil),                     // 54: chiba.v1.Run
-	(*Firing)(nil),                  // 55: chiba.v1.Firing
-	(*Node)(nil),                    // 56: chiba.v1.Node
-	(*Script)(nil),                  // 57: chiba.v1.Script
-	(*HardwareNews)(nil),            // 58: chiba.v1.HardwareNews
-	(*Denial)(nil),                  // 59: chiba.v1.Denial
+	(*CreateTokenRequest)(nil),      // 21: chiba.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),        // 22: chiba.v1.CreateTokenReply
+	(*ListTokensRequest)(nil),       // 23: chiba.v1.ListTokensRequest
+	(*ListTokensReply)(nil),         // 24: chiba.v1.ListTokensReply
+	(*RevokeTokenRequest)(nil),      // 25: chiba.v1.RevokeTokenRequest
+	(*RevokeTokenReply)(nil),        // 26: chiba.v1.RevokeTokenReply
+	(*ListPendingRequest)(nil),      // 27: chiba.v1.ListPendingRequest
+	(*ListPendingReply)(nil),        // 28: chiba.v1.ListPendingReply
+	(*JudgeJoinRequest)(nil),        // 29: chiba.v1.JudgeJoinRequest
+	(*JudgeJoinReply)(nil),          // 30: chiba.v1.JudgeJoinReply
+	(*ListNodesRequest)(nil),        // 31: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),          // 32: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),       // 33: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),         // 34: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),      // 35: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),        // 36: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),        // 37: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil),     // 38: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),       // 39: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),         // 40: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),           // 41: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),           // 42: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),             // 43: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),        // 44: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),          // 45: chiba.v1.CancelRunReply
+	(*ListHardwareNewsRequest)(nil), // 46: chiba.v1.ListHardwareNewsRequest
+	(*ListHardwareNewsReply)(nil),   // 47: chiba.v1.ListHardwareNewsReply
+	(*ListFiringsRequest)(nil),      // 48: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),        // 49: chiba.v1.ListFiringsReply
+	(*DenyRequest)(nil),             // 50: chiba.v1.DenyRequest
+	(*DenyReply)(nil),               // 51: chiba.v1.DenyReply
+	(*AllowRequest)(nil),            // 52: chiba.v1.AllowRequest
+	(*AllowReply)(nil),              // 53: chiba.v1.AllowReply
+	(*ListDeniedRequest)(nil),       // 54: chiba.v1.ListDeniedRequest
+	(*ListDeniedReply)(nil),         // 55: chiba.v1.ListDeniedReply
+	(*StatusRequest)(nil),           // 56: chiba.v1.StatusRequest
+	(*StatusReply)(nil),             // 57: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),      // 58: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),        // 59: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),        // 60: chiba.v1.QueryReply.Racks
+	(*Checkpoint)(nil),              // 61: chiba.v1.Checkpoint
+	(*Change)(nil),                  // 62: chiba.v1.Change
+	(*Result)(nil),                  // 63: chiba.v1.Result
+	(*Run)(nil),                     // 64: chiba.v1.Run
+	(*Firing)(nil),                  // 65: chiba.v1.Firing
+	(*Node)(nil),                    // 66: chiba.v1.Node
+	(*Script)(nil),                  // 67: chiba.v1.Script
+	(*HardwareNews)(nil),            // 68: chiba.v1.HardwareNews
+	(*JoinToken)(nil),               // 69: chiba.v1.JoinToken
+	(*PendingJoin)(nil),             // 70: chiba.v1.PendingJoin
+	(*Denial)(nil),                  // 71: chiba.v1.Denial
 }
 var file_api_proto_depIdxs = []int32{
-	51, // 0: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	61, // 0: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
 	4,  // 1: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
 	12, // 2: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	48, // 3: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	52, // 4: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	53, // 5: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	49, // 6: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	58, // 3: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	62, // 4: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	63, // 5: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	59, // 6: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
 	12, // 7: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	50, // 8: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	54, // 9: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	60, // 8: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	64, // 9: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
 	12, // 10: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	54, // 11: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	53, // 12: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	64, // 11: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	63, // 12: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
 	17, // 13: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	55, // 14: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	56, // 15: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	54, // 16: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	57, // 17: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	65, // 14: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	66, // 15: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	64, // 16: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	67, // 17: chiba.v1.Event.script:type_name -> chiba.v1.Script
 	20, // 18: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	58, // 19: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	56, // 20: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	20, // 21: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	57, // 22: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	54, // 23: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	54, // 24: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	53, // 25: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	54, // 26: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	58, // 27: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	55, // 28: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	59, // 29: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	59, // 30: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	59, // 31: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	9,  // 32: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	10, // 33: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	13, // 34: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	15, // 35: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	18, // 36: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	21, // 37: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	23, // 38: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	25, // 39: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	27, // 40: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	28, // 41: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	30, // 42: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	32, // 43: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	34, // 44: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	38, // 45: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	36, // 46: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	46, // 47: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	40, // 48: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	42, // 49: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	44, // 50: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	2,  // 51: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	5,  // 52: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	7,  // 53: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	0,  // 54: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	11, // 55: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	11, // 56: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	14, // 57: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	16, // 58: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	19, // 59: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	22, // 60: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	24, // 61: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	26, // 62: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	57, // 63: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	29, // 64: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	31, // 65: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	33, // 66: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	35, // 67: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	39, // 68: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	37, // 69: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	47, // 70: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	41, // 71: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	43, // 72: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	45, // 73: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	3,  // 74: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	6,  // 75: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	8,  // 76: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	1,  // 77: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	55, // [55:78] is the sub-list for method output_type
-	32, // [32:55] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	68, // 19: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	69, // 20: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	69, // 21: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	69, // 22: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	69, // 23: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	70, // 24: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	70, // 25: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	66, // 26: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	20, // 27: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	67, // 28: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	64, // 29: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	64, // 30: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	63, // 31: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	64, // 32: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	68, // 33: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	65, // 34: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	71, // 35: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	71, // 36: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	71, // 37: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	9,  // 38: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	10, // 39: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	13, // 40: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	15, // 41: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	18, // 42: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	31, // 43: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	33, // 44: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	35, // 45: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	37, // 46: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	38, // 47: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	40, // 48: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	42, // 49: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	44, // 50: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	48, // 51: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	46, // 52: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	56, // 53: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	50, // 54: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	52, // 55: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	54, // 56: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	2,  // 57: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	5,  // 58: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	7,  // 59: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	21, // 60: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	23, // 61: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	25, // 62: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	27, // 63: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	29, // 64: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	0,  // 65: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	11, // 66: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	11, // 67: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	14, // 68: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	16, // 69: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	19, // 70: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	32, // 71: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	34, // 72: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	36, // 73: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	67, // 74: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	39, // 75: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	41, // 76: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	43, // 77: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	45, // 78: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	49, // 79: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	47, // 80: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	57, // 81: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	51, // 82: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	53, // 83: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	55, // 84: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	3,  // 85: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	6,  // 86: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	8,  // 87: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	22, // 88: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	24, // 89: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	26, // 90: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	28, // 91: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	30, // 92: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	1,  // 93: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	66, // [66:94] is the sub-list for method output_type
+	38, // [38:66] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -3269,6 +3817,7 @@ func file_api_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
+	file_enroll_proto_init()
 	file_api_proto_msgTypes[11].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
@@ -3297,7 +3846,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
