@@ -30,9 +30,9 @@ func command() *cobra.Command {
 		panic(err) // the path above is wrong: nothing can run
 	}
 	root := cli.NewRoot()
-	root.AddCommand(ctl.Commands(author.Open)...)
-	root.AddCommand(author.Commands()...)
-	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
+	cli.Add(root, ctl.Commands(author.Open)...)
+	cli.Add(root, author.Commands()...)
+	cli.Add(root, dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
 }
 

@@ -75,6 +75,9 @@ type Agent struct {
 	Since     time.Time // when it connected, or was last seen
 	Remote    string    // host:port
 	Revision  uint64    // of the desired state it has
+	KeyKind   string    // where its key lies: "software"
+	CertEnds  time.Time // zero: not known
+	Locked    string    // why it is let in no more
 }
 
 // Status is how a coordinator is.
@@ -169,6 +172,7 @@ func toAgent(m *pb.AgentStatus) *Agent {
 		Name: fleet.AgentName(m.GetName()), Rack: fleet.RackName(m.GetRack()), Site: fleet.SiteName(m.GetSite()),
 		Build: m.GetBuild(), Connected: m.GetConnected(), Since: wire.FromTime(m.GetSinceUnixMs()),
 		Remote: m.GetRemote(), Revision: m.GetRevision(),
+		KeyKind: m.GetKeyKind(), CertEnds: wire.FromTime(m.GetCertEndsUnixMs()), Locked: m.GetLocked(),
 	}
 }
 

@@ -51,12 +51,16 @@ type agentView struct {
 	Remote    string          `json:"remote,omitempty"`
 	Revision  uint64          `json:"revision"`
 	Build     string          `json:"build,omitempty"`
+	Key       string          `json:"key,omitempty"`
+	CertEnds  time.Time       `json:"certEnds,omitzero"`
+	Locked    string          `json:"locked,omitempty"`
 }
 
 func viewAgent(a client.Agent) agentView {
 	return agentView{
 		Name: a.Name, Rack: a.Rack, Site: a.Site, Connected: a.Connected, Since: a.Since,
 		Remote: a.Remote, Revision: a.Revision, Build: a.Build,
+		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked,
 	}
 }
 

@@ -37,7 +37,7 @@ func trustCommand() *cobra.Command {
 	policy.AddCommand(policyShow(), policySign(), policySet())
 	root := cli.Parent(&cobra.Command{Use: "root", Short: "the keys that sign the policy", Example: "  chiba trust root init root"})
 	root.AddCommand(rootInit())
-	cmd.AddCommand(author, policy, root)
+	cmd.AddCommand(author, policy, root, tokenCommand())
 	return cmd
 }
 
