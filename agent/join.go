@@ -106,7 +106,7 @@ func (j *joining) run(cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "%s is enrolled, in %s\n", cli.Clean(id.URI().String()), cli.Clean(j.state))
 	if _, err := os.Stat(filepath.Join(j.state, sign.RootFile)); err != nil {
-		fmt.Fprintf(out, "bring %s into that directory: without it the agent does what nobody asks\n", sign.RootFile)
+		fmt.Fprintf(out, "bring %s into that directory: the agent does not start without it\n", sign.RootFile)
 	}
 	fmt.Fprintf(out, "next: name the rack's BMCs in %s, then: chiba agent --state %s\n",
 		cli.Clean(filepath.Join(j.state, ConfigFile)), cli.Clean(j.state))

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/enroll"
@@ -139,7 +140,7 @@ func (n Newcomer) spki() []byte {
 }
 
 // ShortKey is the machine's key as a person compares it.
-func (n Newcomer) ShortKey() string { return enroll.ShortKey(n.spki()) }
+func (n Newcomer) ShortKey() string { return fleet.ShortKey(n.spki()) }
 
 // take checks that what came is ours, for our key, by a root that was pinned.
 func (n Newcomer) take(d Door, site string, m *pb.Enrolled) (Joined, error) {

@@ -287,6 +287,10 @@ func (n *newcomer) renew(ctx context.Context, r *pb.EnrolRenew) (*pb.Enrolled, e
 			return nil, fault.New(fault.Denied, op, fmt.Sprintf("%s is denied: %s", subject, d.Reason)).WithHint("if that is over: chiba trust allow " + subject)
 		}
 	}
+	asked := &pb.RenewAgent{Name: id.Name, Rack: id.Rack, Spki: n.spki, ByKey: true}
+	if err := n.conf.Machine.MayRenew(n.conf.Now().UnixMilli(), asked); err != nil {
+		return nil, err // it may ask as often as it likes: nothing of it comes into the log
+	}
 	done, err := n.conf.Issuer.Renew(ctx, Renewal{Agent: id, Public: n.conn.Peer().PublicKey, SPKI: n.spki, State: r.GetState(), ByKey: true})
 	if err == nil {
 		n.conf.Log.Info("ended certificate renewed", obs.Agent, id.Name, obs.Rack, id.Rack, obs.Addr, n.conn.Remote())

@@ -313,3 +313,11 @@ func (m *Machine) MayEnrol(at int64, e *pb.EnrolAgent) error {
 	defer m.mu.RUnlock()
 	return m.mayHold(at, e, false)
 }
+
+// MayRenew says whether a renewal by the key alone can be granted, at a time in Unix
+// ms. The log decides again.
+func (m *Machine) MayRenew(at int64, r *pb.RenewAgent) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mayRenew(at, m.enrolled[r.GetName()], r)
+}

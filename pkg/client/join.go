@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/hex"
-	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -94,16 +93,7 @@ func toToken(m *pb.JoinToken) JoinToken {
 
 func toPending(m *pb.PendingJoin) PendingJoin {
 	return PendingJoin{
-		Agent: fleet.AgentName(m.GetName()), Rack: fleet.RackName(m.GetRack()), Key: shortKey(m.GetSpki()), Remote: m.GetRemote(),
+		Agent: fleet.AgentName(m.GetName()), Rack: fleet.RackName(m.GetRack()), Key: fleet.ShortKey(m.GetSpki()), Remote: m.GetRemote(),
 		Asked: wire.FromTime(m.GetAskedUnixMs()), Until: wire.FromTime(m.GetUntilUnixMs()), JudgedBy: m.GetJudgedBy(), Approved: m.GetApproved(),
 	}
-}
-
-// shortKey is the first 64 bits of a key's hash, as the machine shows them.
-func shortKey(spki []byte) string {
-	var parts []string
-	for text := hex.EncodeToString(spki[:min(len(spki), 8)]); text != ""; text = text[min(4, len(text)):] {
-		parts = append(parts, text[:min(4, len(text))])
-	}
-	return strings.Join(parts, ":")
 }

@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"encoding/hex"
 	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -44,15 +43,4 @@ func ParseCode(s string) (string, error) {
 			WithHint("the agent that waits shows it")
 	}
 	return plain[:codeSize/2] + "-" + plain[codeSize/2:], nil
-}
-
-// ShortKey is how a key is shown to a person who compares it: the first 64 bits of
-// its SHA-256.
-func ShortKey(spki []byte) string {
-	text := hex.EncodeToString(spki[:min(len(spki), 8)])
-	var parts []string
-	for ; len(text) > 4; text = text[4:] {
-		parts = append(parts, text[:4])
-	}
-	return strings.Join(append(parts, text), ":")
 }
