@@ -176,7 +176,7 @@ func hasJoined(dir, token string) (bool, error) {
 		return false, err
 	}
 	_, err = trust.Load(dir)
-	return err == nil, nil //nolint:nilerr // broken off: it is done again
+	return err == nil, nil // broken off, it is done again
 }
 
 func (j *joining) byApproval(cmd *cobra.Command) (trust.Identity, error) {

@@ -23,8 +23,10 @@ import (
 	"github.com/chiba-mesh/chiba/trust/enroll"
 )
 
-const dialTimeout = 5 * time.Second
-const answerTimeout = 15 * time.Second
+const (
+	dialTimeout   = 5 * time.Second
+	answerTimeout = 15 * time.Second
+)
 
 // Door is where a machine knocks, and how it knows that it is the right one.
 type Door struct {

@@ -288,7 +288,7 @@ func (n *newcomer) renew(ctx context.Context, r *pb.EnrolRenew) (*pb.Enrolled, e
 		}
 	}
 	asked := &pb.RenewAgent{Name: id.Name, Rack: id.Rack, Spki: n.spki, ByKey: true}
-	if err := n.conf.Machine.MayRenew(n.conf.Now().UnixMilli(), asked); err != nil {
+	if err = n.conf.Machine.MayRenew(n.conf.Now().UnixMilli(), asked); err != nil {
 		return nil, err // it may ask as often as it likes: nothing of it comes into the log
 	}
 	done, err := n.conf.Issuer.Renew(ctx, Renewal{Agent: id, Public: n.conn.Peer().PublicKey, SPKI: n.spki, State: r.GetState(), ByKey: true})

@@ -97,20 +97,8 @@ func (j *joinToken) run(cmd *cobra.Command) error {
 	_, _ = rand.Read(id[:]) // never fails, see its documentation
 	_, _ = rand.Read(b.Secret)
 	b.Token = hex.EncodeToString(id[:])
-	var text []byte
 	err = with(cmd, func(c *client.Client) error {
-		if err := j.keep(cmd.Context(), c, where.Address, &b); err != nil {
-			return err
-		}
-		text, err = b.Encode(own)
-		if err == nil {
-			err = j.write(cmd, text)
-		}
-		if err != nil {
-			_, revoked := c.RevokeJoinToken(cmd.Context(), b.Token) // nobody will ever have it
-			err = errors.Join(err, revoked)
-		}
-		return err
+		return j.make(cmd, c, where.Address, &b, own)
 	})
 	if err != nil || j.out == "-" {
 		return err
@@ -118,6 +106,23 @@ func (j *joinToken) run(cmd *cobra.Command) error {
 	fmt.Fprintf(cmd.OutOrStdout(), "%s: token %s for agent %s of rack %s, site %s, good once until %s\non the machine: chiba agent join %s --state /var/lib/chiba/agent\n",
 		cli.Clean(j.out), b.Token, b.Name, b.Rack, b.Site, b.NotAfter.Local().Format(time.DateTime), cli.Clean(filepath.Base(j.out)))
 	return nil
+}
+
+// make has the coordinators keep the token, and writes the bundle. A token whose
+// bundle could not be written is revoked: nobody will ever have it.
+func (j *joinToken) make(cmd *cobra.Command, c *client.Client, api string, b *enroll.Bundle, own trust.Credentials) error {
+	if err := j.keep(cmd.Context(), c, api, b); err != nil {
+		return err
+	}
+	text, err := b.Encode(own)
+	if err == nil {
+		err = j.write(cmd, text)
+	}
+	if err != nil {
+		_, revoked := c.RevokeJoinToken(cmd.Context(), b.Token)
+		err = errors.Join(err, revoked)
+	}
+	return err
 }
 
 // root is who signs the policy of authors: an agent does nothing without knowing.

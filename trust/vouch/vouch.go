@@ -101,7 +101,7 @@ func Peek(data []byte) (claim []byte, chain []*x509.Certificate, err error) {
 		return nil, nil, fault.New(fault.TooLarge, "read what is vouched for", "it is too large")
 	}
 	var s statement
-	if err := json.Unmarshal(data, &s); err != nil {
+	if err = json.Unmarshal(data, &s); err != nil {
 		return nil, nil, fault.Wrap(fault.Garbage, "read what is vouched for", err)
 	}
 	chain, err = parse(s.Chain)
