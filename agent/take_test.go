@@ -26,6 +26,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/bmctest"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/trust/seal"
+	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
 
 // cable leads from the address where the agent looks for its BMC to whatever is
@@ -162,6 +163,9 @@ func newOwner(t *testing.T, sim bmcsim.Config) *owner {
 		Name: "a1", Rack: "r1", Site: "s1", State: t.TempDir(), Coordinators: []string{"127.0.0.1:1"}, NoMDNS: true,
 		Login: Login{Factory: FactoryOpenBMC}, Log: slog.New(slog.DiscardHandler),
 		Nodes: []Entry{{Name: "n1", Pin: b.Pin(), Address: o.cable.Addr().String(), TakeOver: true}},
+	}
+	if _, err := signtest.New(o.cfg.State); err != nil {
+		t.Fatal(err)
 	}
 	return o
 }
@@ -433,3 +437,21 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 		t.Errorf("take-over again: %+v", r)
 	}
 }
+
+// A BMC that was reset comes back in 1970. Its clock is set right by itself, long
+// before the next audit.
+func TestAResetBMCHasItsClockSet(t *testing.T) {
+	o := newOwner(t, bmcsim.Config{Epoch: true})
+	o.start()
+	o.taken()
+	if off := o.clockOff(); off > time.Minute {
+		t.Fatalf("taken over, and %s wrong", off)
+	}
+	if r := o.agent.command(t.Context(), o.node(), scl.Command{Verb: scl.DoBMCReset, Text: "(bmc-reset)"}, nil); !r.Status.OK() {
+		t.Fatalf("reset: %+v", r)
+	}
+	o.until("right again", func(fleet.Node) bool { return o.clockOff() < time.Minute })
+}
+
+// clockOff is how wrong the BMC's clock is, as itself has it.
+func (o *owner) clockOff() time.Duration { return o.bmc.Clock().Sub(time.Now()).Abs() }

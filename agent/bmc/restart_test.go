@@ -75,6 +75,7 @@ func TestBMCRestartsAmidItsStream(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var heard []string
+	kept := make(chan struct{}) // the entry is on the BMC's flash: it is told before
 	_ = l.Events(ctx, nil, func(n events.Notice) {
 		if n.Way == events.ByPolling {
 			return
@@ -86,12 +87,13 @@ func TestBMCRestartsAmidItsStream(t *testing.T) {
 		switch {
 		case n.Gap && len(heard) == 1:
 			go func() {
+				defer close(kept)
 				if err := m.now().Log("A", "before"); err != nil {
 					t.Error(err)
 				}
 			}()
 		case !n.Gap && len(heard) == 3:
-			go m.restart()
+			go func() { <-kept; m.restart() }()
 		case n.Gap:
 			cancel()
 		}
