@@ -33,7 +33,7 @@ var floors = map[string][]string{
 // in a test, in a simulation and on every replica.
 var pure = []string{
 	"pkg/fleet", "pkg/fault", "pkg/order", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
-	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "agent/core", "agent/takeover", "coordinator/state",
+	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "trust/enroll", "agent/core", "agent/takeover", "coordinator/state",
 }
 
 var impure = []string{"net", "net/http", "os", "os/exec", "os/signal", "math/rand", "math/rand/v2", "crypto/rand", "crypto/tls", "log"}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 
@@ -116,14 +115,19 @@ func (b Bundle) check() error {
 	return CheckPins(b.Pins)
 }
 
-// CheckAddr says what is wrong with a coordinator's address.
+// CheckAddr says what is wrong with a coordinator's address: a name or an address, "["
+// and "]" around one with colons, and a port.
 func CheckAddr(addr string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || host == "" || port == "" || strings.ContainsAny(addr, "\n\"") {
+	i := strings.LastIndexByte(addr, ':')
+	host, port := addr[:max(i, 0)], addr[i+1:]
+	bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if i < 0 || bare == "" || port == "" || strings.Contains(host, ":") != (bare != host) || strings.ContainsFunc(addr, notPlain) {
 		return fault.New(fault.BadInput, "read the address", fmt.Sprintf("%q is no host:port", addr))
 	}
 	return nil
 }
+
+func notPlain(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"'\\/`, r) }
 
 // CheckPins says what is wrong with pins.
 func CheckPins(pins []string) error {
