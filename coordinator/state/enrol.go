@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,10 +81,8 @@ func (m *Machine) enrol(at int64, e *pb.EnrolAgent) Outcome {
 
 func enrolOK(e *pb.EnrolAgent) error {
 	const op = "enrol agent"
-	for what, name := range map[string]string{"agent": e.GetName(), "rack": e.GetRack()} {
-		if err := nameOK(what, name); err != nil {
-			return fault.New(fault.BadInput, op, err.Error())
-		}
+	if err := errors.Join(nameOK("agent", e.GetName()), nameOK("rack", e.GetRack())); err != nil {
+		return fault.New(fault.BadInput, op, err.Error())
 	}
 	return keyOK(op, e.GetSpki(), e.GetMark(), e.GetSerial())
 }
@@ -138,7 +137,7 @@ func (m *Machine) mayHold(at int64, e *pb.EnrolAgent, replace bool) error {
 			return fault.New(fault.Denied, op, fmt.Sprintf("%s is denied: %s", s, d.GetReason())).WithHint("if that is over: chiba trust allow " + s)
 		}
 	}
-	for _, a := range m.agents {
+	for _, a := range sorted(m.agents) { // the same answer on every replica
 		if (a.GetName() == e.GetName()) != (a.GetRack() == e.GetRack()) {
 			return fault.New(fault.Conflict, op, fmt.Sprintf("agent %s serves rack %s", a.GetName(), a.GetRack())).
 				WithHint("a rack's new machine takes the name of its agent: chiba trust token create --rack " + a.GetRack() + " --name " + a.GetName())

@@ -2,6 +2,7 @@ package state
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -11,10 +12,8 @@ import (
 // putToken keeps a join token, and forgets those whose time is over.
 func (m *Machine) putToken(at int64, t *pb.JoinToken) Outcome {
 	const op = "keep join token"
-	for what, name := range map[string]string{"token": t.GetId(), "rack": t.GetRack(), "agent": t.GetName()} {
-		if err := nameOK(what, name); err != nil {
-			return refused(fault.BadInput, op, err.Error())
-		}
+	if err := errors.Join(nameOK("token", t.GetId()), nameOK("rack", t.GetRack()), nameOK("agent", t.GetName())); err != nil {
+		return refused(fault.BadInput, op, err.Error())
 	}
 	if len(t.GetKey()) != ed25519.PublicKeySize || len(t.GetBy()) > maxName || len(t.GetUsedBy()) > 0 || t.GetUntilUnixMs() <= at {
 		return refused(fault.BadInput, op, "its key, its end or its maker is wrong")
@@ -66,10 +65,8 @@ func (m *Machine) Tokens() []*pb.JoinToken {
 // the same code.
 func (m *Machine) askJoin(at int64, p *pb.PendingJoin) Outcome {
 	const op = "ask to join"
-	for what, name := range map[string]string{"agent": p.GetName(), "rack": p.GetRack(), "code": p.GetCode(), "address": p.GetRemote()} {
-		if err := nameOK(what, name); err != nil {
-			return refused(fault.BadInput, op, err.Error())
-		}
+	if err := errors.Join(nameOK("agent", p.GetName()), nameOK("rack", p.GetRack()), nameOK("code", p.GetCode()), nameOK("address", p.GetRemote())); err != nil {
+		return refused(fault.BadInput, op, err.Error())
 	}
 	if err := keyOK(op, p.GetSpki(), p.GetSpki(), p.GetSpki()); err != nil {
 		return Outcome{Err: err}

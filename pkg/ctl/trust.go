@@ -41,7 +41,7 @@ With the CODE that a machine shows which asks to join, that machine is told no.
 		Args:              cli.Args(1, -1),
 		ValidArgsFunction: completeSubjects,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 && isCode(args[0]) {
+			if len(args) == 1 && reason == "" && isCode(args[0]) {
 				return with(cmd, func(c *client.Client) error { return denyCode(cmd.Context(), c, cmd, args[0]) })
 			}
 			if reason == "" {
