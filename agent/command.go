@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chiba-mesh/chiba/agent/enroll"
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/trust"
 )
@@ -25,10 +26,10 @@ func Program() *cobra.Command {
 
 // Command is `chiba agent`. It runs until its context ends, which is no error.
 func Command() *cobra.Command {
-	var config, state string
+	var config, state, bundle string
 	var verbose bool
 	cmd := &cobra.Command{
-		Use:     "agent (--config FILE | --state DIR)",
+		Use:     "agent (--config FILE | --state DIR [--join BUNDLE])",
 		GroupID: cli.GroupRun,
 		Short:   "run the agent of a rack",
 		Long: `Run the agent of a rack: it finds the BMCs of its catalogue, watches the standing
@@ -36,9 +37,14 @@ rules, and does the rack's part of every run, also while it reaches no coordinat
 
 It logs to stderr and ends with SIGINT or SIGTERM, after it has logged out from
 every BMC. deploy/agent.yaml shows every field of its configuration.`,
-		Example: "  chiba agent --config /etc/chiba/agent.yaml\n  chiba agent --state .chiba/agent --verbose",
+		Example: "  chiba agent --config /etc/chiba/agent.yaml\n  chiba agent --state .chiba/agent --verbose\n  chiba agent join join.bundle --state /var/lib/chiba/agent",
 		Args:    cli.Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if bundle != "" {
+				if err := joinFirst(cmd, bundle, state); err != nil {
+					return err
+				}
+			}
 			cfg, err := configOf(cmd, config, state)
 			if err != nil {
 				return err
@@ -58,12 +64,30 @@ every BMC. deploy/agent.yaml shows every field of its configuration.`,
 			return nil
 		},
 	}
-	cmd.AddCommand(denyCommand())
+	cmd.AddCommand(joinCommand(), denyCommand())
 	flags := cmd.Flags()
 	flags.StringVar(&config, "config", "", "configuration `file`")
 	flags.StringVar(&state, "state", "", "`directory` with "+ConfigFile+", the credentials and the spool")
+	flags.StringVar(&bundle, "join", "", "join by this `bundle` first, unless that was done")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
+}
+
+// joinFirst joins by a bundle; after that has been done once, it does nothing.
+func joinFirst(cmd *cobra.Command, bundle, state string) error {
+	j := joining{state: state, bundle: bundle}
+	if err := j.usage(); err != nil {
+		return err
+	}
+	token, err := enroll.ReadState(filepath.Join(state, enroll.StateFile))
+	if err != nil {
+		return err
+	}
+	// The bundle may have ended since, and may be gone.
+	if _, err := trust.Load(state); err == nil && token.Counter > 0 {
+		return nil
+	}
+	return j.run(cmd)
 }
 
 // configOf is the configuration that the flags name: a file, or a state directory

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,6 +20,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/chiba-mesh/chiba/agent/enroll"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -59,6 +61,7 @@ type standingTrust struct {
 	mesh  []*pb.Denial // as the coordinators told
 	local []*pb.Denial // made here
 	asked time.Time
+	join  enroll.State
 }
 
 // openTrust reads everything and checks that the certificate is for this agent.
@@ -82,6 +85,9 @@ func openTrust(cfg Config, disk *spool.Spool) (*standingTrust, error) {
 	}
 	if behind := t.clock.Behind(); behind > 0 {
 		t.log.Warn("this machine's clock is behind what was signed already; certificates are judged by the later time", obs.Took, behind)
+	}
+	if t.join, err = enroll.ReadState(t.joinFile()); err != nil {
+		return nil, err
 	}
 	if t.rack, err = ca.OpenRack(filepath.Join(cfg.State, rackDir), id.Domain, t.clock.Now); err != nil {
 		return nil, err
@@ -112,12 +118,19 @@ func (c *Config) identity(creds trust.Credentials) (trust.Identity, error) {
 
 // client is the TLS configuration of the next dial: the files are read anew, so that
 // what somebody else has renewed is used, too.
-func (t *standingTrust) client() (*tls.Config, error) {
+// A certificate that has ended is renewed at addr first: the key and the join state
+// speak for it.
+func (t *standingTrust) client(ctx context.Context, addr string) (*tls.Config, error) {
 	creds, err := t.cfg.credentials()
 	if err != nil {
 		return nil, err
 	}
 	t.endpoint.Replace(creds)
+	if t.clock.Now().After(creds.Certificate.Leaf.NotAfter) {
+		if err := t.renewEnded(ctx, addr); err != nil {
+			return nil, err
+		}
+	}
 	return t.endpoint.Client(), t.takeFiles()
 }
 
@@ -138,7 +151,14 @@ func (t *standingTrust) Renewal() *pb.Renew {
 		return nil
 	}
 	t.asked = now
-	return &pb.Renew{Agent: due, RackCsr: csr}
+	q := &pb.Renew{RackCsr: csr}
+	if due {
+		if q.Join, err = t.join.Ask(t.joinFile()); err != nil {
+			t.log.Error("our certificate can't be renewed", obs.Err, err)
+		}
+		q.Agent = err == nil
+	}
+	return q
 }
 
 // Renewed takes what has been renewed. What can't be taken is logged: the old
@@ -161,7 +181,7 @@ func (t *standingTrust) take(m *pb.Renewed) error {
 		if err != nil {
 			return err
 		}
-		if err := t.renew(chain, bundle); err != nil {
+		if err := t.renew(chain, bundle, m.GetJoinCounter()); err != nil {
 			return err
 		}
 	}
@@ -176,10 +196,14 @@ func (t *standingTrust) take(m *pb.Renewed) error {
 	return nil
 }
 
-// renew puts our own renewed certificate on disk, then in use.
-func (t *standingTrust) renew(chain, bundle []*x509.Certificate) error {
+// renew puts the join state that came with it and our own renewed certificate on disk,
+// then in use.
+func (t *standingTrust) renew(chain, bundle []*x509.Certificate, counter uint64) error {
 	renewed, err := t.endpoint.Credentials().Renewed(chain, bundle)
 	if err != nil {
+		return err
+	}
+	if err := t.answered(counter); err != nil {
 		return err
 	}
 	if err := trust.SaveRenewedFiles(t.cfg.certFile(), t.cfg.rootsFile(), chain, renewed.Anchors); err != nil {

@@ -63,6 +63,10 @@ func (w *trusting) answer(q *pb.Renew) *pb.Renewed {
 		m.Bundle = append(m.Bundle, c.Raw)
 	}
 	if q.GetAgent() {
+		if _, err := w.join.Ask(w.joinFile()); err != nil {
+			w.t.Fatal(err)
+		}
+		m.JoinCounter = w.join.Counter + 1
 		id, err := w.endpoint.Credentials().Identity()
 		if err != nil {
 			w.t.Fatal(err)

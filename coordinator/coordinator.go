@@ -106,8 +106,13 @@ func New(c Config) (*Coordinator, error) {
 		return nil, err
 	}
 	co.trust = trust.NewEndpoint(c.Credentials, trust.Options{Denied: &co.deny})
+	newcomers, err := co.newcomers()
+	if err != nil {
+		return nil, err
+	}
 	co.hub = hub.New(hub.Config{
-		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
+		Newcomers: newcomers,
+		Name:      c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
 		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
 	})
 	if err = co.meet(); err != nil {
@@ -116,7 +121,7 @@ func New(c Config) (*Coordinator, error) {
 	co.api = api.New(api.Config{
 		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.group, Group: co.group,
 		Feed: co.feed, Denied: &co.deny,
-		Root: c.Root, Checkpoint: co.checkpoint,
+		Root: c.Root, Checkpoint: co.checkpoint, Site: co.site(), MeshAddr: co.MeshAddr,
 		Raft: co.status, Log: c.Log,
 	})
 	if err := co.open(); err != nil {
@@ -176,7 +181,7 @@ func (c *Coordinator) open() error {
 	if err != nil {
 		return err
 	}
-	c.mesh, err = mesh.Listen(c.conf.MeshAddr, c.trust.Server(trust.Agent), key)
+	c.mesh, err = c.listen(key)
 	if err != nil {
 		return taken(err, "--mesh-addr")
 	}

@@ -124,3 +124,16 @@ func SplitSubject(subject string) (kind, value string) {
 	kind, value, _ = strings.Cut(subject, "/")
 	return kind, value
 }
+
+// Has reports whether a subject is denied.
+func (d *Denials) Has(subject string) (fleet.Denial, bool) {
+	if d == nil {
+		return fleet.Denial{}, false
+	}
+	list := d.list.Load()
+	if list == nil {
+		return fleet.Denial{}, false
+	}
+	e, denied := (*list)[subject]
+	return e, denied
+}

@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -54,6 +56,25 @@ func (e *Endpoint) Server(clients ...Role) *tls.Config {
 	// VerifyConnection does the whole check of the chain, for both directions in
 	// one place, with the roots of the moment.
 	conf.ClientAuth = tls.RequireAnyClientCert
+	return conf
+}
+
+// Newcomers is the configuration of a door for machines that have no identity yet:
+// it proves ours, and takes any one certificate, because only its key matters, which
+// the handshake proves. Whom to believe what is decided behind the door.
+func (e *Endpoint) Newcomers() *tls.Config {
+	conf := e.config(x509.ExtKeyUsageClientAuth, nil)
+	conf.ClientAuth = tls.RequireAnyClientCert
+	conf.VerifyConnection = func(state tls.ConnectionState) error {
+		const op = "let a newcomer in"
+		if len(state.PeerCertificates) != 1 {
+			return fault.New(fault.Untrusted, op, "it sends more than one certificate")
+		}
+		if key, ok := state.PeerCertificates[0].PublicKey.(*ecdsa.PublicKey); !ok || key.Curve == elliptic.P224() {
+			return fault.New(fault.Untrusted, op, "its key is of a kind that is not certified")
+		}
+		return nil
+	}
 	return conf
 }
 

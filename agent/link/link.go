@@ -98,9 +98,9 @@ type Config struct {
 	SealKey func() (public, proof []byte, err error)
 
 	Coordinators []string // host:port; each agent tries them in an order of its own
-	// TLS is asked before each dial, so that a renewed certificate is used
-	// without a restart.
-	TLS func() (*tls.Config, error)
+	// TLS is asked before each dial to addr, so that a renewed certificate is used
+	// without a restart; one that has ended may be renewed there.
+	TLS func(ctx context.Context, addr string) (*tls.Config, error)
 	// Trust renews what is due and keeps the deny list; nil: nobody does.
 	Trust Trust
 	Log   *slog.Logger
@@ -211,11 +211,12 @@ func wait(ctx context.Context, d time.Duration) {
 // session is one connection from dial to end. It tells whether the coordinator
 // has welcomed us.
 func (l *Link) session(ctx context.Context, addr string) (welcomed bool, err error) {
-	conf, err := l.cfg.TLS()
+	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
+	conf, err := l.cfg.TLS(dialing, addr)
 	if err != nil {
+		cancel()
 		return false, err
 	}
-	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
 	conn, err := mesh.Dial(dialing, addr, conf)
 	cancel()
 	if err != nil {

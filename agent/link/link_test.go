@@ -103,7 +103,7 @@ func (w *world) dial(addrs ...string) {
 	var err error
 	w.link, err = link.New(link.Config{
 		Agent: "a1", Rack: "r1", Site: "s1", Build: "test", Coordinators: addrs,
-		TLS:     func() (*tls.Config, error) { return creds.Client(), nil },
+		TLS:     func(context.Context, string) (*tls.Config, error) { return creds.Client(), nil },
 		SealKey: func() (public, proof []byte, err error) { return []byte("key"), []byte("proof"), nil },
 		Log:     slog.New(slog.DiscardHandler), PingEvery: 200 * time.Millisecond,
 	}, w.agent, w.spool)

@@ -72,6 +72,8 @@ type Config struct {
 	Feed     *feed.Feed
 	Denied   *trust.Denials // whose calls are refused
 	Root     sign.Keys      // who signs the policy of authors
+	Site     string         // in which agents can be enrolled here; "": they can't
+	MeshAddr func() string  // where they dial
 	// Checkpoint is the signed head of the audit log, as hub.Config has it.
 	Checkpoint func(size int64) (*pb.Checkpoint, error)
 	// Patience is how long one message to a slow reader may take; default 30 s.
@@ -87,6 +89,7 @@ type Server struct {
 	groups  groups
 	streams chan struct{} // slots
 	live    live
+	guesses guesses
 }
 
 // New is a server that is not listening yet.

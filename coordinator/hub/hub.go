@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
@@ -52,6 +54,11 @@ type Watchers interface {
 	Touch(runs ...string)
 }
 
+// Newcomers serves a machine that wants to become an agent; an *enroll.Server does.
+type Newcomers interface {
+	Serve(ctx context.Context, conn mesh.Session)
+}
+
 // Config is what a Hub needs.
 type Config struct {
 	Name     string // of this coordinator, for agents' logs
@@ -63,6 +70,9 @@ type Config struct {
 	Denied   *trust.Denials
 	// Authority renews the agents' certificates; nil: this coordinator can't.
 	Authority Authority
+	// Newcomers serves those who come in by the door for enrolment; nil: the
+	// listener has none.
+	Newcomers Newcomers
 	// Checkpoint is the signed head of the audit log, with the proof that it goes
 	// on from its first size records; nil: agents are told none.
 	Checkpoint func(size int64) (*pb.Checkpoint, error)
@@ -116,6 +126,10 @@ func (h *Hub) Run(ctx context.Context, l Listener) error {
 		case slots <- struct{}{}:
 			sessions.Go(func() {
 				defer func() { <-slots }()
+				if conn.Protocol() == mesh.EnrollALPN {
+					h.conf.Newcomers.Serve(ctx, conn)
+					return
+				}
 				h.serve(ctx, conn)
 			})
 		default:
@@ -183,13 +197,19 @@ func (h *Hub) session(rack string) *session {
 // Connected reports whether the rack's agent is connected.
 func (h *Hub) Connected(rack string) bool { return h.session(rack) != nil }
 
-// Agents are all agents that were ever greeted, by name, connected or not.
+// Agents are all agents that were ever greeted or enrolled, by name, connected or not.
 func (h *Hub) Agents() []*pb.AgentStatus {
 	known := h.conf.Machine.Agents()
 	list := make([]*pb.AgentStatus, 0, len(known))
 	for _, a := range known {
-		list = append(list, h.status(a))
+		list = append(list, h.identified(h.status(a)))
 	}
+	for _, e := range h.conf.Machine.Enrolments() {
+		if _, greeted := h.conf.Machine.Agent(e.GetName()); !greeted {
+			list = append(list, h.identified(&pb.AgentStatus{Name: e.GetName(), Rack: e.GetRack()}))
+		}
+	}
+	slices.SortFunc(list, func(a, b *pb.AgentStatus) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return list
 }
 
@@ -206,6 +226,17 @@ func (h *Hub) Present(known uint64) (agents []*pb.AgentStatus, version uint64) {
 		agents = append(agents, s.status(true))
 	}
 	return agents, version
+}
+
+// identified adds what is known of the agent's identity. The message may be shared.
+func (h *Hub) identified(a *pb.AgentStatus) *pb.AgentStatus {
+	e, ok := h.conf.Machine.Enrolment(a.GetName())
+	if !ok {
+		return a
+	}
+	told := proto.CloneOf(a)
+	told.KeyKind, told.CertEndsUnixMs, told.Locked = e.GetKeyKind(), e.GetUntilUnixMs(), e.GetLocked()
+	return told
 }
 
 func (h *Hub) status(a *pb.AgentInfo) *pb.AgentStatus {

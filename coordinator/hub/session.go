@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
+	trustenroll "github.com/chiba-mesh/chiba/trust/enroll"
 	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
@@ -279,7 +280,7 @@ func (s *session) listen(ctx context.Context) error {
 				err = s.desired(b.Pull, settled)
 			}
 		case *pb.FromAgent_Renew:
-			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(b.Renew)}})
+			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(ctx, b.Renew)}})
 		case *pb.FromAgent_Progress:
 			s.hub.progressed(s.rack, b.Progress)
 		case *pb.FromAgent_Hello:
@@ -459,5 +460,6 @@ func (s *session) status(connected bool) *pb.AgentStatus {
 		Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
 		SinceUnixMs: since.UnixMilli(), Remote: s.conn.Remote(), Revision: s.revision.Load(),
 		Coordinator: s.hub.conf.Name,
+		KeyKind:     trustenroll.KeySoftware, CertEndsUnixMs: s.conn.Peer().NotAfter.UnixMilli(),
 	}
 }

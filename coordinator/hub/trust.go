@@ -2,12 +2,12 @@ package hub
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"net/netip"
 	"slices"
 
+	"github.com/chiba-mesh/chiba/coordinator/enroll"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -16,9 +16,8 @@ import (
 
 // Authority signs for the agents of its site; a *ca.Site is one.
 type Authority interface {
-	Issue(id trust.Identity, public crypto.PublicKey, hosts ...string) ([]*x509.Certificate, error)
+	enroll.Authority
 	SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) ([]*x509.Certificate, error)
-	Bundle() []*x509.Certificate
 }
 
 // cut has the session end if its agent is denied.
@@ -34,7 +33,7 @@ func (s *session) cut() {
 // renew signs what the agent asks for: its own certificate for the key that it has
 // proven in the handshake, and its rack's CA. Signing happens here and never in the
 // log: it needs the time, and randomness.
-func (s *session) renew(q *pb.Renew) *pb.Renewed {
+func (s *session) renew(parent context.Context, q *pb.Renew) *pb.Renewed {
 	const op = "renew certificates"
 	by := s.hub.conf.Authority
 	if by == nil {
@@ -47,8 +46,12 @@ func (s *session) renew(q *pb.Renew) *pb.Renewed {
 	r := &pb.Renewed{Bundle: raw(by.Bundle())}
 	var errs []error
 	if q.GetAgent() {
-		chain, err := by.Issue(s.id, s.conn.Peer().PublicKey)
-		r.Agent, errs = raw(chain), append(errs, err)
+		ctx, cancel := context.WithTimeout(parent, greetTimeout)
+		done, err := enroll.Issuer{Log: s.hub.conf.Commands, Authority: by}.Renew(ctx, enroll.Renewal{
+			Agent: s.id, Public: s.conn.Peer().PublicKey, SPKI: enroll.SPKI(s.conn.Peer()), State: q.GetJoin(),
+		})
+		cancel()
+		r.Agent, r.JoinCounter, errs = done.GetChain(), done.GetJoinCounter(), append(errs, err)
 	}
 	if csr := q.GetRackCsr(); len(csr) > 0 {
 		chain, err := by.SignRack(csr, s.id.Domain)

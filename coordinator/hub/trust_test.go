@@ -106,7 +106,7 @@ func TestRenewal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := a.renew(&pb.Renew{Agent: true, RackCsr: csr})
+	m := a.renew(&pb.Renew{Agent: true, RackCsr: csr, Join: &pb.JoinState{Next: []byte("first")}})
 	if m.GetRefusal() != nil {
 		t.Fatal(m.GetRefusal())
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -91,6 +92,18 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 		return joined(b.PutAgent.GetAgent(), before)
 	case *pb.Command_RecordResults:
 		return reported(b.RecordResults, o)
+	case *pb.Command_PutToken:
+		return one("join token", "rack "+o.Token.GetRack(), "", fmt.Sprintf("token %s for agent %s until %s", o.Token.GetId(), o.Token.GetName(), clock(o.Token.GetUntilUnixMs())))
+	case *pb.Command_RevokeToken:
+		return one("revoke join token", "rack "+o.Token.GetRack(), "", "token "+o.Token.GetId())
+	case *pb.Command_JudgeJoin:
+		what := "deny to join"
+		if o.Pending.GetApproved() {
+			what = "approve to join"
+		}
+		return one(what, "agent "+o.Pending.GetName()+" rack "+o.Pending.GetRack(), hex.EncodeToString(o.Pending.GetSpki()), "from "+o.Pending.GetRemote())
+	case *pb.Command_EnrolAgent, *pb.Command_RenewAgent:
+		return identified(o)
 	}
 	return nil
 }
@@ -110,6 +123,25 @@ func joined(a, before *pb.AgentInfo) []audit.Record {
 	}
 	if len(a.GetSealKey()) > 0 {
 		r.Digest = order.Digest(a.GetSealKey())
+	}
+	return []audit.Record{r}
+}
+
+// identified says who was enrolled or locked. A renewal is no news.
+func identified(o Outcome) []audit.Record {
+	if !o.fresh {
+		return nil
+	}
+	e := o.Enrolment
+	r := audit.Record{
+		By: coordinatorItself, What: "enrol", Subject: "agent " + e.GetName() + " rack " + e.GetRack(),
+		Digest: hex.EncodeToString(e.GetSpki()), Detail: "approved by " + e.GetBy(),
+	}
+	switch {
+	case e.GetLocked() != "":
+		r.What, r.Detail = "lock", e.GetLocked()
+	case e.GetToken() != "":
+		r.Detail = "token " + e.GetToken() + " of " + e.GetBy()
 	}
 	return []audit.Record{r}
 }

@@ -41,7 +41,23 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(11) {
+		switch r.IntN(15) {
+		case 11:
+			log[i] = &pb.Command{Body: &pb.Command_PutToken{PutToken: &pb.PutToken{Token: &pb.JoinToken{
+				Id: name("t", 9), Key: key("k"), Rack: rack, Name: "a" + rack, By: "ada", Replace: r.IntN(2) == 0, UntilUnixMs: r.Int64N(40_000_000),
+			}}}}
+		case 12:
+			log[i] = &pb.Command{Body: &pb.Command_EnrolAgent{EnrolAgent: &pb.EnrolAgent{
+				Token: name("t", 9), Rack: rack, Name: "a" + rack, Spki: key(name("", 3)), Serial: []byte{1}, LifeMs: 1, Mark: []byte("m"),
+			}}}
+		case 13:
+			log[i] = &pb.Command{Body: &pb.Command_RenewAgent{RenewAgent: &pb.RenewAgent{
+				Rack: rack, Name: "a" + rack, Spki: key(name("", 3)), Serial: []byte{1}, LifeMs: 1, State: joinState(uint64(r.IntN(3)), name("m", 2), name("m", 2)),
+			}}}
+		case 14:
+			log[i] = &pb.Command{Body: &pb.Command_AskJoin{AskJoin: &pb.AskJoin{Pending: &pb.PendingJoin{
+				Spki: key(name("", 9)), Code: name("c", 5), Name: "a" + rack, Rack: rack, Remote: "x", UntilUnixMs: r.Int64N(40_000_000),
+			}}}}
 		case 9:
 			log[i] = denyAt(r.Int64N(20_000_000), name("agent/a", 6), name("rack/r", 4))
 		case 10:

@@ -42,6 +42,9 @@ const (
 	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
 	MaxDenied       = 10_000   // subjects denied; as many that were once
+	MaxEnrolled     = 20_000   // agents
+	MaxTokens       = 1_000    // for joining, used ones too until they end
+	MaxPending      = 32       // machines that wait to be approved
 	maxReason       = 1 << 10  // bytes
 	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
@@ -76,6 +79,10 @@ type Machine struct {
 	denied  map[string]*pb.Denial // by subject
 	allowed map[string]*pb.Denial // that were denied once: an agent that was cut off may tell of it again
 
+	tokens   map[string]*pb.JoinToken   // by id
+	enrolled map[string]*pb.Enrolment   // by agent
+	pending  map[string]*pb.PendingJoin // by key
+
 	firings     []*pb.Firing // oldest first
 	firingBytes int
 
@@ -108,6 +115,7 @@ func New() *Machine {
 		perRack: map[string]int{},
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
+		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
 		nextRun: 1,
 		applied: map[string]bool{},
 	}
@@ -126,11 +134,17 @@ type Outcome struct {
 	// came of it.
 	Again bool
 
-	Run      *pb.Run    // started or canceled
-	Script   *pb.Script // as kept
-	Denial   *pb.Denial // as kept, or ended
-	Denied   bool       // the deny list has changed
-	Revision uint64     // of the desired state, after the command
+	Run    *pb.Run    // started or canceled
+	Script *pb.Script // as kept
+	Denial *pb.Denial // as kept, or ended
+	Denied bool       // the deny list has changed
+
+	Token     *pb.JoinToken   // as kept, or revoked
+	Pending   *pb.PendingJoin // asked for, or judged
+	Enrolment *pb.Enrolment   // as it is now; it may be locked
+	fresh     bool            // it was enrolled or locked by this command
+
+	Revision uint64 // of the desired state, after the command
 
 	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
 	Dropped    []Dropped // records that count as recorded but were not kept
@@ -243,8 +257,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.allow(at, b.Allow)
 	case *pb.Command_Mark:
 		return Outcome{}
-	default: // readable has seen to it
-		return refused(fault.Internal, "apply command", "it has no body")
+	default:
+		return m.join(c)
 	}
 }
 

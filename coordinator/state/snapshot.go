@@ -30,9 +30,12 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Nodes:     sorted(m.nodes),
 		Denied:    sorted(m.denied),
 		Allowed:   sorted(m.allowed),
-		Firings:   append([]*pb.Firing(nil), m.firings...),
-		Hardware:  append([]*pb.HardwareNews(nil), m.news...),
-		Recent:    append([]string(nil), m.recent...),
+
+		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
+
+		Firings:  append([]*pb.Firing(nil), m.firings...),
+		Hardware: append([]*pb.HardwareNews(nil), m.news...),
+		Recent:   append([]string(nil), m.recent...),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -77,6 +80,15 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, d := range s.GetAllowed() {
 		n.allowed[d.GetSubject()] = d
 	}
+	for _, t := range s.GetTokens() {
+		n.tokens[t.GetId()] = t
+	}
+	for _, e := range s.GetEnrolments() {
+		n.enrolled[e.GetName()] = e
+	}
+	for _, p := range s.GetPending() {
+		n.pending[string(p.GetSpki())] = p
+	}
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
@@ -99,6 +111,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
+	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied

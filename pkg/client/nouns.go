@@ -77,6 +77,9 @@ type Agent struct {
 	Revision  uint64    // of the desired state it has
 	// Coordinator is the one that it is, or was last, connected to.
 	Coordinator string
+	KeyKind     string    // where its key lies: "software"
+	CertEnds    time.Time // zero: not known
+	Locked      string    // why it is let in no more
 }
 
 // Coordinator is one of those that decide together.
@@ -192,6 +195,7 @@ func toAgent(m *pb.AgentStatus) *Agent {
 		Name: fleet.AgentName(m.GetName()), Rack: fleet.RackName(m.GetRack()), Site: fleet.SiteName(m.GetSite()),
 		Build: m.GetBuild(), Connected: m.GetConnected(), Since: wire.FromTime(m.GetSinceUnixMs()),
 		Remote: m.GetRemote(), Revision: m.GetRevision(), Coordinator: m.GetCoordinator(),
+		KeyKind: m.GetKeyKind(), CertEnds: wire.FromTime(m.GetCertEndsUnixMs()), Locked: m.GetLocked(),
 	}
 }
 

@@ -159,16 +159,23 @@ func getAgents() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(agents, viewAgent), Names: []string{}}
-				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "LINK", "SINCE", "REVISION", "+COORDINATOR", "+REMOTE", "+BUILD")
+				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "LINK", "SINCE", "REVISION", "KEY", "CERT", "+COORDINATOR", "+REMOTE", "+BUILD")
 				for _, a := range agents {
 					l.Names = append(l.Names, string(a.Name))
 					link := cli.Cell{Text: "cut off", Colour: cli.Bad}
 					if a.Connected {
 						link = cli.Cell{Text: "connected", Colour: cli.Good}
 					}
-					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), link, ago(a.Since), a.Revision, a.Coordinator, a.Remote, a.Build)
+					if a.Locked != "" {
+						link = cli.Cell{Text: "locked", Colour: cli.Bad}
+					}
+					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), link, ago(a.Since), a.Revision, a.KeyKind, left(a.CertEnds), a.Coordinator, a.Remote, a.Build)
 				}
-				return l.Print(cmd)
+				if err := l.Print(cmd); err != nil {
+					return err
+				}
+				printLocks(cmd, agents)
+				return nil
 			})
 		},
 	}
@@ -307,6 +314,31 @@ func getFirings() *cobra.Command {
 }
 
 // ago is how long ago t was, in its largest unit: "12s", "5m", "3h", "2d".
+// left is how long a certificate is still good, or since when it is not.
+func left(ends time.Time) string {
+	switch d := time.Until(ends); {
+	case ends.IsZero():
+		return ""
+	case d < 0:
+		return "ended " + ago(ends) + " ago"
+	default:
+		return ago(time.Now().Add(-d)) + " left"
+	}
+}
+
+// printLocks says why agents are let in no more, below a table.
+func printLocks(cmd *cobra.Command, agents []client.Agent) {
+	if format, err := cli.OutputOf(cmd); err != nil || format != cli.TableFormat && format != cli.WideFormat {
+		return
+	}
+	for _, a := range agents {
+		if a.Locked != "" {
+			fmt.Fprintf(cmd.OutOrStdout(), "\n%s is locked: %s\n  then: chiba trust token create --rack %s, and chiba agent join on the machine that is ours\n",
+				cli.Clean(string(a.Name)), cli.Clean(a.Locked), cli.Clean(string(a.Rack)))
+		}
+	}
+}
+
 func ago(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -22,10 +22,10 @@ func Trust(others ...*cobra.Command) *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:     "trust",
 		GroupID: cli.GroupChange,
-		Short:   "who may speak, and who may sign what agents do",
-		Example: "  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list\n  chiba trust author show\n  chiba trust policy show",
+		Short:   "who may speak: join, deny, allow; who may sign",
+		Example: "  chiba trust token create --rack r17 --out join.bundle\n  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list\n  chiba trust author show\n  chiba trust policy show",
 	})
-	cmd.AddCommand(trustDeny(), trustAllow(), trustList())
+	cmd.AddCommand(trustDeny(), trustAllow(), trustList(), trustPending(), trustApprove())
 	cmd.AddCommand(others...)
 	return cmd
 }
@@ -33,16 +33,20 @@ func Trust(others ...*cobra.Command) *cobra.Command {
 func trustDeny() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "deny WHO… --reason TEXT",
-		Short: "end the sessions of somebody and let them in no more",
+		Use:   "deny (WHO… --reason TEXT | CODE)",
+		Short: "end the sessions of somebody and let them in no more; or deny who asks to join",
 		Long: `End the sessions of somebody within a second, and let them in no more, at any
 coordinator; the racks' agents are told too, and keep it while they are cut off.
+With the CODE that a machine shows which asks to join, that machine is told no.
 
 ` + whom,
 		Example:           "  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust deny serial/4f2a9c --reason 'a leaked key'",
 		Args:              cli.Args(1, -1),
 		ValidArgsFunction: completeSubjects,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && reason == "" && isCode(args[0]) {
+				return with(cmd, func(c *client.Client) error { return denyCode(cmd.Context(), c, cmd, args[0]) })
+			}
 			if reason == "" {
 				return cli.UsageError("a reason is needed", "add --reason TEXT: who lifts this later will ask for it")
 			}

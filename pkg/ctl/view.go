@@ -52,7 +52,10 @@ type agentView struct {
 	Revision  uint64          `json:"revision"`
 	Build     string          `json:"build,omitempty"`
 	// Coordinator is the one that it is, or was last, connected to.
-	Coordinator string `json:"coordinator,omitempty"`
+	Coordinator string    `json:"coordinator,omitempty"`
+	Key         string    `json:"key,omitempty"`
+	CertEnds    time.Time `json:"certEnds,omitzero"`
+	Locked      string    `json:"locked,omitempty"`
 }
 
 type coordinatorView struct {
@@ -78,6 +81,7 @@ func viewAgent(a client.Agent) agentView {
 	return agentView{
 		Name: a.Name, Rack: a.Rack, Site: a.Site, Connected: a.Connected, Since: a.Since,
 		Remote: a.Remote, Revision: a.Revision, Build: a.Build, Coordinator: a.Coordinator,
+		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked,
 	}
 }
 

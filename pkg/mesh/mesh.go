@@ -20,6 +20,10 @@ const ALPN = "chiba/1"
 // PeerALPN is the protocol among coordinators.
 const PeerALPN = "chiba-raft/1"
 
+// EnrollALPN is the protocol of machines that want to become agents. It has a door of
+// its own in the port of the agents, see ListenWithEnrolment.
+const EnrollALPN = "chiba-enroll/1"
+
 // Session is one authenticated connection to a peer. All methods are safe for
 // concurrent use.
 type Session interface {
@@ -38,6 +42,11 @@ type Session interface {
 	// Chain is all that the peer has sent, Peer first. Only Peer is proven; the
 	// others are what it was verified with, if it was.
 	Chain() []*x509.Certificate
+	// Protocol is what the handshake has agreed on: ALPN, PeerALPN or EnrollALPN.
+	Protocol() string
+	// Export is a secret of this channel alone, the same at both ends (RFC 8446
+	// 7.5): what is bound to it can't be shown elsewhere.
+	Export(label string, size int) ([]byte, error)
 	// Remote is the peer's address, for people; it identifies nobody.
 	Remote() string
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -41,6 +42,11 @@ func ofPeers() kind {
 	return kind{alpn: PeerALPN, handshake: time.Second, idle: 3 * time.Second, keepAlive: time.Second}
 }
 
+// ofNewcomers are the short sessions in which a machine becomes an agent.
+func ofNewcomers() kind {
+	return kind{alpn: EnrollALPN, handshake: 5 * time.Second, idle: 30 * time.Second, keepAlive: 0}
+}
+
 func (k kind) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           k.handshake,
@@ -66,6 +72,11 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 // DialPeer is Dial from one coordinator to another.
 func DialPeer(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	return ofPeers().dial(ctx, addr, conf)
+}
+
+// DialEnroll is Dial by a machine that is no agent yet.
+func DialEnroll(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofNewcomers().dial(ctx, addr, conf)
 }
 
 func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
@@ -152,6 +163,20 @@ func Listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error
 // agents.
 func ListenPeers(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
 	return ofPeers().listen(addr, conf, resetKey)
+}
+
+// ListenWithEnrolment is Listen with a second door in the same port, for those who
+// offer EnrollALPN. newcomers is its TLS configuration, which requires any client
+// certificate; who comes in by one door has no way to the other.
+func ListenWithEnrolment(addr string, agents, newcomers *tls.Config, resetKey *[32]byte) (*Listener, error) {
+	agents, newcomers = agents.Clone(), ofNewcomers().offer(newcomers)
+	agents.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, EnrollALPN) {
+			return newcomers, nil
+		}
+		return nil, nil // as the agents
+	}
+	return ofAgents().listen(addr, agents, resetKey)
 }
 
 func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
@@ -241,6 +266,14 @@ func (s *session) Err() error {
 func (s *session) Peer() *x509.Certificate { return s.Chain()[0] }
 
 func (s *session) Chain() []*x509.Certificate { return s.conn.ConnectionState().TLS.PeerCertificates }
+
+func (s *session) Protocol() string { return s.conn.ConnectionState().TLS.NegotiatedProtocol }
+
+func (s *session) Export(label string, size int) ([]byte, error) {
+	state := s.conn.ConnectionState().TLS
+	secret, err := state.ExportKeyingMaterial(label, nil, size)
+	return secret, fault.Wrap(fault.Internal, "export a secret of the session", err)
+}
 
 func (s *session) Remote() string { return s.conn.RemoteAddr().String() }
 

@@ -33,7 +33,7 @@ func Trust() []*cobra.Command {
 	policy.AddCommand(policyShow(), policySign(), policySet())
 	root := cli.Parent(&cobra.Command{Use: "root", Short: "the keys that sign the policy", Example: "  chiba trust root init root"})
 	root.AddCommand(rootInit())
-	return []*cobra.Command{author, policy, root}
+	return []*cobra.Command{author, policy, root, tokenCommand()}
 }
 
 func loadContext(cmd *cobra.Command) (client.Context, error) {

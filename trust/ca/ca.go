@@ -82,7 +82,9 @@ func (a *authority) sign(op string, template *x509.Certificate, public crypto.Pu
 	if template.NotAfter.After(a.cert.NotAfter) {
 		template.NotAfter = a.cert.NotAfter
 	}
-	template.SerialNumber = serial()
+	if template.SerialNumber == nil {
+		template.SerialNumber = serial()
+	}
 	template.BasicConstraintsValid = true
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
 	if err != nil {

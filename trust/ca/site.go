@@ -3,10 +3,14 @@ package ca
 import (
 	"cmp"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"net/netip"
 	"net/url"
@@ -84,6 +88,39 @@ func (s *Site) In(id trust.Identity) trust.Identity {
 // to the root. The subject and all names are ours. Coordinators also get the host
 // names and addresses in hosts.
 func (s *Site) Issue(id trust.Identity, public crypto.PublicKey, hosts ...string) ([]*x509.Certificate, error) {
+	return s.issue(nil, id, public, hosts)
+}
+
+// NewSerial is a serial number for IssueAgent.
+func NewSerial() []byte { return serial().Bytes() }
+
+// IssueAgent signs a leaf for an agent with a serial number and a time that were
+// decided before: asked again with both, it signs the same certificate.
+func (s *Site) IssueAgent(id trust.Identity, public crypto.PublicKey, number []byte, at time.Time) ([]*x509.Certificate, error) {
+	if id.Role != trust.Agent {
+		return nil, fault.New(fault.Denied, "issue certificate for "+id.String(), "it is no agent")
+	}
+	then := s.At(func() time.Time { return at })
+	return then.issue(new(big.Int).SetBytes(number), id, public, nil)
+}
+
+// Secret is a secret of 32 bytes that all who hold this CA have, and nobody else: one
+// for each label.
+func (s *Site) Secret(label string) ([]byte, error) {
+	const op = "derive a secret of the site"
+	key, ok := s.key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fault.New(fault.Unsupported, op, "the CA's key does not lie in a file")
+	}
+	raw, err := key.Bytes()
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, op, err)
+	}
+	secret, err := hkdf.Key(sha256.New, raw, nil, label, sha256.Size)
+	return secret, fault.Wrap(fault.Internal, op, err)
+}
+
+func (s *Site) issue(number *big.Int, id trust.Identity, public crypto.PublicKey, hosts []string) ([]*x509.Certificate, error) {
 	id = s.In(id)
 	op := "issue certificate for " + id.String()
 	if err := id.Check(); err != nil {
@@ -99,11 +136,12 @@ func (s *Site) Issue(id trust.Identity, public crypto.PublicKey, hosts ...string
 		return nil, fault.New(fault.Denied, op, "a site's CA does not issue that role; the rack's does")
 	}
 	leaf := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: id.Name, OrganizationalUnit: []string{string(id.Role)}},
-		NotAfter:    s.now().Add(life),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		URIs:        []*url.URL{id.URI()},
+		Subject:      pkix.Name{CommonName: id.Name, OrganizationalUnit: []string{string(id.Role)}},
+		SerialNumber: number,
+		NotAfter:     s.now().Add(life),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		URIs:         []*url.URL{id.URI()},
 	}
 	if id.Role == trust.Coordinator {
 		leaf.ExtKeyUsage = append(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)

@@ -93,3 +93,17 @@ func parse(chain [][]byte) ([]*x509.Certificate, error) {
 	}
 	return all, nil
 }
+
+// Peek reads what is said, and by what chain, without verifying anything: for who
+// must first learn which root to believe.
+func Peek(data []byte) (claim []byte, chain []*x509.Certificate, err error) {
+	if len(data) > maxSize {
+		return nil, nil, fault.New(fault.TooLarge, "read what is vouched for", "it is too large")
+	}
+	var s statement
+	if err = json.Unmarshal(data, &s); err != nil {
+		return nil, nil, fault.Wrap(fault.Garbage, "read what is vouched for", err)
+	}
+	chain, err = parse(s.Chain)
+	return s.Claim, chain, err
+}

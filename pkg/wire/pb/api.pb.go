@@ -1681,18 +1681,21 @@ func (*Event_Agent) isEvent_Body() {}
 func (*Event_Hardware) isEvent_Body() {}
 
 type AgentStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
-	Site          string                 `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
-	Build         string                 `protobuf:"bytes,4,opt,name=build,proto3" json:"build,omitempty"`
-	Connected     bool                   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
-	SinceUnixMs   int64                  `protobuf:"varint,6,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
-	Remote        string                 `protobuf:"bytes,7,opt,name=remote,proto3" json:"remote,omitempty"`
-	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`      // of the desired state it has
-	Coordinator   string                 `protobuf:"bytes,9,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // that it is connected to
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Rack           string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Site           string                 `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
+	Build          string                 `protobuf:"bytes,4,opt,name=build,proto3" json:"build,omitempty"`
+	Connected      bool                   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
+	SinceUnixMs    int64                  `protobuf:"varint,6,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
+	Remote         string                 `protobuf:"bytes,7,opt,name=remote,proto3" json:"remote,omitempty"`
+	Revision       uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`                                        // of the desired state it has
+	Coordinator    string                 `protobuf:"bytes,9,opt,name=coordinator,proto3" json:"coordinator,omitempty"`                                   // that it is connected to
+	KeyKind        string                 `protobuf:"bytes,50,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`                           // where its key lies: software
+	CertEndsUnixMs int64                  `protobuf:"varint,51,opt,name=cert_ends_unix_ms,json=certEndsUnixMs,proto3" json:"cert_ends_unix_ms,omitempty"` // 0: not known
+	Locked         string                 `protobuf:"bytes,52,opt,name=locked,proto3" json:"locked,omitempty"`                                            // why it is let in no more; empty: it is
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AgentStatus) Reset() {
@@ -1788,6 +1791,491 @@ func (x *AgentStatus) GetCoordinator() string {
 	return ""
 }
 
+func (x *AgentStatus) GetKeyKind() string {
+	if x != nil {
+		return x.KeyKind
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetCertEndsUnixMs() int64 {
+	if x != nil {
+		return x.CertEndsUnixMs
+	}
+	return 0
+}
+
+func (x *AgentStatus) GetLocked() string {
+	if x != nil {
+		return x.Locked
+	}
+	return ""
+}
+
+type CreateTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // id, key, rack, name, replace
+	TtlMs         int64                  `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
+	mi := &file_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenRequest) ProtoMessage() {}
+
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CreateTokenRequest) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type CreateTokenReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Site          string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	MeshAddr      string                 `protobuf:"bytes,3,opt,name=mesh_addr,json=meshAddr,proto3" json:"mesh_addr,omitempty"` // where this coordinator listens for agents; its host may be unspecified
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenReply) Reset() {
+	*x = CreateTokenReply{}
+	mi := &file_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenReply) ProtoMessage() {}
+
+func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
+func (*CreateTokenReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CreateTokenReply) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *CreateTokenReply) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *CreateTokenReply) GetMeshAddr() string {
+	if x != nil {
+		return x.MeshAddr
+	}
+	return ""
+}
+
+type ListTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensRequest) Reset() {
+	*x = ListTokensRequest{}
+	mi := &file_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensRequest) ProtoMessage() {}
+
+func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListTokensRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{28}
+}
+
+type ListTokensReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tokens        []*JoinToken           `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensReply) Reset() {
+	*x = ListTokensReply{}
+	mi := &file_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensReply) ProtoMessage() {}
+
+func (x *ListTokensReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensReply.ProtoReflect.Descriptor instead.
+func (*ListTokensReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListTokensReply) GetTokens() []*JoinToken {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+type RevokeTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenRequest) Reset() {
+	*x = RevokeTokenRequest{}
+	mi := &file_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenRequest) ProtoMessage() {}
+
+func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RevokeTokenRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RevokeTokenReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenReply) Reset() {
+	*x = RevokeTokenReply{}
+	mi := &file_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenReply) ProtoMessage() {}
+
+func (x *RevokeTokenReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenReply.ProtoReflect.Descriptor instead.
+func (*RevokeTokenReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RevokeTokenReply) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type ListPendingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPendingRequest) Reset() {
+	*x = ListPendingRequest{}
+	mi := &file_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPendingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPendingRequest) ProtoMessage() {}
+
+func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
+func (*ListPendingRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{32}
+}
+
+type ListPendingReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pending       []*PendingJoin         `protobuf:"bytes,1,rep,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPendingReply) Reset() {
+	*x = ListPendingReply{}
+	mi := &file_api_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPendingReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPendingReply) ProtoMessage() {}
+
+func (x *ListPendingReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPendingReply.ProtoReflect.Descriptor instead.
+func (*ListPendingReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListPendingReply) GetPending() []*PendingJoin {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+type JudgeJoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Approve       bool                   `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"`
+	Look          bool                   `protobuf:"varint,3,opt,name=look,proto3" json:"look,omitempty"` // only tell what it is about
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JudgeJoinRequest) Reset() {
+	*x = JudgeJoinRequest{}
+	mi := &file_api_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JudgeJoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JudgeJoinRequest) ProtoMessage() {}
+
+func (x *JudgeJoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JudgeJoinRequest.ProtoReflect.Descriptor instead.
+func (*JudgeJoinRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *JudgeJoinRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *JudgeJoinRequest) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+func (x *JudgeJoinRequest) GetLook() bool {
+	if x != nil {
+		return x.Look
+	}
+	return false
+}
+
+type JudgeJoinReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pending       *PendingJoin           `protobuf:"bytes,1,opt,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JudgeJoinReply) Reset() {
+	*x = JudgeJoinReply{}
+	mi := &file_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JudgeJoinReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JudgeJoinReply) ProtoMessage() {}
+
+func (x *JudgeJoinReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JudgeJoinReply.ProtoReflect.Descriptor instead.
+func (*JudgeJoinReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *JudgeJoinReply) GetPending() *PendingJoin {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1796,7 +2284,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +2296,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +2309,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 type ListNodesReply struct {
@@ -1833,7 +2321,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2333,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2346,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -1876,7 +2364,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2376,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2389,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
 type ListAgentsReply struct {
@@ -1914,7 +2402,7 @@ type ListAgentsReply struct {
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +2414,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2427,7 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
@@ -1964,7 +2452,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2464,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2477,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{40}
 }
 
 type ListScriptsReply struct {
@@ -2001,7 +2489,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2501,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2514,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{31}
+	return file_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -2045,7 +2533,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2545,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2558,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{32}
+	return file_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -2090,7 +2578,7 @@ type RemoveScriptRequest struct {
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2590,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2603,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{33}
+	return file_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -2140,7 +2628,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2640,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2653,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{34}
+	return file_api_proto_rawDescGZIP(), []int{44}
 }
 
 type ListRunsRequest struct {
@@ -2176,7 +2664,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2676,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2689,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{35}
+	return file_api_proto_rawDescGZIP(), []int{45}
 }
 
 type ListRunsReply struct {
@@ -2213,7 +2701,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2713,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2726,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{36}
+	return file_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -2257,7 +2745,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2757,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2770,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{37}
+	return file_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -2302,7 +2790,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2802,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2815,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{38}
+	return file_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -2354,7 +2842,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2854,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2867,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{39}
+	return file_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -2405,7 +2893,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2905,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2918,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{40}
+	return file_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -2448,7 +2936,7 @@ type ListHardwareNewsRequest struct {
 
 func (x *ListHardwareNewsRequest) Reset() {
 	*x = ListHardwareNewsRequest{}
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2948,7 @@ func (x *ListHardwareNewsRequest) String() string {
 func (*ListHardwareNewsRequest) ProtoMessage() {}
 
 func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2961,7 @@ func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsRequest.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{41}
+	return file_api_proto_rawDescGZIP(), []int{51}
 }
 
 type ListHardwareNewsReply struct {
@@ -2485,7 +2973,7 @@ type ListHardwareNewsReply struct {
 
 func (x *ListHardwareNewsReply) Reset() {
 	*x = ListHardwareNewsReply{}
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2985,7 @@ func (x *ListHardwareNewsReply) String() string {
 func (*ListHardwareNewsReply) ProtoMessage() {}
 
 func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2998,7 @@ func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsReply.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{42}
+	return file_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListHardwareNewsReply) GetNews() []*HardwareNews {
@@ -2528,7 +3016,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +3028,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +3041,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{43}
+	return file_api_proto_rawDescGZIP(), []int{53}
 }
 
 type ListFiringsReply struct {
@@ -2565,7 +3053,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +3065,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +3078,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{44}
+	return file_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -2610,7 +3098,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +3110,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +3123,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{45}
+	return file_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DenyRequest) GetSubject() string {
@@ -2661,7 +3149,7 @@ type DenyReply struct {
 
 func (x *DenyReply) Reset() {
 	*x = DenyReply{}
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +3161,7 @@ func (x *DenyReply) String() string {
 func (*DenyReply) ProtoMessage() {}
 
 func (x *DenyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +3174,7 @@ func (x *DenyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyReply.ProtoReflect.Descriptor instead.
 func (*DenyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{46}
+	return file_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DenyReply) GetDenial() *Denial {
@@ -2705,7 +3193,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +3205,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +3218,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{47}
+	return file_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AllowRequest) GetSubject() string {
@@ -2749,7 +3237,7 @@ type AllowReply struct {
 
 func (x *AllowReply) Reset() {
 	*x = AllowReply{}
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +3249,7 @@ func (x *AllowReply) String() string {
 func (*AllowReply) ProtoMessage() {}
 
 func (x *AllowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +3262,7 @@ func (x *AllowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowReply.ProtoReflect.Descriptor instead.
 func (*AllowReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{48}
+	return file_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AllowReply) GetDenial() *Denial {
@@ -2792,7 +3280,7 @@ type ListDeniedRequest struct {
 
 func (x *ListDeniedRequest) Reset() {
 	*x = ListDeniedRequest{}
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +3292,7 @@ func (x *ListDeniedRequest) String() string {
 func (*ListDeniedRequest) ProtoMessage() {}
 
 func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +3305,7 @@ func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedRequest.ProtoReflect.Descriptor instead.
 func (*ListDeniedRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{49}
+	return file_api_proto_rawDescGZIP(), []int{59}
 }
 
 type ListDeniedReply struct {
@@ -2829,7 +3317,7 @@ type ListDeniedReply struct {
 
 func (x *ListDeniedReply) Reset() {
 	*x = ListDeniedReply{}
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +3329,7 @@ func (x *ListDeniedReply) String() string {
 func (*ListDeniedReply) ProtoMessage() {}
 
 func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +3342,7 @@ func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedReply.ProtoReflect.Descriptor instead.
 func (*ListDeniedReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{50}
+	return file_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListDeniedReply) GetDenied() []*Denial {
@@ -2872,7 +3360,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[51]
+	mi := &file_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +3372,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[51]
+	mi := &file_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +3385,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{51}
+	return file_api_proto_rawDescGZIP(), []int{61}
 }
 
 type StatusReply struct {
@@ -2917,7 +3405,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[52]
+	mi := &file_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3417,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[52]
+	mi := &file_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3430,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{52}
+	return file_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -3017,7 +3505,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[53]
+	mi := &file_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3517,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[53]
+	mi := &file_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3553,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[54]
+	mi := &file_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3565,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[54]
+	mi := &file_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3626,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[55]
+	mi := &file_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3638,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[55]
+	mi := &file_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3672,7 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"\x19\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\"\x19\n" +
 	"\x17ListCoordinatorsRequest\"X\n" +
 	"\x15ListCoordinatorsReply\x12?\n" +
 	"\fcoordinators\x18\x01 \x03(\v2\x1b.chiba.v1.CoordinatorStatusR\fcoordinators\"\xf2\x01\n" +
@@ -3306,7 +3794,7 @@ const file_api_proto_rawDesc = "" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
-	"\x04body\"\xf7\x01\n" +
+	"\x04body\"\xd5\x02\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -3316,7 +3804,33 @@ const file_api_proto_rawDesc = "" +
 	"\rsince_unix_ms\x18\x06 \x01(\x03R\vsinceUnixMs\x12\x16\n" +
 	"\x06remote\x18\a \x01(\tR\x06remote\x12\x1a\n" +
 	"\brevision\x18\b \x01(\x04R\brevision\x12 \n" +
-	"\vcoordinator\x18\t \x01(\tR\vcoordinator\"\x12\n" +
+	"\vcoordinator\x18\t \x01(\tR\vcoordinator\x12\x19\n" +
+	"\bkey_kind\x182 \x01(\tR\akeyKind\x12)\n" +
+	"\x11cert_ends_unix_ms\x183 \x01(\x03R\x0ecertEndsUnixMs\x12\x16\n" +
+	"\x06locked\x184 \x01(\tR\x06locked\"V\n" +
+	"\x12CreateTokenRequest\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"n\n" +
+	"\x10CreateTokenReply\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x1b\n" +
+	"\tmesh_addr\x18\x03 \x01(\tR\bmeshAddr\"\x13\n" +
+	"\x11ListTokensRequest\">\n" +
+	"\x0fListTokensReply\x12+\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x13.chiba.v1.JoinTokenR\x06tokens\"$\n" +
+	"\x12RevokeTokenRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"=\n" +
+	"\x10RevokeTokenReply\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x14\n" +
+	"\x12ListPendingRequest\"C\n" +
+	"\x10ListPendingReply\x12/\n" +
+	"\apending\x18\x01 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\"T\n" +
+	"\x10JudgeJoinRequest\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\aapprove\x18\x02 \x01(\bR\aapprove\x12\x12\n" +
+	"\x04look\x18\x03 \x01(\bR\x04look\"A\n" +
+	"\x0eJudgeJoinReply\x12/\n" +
+	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"\x12\n" +
 	"\x10ListNodesRequest\"6\n" +
 	"\x0eListNodesReply\x12$\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\"\x13\n" +
@@ -3376,7 +3890,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xf8\f\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xdc\x0f\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -3401,7 +3915,13 @@ const file_api_proto_rawDesc = "" +
 	"ListDenied\x12\x1b.chiba.v1.ListDeniedRequest\x1a\x19.chiba.v1.ListDeniedReply\x12;\n" +
 	"\aPrepare\x12\x18.chiba.v1.PrepareRequest\x1a\x16.chiba.v1.PrepareReply\x12A\n" +
 	"\tPutPolicy\x12\x1a.chiba.v1.PutPolicyRequest\x1a\x18.chiba.v1.PutPolicyReply\x12A\n" +
-	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReply\x12A\n" +
+	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReply\x12G\n" +
+	"\vCreateToken\x12\x1c.chiba.v1.CreateTokenRequest\x1a\x1a.chiba.v1.CreateTokenReply\x12D\n" +
+	"\n" +
+	"ListTokens\x12\x1b.chiba.v1.ListTokensRequest\x1a\x19.chiba.v1.ListTokensReply\x12G\n" +
+	"\vRevokeToken\x12\x1c.chiba.v1.RevokeTokenRequest\x1a\x1a.chiba.v1.RevokeTokenReply\x12G\n" +
+	"\vListPending\x12\x1c.chiba.v1.ListPendingRequest\x1a\x1a.chiba.v1.ListPendingReply\x12A\n" +
+	"\tJudgeJoin\x12\x1a.chiba.v1.JudgeJoinRequest\x1a\x18.chiba.v1.JudgeJoinReply\x12A\n" +
 	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReply\x12V\n" +
 	"\x10ListCoordinators\x12!.chiba.v1.ListCoordinatorsRequest\x1a\x1f.chiba.v1.ListCoordinatorsReply\x12Y\n" +
 	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
@@ -3418,7 +3938,7 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_api_proto_goTypes = []any{
 	(*ListCoordinatorsRequest)(nil),  // 0: chiba.v1.ListCoordinatorsRequest
 	(*ListCoordinatorsReply)(nil),    // 1: chiba.v1.ListCoordinatorsReply
@@ -3446,135 +3966,163 @@ var file_api_proto_goTypes = []any{
 	(*WatchRequest)(nil),             // 23: chiba.v1.WatchRequest
 	(*Event)(nil),                    // 24: chiba.v1.Event
 	(*AgentStatus)(nil),              // 25: chiba.v1.AgentStatus
-	(*ListNodesRequest)(nil),         // 26: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),           // 27: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),        // 28: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),          // 29: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),       // 30: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),         // 31: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),         // 32: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil),      // 33: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),        // 34: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),          // 35: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),            // 36: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),            // 37: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),              // 38: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),         // 39: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),           // 40: chiba.v1.CancelRunReply
-	(*ListHardwareNewsRequest)(nil),  // 41: chiba.v1.ListHardwareNewsRequest
-	(*ListHardwareNewsReply)(nil),    // 42: chiba.v1.ListHardwareNewsReply
-	(*ListFiringsRequest)(nil),       // 43: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),         // 44: chiba.v1.ListFiringsReply
-	(*DenyRequest)(nil),              // 45: chiba.v1.DenyRequest
-	(*DenyReply)(nil),                // 46: chiba.v1.DenyReply
-	(*AllowRequest)(nil),             // 47: chiba.v1.AllowRequest
-	(*AllowReply)(nil),               // 48: chiba.v1.AllowReply
-	(*ListDeniedRequest)(nil),        // 49: chiba.v1.ListDeniedRequest
-	(*ListDeniedReply)(nil),          // 50: chiba.v1.ListDeniedReply
-	(*StatusRequest)(nil),            // 51: chiba.v1.StatusRequest
-	(*StatusReply)(nil),              // 52: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),       // 53: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),         // 54: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),         // 55: chiba.v1.QueryReply.Racks
-	(*Checkpoint)(nil),               // 56: chiba.v1.Checkpoint
-	(*Change)(nil),                   // 57: chiba.v1.Change
-	(*Result)(nil),                   // 58: chiba.v1.Result
-	(*Run)(nil),                      // 59: chiba.v1.Run
-	(*Firing)(nil),                   // 60: chiba.v1.Firing
-	(*Node)(nil),                     // 61: chiba.v1.Node
-	(*Script)(nil),                   // 62: chiba.v1.Script
-	(*HardwareNews)(nil),             // 63: chiba.v1.HardwareNews
-	(*Denial)(nil),                   // 64: chiba.v1.Denial
+	(*CreateTokenRequest)(nil),       // 26: chiba.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),         // 27: chiba.v1.CreateTokenReply
+	(*ListTokensRequest)(nil),        // 28: chiba.v1.ListTokensRequest
+	(*ListTokensReply)(nil),          // 29: chiba.v1.ListTokensReply
+	(*RevokeTokenRequest)(nil),       // 30: chiba.v1.RevokeTokenRequest
+	(*RevokeTokenReply)(nil),         // 31: chiba.v1.RevokeTokenReply
+	(*ListPendingRequest)(nil),       // 32: chiba.v1.ListPendingRequest
+	(*ListPendingReply)(nil),         // 33: chiba.v1.ListPendingReply
+	(*JudgeJoinRequest)(nil),         // 34: chiba.v1.JudgeJoinRequest
+	(*JudgeJoinReply)(nil),           // 35: chiba.v1.JudgeJoinReply
+	(*ListNodesRequest)(nil),         // 36: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),           // 37: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),        // 38: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),          // 39: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),       // 40: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),         // 41: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),         // 42: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil),      // 43: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),        // 44: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),          // 45: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),            // 46: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),            // 47: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),              // 48: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),         // 49: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),           // 50: chiba.v1.CancelRunReply
+	(*ListHardwareNewsRequest)(nil),  // 51: chiba.v1.ListHardwareNewsRequest
+	(*ListHardwareNewsReply)(nil),    // 52: chiba.v1.ListHardwareNewsReply
+	(*ListFiringsRequest)(nil),       // 53: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),         // 54: chiba.v1.ListFiringsReply
+	(*DenyRequest)(nil),              // 55: chiba.v1.DenyRequest
+	(*DenyReply)(nil),                // 56: chiba.v1.DenyReply
+	(*AllowRequest)(nil),             // 57: chiba.v1.AllowRequest
+	(*AllowReply)(nil),               // 58: chiba.v1.AllowReply
+	(*ListDeniedRequest)(nil),        // 59: chiba.v1.ListDeniedRequest
+	(*ListDeniedReply)(nil),          // 60: chiba.v1.ListDeniedReply
+	(*StatusRequest)(nil),            // 61: chiba.v1.StatusRequest
+	(*StatusReply)(nil),              // 62: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),       // 63: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),         // 64: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),         // 65: chiba.v1.QueryReply.Racks
+	(*Checkpoint)(nil),               // 66: chiba.v1.Checkpoint
+	(*Change)(nil),                   // 67: chiba.v1.Change
+	(*Result)(nil),                   // 68: chiba.v1.Result
+	(*Run)(nil),                      // 69: chiba.v1.Run
+	(*Firing)(nil),                   // 70: chiba.v1.Firing
+	(*Node)(nil),                     // 71: chiba.v1.Node
+	(*Script)(nil),                   // 72: chiba.v1.Script
+	(*HardwareNews)(nil),             // 73: chiba.v1.HardwareNews
+	(*JoinToken)(nil),                // 74: chiba.v1.JoinToken
+	(*PendingJoin)(nil),              // 75: chiba.v1.PendingJoin
+	(*Denial)(nil),                   // 76: chiba.v1.Denial
 }
 var file_api_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
-	56, // 1: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	66, // 1: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
 	9,  // 2: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
 	17, // 3: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	53, // 4: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	57, // 5: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	58, // 6: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	54, // 7: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	63, // 4: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	67, // 5: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	68, // 6: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	64, // 7: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
 	17, // 8: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	55, // 9: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	59, // 10: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	65, // 9: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	69, // 10: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
 	17, // 11: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	59, // 12: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	58, // 13: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	69, // 12: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	68, // 13: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
 	22, // 14: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	60, // 15: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	61, // 16: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	59, // 17: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	62, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	70, // 15: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	71, // 16: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	69, // 17: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	72, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
 	25, // 19: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	63, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	61, // 21: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	25, // 22: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	62, // 23: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	59, // 24: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	59, // 25: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	58, // 26: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	59, // 27: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	63, // 28: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	60, // 29: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	64, // 30: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	64, // 31: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	64, // 32: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	14, // 33: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	15, // 34: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	18, // 35: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	20, // 36: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	23, // 37: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	26, // 38: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	28, // 39: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	30, // 40: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	32, // 41: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	33, // 42: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	35, // 43: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	37, // 44: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	39, // 45: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	43, // 46: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	41, // 47: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	51, // 48: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	45, // 49: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	47, // 50: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	49, // 51: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	7,  // 52: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	10, // 53: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	12, // 54: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	5,  // 55: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	0,  // 56: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	3,  // 57: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	16, // 58: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	16, // 59: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	19, // 60: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	21, // 61: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	24, // 62: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	27, // 63: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	29, // 64: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	31, // 65: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	62, // 66: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	34, // 67: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	36, // 68: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	38, // 69: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	40, // 70: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	44, // 71: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	42, // 72: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	52, // 73: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	46, // 74: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	48, // 75: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	50, // 76: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	8,  // 77: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	11, // 78: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	13, // 79: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	6,  // 80: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	1,  // 81: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	4,  // 82: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	58, // [58:83] is the sub-list for method output_type
-	33, // [33:58] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	73, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	74, // 21: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	74, // 22: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	74, // 23: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	74, // 24: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	75, // 25: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	75, // 26: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	71, // 27: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	25, // 28: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	72, // 29: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	69, // 30: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	69, // 31: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	68, // 32: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	69, // 33: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	73, // 34: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	70, // 35: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	76, // 36: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	76, // 37: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	76, // 38: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	14, // 39: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	15, // 40: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	18, // 41: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	20, // 42: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	23, // 43: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	36, // 44: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	38, // 45: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	40, // 46: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	42, // 47: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	43, // 48: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	45, // 49: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	47, // 50: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	49, // 51: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	53, // 52: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	51, // 53: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	61, // 54: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	55, // 55: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	57, // 56: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	59, // 57: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	7,  // 58: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	10, // 59: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	12, // 60: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	26, // 61: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	28, // 62: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	30, // 63: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	32, // 64: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	34, // 65: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	5,  // 66: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	0,  // 67: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	3,  // 68: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	16, // 69: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	16, // 70: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	19, // 71: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	21, // 72: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	24, // 73: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	37, // 74: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	39, // 75: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	41, // 76: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	72, // 77: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	44, // 78: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	46, // 79: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	48, // 80: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	50, // 81: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	54, // 82: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	52, // 83: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	62, // 84: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	56, // 85: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	58, // 86: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	60, // 87: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	8,  // 88: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	11, // 89: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	13, // 90: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	27, // 91: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	29, // 92: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	31, // 93: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	33, // 94: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	35, // 95: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	6,  // 96: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	1,  // 97: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	4,  // 98: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	69, // [69:99] is the sub-list for method output_type
+	39, // [39:69] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -3583,6 +4131,7 @@ func file_api_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
+	file_enroll_proto_init()
 	file_api_proto_msgTypes[16].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
@@ -3611,7 +4160,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

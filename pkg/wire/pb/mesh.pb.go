@@ -1119,6 +1119,7 @@ type Renew struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agent         bool                   `protobuf:"varint,1,opt,name=agent,proto3" json:"agent,omitempty"`
 	RackCsr       []byte                 `protobuf:"bytes,2,opt,name=rack_csr,json=rackCsr,proto3" json:"rack_csr,omitempty"` // PEM, of the rack's CA; empty: not due
+	Join          *JoinState             `protobuf:"bytes,50,opt,name=join,proto3" json:"join,omitempty"`                     // if agent is set
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1167,20 +1168,90 @@ func (x *Renew) GetRackCsr() []byte {
 	return nil
 }
 
+func (x *Renew) GetJoin() *JoinState {
+	if x != nil {
+		return x.Join
+	}
+	return nil
+}
+
+// JoinState tells two copies of an agent's disk apart: each renewal moves it on, and
+// only one of two copies can know where it stands.
+type JoinState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Counter       uint64                 `protobuf:"varint,1,opt,name=counter,proto3" json:"counter,omitempty"` // of the renewals, enrolment included
+	Mark          []byte                 `protobuf:"bytes,2,opt,name=mark,proto3" json:"mark,omitempty"`        // that the agent chose for the last one
+	Next          []byte                 `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`        // that it has chosen for this one, and has on disk
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinState) Reset() {
+	*x = JoinState{}
+	mi := &file_mesh_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinState) ProtoMessage() {}
+
+func (x *JoinState) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinState.ProtoReflect.Descriptor instead.
+func (*JoinState) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *JoinState) GetCounter() uint64 {
+	if x != nil {
+		return x.Counter
+	}
+	return 0
+}
+
+func (x *JoinState) GetMark() []byte {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
+}
+
+func (x *JoinState) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
 // Renewed is what could be renewed. Chains are DER, leaf first, up to the root.
 type Renewed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agent         [][]byte               `protobuf:"bytes,1,rep,name=agent,proto3" json:"agent,omitempty"`
 	Rack          [][]byte               `protobuf:"bytes,2,rep,name=rack,proto3" json:"rack,omitempty"`
-	Bundle        [][]byte               `protobuf:"bytes,3,rep,name=bundle,proto3" json:"bundle,omitempty"`   // the roots, with what vouches for the next one
-	Refusal       *Refusal               `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"` // why something was not renewed; the session goes on
+	Bundle        [][]byte               `protobuf:"bytes,3,rep,name=bundle,proto3" json:"bundle,omitempty"`                                // the roots, with what vouches for the next one
+	Refusal       *Refusal               `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`                              // why something was not renewed; the session goes on
+	JoinCounter   uint64                 `protobuf:"varint,50,opt,name=join_counter,json=joinCounter,proto3" json:"join_counter,omitempty"` // with agent: to be on disk before the certificate is used
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Renewed) Reset() {
 	*x = Renewed{}
-	mi := &file_mesh_proto_msgTypes[14]
+	mi := &file_mesh_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1263,7 @@ func (x *Renewed) String() string {
 func (*Renewed) ProtoMessage() {}
 
 func (x *Renewed) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[14]
+	mi := &file_mesh_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1276,7 @@ func (x *Renewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewed.ProtoReflect.Descriptor instead.
 func (*Renewed) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{14}
+	return file_mesh_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Renewed) GetAgent() [][]byte {
@@ -1236,6 +1307,13 @@ func (x *Renewed) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *Renewed) GetJoinCounter() uint64 {
+	if x != nil {
+		return x.JoinCounter
+	}
+	return 0
+}
+
 // Ended ends the force of a script by a signed order: to remove it, or to do a
 // script of its name in which nothing stands.
 type Ended struct {
@@ -1249,7 +1327,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1339,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[15]
+	mi := &file_mesh_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1352,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{15}
+	return file_mesh_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ended) GetName() string {
@@ -1312,7 +1390,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1402,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[16]
+	mi := &file_mesh_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1415,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{16}
+	return file_mesh_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Progress) GetRun() string {
@@ -1394,7 +1472,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_mesh_proto_msgTypes[17]
+	mi := &file_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1484,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[17]
+	mi := &file_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1497,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{17}
+	return file_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordBatch) GetSpoolEpoch() uint64 {
@@ -1451,7 +1529,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1541,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[18]
+	mi := &file_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1554,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{18}
+	return file_mesh_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Query) GetId() string {
@@ -1536,7 +1614,7 @@ type QueryEvent struct {
 
 func (x *QueryEvent) Reset() {
 	*x = QueryEvent{}
-	mi := &file_mesh_proto_msgTypes[19]
+	mi := &file_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1626,7 @@ func (x *QueryEvent) String() string {
 func (*QueryEvent) ProtoMessage() {}
 
 func (x *QueryEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[19]
+	mi := &file_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1639,7 @@ func (x *QueryEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent.ProtoReflect.Descriptor instead.
 func (*QueryEvent) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{19}
+	return file_mesh_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *QueryEvent) GetBody() isQueryEvent_Body {
@@ -1644,7 +1722,7 @@ type QueryEvent_Started struct {
 
 func (x *QueryEvent_Started) Reset() {
 	*x = QueryEvent_Started{}
-	mi := &file_mesh_proto_msgTypes[21]
+	mi := &file_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1734,7 @@ func (x *QueryEvent_Started) String() string {
 func (*QueryEvent_Started) ProtoMessage() {}
 
 func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[21]
+	mi := &file_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1747,7 @@ func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Started.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Started) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{19, 0}
+	return file_mesh_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *QueryEvent_Started) GetNodes() int32 {
@@ -1692,7 +1770,7 @@ type QueryEvent_Done struct {
 
 func (x *QueryEvent_Done) Reset() {
 	*x = QueryEvent_Done{}
-	mi := &file_mesh_proto_msgTypes[22]
+	mi := &file_mesh_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1782,7 @@ func (x *QueryEvent_Done) String() string {
 func (*QueryEvent_Done) ProtoMessage() {}
 
 func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[22]
+	mi := &file_mesh_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1795,7 @@ func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryEvent_Done.ProtoReflect.Descriptor instead.
 func (*QueryEvent_Done) Descriptor() ([]byte, []int) {
-	return file_mesh_proto_rawDescGZIP(), []int{19, 1}
+	return file_mesh_proto_rawDescGZIP(), []int{20, 1}
 }
 
 func (x *QueryEvent_Done) GetNodes() int32 {
@@ -1849,15 +1927,21 @@ const file_mesh_proto_rawDesc = "" +
 	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\x12*\n" +
 	"\x05audit\x18\a \x01(\v2\x14.chiba.v1.CheckpointR\x05audit\x12(\n" +
 	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12\x18\n" +
-	"\asettled\x18\x15 \x03(\tR\asettled\"8\n" +
+	"\asettled\x18\x15 \x03(\tR\asettled\"a\n" +
 	"\x05Renew\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\bR\x05agent\x12\x19\n" +
-	"\brack_csr\x18\x02 \x01(\fR\arackCsr\"x\n" +
+	"\brack_csr\x18\x02 \x01(\fR\arackCsr\x12'\n" +
+	"\x04join\x182 \x01(\v2\x13.chiba.v1.JoinStateR\x04join\"M\n" +
+	"\tJoinState\x12\x18\n" +
+	"\acounter\x18\x01 \x01(\x04R\acounter\x12\x12\n" +
+	"\x04mark\x18\x02 \x01(\fR\x04mark\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\fR\x04next\"\x9b\x01\n" +
 	"\aRenewed\x12\x14\n" +
 	"\x05agent\x18\x01 \x03(\fR\x05agent\x12\x12\n" +
 	"\x04rack\x18\x02 \x03(\fR\x04rack\x12\x16\n" +
 	"\x06bundle\x18\x03 \x03(\fR\x06bundle\x12+\n" +
-	"\arefusal\x18\x04 \x01(\v2\x11.chiba.v1.RefusalR\arefusal\"Q\n" +
+	"\arefusal\x18\x04 \x01(\v2\x11.chiba.v1.RefusalR\arefusal\x12!\n" +
+	"\fjoin_counter\x182 \x01(\x04R\vjoinCounter\"Q\n" +
 	"\x05Ended\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
@@ -1910,7 +1994,7 @@ func file_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_mesh_proto_goTypes = []any{
 	(StreamOpen_Kind)(0),       // 0: chiba.v1.StreamOpen.Kind
 	(*StreamOpen)(nil),         // 1: chiba.v1.StreamOpen
@@ -1927,29 +2011,30 @@ var file_mesh_proto_goTypes = []any{
 	(*Pull)(nil),               // 12: chiba.v1.Pull
 	(*Desired)(nil),            // 13: chiba.v1.Desired
 	(*Renew)(nil),              // 14: chiba.v1.Renew
-	(*Renewed)(nil),            // 15: chiba.v1.Renewed
-	(*Ended)(nil),              // 16: chiba.v1.Ended
-	(*Progress)(nil),           // 17: chiba.v1.Progress
-	(*RecordBatch)(nil),        // 18: chiba.v1.RecordBatch
-	(*Query)(nil),              // 19: chiba.v1.Query
-	(*QueryEvent)(nil),         // 20: chiba.v1.QueryEvent
-	nil,                        // 21: chiba.v1.Pull.HaveEntry
-	(*QueryEvent_Started)(nil), // 22: chiba.v1.QueryEvent.Started
-	(*QueryEvent_Done)(nil),    // 23: chiba.v1.QueryEvent.Done
-	(*Denial)(nil),             // 24: chiba.v1.Denial
-	(*Script)(nil),             // 25: chiba.v1.Script
-	(*Run)(nil),                // 26: chiba.v1.Run
-	(*Checkpoint)(nil),         // 27: chiba.v1.Checkpoint
-	(*Record)(nil),             // 28: chiba.v1.Record
-	(*Change)(nil),             // 29: chiba.v1.Change
-	(*Result)(nil),             // 30: chiba.v1.Result
+	(*JoinState)(nil),          // 15: chiba.v1.JoinState
+	(*Renewed)(nil),            // 16: chiba.v1.Renewed
+	(*Ended)(nil),              // 17: chiba.v1.Ended
+	(*Progress)(nil),           // 18: chiba.v1.Progress
+	(*RecordBatch)(nil),        // 19: chiba.v1.RecordBatch
+	(*Query)(nil),              // 20: chiba.v1.Query
+	(*QueryEvent)(nil),         // 21: chiba.v1.QueryEvent
+	nil,                        // 22: chiba.v1.Pull.HaveEntry
+	(*QueryEvent_Started)(nil), // 23: chiba.v1.QueryEvent.Started
+	(*QueryEvent_Done)(nil),    // 24: chiba.v1.QueryEvent.Done
+	(*Denial)(nil),             // 25: chiba.v1.Denial
+	(*Script)(nil),             // 26: chiba.v1.Script
+	(*Run)(nil),                // 27: chiba.v1.Run
+	(*Checkpoint)(nil),         // 28: chiba.v1.Checkpoint
+	(*Record)(nil),             // 29: chiba.v1.Record
+	(*Change)(nil),             // 30: chiba.v1.Change
+	(*Result)(nil),             // 31: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
 	4,  // 1: chiba.v1.FromAgent.hello:type_name -> chiba.v1.Hello
 	7,  // 2: chiba.v1.FromAgent.ping:type_name -> chiba.v1.Ping
 	12, // 3: chiba.v1.FromAgent.pull:type_name -> chiba.v1.Pull
-	17, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
+	18, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
 	14, // 5: chiba.v1.FromAgent.renew:type_name -> chiba.v1.Renew
 	5,  // 6: chiba.v1.FromCoordinator.welcome:type_name -> chiba.v1.Welcome
 	8,  // 7: chiba.v1.FromCoordinator.pong:type_name -> chiba.v1.Pong
@@ -1958,26 +2043,27 @@ var file_mesh_proto_depIdxs = []int32{
 	13, // 10: chiba.v1.FromCoordinator.desired:type_name -> chiba.v1.Desired
 	10, // 11: chiba.v1.FromCoordinator.drain:type_name -> chiba.v1.Drain
 	6,  // 12: chiba.v1.FromCoordinator.refusal:type_name -> chiba.v1.Refusal
-	15, // 13: chiba.v1.FromCoordinator.renewed:type_name -> chiba.v1.Renewed
-	21, // 14: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
-	24, // 15: chiba.v1.Pull.denied:type_name -> chiba.v1.Denial
-	25, // 16: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
-	26, // 17: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
-	16, // 18: chiba.v1.Desired.ended:type_name -> chiba.v1.Ended
-	26, // 19: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
-	27, // 20: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
-	24, // 21: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
-	6,  // 22: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
-	28, // 23: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	22, // 24: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	29, // 25: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	30, // 26: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	23, // 27: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	16, // 13: chiba.v1.FromCoordinator.renewed:type_name -> chiba.v1.Renewed
+	22, // 14: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
+	25, // 15: chiba.v1.Pull.denied:type_name -> chiba.v1.Denial
+	26, // 16: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
+	27, // 17: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
+	17, // 18: chiba.v1.Desired.ended:type_name -> chiba.v1.Ended
+	27, // 19: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
+	28, // 20: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
+	25, // 21: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
+	15, // 22: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
+	6,  // 23: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	29, // 24: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	23, // 25: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	30, // 26: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	31, // 27: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	24, // 28: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
@@ -2003,7 +2089,7 @@ func file_mesh_proto_init() {
 		(*FromCoordinator_Refusal)(nil),
 		(*FromCoordinator_Renewed)(nil),
 	}
-	file_mesh_proto_msgTypes[19].OneofWrappers = []any{
+	file_mesh_proto_msgTypes[20].OneofWrappers = []any{
 		(*QueryEvent_Started_)(nil),
 		(*QueryEvent_Change)(nil),
 		(*QueryEvent_Result)(nil),
@@ -2015,7 +2101,7 @@ func file_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_proto_rawDesc), len(file_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

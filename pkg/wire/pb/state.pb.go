@@ -41,6 +41,12 @@ type Command struct {
 	//	*Command_Allow
 	//	*Command_PutPolicy
 	//	*Command_Mark
+	//	*Command_PutToken
+	//	*Command_RevokeToken
+	//	*Command_EnrolAgent
+	//	*Command_RenewAgent
+	//	*Command_AskJoin
+	//	*Command_JudgeJoin
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
@@ -198,6 +204,60 @@ func (x *Command) GetMark() *Mark {
 	return nil
 }
 
+func (x *Command) GetPutToken() *PutToken {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutToken); ok {
+			return x.PutToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeToken() *RevokeToken {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RevokeToken); ok {
+			return x.RevokeToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEnrolAgent() *EnrolAgent {
+	if x != nil {
+		if x, ok := x.Body.(*Command_EnrolAgent); ok {
+			return x.EnrolAgent
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRenewAgent() *RenewAgent {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RenewAgent); ok {
+			return x.RenewAgent
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAskJoin() *AskJoin {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AskJoin); ok {
+			return x.AskJoin
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetJudgeJoin() *JudgeJoin {
+	if x != nil {
+		if x, ok := x.Body.(*Command_JudgeJoin); ok {
+			return x.JudgeJoin
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -260,6 +320,30 @@ type Command_Mark struct {
 	Mark *Mark `protobuf:"bytes,12,opt,name=mark,proto3,oneof"`
 }
 
+type Command_PutToken struct {
+	PutToken *PutToken `protobuf:"bytes,50,opt,name=put_token,json=putToken,proto3,oneof"`
+}
+
+type Command_RevokeToken struct {
+	RevokeToken *RevokeToken `protobuf:"bytes,51,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
+}
+
+type Command_EnrolAgent struct {
+	EnrolAgent *EnrolAgent `protobuf:"bytes,52,opt,name=enrol_agent,json=enrolAgent,proto3,oneof"`
+}
+
+type Command_RenewAgent struct {
+	RenewAgent *RenewAgent `protobuf:"bytes,53,opt,name=renew_agent,json=renewAgent,proto3,oneof"`
+}
+
+type Command_AskJoin struct {
+	AskJoin *AskJoin `protobuf:"bytes,54,opt,name=ask_join,json=askJoin,proto3,oneof"`
+}
+
+type Command_JudgeJoin struct {
+	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -281,6 +365,18 @@ func (*Command_Allow) isCommand_Body() {}
 func (*Command_PutPolicy) isCommand_Body() {}
 
 func (*Command_Mark) isCommand_Body() {}
+
+func (*Command_PutToken) isCommand_Body() {}
+
+func (*Command_RevokeToken) isCommand_Body() {}
+
+func (*Command_EnrolAgent) isCommand_Body() {}
+
+func (*Command_RenewAgent) isCommand_Body() {}
+
+func (*Command_AskJoin) isCommand_Body() {}
+
+func (*Command_JudgeJoin) isCommand_Body() {}
 
 // Mark changes nothing. Who has applied its own has applied all that was committed
 // before it.
@@ -964,7 +1060,10 @@ type Snapshot struct {
 	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
-	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"` // subjects that were denied once; at: when that ended
+	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
+	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
+	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1111,11 +1210,421 @@ func (x *Snapshot) GetDenied() []*Denial {
 	return nil
 }
 
+func (x *Snapshot) GetTokens() []*JoinToken {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *Snapshot) GetEnrolments() []*Enrolment {
+	if x != nil {
+		return x.Enrolments
+	}
+	return nil
+}
+
+func (x *Snapshot) GetPending() []*PendingJoin {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 func (x *Snapshot) GetAllowed() []*Denial {
 	if x != nil {
 		return x.Allowed
 	}
 	return nil
+}
+
+// PutToken keeps a join token, and forgets those whose time is over.
+type PutToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutToken) Reset() {
+	*x = PutToken{}
+	mi := &file_state_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutToken) ProtoMessage() {}
+
+func (x *PutToken) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
+func (*PutToken) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PutToken) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type RevokeToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeToken) Reset() {
+	*x = RevokeToken{}
+	mi := &file_state_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeToken) ProtoMessage() {}
+
+func (x *RevokeToken) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
+func (*RevokeToken) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RevokeToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// EnrolAgent consumes a join token, or an approval, for one key. The certificate
+// is signed after it, by what it has recorded.
+type EnrolAgent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // empty: the key's own request was approved
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Rack          string                 `protobuf:"bytes,3,opt,name=rack,proto3" json:"rack,omitempty"`
+	Spki          []byte                 `protobuf:"bytes,4,opt,name=spki,proto3" json:"spki,omitempty"`                    // SHA-256 of the key
+	Serial        []byte                 `protobuf:"bytes,5,opt,name=serial,proto3" json:"serial,omitempty"`                // for the certificate
+	LifeMs        int64                  `protobuf:"varint,6,opt,name=life_ms,json=lifeMs,proto3" json:"life_ms,omitempty"` // of the certificate
+	Mark          []byte                 `protobuf:"bytes,7,opt,name=mark,proto3" json:"mark,omitempty"`                    // see JoinState
+	KeyKind       string                 `protobuf:"bytes,8,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrolAgent) Reset() {
+	*x = EnrolAgent{}
+	mi := &file_state_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrolAgent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrolAgent) ProtoMessage() {}
+
+func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrolAgent.ProtoReflect.Descriptor instead.
+func (*EnrolAgent) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EnrolAgent) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *EnrolAgent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EnrolAgent) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *EnrolAgent) GetSpki() []byte {
+	if x != nil {
+		return x.Spki
+	}
+	return nil
+}
+
+func (x *EnrolAgent) GetSerial() []byte {
+	if x != nil {
+		return x.Serial
+	}
+	return nil
+}
+
+func (x *EnrolAgent) GetLifeMs() int64 {
+	if x != nil {
+		return x.LifeMs
+	}
+	return 0
+}
+
+func (x *EnrolAgent) GetMark() []byte {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
+}
+
+func (x *EnrolAgent) GetKeyKind() string {
+	if x != nil {
+		return x.KeyKind
+	}
+	return ""
+}
+
+// RenewAgent moves the join state of an agent on. One that does not fit locks it.
+type RenewAgent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Spki          []byte                 `protobuf:"bytes,3,opt,name=spki,proto3" json:"spki,omitempty"`
+	Serial        []byte                 `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	LifeMs        int64                  `protobuf:"varint,5,opt,name=life_ms,json=lifeMs,proto3" json:"life_ms,omitempty"`
+	State         *JoinState             `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	ByKey         bool                   `protobuf:"varint,7,opt,name=by_key,json=byKey,proto3" json:"by_key,omitempty"` // its certificate has ended: its key alone speaks for it
+	KeyKind       string                 `protobuf:"bytes,8,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewAgent) Reset() {
+	*x = RenewAgent{}
+	mi := &file_state_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewAgent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewAgent) ProtoMessage() {}
+
+func (x *RenewAgent) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewAgent.ProtoReflect.Descriptor instead.
+func (*RenewAgent) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RenewAgent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RenewAgent) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *RenewAgent) GetSpki() []byte {
+	if x != nil {
+		return x.Spki
+	}
+	return nil
+}
+
+func (x *RenewAgent) GetSerial() []byte {
+	if x != nil {
+		return x.Serial
+	}
+	return nil
+}
+
+func (x *RenewAgent) GetLifeMs() int64 {
+	if x != nil {
+		return x.LifeMs
+	}
+	return 0
+}
+
+func (x *RenewAgent) GetState() *JoinState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *RenewAgent) GetByKey() bool {
+	if x != nil {
+		return x.ByKey
+	}
+	return false
+}
+
+func (x *RenewAgent) GetKeyKind() string {
+	if x != nil {
+		return x.KeyKind
+	}
+	return ""
+}
+
+// AskJoin keeps a request to join that a person must judge.
+type AskJoin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pending       *PendingJoin           `protobuf:"bytes,1,opt,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskJoin) Reset() {
+	*x = AskJoin{}
+	mi := &file_state_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskJoin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskJoin) ProtoMessage() {}
+
+func (x *AskJoin) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskJoin.ProtoReflect.Descriptor instead.
+func (*AskJoin) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AskJoin) GetPending() *PendingJoin {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+type JudgeJoin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Approve       bool                   `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JudgeJoin) Reset() {
+	*x = JudgeJoin{}
+	mi := &file_state_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JudgeJoin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JudgeJoin) ProtoMessage() {}
+
+func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JudgeJoin.ProtoReflect.Descriptor instead.
+func (*JudgeJoin) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *JudgeJoin) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *JudgeJoin) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
 }
 
 type RunResults struct {
@@ -1128,7 +1637,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1649,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1662,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{14}
+	return file_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RunResults) GetRun() string {
@@ -1175,7 +1684,7 @@ var File_state_proto protoreflect.FileDescriptor
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\"\xa3\x05\n" +
+	"mesh.proto\x1a\fenroll.proto\"\xea\a\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1194,7 +1703,16 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"put_policy\x18\n" +
 	" \x01(\v2\x13.chiba.v1.PutPolicyH\x00R\tputPolicy\x12$\n" +
-	"\x04mark\x18\f \x01(\v2\x0e.chiba.v1.MarkH\x00R\x04mark\x12\x0e\n" +
+	"\x04mark\x18\f \x01(\v2\x0e.chiba.v1.MarkH\x00R\x04mark\x121\n" +
+	"\tput_token\x182 \x01(\v2\x12.chiba.v1.PutTokenH\x00R\bputToken\x12:\n" +
+	"\frevoke_token\x183 \x01(\v2\x15.chiba.v1.RevokeTokenH\x00R\vrevokeToken\x127\n" +
+	"\venrol_agent\x184 \x01(\v2\x14.chiba.v1.EnrolAgentH\x00R\n" +
+	"enrolAgent\x127\n" +
+	"\vrenew_agent\x185 \x01(\v2\x14.chiba.v1.RenewAgentH\x00R\n" +
+	"renewAgent\x12.\n" +
+	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
+	"\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"\x06\n" +
@@ -1240,7 +1758,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\x84\x05\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\x97\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1259,8 +1777,42 @@ const file_state_proto_rawDesc = "" +
 	"\x05ended\x18\f \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12\x14\n" +
 	"\x05audit\x18\r \x03(\fR\x05audit\x12\x16\n" +
 	"\x06recent\x18\x14 \x03(\tR\x06recent\x12(\n" +
-	"\x06denied\x18\x1e \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12*\n" +
-	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"J\n" +
+	"\x06denied\x18\x1e \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12+\n" +
+	"\x06tokens\x182 \x03(\v2\x13.chiba.v1.JoinTokenR\x06tokens\x123\n" +
+	"\n" +
+	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
+	"enrolments\x12/\n" +
+	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
+	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
+	"\bPutToken\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
+	"\vRevokeToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xbe\x01\n" +
+	"\n" +
+	"EnrolAgent\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04rack\x18\x03 \x01(\tR\x04rack\x12\x12\n" +
+	"\x04spki\x18\x04 \x01(\fR\x04spki\x12\x16\n" +
+	"\x06serial\x18\x05 \x01(\fR\x06serial\x12\x17\n" +
+	"\alife_ms\x18\x06 \x01(\x03R\x06lifeMs\x12\x12\n" +
+	"\x04mark\x18\a \x01(\fR\x04mark\x12\x19\n" +
+	"\bkey_kind\x18\b \x01(\tR\akeyKind\"\xd6\x01\n" +
+	"\n" +
+	"RenewAgent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
+	"\x04spki\x18\x03 \x01(\fR\x04spki\x12\x16\n" +
+	"\x06serial\x18\x04 \x01(\fR\x06serial\x12\x17\n" +
+	"\alife_ms\x18\x05 \x01(\x03R\x06lifeMs\x12)\n" +
+	"\x05state\x18\x06 \x01(\v2\x13.chiba.v1.JoinStateR\x05state\x12\x15\n" +
+	"\x06by_key\x18\a \x01(\bR\x05byKey\x12\x19\n" +
+	"\bkey_kind\x18\b \x01(\tR\akeyKind\":\n" +
+	"\aAskJoin\x12/\n" +
+	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"9\n" +
+	"\tJudgeJoin\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\aapprove\x18\x02 \x01(\bR\aapprove\"J\n" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
@@ -1278,7 +1830,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*Mark)(nil),          // 1: chiba.v1.Mark
@@ -1294,16 +1846,26 @@ var file_state_proto_goTypes = []any{
 	(*PutAgent)(nil),      // 11: chiba.v1.PutAgent
 	(*AgentInfo)(nil),     // 12: chiba.v1.AgentInfo
 	(*Snapshot)(nil),      // 13: chiba.v1.Snapshot
-	(*RunResults)(nil),    // 14: chiba.v1.RunResults
-	(*Script)(nil),        // 15: chiba.v1.Script
-	(*Run)(nil),           // 16: chiba.v1.Run
-	(*Denial)(nil),        // 17: chiba.v1.Denial
-	(*Record)(nil),        // 18: chiba.v1.Record
-	(*Node)(nil),          // 19: chiba.v1.Node
-	(*Firing)(nil),        // 20: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 21: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 22: chiba.v1.Ended
-	(*Result)(nil),        // 23: chiba.v1.Result
+	(*PutToken)(nil),      // 14: chiba.v1.PutToken
+	(*RevokeToken)(nil),   // 15: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),    // 16: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),    // 17: chiba.v1.RenewAgent
+	(*AskJoin)(nil),       // 18: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),     // 19: chiba.v1.JudgeJoin
+	(*RunResults)(nil),    // 20: chiba.v1.RunResults
+	(*Script)(nil),        // 21: chiba.v1.Script
+	(*Run)(nil),           // 22: chiba.v1.Run
+	(*Denial)(nil),        // 23: chiba.v1.Denial
+	(*Record)(nil),        // 24: chiba.v1.Record
+	(*Node)(nil),          // 25: chiba.v1.Node
+	(*Firing)(nil),        // 26: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 27: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 28: chiba.v1.Ended
+	(*JoinToken)(nil),     // 29: chiba.v1.JoinToken
+	(*Enrolment)(nil),     // 30: chiba.v1.Enrolment
+	(*PendingJoin)(nil),   // 31: chiba.v1.PendingJoin
+	(*JoinState)(nil),     // 32: chiba.v1.JoinState
+	(*Result)(nil),        // 33: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -1317,30 +1879,42 @@ var file_state_proto_depIdxs = []int32{
 	9,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
 	6,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
 	1,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
-	15, // 11: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	16, // 12: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	15, // 13: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	16, // 14: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	17, // 15: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	18, // 16: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	12, // 17: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	12, // 18: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	15, // 19: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	16, // 20: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	19, // 21: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	14, // 22: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	20, // 23: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	21, // 24: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	6,  // 25: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	22, // 26: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	17, // 27: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	17, // 28: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	23, // 29: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	14, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
+	15, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
+	16, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
+	17, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
+	18, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
+	19, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
+	21, // 17: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	22, // 18: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	21, // 19: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	22, // 20: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	23, // 21: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	24, // 22: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	12, // 23: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	12, // 24: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	21, // 25: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	22, // 26: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	25, // 27: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	20, // 28: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	26, // 29: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	27, // 30: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	6,  // 31: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	28, // 32: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	23, // 33: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	29, // 34: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	30, // 35: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	31, // 36: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	23, // 37: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	29, // 38: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	32, // 39: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	31, // 40: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	33, // 41: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -1350,6 +1924,7 @@ func file_state_proto_init() {
 	}
 	file_nouns_proto_init()
 	file_mesh_proto_init()
+	file_enroll_proto_init()
 	file_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_PutScript)(nil),
 		(*Command_RemoveScript)(nil),
@@ -1362,6 +1937,12 @@ func file_state_proto_init() {
 		(*Command_Allow)(nil),
 		(*Command_PutPolicy)(nil),
 		(*Command_Mark)(nil),
+		(*Command_PutToken)(nil),
+		(*Command_RevokeToken)(nil),
+		(*Command_EnrolAgent)(nil),
+		(*Command_RenewAgent)(nil),
+		(*Command_AskJoin)(nil),
+		(*Command_JudgeJoin)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1369,7 +1950,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

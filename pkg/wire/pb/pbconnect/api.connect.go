@@ -80,6 +80,16 @@ const (
 	FleetPutPolicyProcedure = "/chiba.v1.Fleet/PutPolicy"
 	// FleetGetPolicyProcedure is the fully-qualified name of the Fleet's GetPolicy RPC.
 	FleetGetPolicyProcedure = "/chiba.v1.Fleet/GetPolicy"
+	// FleetCreateTokenProcedure is the fully-qualified name of the Fleet's CreateToken RPC.
+	FleetCreateTokenProcedure = "/chiba.v1.Fleet/CreateToken"
+	// FleetListTokensProcedure is the fully-qualified name of the Fleet's ListTokens RPC.
+	FleetListTokensProcedure = "/chiba.v1.Fleet/ListTokens"
+	// FleetRevokeTokenProcedure is the fully-qualified name of the Fleet's RevokeToken RPC.
+	FleetRevokeTokenProcedure = "/chiba.v1.Fleet/RevokeToken"
+	// FleetListPendingProcedure is the fully-qualified name of the Fleet's ListPending RPC.
+	FleetListPendingProcedure = "/chiba.v1.Fleet/ListPending"
+	// FleetJudgeJoinProcedure is the fully-qualified name of the Fleet's JudgeJoin RPC.
+	FleetJudgeJoinProcedure = "/chiba.v1.Fleet/JudgeJoin"
 	// FleetReadAuditProcedure is the fully-qualified name of the Fleet's ReadAudit RPC.
 	FleetReadAuditProcedure = "/chiba.v1.Fleet/ReadAudit"
 	// FleetListCoordinatorsProcedure is the fully-qualified name of the Fleet's ListCoordinators RPC.
@@ -122,6 +132,14 @@ type FleetClient interface {
 	// signed.
 	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
 	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
+	// CreateToken keeps a join token, of which only the public half comes here.
+	CreateToken(context.Context, *connect.Request[pb.CreateTokenRequest]) (*connect.Response[pb.CreateTokenReply], error)
+	ListTokens(context.Context, *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensReply], error)
+	RevokeToken(context.Context, *connect.Request[pb.RevokeTokenRequest]) (*connect.Response[pb.RevokeTokenReply], error)
+	// ListPending tells who asks to join; the codes are at the agents alone.
+	ListPending(context.Context, *connect.Request[pb.ListPendingRequest]) (*connect.Response[pb.ListPendingReply], error)
+	// JudgeJoin approves or denies a request to join, by its code.
+	JudgeJoin(context.Context, *connect.Request[pb.JudgeJoinRequest]) (*connect.Response[pb.JudgeJoinReply], error)
 	// ReadAudit reads the audit log.
 	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
 	// ListCoordinators tells of the coordinators that decide together, as the one
@@ -274,6 +292,36 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("GetPolicy")),
 			connect.WithClientOptions(opts...),
 		),
+		createToken: connect.NewClient[pb.CreateTokenRequest, pb.CreateTokenReply](
+			httpClient,
+			baseURL+FleetCreateTokenProcedure,
+			connect.WithSchema(fleetMethods.ByName("CreateToken")),
+			connect.WithClientOptions(opts...),
+		),
+		listTokens: connect.NewClient[pb.ListTokensRequest, pb.ListTokensReply](
+			httpClient,
+			baseURL+FleetListTokensProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListTokens")),
+			connect.WithClientOptions(opts...),
+		),
+		revokeToken: connect.NewClient[pb.RevokeTokenRequest, pb.RevokeTokenReply](
+			httpClient,
+			baseURL+FleetRevokeTokenProcedure,
+			connect.WithSchema(fleetMethods.ByName("RevokeToken")),
+			connect.WithClientOptions(opts...),
+		),
+		listPending: connect.NewClient[pb.ListPendingRequest, pb.ListPendingReply](
+			httpClient,
+			baseURL+FleetListPendingProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListPending")),
+			connect.WithClientOptions(opts...),
+		),
+		judgeJoin: connect.NewClient[pb.JudgeJoinRequest, pb.JudgeJoinReply](
+			httpClient,
+			baseURL+FleetJudgeJoinProcedure,
+			connect.WithSchema(fleetMethods.ByName("JudgeJoin")),
+			connect.WithClientOptions(opts...),
+		),
 		readAudit: connect.NewClient[pb.ReadAuditRequest, pb.ReadAuditReply](
 			httpClient,
 			baseURL+FleetReadAuditProcedure,
@@ -319,6 +367,11 @@ type fleetClient struct {
 	prepare           *connect.Client[pb.PrepareRequest, pb.PrepareReply]
 	putPolicy         *connect.Client[pb.PutPolicyRequest, pb.PutPolicyReply]
 	getPolicy         *connect.Client[pb.GetPolicyRequest, pb.GetPolicyReply]
+	createToken       *connect.Client[pb.CreateTokenRequest, pb.CreateTokenReply]
+	listTokens        *connect.Client[pb.ListTokensRequest, pb.ListTokensReply]
+	revokeToken       *connect.Client[pb.RevokeTokenRequest, pb.RevokeTokenReply]
+	listPending       *connect.Client[pb.ListPendingRequest, pb.ListPendingReply]
+	judgeJoin         *connect.Client[pb.JudgeJoinRequest, pb.JudgeJoinReply]
 	readAudit         *connect.Client[pb.ReadAuditRequest, pb.ReadAuditReply]
 	listCoordinators  *connect.Client[pb.ListCoordinatorsRequest, pb.ListCoordinatorsReply]
 	removeCoordinator *connect.Client[pb.RemoveCoordinatorRequest, pb.RemoveCoordinatorReply]
@@ -434,6 +487,31 @@ func (c *fleetClient) GetPolicy(ctx context.Context, req *connect.Request[pb.Get
 	return c.getPolicy.CallUnary(ctx, req)
 }
 
+// CreateToken calls chiba.v1.Fleet.CreateToken.
+func (c *fleetClient) CreateToken(ctx context.Context, req *connect.Request[pb.CreateTokenRequest]) (*connect.Response[pb.CreateTokenReply], error) {
+	return c.createToken.CallUnary(ctx, req)
+}
+
+// ListTokens calls chiba.v1.Fleet.ListTokens.
+func (c *fleetClient) ListTokens(ctx context.Context, req *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensReply], error) {
+	return c.listTokens.CallUnary(ctx, req)
+}
+
+// RevokeToken calls chiba.v1.Fleet.RevokeToken.
+func (c *fleetClient) RevokeToken(ctx context.Context, req *connect.Request[pb.RevokeTokenRequest]) (*connect.Response[pb.RevokeTokenReply], error) {
+	return c.revokeToken.CallUnary(ctx, req)
+}
+
+// ListPending calls chiba.v1.Fleet.ListPending.
+func (c *fleetClient) ListPending(ctx context.Context, req *connect.Request[pb.ListPendingRequest]) (*connect.Response[pb.ListPendingReply], error) {
+	return c.listPending.CallUnary(ctx, req)
+}
+
+// JudgeJoin calls chiba.v1.Fleet.JudgeJoin.
+func (c *fleetClient) JudgeJoin(ctx context.Context, req *connect.Request[pb.JudgeJoinRequest]) (*connect.Response[pb.JudgeJoinReply], error) {
+	return c.judgeJoin.CallUnary(ctx, req)
+}
+
 // ReadAudit calls chiba.v1.Fleet.ReadAudit.
 func (c *fleetClient) ReadAudit(ctx context.Context, req *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
 	return c.readAudit.CallUnary(ctx, req)
@@ -483,6 +561,14 @@ type FleetHandler interface {
 	// signed.
 	PutPolicy(context.Context, *connect.Request[pb.PutPolicyRequest]) (*connect.Response[pb.PutPolicyReply], error)
 	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
+	// CreateToken keeps a join token, of which only the public half comes here.
+	CreateToken(context.Context, *connect.Request[pb.CreateTokenRequest]) (*connect.Response[pb.CreateTokenReply], error)
+	ListTokens(context.Context, *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensReply], error)
+	RevokeToken(context.Context, *connect.Request[pb.RevokeTokenRequest]) (*connect.Response[pb.RevokeTokenReply], error)
+	// ListPending tells who asks to join; the codes are at the agents alone.
+	ListPending(context.Context, *connect.Request[pb.ListPendingRequest]) (*connect.Response[pb.ListPendingReply], error)
+	// JudgeJoin approves or denies a request to join, by its code.
+	JudgeJoin(context.Context, *connect.Request[pb.JudgeJoinRequest]) (*connect.Response[pb.JudgeJoinReply], error)
 	// ReadAudit reads the audit log.
 	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
 	// ListCoordinators tells of the coordinators that decide together, as the one
@@ -631,6 +717,36 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("GetPolicy")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetCreateTokenHandler := connect.NewUnaryHandler(
+		FleetCreateTokenProcedure,
+		svc.CreateToken,
+		connect.WithSchema(fleetMethods.ByName("CreateToken")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetListTokensHandler := connect.NewUnaryHandler(
+		FleetListTokensProcedure,
+		svc.ListTokens,
+		connect.WithSchema(fleetMethods.ByName("ListTokens")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetRevokeTokenHandler := connect.NewUnaryHandler(
+		FleetRevokeTokenProcedure,
+		svc.RevokeToken,
+		connect.WithSchema(fleetMethods.ByName("RevokeToken")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetListPendingHandler := connect.NewUnaryHandler(
+		FleetListPendingProcedure,
+		svc.ListPending,
+		connect.WithSchema(fleetMethods.ByName("ListPending")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetJudgeJoinHandler := connect.NewUnaryHandler(
+		FleetJudgeJoinProcedure,
+		svc.JudgeJoin,
+		connect.WithSchema(fleetMethods.ByName("JudgeJoin")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetReadAuditHandler := connect.NewUnaryHandler(
 		FleetReadAuditProcedure,
 		svc.ReadAudit,
@@ -695,6 +811,16 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetPutPolicyHandler.ServeHTTP(w, r)
 		case FleetGetPolicyProcedure:
 			fleetGetPolicyHandler.ServeHTTP(w, r)
+		case FleetCreateTokenProcedure:
+			fleetCreateTokenHandler.ServeHTTP(w, r)
+		case FleetListTokensProcedure:
+			fleetListTokensHandler.ServeHTTP(w, r)
+		case FleetRevokeTokenProcedure:
+			fleetRevokeTokenHandler.ServeHTTP(w, r)
+		case FleetListPendingProcedure:
+			fleetListPendingHandler.ServeHTTP(w, r)
+		case FleetJudgeJoinProcedure:
+			fleetJudgeJoinHandler.ServeHTTP(w, r)
 		case FleetReadAuditProcedure:
 			fleetReadAuditHandler.ServeHTTP(w, r)
 		case FleetListCoordinatorsProcedure:
@@ -796,6 +922,26 @@ func (UnimplementedFleetHandler) PutPolicy(context.Context, *connect.Request[pb.
 
 func (UnimplementedFleetHandler) GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.GetPolicy is not implemented"))
+}
+
+func (UnimplementedFleetHandler) CreateToken(context.Context, *connect.Request[pb.CreateTokenRequest]) (*connect.Response[pb.CreateTokenReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.CreateToken is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListTokens(context.Context, *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListTokens is not implemented"))
+}
+
+func (UnimplementedFleetHandler) RevokeToken(context.Context, *connect.Request[pb.RevokeTokenRequest]) (*connect.Response[pb.RevokeTokenReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.RevokeToken is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListPending(context.Context, *connect.Request[pb.ListPendingRequest]) (*connect.Response[pb.ListPendingReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListPending is not implemented"))
+}
+
+func (UnimplementedFleetHandler) JudgeJoin(context.Context, *connect.Request[pb.JudgeJoinRequest]) (*connect.Response[pb.JudgeJoinReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.JudgeJoin is not implemented"))
 }
 
 func (UnimplementedFleetHandler) ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
