@@ -80,7 +80,7 @@ func TestJudge(t *testing.T) {
   has    its key is known
   has    it is in the asset list
   lacks  nobody vouches for its key -> chiba bmc takeover NODE puts a certificate of the rack on it
-  lacks  the password that it left the factory with is in force -> chiba bmc takeover NODE, or set one: (bmc (user …))
+  lacks  the password that it left the factory with is in force -> chiba bmc takeover NODE, or set one: (config "NODE" (bmc (user "root" (password …))))
 `},
 		{"a site that wants to be asked", level.Policy{Ask: true}, func(*level.Facts) {}, `T1 exchanged
   has    its key is known
@@ -141,10 +141,10 @@ func TestJudge(t *testing.T) {
   bad    it answers with another key than before
   bad    it tells another serial than the asset list
   bad    r01-u07 tells the same serial
-  lacks  it is on the deny list: stolen -> chiba trust allow takes it off the list
+  lacks  it is on the deny list: stolen -> chiba trust allow KEY takes it off the list
   lacks  it answers with another key than before -> if the BMC was replaced or reset: chiba bmc accept NODE --pin KEY
-  lacks  it tells another serial than the asset list -> see which server it is, and correct the catalogue or the cabling
-  lacks  r01-u07 tells the same serial -> see which of the two is the server that it says it is
+  lacks  it tells another serial than the asset list -> see which server it is, correct the catalogue or the cabling, then have it looked at again: chiba bmc accept NODE --pin KEY
+  lacks  r01-u07 tells the same serial -> write the serial of each into the catalogue: who is not that server stays out
 `},
 	} {
 		f := good()
