@@ -10,6 +10,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 const (
@@ -83,7 +84,7 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 
 // act does a command on a node's BMC, and looks at once what has become of it.
 func (a *Agent) act(ctx context.Context, n *node, c scl.Command) fleet.Result {
-	l, err := n.way()
+	l, err := a.way(n, deedsOf(c)...)
 	if err != nil {
 		return failure(err)
 	}
@@ -166,7 +167,7 @@ func failed(r fleet.Result, err error) fleet.Result {
 // apply makes the settings of a config so.
 func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Result {
 	begun := a.now()
-	opened, sealed := openSecrets(a.openSecret, c)
+	opened, left := openSecrets(a.openSecret, c, a.barredSettings(n, c.Settings))
 	l, err := n.way()
 	var got []fleet.Result
 	if err == nil && len(opened) > 0 {
@@ -177,10 +178,10 @@ func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Resul
 	for i, s := range c.Settings {
 		var r fleet.Result
 		switch {
-		case sealed[i] != nil:
-			r = failure(sealed[i])
 		case err != nil:
 			r = failure(err)
+		case left[i] != nil:
+			r = failure(left[i])
 		case len(got) > 0:
 			r, got = got[0], got[1:]
 		default:
@@ -200,8 +201,9 @@ func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Resul
 
 // plan compares the settings of a config with what is there.
 func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change {
-	opened, sealed := openSecrets(a.openSecret, c)
-	l, err := n.way()
+	opened, sealed := openSecrets(a.openSecret, c, nil)
+	barred := a.barredSettings(n, c.Settings)
+	l, err := a.way(n, level.Look)
 	var got []fleet.Change
 	if err == nil && len(opened) > 0 {
 		got = l.Plan(ctx, opened)
@@ -216,6 +218,9 @@ func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change
 			ch.Note = err.Error()
 		case len(got) > 0:
 			ch, got = got[0], got[1:]
+		}
+		if why := barred[i]; why != nil && sealed[i] == nil && err == nil && ch.Verdict != fleet.Same && ch.Verdict != fleet.Unsupported {
+			ch.Verdict, ch.Note = fleet.Barred, why.Error()
 		}
 		ch.Node, ch.Path = n.entry.Name, s.Path()
 		changes = append(changes, ch)

@@ -226,6 +226,9 @@ func (p *passport) issue() (*tls.Certificate, page, error) {
 // catalogue's for a node.
 func acceptedKey(e Entry) string { return spool.Key("accepted", string(e.Name), e.Pin) }
 
+// acceptedAtKey is where it stands when that was.
+func acceptedAtKey(e Entry) string { return spool.Key("accepted-at", string(e.Name), e.Pin) }
+
 // openLedgers reads the records of all nodes. A record belongs to a node if the
 // key in the catalogue, or the one that a person has accepted in its place, is one
 // that the BMC has or had.

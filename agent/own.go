@@ -26,14 +26,18 @@ const (
 // own does a command about who owns a BMC.
 func (a *Agent) own(ctx context.Context, n *node, c scl.Command) fleet.Result {
 	begun := a.now()
-	var err error
+	err := a.may(n, deedsOf(c)...)
 	switch c.Verb {
-	case scl.DoTakeOver:
-		err = a.startTakeover(n, c.Secret)
-	case scl.DoRelease:
-		err = a.startRelease(n, c.Secret)
 	case scl.DoAccept:
 		return a.accept(ctx, n, c)
+	case scl.DoTakeOver:
+		if err == nil {
+			err = a.startTakeover(n, c.Secret)
+		}
+	case scl.DoRelease:
+		if err == nil {
+			err = a.startRelease(n, c.Secret)
+		}
 	default:
 		err = fault.New(fault.Internal, "own the BMC", "no such command: "+string(c.Verb))
 	}
@@ -153,7 +157,10 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 	case !redfish.ValidPin(pin):
 		return failure(fault.New(fault.BadInput, op, fmt.Sprintf("%q is not sha256/ and 32 bytes in base64", pin)).
 			WithHint("copy it from what chiba get nodes says, and compare it with the BMC's own"))
-	case old.Pin == pin:
+	case old.Pin == pin: // what it told of itself is asked anew
+		n.forgetTold()
+		a.rejudge()
+		n.poke()
 		return fleet.Result{Status: fleet.Unchanged, After: pin}
 	}
 	for _, other := range a.nodes {
@@ -165,6 +172,7 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 	next.Address = cmp.Or(n.seen().Address, old.Address)
 	err := a.spool.Update(func(tx *spool.Tx) error {
 		tx.Put(spool.Notes, acceptedKey(n.entry), []byte(pin))
+		tx.PutTime(spool.Notes, acceptedAtKey(n.entry), a.now())
 		return nil
 	})
 	if err == nil {
@@ -180,6 +188,7 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 		a.closeLane(ctx, n, l)
 	}
 	n.anew(a.cfg.Rack, a.cfg.Site)
+	n.acceptedAt(a.now())
 	a.log.Warn("a person accepted another key of a BMC", obs.Node, string(n.entry.Name), obs.BMC, pin)
 	a.askAt(n.ledger.Record().Address)
 	return fleet.Result{Status: fleet.Confirmed, Before: old.Pin, After: pin}
