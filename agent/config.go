@@ -31,7 +31,7 @@ const FactoryOpenBMC = "openbmc"
 
 const (
 	factoryUser     = "root"
-	factoryPassword = "0penBmc" //nolint:gosec // it is printed in the manual
+	factoryPassword = "0penBmc" // it is printed in the manual
 )
 
 // Config is what an agent is told before it reaches anybody.

@@ -123,7 +123,7 @@ func (a *Agent) answered(p probed) {
 func (a *Agent) facts(n *node) level.Facts {
 	r, s := n.ledger.Record(), n.noticing()
 	f := level.Facts{
-		OnLink: s.onLink, Key: s.key, By: a.voucher(n, r, s), Asset: a.asset(n, r), Access: access(r, s),
+		OnLink: s.onLink, Key: s.key, By: a.voucher(r, s), Asset: a.asset(n, r), Access: access(r, s),
 		Default: a.factory(n, r, s), Denied: a.denial(r), Twin: a.twin(n),
 	}
 	if r.Goal == takeover.Taken && !r.Seen.At.IsZero() {
@@ -136,7 +136,7 @@ func (a *Agent) facts(n *node) level.Facts {
 
 // voucher is who stands for the key: the rack's authority once its certificate is
 // served, before that whoever wrote the key into the catalogue, or accepted it.
-func (a *Agent) voucher(n *node, r takeover.Record, s noticed) level.Fact[level.Voucher] {
+func (a *Agent) voucher(r takeover.Record, s noticed) level.Fact[level.Voucher] {
 	switch {
 	case r.Ours():
 		at := r.Seen.At

@@ -198,10 +198,14 @@ func (a *Agent) settle(n *node) fleet.Node {
 	defer n.judging.Unlock()
 	barred := a.mayLook(n) != nil
 	j := a.judge(n)
+	reason := j.why()
+	if len(j.Lacks) > 0 {
+		reason += "; " + n.named(j.Lacks[0].Do)
+	}
 	n.mu.Lock()
 	before := n.summary.Trust.Level
 	if j.Level == level.Quarantined && n.summary.State != fleet.Untrusted {
-		n.summary.State, n.summary.Reason = fleet.Untrusted, j.why()
+		n.summary.State, n.summary.Reason = fleet.Untrusted, reason
 	}
 	n.summary.Trust = a.trustBy(n, n.summary, j)
 	now := n.summary

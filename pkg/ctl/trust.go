@@ -20,10 +20,10 @@ func trustCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:     "trust",
 		GroupID: cli.GroupChange,
-		Short:   "who may speak: deny, allow, list",
-		Example: "  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list",
+		Short:   "who may speak, and which BMC is believed: deny, allow, list, explain",
+		Example: "  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list\n  chiba trust explain r01-u04",
 	})
-	cmd.AddCommand(trustDeny(), trustAllow(), trustList())
+	cmd.AddCommand(trustDeny(), trustAllow(), trustList(), trustExplain())
 	return cmd
 }
 
