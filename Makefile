@@ -1,5 +1,5 @@
 # Two targets do everything a newcomer needs: `make dev` and `make check`.
-# Both need Go and nothing else.
+# Both need Go and nothing else. `make e2e-qemu` needs root and Debian's apt.
 
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
@@ -8,10 +8,10 @@ PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report threats clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report threats e2e-qemu clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## build Chiba, start a simulated rack, play the main job once, stay up
 	bin/chiba dev --demo
@@ -19,7 +19,7 @@ dev: build ## build Chiba, start a simulated rack, play the main job once, stay 
 build: ## build bin/chiba
 	CGO_ENABLED=0 go build -trimpath -o bin/chiba .
 
-check: format vet lint generated test fuzz ## all that CI runs: format, vet, lint, generated code, tests, fuzzing
+check: format vet lint generated test fuzz ## what CI runs before e2e-qemu: format, vet, lint, generated code, tests, fuzzing
 
 format: ## is every file formatted?
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
@@ -55,6 +55,13 @@ fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 		FuzzTXT:discovery/mdns FuzzPacket:discovery/mdns FuzzParse:discovery/ssdp FuzzParse:discovery/neighbour FuzzDecode:discovery/probe \
 		FuzzOf:pkg/redfish/inventory FuzzTree:pkg/redfish/inventory FuzzRepair:pkg/redfish; do \
 		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
+
+# GUESTS BMCs in machines of their own, 2 to 4. CHIBA_OPENBMC_IMAGE=FILE: one of a real OpenBMC instead.
+GUESTS ?= 2
+
+e2e-qemu: build ## drive the whole line against BMCs in QEMU; as root; fetches what it needs into the cache
+	go build -trimpath -o bin/e2e-qemu ./e2e/qemu
+	bin/e2e-qemu -guests $(GUESTS)
 
 threats: ## try every threat that has a test; last line: threats: N of TOTAL
 	@go run ./e2e/threats

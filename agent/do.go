@@ -77,7 +77,9 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 		return a.own(ctx, n, c)
 	case scl.DoFirmware:
 		return a.firmware(ctx, n, c, tell)
-	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoIndicator, scl.DoClearLog, scl.DoBMCReset, scl.DoSequence:
+	case scl.DoBMCReset:
+		defer n.lookAtTakeover() // its clock may be that of 1970 now
+	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoIndicator, scl.DoClearLog, scl.DoSequence:
 	}
 	return a.act(ctx, n, c)
 }

@@ -40,6 +40,23 @@ func TestNodesAreToldWhenTheyChange(t *testing.T) {
 	})
 }
 
+// Whoever finds that a BMC does not answer any more, the node is told of soon.
+func TestANodeThatFailsSomebodyIsLookedAtSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cfg.Nodes = w.cfg.Nodes[:1]
+		l := w.lanes["n1"]
+		w.start(w.dir)
+		defer w.stop()
+		pass(7 * time.Second) // between two looks
+		l.set(func() { l.state = fleet.Unreachable })
+		pass(6 * time.Second)
+		if got := w.nodes(); got[len(got)-1] != "n1 is unreachable, power on no route to host" {
+			t.Errorf("told: %q", got)
+		}
+	})
+}
+
 // A BMC that did not answer is looked at again before the minute is over: a rack
 // whose BMCs were all busy at once is not half unknown for so long.
 func TestANodeThatIsNotReadyIsLookedAtSoon(t *testing.T) {

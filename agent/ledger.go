@@ -118,8 +118,8 @@ type passport struct {
 
 // What is sealed in the spool opens for nothing else.
 const (
-	useLedger   = "password of a BMC that was taken over"
-	usePassport = "key of a client certificate"
+	useLedger = "login of a BMC that was taken over"
+	useClient = "client certificate"
 )
 
 // keyPassport begins the keys of passports among the secrets, which are pins else.
@@ -187,7 +187,7 @@ func (p *passport) known(twin string) *tls.Certificate {
 	if err != nil || at.Chain == "" {
 		return nil
 	}
-	key, err := p.key.Open(at.Sealed, p.rack, usePassport)
+	key, err := p.key.Open(at.Sealed, p.rack, useClient)
 	if err != nil {
 		return nil
 	}
@@ -214,7 +214,7 @@ func (p *passport) issue() (*tls.Certificate, page, error) {
 		return nil, page{}, fault.Wrap(fault.Internal, op, err)
 	}
 	text := fleet.NewSecret(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-	sealed, err := seal.Seal([]seal.Recipient{p.key.Recipient(p.rack)}, usePassport, text)
+	sealed, err := seal.Seal([]seal.Recipient{p.key.Recipient(p.rack)}, useClient, text)
 	if err != nil {
 		return nil, page{}, err
 	}

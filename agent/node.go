@@ -96,6 +96,17 @@ func (n *node) way() (lane, error) {
 	return n.lane, nil
 }
 
+// answers reports whether the last exchange of the lane, whoever had it, went well.
+// It asks the BMC nothing.
+func (n *node) answers() bool {
+	l, err := n.way()
+	if err != nil {
+		return false
+	}
+	state, _ := l.State()
+	return state == fleet.Ready
+}
+
 // poke asks for a refresh of the summary, soon.
 func (n *node) poke() {
 	select {
@@ -211,7 +222,7 @@ func (a *Agent) tend(ctx context.Context, n *node) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-soon.C:
-			if n.seen().State == fleet.Ready && a.now().Sub(last) < refreshEvery {
+			if n.seen().State == fleet.Ready && n.answers() && a.now().Sub(last) < refreshEvery {
 				continue
 			}
 		case <-n.poked:
@@ -242,6 +253,9 @@ func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, 
 		n.summary = n.merge(s, err)
 		n.notice(a.now(), s, err)
 		n.suspect(before)
+		if before.State != fleet.Ready && n.summary.State == fleet.Ready {
+			n.lookAtTakeover() // it may be back with another clock, or as it left the factory
+		}
 	}
 	n.mu.Unlock()
 	a.contacted(n)

@@ -437,3 +437,21 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 		t.Errorf("take-over again: %+v", r)
 	}
 }
+
+// A BMC that was reset comes back in 1970. Its clock is set right by itself, long
+// before the next audit.
+func TestAResetBMCHasItsClockSet(t *testing.T) {
+	o := newOwner(t, bmcsim.Config{Epoch: true})
+	o.start()
+	o.taken()
+	if off := o.clockOff(); off > time.Minute {
+		t.Fatalf("taken over, and %s wrong", off)
+	}
+	if r := o.agent.command(t.Context(), o.node(), scl.Command{Verb: scl.DoBMCReset, Text: "(bmc-reset)"}, nil); !r.Status.OK() {
+		t.Fatalf("reset: %+v", r)
+	}
+	o.until("right again", func(fleet.Node) bool { return o.clockOff() < time.Minute })
+}
+
+// clockOff is how wrong the BMC's clock is, as itself has it.
+func (o *owner) clockOff() time.Duration { return o.bmc.Clock().Sub(time.Now()).Abs() }

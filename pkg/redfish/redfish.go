@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,7 +178,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg:     cfg,
-		base:    "https://" + net.JoinHostPort(host, port),
+		base:    (&url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}).String(), // escapes the zone of an IPv6 address
 		login:   make(chan struct{}, 1),
 		refused: map[Credentials]refusal{},
 		profile: Generic(),

@@ -23,26 +23,25 @@ func (p *Program) Bind(script string) {
 }
 
 // secrets visits every secret with its place, until visit returns false.
-func (p *Program) secrets(visit func(s *Secret, place string) bool) bool {
+func (p *Program) secrets(visit func(s *Secret, place string) bool) {
 	for _, c := range p.Configs {
 		for i := range c.Settings {
 			s := &c.Settings[i]
 			if !s.Secret.None() && !visit(&s.Secret, fmt.Sprintf("target %q field %q", c.Target.Text, s.Path())) {
-				return false
+				return
 			}
 		}
 	}
 	for _, m := range p.Monitors {
 		if !eachSecret(m.Target, m.Commands, visit) {
-			return false
+			return
 		}
 	}
 	for _, s := range p.Steps {
 		if !eachSecret(s.Target, s.Action, visit) {
-			return false
+			return
 		}
 	}
-	return true
 }
 
 func eachSecret(target Target, commands []Command, visit func(s *Secret, place string) bool) bool {

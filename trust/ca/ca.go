@@ -52,8 +52,9 @@ const (
 	backdate = time.Hour
 )
 
-// bmcEpoch is the start of what a BMC must believe: its clock may say 1970.
-var bmcEpoch = time.Date(1970, time.January, 2, 0, 0, 0, 0, time.UTC)
+// bmcEpoch is the start of what a BMC must believe: a clock without a battery says
+// midnight of this day when it starts, and who can't log in can't set it.
+var bmcEpoch = time.Unix(0, 0).UTC()
 
 // authority is a certificate that may sign, with its key, and the way up to the
 // root.

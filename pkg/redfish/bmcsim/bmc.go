@@ -57,6 +57,9 @@ type Config struct {
 	CSRTime    time.Duration // how long making a signing request takes
 	UpdateTime time.Duration // how long taking in an image takes; default 4 s
 	ResetTime  time.Duration // how long a restarting BMC is away; default: it never is
+	// OnRestart is told that the BMC goes away, before who asked for it has its
+	// answer. It must not block nor use the BMC. Default: nobody is told.
+	OnRestart func()
 	// Patience is how long a handshake or a request may stop in its middle before
 	// the connection is cut; default 15 s, as bmcweb's.
 	Patience time.Duration
@@ -66,7 +69,8 @@ type Config struct {
 	DBusLog bool
 	// Expand is a build that understands $expand.
 	Expand bool
-	// Epoch starts the BMC's clock in 1970, until it is set.
+	// Epoch starts the BMC's clock in 1970 at each start and restart, as that of
+	// a board without a battery, until it is set.
 	Epoch bool
 	// Concurrency is how many requests are in work at once, Latency included;
 	// default: as many as there are connections.
@@ -122,8 +126,8 @@ type BMC struct {
 	tasks []*task
 	// nextTask is the id of the next one.
 	nextTask int
-	// away is until when a restarting BMC answers nobody.
-	away time.Time
+	// A restarting BMC answers nobody from gone until away.
+	gone, away time.Time
 	// defaults: the next restart forgets everything.
 	defaults bool
 
@@ -154,6 +158,7 @@ func New(cfg Config) (*BMC, error) {
 		s.Used = cfg.Now() // its use is not saved; bmcweb too begins to count anew
 	}
 	b.state = st
+	b.startClock(cfg.Now())
 	b.hub = events.NewHub(cfg.Now, b.unreachable)
 	b.subscribe()
 	if b.cert, err = st.keyPair(); err != nil {

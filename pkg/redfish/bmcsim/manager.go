@@ -109,6 +109,10 @@ func resetManager(b *BMC, q *request) reply {
 	return success()
 }
 
+// lastWords is how long a BMC still answers after it was told to restart: the
+// answer to that, and what is asked beside it.
+const lastWords = 100 * time.Millisecond
+
 // restart takes the BMC away for a while, if it ever goes. Tasks are forgotten,
 // a new image runs; accounts, sessions and subscriptions are kept.
 func (b *BMC) restart(now time.Time) {
@@ -119,17 +123,29 @@ func (b *BMC) restart(now time.Time) {
 	if b.defaults {
 		b.forget(now)
 	}
-	b.away = now.Add(b.cfg.ResetTime)
+	b.gone, b.away = now.Add(lastWords), now.Add(b.cfg.ResetTime)
 	b.start = b.away
 	b.tasks = nil
 	b.csrUntil = time.Time{}
+	b.startClock(b.away)
+	if b.cfg.OnRestart != nil {
+		b.cfg.OnRestart()
+	}
+}
+
+// startClock puts the clock of a board without a battery to 1970.
+func (b *BMC) startClock(now time.Time) {
+	if b.cfg.Epoch {
+		b.state.Clock = time.Unix(0, 0).Sub(now)
+	}
 }
 
 // restarting reports whether the BMC is away.
 func (b *BMC) restarting() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.cfg.Now().Before(b.away)
+	now := b.cfg.Now()
+	return !now.Before(b.gone) && now.Before(b.away)
 }
 
 // forget is a factory reset. If no new key can be made, everything stays.

@@ -61,7 +61,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 		cfg.GetConfigForClient = nil
 		p, _ := hello.Conn.(*peer)
 		if roots := b.strict(); roots != nil {
-			cfg.ClientAuth, cfg.ClientCAs, cfg.Time = tls.RequireAndVerifyClientCert, roots, b.clock
+			cfg.ClientAuth, cfg.ClientCAs, cfg.Time = tls.RequireAndVerifyClientCert, roots, b.Clock
 		}
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 			b.meet(p, cs.PeerCertificates)
@@ -73,8 +73,8 @@ func (b *BMC) tlsConfig() *tls.Config {
 	return base
 }
 
-// clock is the time as the BMC has it.
-func (b *BMC) clock() time.Time {
+// Clock is the time as the BMC has it.
+func (b *BMC) Clock() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.cfg.Now().Add(b.state.Clock)

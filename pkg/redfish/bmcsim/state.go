@@ -99,7 +99,7 @@ func freshState(cfg Config) (*State, error) {
 		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
 	}
 	if cfg.Epoch {
-		s.Clock, s.NTP.Enabled = time.Unix(0, 0).Sub(cfg.Now()), false
+		s.NTP.Enabled = false
 	}
 	if cfg.HostNIC != nil {
 		s.HostNIC = *cfg.HostNIC
