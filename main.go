@@ -30,9 +30,9 @@ func command() *cobra.Command {
 		panic(err) // the path above is wrong: nothing can run
 	}
 	root := cli.NewRoot()
-	root.AddCommand(ctl.Commands(author.Open)...)
-	root.AddCommand(author.Commands()...)
-	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
+	cli.Join(root, ctl.Commands(author.Open)...)
+	cli.Join(root, author.Commands()...)
+	cli.Join(root, dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
 }
 

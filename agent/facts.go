@@ -25,7 +25,7 @@ const (
 	byCatalogue = "the catalogue"
 	byBMC       = "the BMC's own word"
 	byTakeover  = "take-over"
-	byPerson    = "a person's accept"
+	byPerson    = "chiba bmc accept"
 	byLogin     = "login"
 )
 
@@ -37,8 +37,8 @@ type noticed struct {
 	serial level.Fact[string] // as it tells it
 	login  time.Time          // the last answer to somebody who was logged in
 	// accepted is when a person took the key for this BMC's, zero if the
-	// catalogue's counts.
-	accepted time.Time
+	// catalogue's counts; approved is when one let it in.
+	accepted, approved time.Time
 }
 
 // noticing is a copy of what was observed.
@@ -71,13 +71,6 @@ func (n *node) told(serial string, at time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.tell(serial, at)
-}
-
-// forgetTold forgets what the BMC has told of itself, so that it is asked anew.
-func (n *node) forgetTold() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.noticed.serial = level.Fact[string]{}
 }
 
 // shows notes the key that answers where the BMC should.
@@ -125,6 +118,9 @@ func (a *Agent) facts(n *node) level.Facts {
 	f := level.Facts{
 		OnLink: s.onLink, Key: s.key, By: a.voucher(r, s), Asset: a.asset(n, r), Access: access(r, s),
 		Default: a.factory(n, r, s), Denied: a.denial(r), Twin: a.twin(n),
+	}
+	if !s.approved.IsZero() {
+		f.Approved = []level.Fact[string]{{Is: "a person", At: s.approved, From: byPerson}}
 	}
 	if r.Goal == takeover.Taken && !r.Seen.At.IsZero() {
 		w := r.Seen.Weak()
@@ -205,7 +201,8 @@ func (a *Agent) factory(n *node, r takeover.Record, s noticed) level.Fact[bool] 
 	if err != nil || !isFactory(user, password) {
 		return level.Fact[bool]{At: a.cfg.Written, From: byCatalogue}
 	}
-	if logins, err := a.vault.logins(string(n.entry.Name)); err == nil && len(logins) > 0 {
+	logins, err := a.vault.logins(string(n.entry.Name))
+	if err == nil && len(logins) > 0 && r.Goal != takeover.Taken { // a take-over proves it first
 		return level.Fact[bool]{At: s.login, From: byLogin}
 	}
 	f := level.Fact[bool]{Is: true, At: s.login, From: byLogin}
@@ -280,6 +277,9 @@ func (a *Agent) resume() error {
 		for _, n := range a.nodes {
 			if tx.Has(spool.Notes, acceptedKey(n.entry)) {
 				n.noticed.accepted = tx.Time(spool.Notes, acceptedAtKey(n.entry))
+			}
+			if first := n.ledger.Record().First; tx.Has(spool.Notes, approvedKey(first)) {
+				n.noticed.approved = tx.Time(spool.Notes, approvedKey(first))
 			}
 			msg := &pb.Node{}
 			if err := proto.Unmarshal(tx.Get(spool.Nodes, string(n.entry.Name)), msg); err != nil {

@@ -192,7 +192,15 @@ func (n *node) watched() (lane, attention) {
 func (n *node) acceptedAt(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.noticed.accepted = now
+	n.noticed.accepted, n.noticed.approved = now, now
+}
+
+// approvedAt notes that a person let the BMC in. What it told of itself is
+// forgotten.
+func (n *node) approvedAt(now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.noticed.approved, n.noticed.serial = now, level.Fact[string]{}
 }
 
 // refuse notes why there is no lane, if there is none. It reports a change.

@@ -147,6 +147,23 @@ func (a *Agent) letGo(ctx context.Context, n *node) {
 	a.log.Info("a BMC was given back", obs.Node, string(n.entry.Name))
 }
 
+// approve takes a person's word for the BMC with the key that it has: a policy may
+// ask for it. What the BMC has told of itself is asked anew.
+func (a *Agent) approve(n *node, pin string) fleet.Result {
+	now := a.now()
+	err := a.spool.Update(func(tx *spool.Tx) error {
+		tx.PutTime(spool.Notes, approvedKey(n.ledger.Record().First), now)
+		return nil
+	})
+	if err != nil {
+		return failure(err)
+	}
+	n.approvedAt(now)
+	a.settle(n)
+	n.poke()
+	return fleet.Result{Status: fleet.Unchanged, After: pin}
+}
+
 // accept takes, by a person's word, another key for a node's BMC: it was replaced,
 // or its firmware made a new one. It is met anew, with nothing of the old one.
 func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result {
@@ -157,11 +174,8 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 	case !redfish.ValidPin(pin):
 		return failure(fault.New(fault.BadInput, op, fmt.Sprintf("%q is not sha256/ and 32 bytes in base64", pin)).
 			WithHint("copy it from what chiba get nodes says, and compare it with the BMC's own"))
-	case old.Pin == pin: // what it told of itself is asked anew
-		n.forgetTold()
-		a.rejudge()
-		n.poke()
-		return fleet.Result{Status: fleet.Unchanged, After: pin}
+	case old.Pin == pin:
+		return a.approve(n, pin)
 	}
 	for _, other := range a.nodes {
 		if other != n && other.ledger.Record().Has(pin) {
@@ -173,6 +187,7 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 	err := a.spool.Update(func(tx *spool.Tx) error {
 		tx.Put(spool.Notes, acceptedKey(n.entry), []byte(pin))
 		tx.PutTime(spool.Notes, acceptedAtKey(n.entry), a.now())
+		tx.PutTime(spool.Notes, approvedKey(pin), a.now())
 		return nil
 	})
 	if err == nil {

@@ -6,6 +6,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -155,4 +156,19 @@ func BadFormat(f Format, have ...Format) error {
 	}
 	return &Exit{Code: Usage, Err: fault.New(fault.BadInput, "", "no output format "+string(f)+" here").
 		WithHint("use -o " + strings.Join(names, ", -o "))}
+}
+
+// Join adds commands to parent. Where it has one of that name already, the later
+// one's subcommands are added to it: two trees may speak of one subject.
+func Join(parent *cobra.Command, commands ...*cobra.Command) {
+	for _, c := range commands {
+		i := slices.IndexFunc(parent.Commands(), func(have *cobra.Command) bool { return have.Name() == c.Name() })
+		if i < 0 {
+			parent.AddCommand(c)
+			continue
+		}
+		below := c.Commands()
+		c.RemoveCommand(below...)
+		parent.Commands()[i].AddCommand(below...)
+	}
 }

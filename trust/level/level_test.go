@@ -58,7 +58,7 @@ func TestJudge(t *testing.T) {
 			*f = level.Facts{OnLink: fact(true, 0), Key: fact(level.KeyNew, 0)}
 		}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba trust approve NODE, or write it into the catalogue of its agent
+  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
 `},
 		{"taken over", level.Policy{}, func(*level.Facts) {}, `T3 identified
   has    its key is known
@@ -84,7 +84,7 @@ func TestJudge(t *testing.T) {
 `},
 		{"a site that wants to be asked", level.Policy{Ask: true}, func(*level.Facts) {}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba trust approve NODE, or write it into the catalogue of its agent
+  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
 `},
 		{"and was", level.Policy{Ask: true}, func(f *level.Facts) {
 			f.Approved = []level.Fact[string]{fact("ops", time.Hour)}
@@ -100,7 +100,7 @@ func TestJudge(t *testing.T) {
 		}, `T2 admitted
   has    its key is known
   has    let in by ops
-  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent, or have a second person approve it
+  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent
 `},
 		{"two people", level.Policy{}, func(f *level.Facts) {
 			f.Asset = level.Fact[level.Asset]{}
@@ -122,13 +122,13 @@ func TestJudge(t *testing.T) {
   has    its key is known
   has    the trust policy lets it in
   lacks  nobody vouches for its key -> chiba bmc takeover NODE puts a certificate of the rack on it
-  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent, or have a second person approve it
+  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent
 `},
 		{"and from elsewhere does not", level.Policy{Admit: func(level.Facts) bool { return true }}, func(f *level.Facts) {
 			*f = level.Facts{OnLink: fact(false, 0), Key: fact(level.KeyNew, 0)}
 		}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba trust approve NODE, or write it into the catalogue of its agent
+  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
 `},
 		{"another key", level.Policy{}, func(f *level.Facts) { f.Key = fact(level.KeyChanged, 0) }, `TX quarantined
   bad    it answers with another key than before

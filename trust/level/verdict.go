@@ -88,7 +88,7 @@ func (j *judge) admitted() bool {
 	case f.OnLink.fresh(j.now, j.most) && f.OnLink.Is && j.policy.Admit != nil && j.policy.Admit(f):
 		return j.hold("the trust policy lets it in", "trust-policy", f.OnLink.At)
 	}
-	return j.lack("nobody has let it in", "chiba trust approve NODE, or write it into the catalogue of its agent")
+	return j.lack("nobody has let it in", "chiba bmc accept NODE --pin KEY")
 }
 
 // identified: its key is vouched for, and nothing weak is left.
@@ -110,7 +110,7 @@ func (j *judge) identified() bool {
 	case len(f.Approved) >= 2 && f.Approved[0].Is != f.Approved[1].Is:
 		j.hold("two people let it in", f.Approved[1].Is, f.Approved[1].At)
 	default:
-		ok = j.lack("its serial is not confirmed", "write its serial into the catalogue of its agent, or have a second person approve it")
+		ok = j.lack("its serial is not confirmed", "write its serial into the catalogue of its agent")
 	}
 	if f.Default.Is {
 		ok = j.lack("the password that it left the factory with is in force", "chiba bmc takeover NODE, or set one: (config \"NODE\" (bmc (user \"root\" (password …))))")
