@@ -55,7 +55,7 @@ type Agent struct {
 	receiver  *events.Receiver
 	artifacts *artifacts
 	trust     *standingTrust // nil where there is no link
-	denials   *trust.Denials // nil denies nobody
+	denials   *trust.Denials // by a BMC's key
 
 	proven struct{ leaf, proof []byte } // of the sealing key, by which certificate
 
@@ -158,6 +158,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
 	a.taking = make(chan struct{}, takenAtOnce)
+	a.denials = &trust.Denials{}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
 	records, err := openLedgers(disk, cfg.Nodes)
 	if err != nil {

@@ -236,7 +236,7 @@ func (a *Agent) tend(ctx context.Context, n *node) error {
 		case <-n.poked:
 			look = lane.Glance
 		}
-		if l, err := n.way(); err == nil && a.mayLook(n) == nil {
+		if l, err := n.way(); err == nil {
 			a.refreshBy(ctx, n, l, look)
 		}
 		last = a.now()
@@ -249,6 +249,9 @@ func (a *Agent) refresh(ctx context.Context, n *node, l lane) fleet.Node {
 }
 
 func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, context.Context) (fleet.Node, error)) fleet.Node {
+	if a.mayLook(n) != nil {
+		return a.settle(n)
+	}
 	reading, cancel := context.WithTimeout(ctx, summaryTimeout)
 	defer cancel()
 	s, err := look(l, reading)

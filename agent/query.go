@@ -261,7 +261,10 @@ func (a *Agent) see(ctx context.Context, n *node, s scl.Step) fleet.Result {
 	case s.Dump != nil:
 		return a.dump(ctx, n, s.Dump.Format)
 	default:
-		l, err := a.way(n, level.Look)
+		l, err := n.way()
+		if err == nil {
+			err = a.mayLook(n)
+		}
 		if err != nil {
 			return failure(err)
 		}

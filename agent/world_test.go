@@ -83,6 +83,7 @@ type fakeLane struct {
 	values map[string]fleet.Value
 	state  fleet.NodeState
 	power  string
+	serial string
 	closed bool
 
 	stats   bmc.Stats
@@ -228,7 +229,7 @@ func (l *fakeLane) Inventory(context.Context) (*inventory.Inventory, error) {
 func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := fleet.Node{Name: l.node, Power: l.power, Model: "M1", State: l.state, Seen: time.Now()}
+	n := fleet.Node{Name: l.node, Power: l.power, Model: "M1", Serial: l.serial, State: l.state, Seen: time.Now()}
 	if l.state != fleet.Ready {
 		n.Reason = "no route to host"
 		return n, errors.New(n.Reason)
