@@ -122,8 +122,8 @@ func TestKill9DuringTheTakeover(t *testing.T) {
 // takenOver checks that every BMC is, as the coordinator knows it.
 func (w *world) takenOver() {
 	w.t.Helper()
-	var all []bmcLine
 	for deadline := time.Now().Add(patience); ; {
+		var all []bmcLine // anew: a decoder leaves in an element what is not said
 		w.decode(&all, "get", "bmcs")
 		done := 0
 		for _, b := range all {

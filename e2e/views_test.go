@@ -34,7 +34,7 @@ type plan struct {
 }
 
 type stats struct {
-	Node                     string
+	Node                     string `json:"name"`
 	Writes, Sessions, Logins int
 }
 

@@ -175,8 +175,13 @@ func (c *Client) Try(ctx context.Context, creds Credentials) error {
 	}
 	defer c.unlock()
 	s, err := c.openSession(ctx, creds)
-	if err == nil {
-		err = c.endSession(ctx, s)
+	if err == nil { // also for who does not want the answer any more
+		ending, stop := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Limits.Write)
+		defer stop()
+		err = c.endSession(ending, s)
+	}
+	if err != nil && !fault.Is(err, fault.Denied) {
+		c.reap = true // it may be open all the same
 	}
 	return err
 }
@@ -403,6 +408,7 @@ func (g rawGetter) ask(ctx context.Context, uri string) (*Reply, error) {
 // could not be deleted stays remembered for the next start.
 func (c *Client) Close(ctx context.Context) error {
 	defer c.ways.Load().close()
+	c.sweepLast(ctx)
 	return c.end(ctx, true)
 }
 
@@ -423,6 +429,9 @@ func (c *Client) end(ctx context.Context, forever bool) error {
 	c.mu.Unlock()
 	if s == nil {
 		return nil
+	}
+	if forever && c.reap { // a login was cut short, and may have opened one
+		c.reapOrphans(ctx, s)
 	}
 	if err := c.endSession(ctx, s); err != nil {
 		c.reap, c.orphan = true, s.uri

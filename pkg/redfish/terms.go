@@ -274,6 +274,24 @@ func (c *Client) sweep(ctx context.Context) {
 	_ = c.forgetSession()
 }
 
+// sweepLast is sweep for one who stops before anything was asked: what an earlier
+// life left open must not outlive two.
+func (c *Client) sweepLast(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Read)
+	defer cancel()
+	if !c.byCertificate() || c.lock(ctx, "log out") != nil {
+		return
+	}
+	owes := c.reap
+	c.unlock()
+	if !owes {
+		return
+	}
+	if _, err := c.Root(ctx); err == nil {
+		c.sweep(ctx)
+	}
+}
+
 // TryCertificate proves on a new connection that the BMC takes cert for a login.
 // It reports whether the BMC asked for one at all. The read is of the sessions,
 // which nobody sees without a login.

@@ -1,6 +1,7 @@
 package redfish_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 )
@@ -187,5 +189,61 @@ func TestLoginByCertificate(t *testing.T) {
 	}
 	if err = c.LogOut(t.Context()); err != nil || m.open {
 		t.Errorf("log out: %v", err)
+	}
+}
+
+// Who stops before anything was asked leaves nothing of an earlier life either.
+func TestAShortLifeSweepsToo(t *testing.T) {
+	b, base, m, first := start(t, bmcsim.Config{})
+	ca := newAuthority(t)
+	anchor := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
+	if _, err := first.Post(t.Context(), "/redfish/v1/Managers/bmc/Truststore/Certificates", map[string]string{"CertificateString": anchor}); err != nil {
+		t.Fatal(err)
+	}
+	cert := ca.issue(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "root"}, NotBefore: time.Unix(86400, 0), NotAfter: time.Now().Add(time.Minute),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if b.Stats().Sessions != 1 || !m.open {
+		t.Fatal("there is no session to leave behind")
+	}
+	next := connect(t, b, base, m, func(cfg *redfish.Config) {
+		cfg.Pin = ""
+		cfg.Terms = func() redfish.Terms {
+			return redfish.Terms{Keys: []redfish.Key{{Pin: b.Pin()}}, Certificate: &cert, User: "root"}
+		}
+	})
+	if err := next.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Stats().Sessions; got != 0 || m.open {
+		t.Errorf("%d sessions are left, remembered %v", got, m.open)
+	}
+}
+
+// A login whose answer nobody waited for may have opened a session: a clean end
+// looks for it.
+func TestACleanEndSweepsWhatWasCutShort(t *testing.T) {
+	b, _, m, c := start(t, bmcsim.Config{Latency: 50 * time.Millisecond})
+	if _, err := c.Fetch(t.Context(), "/redfish/v1/Systems/system"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := c.Try(ctx, redfish.Credentials{User: "root", Password: fleet.NewSecret(bmcsim.DefaultPassword)}); err == nil {
+		t.Fatal("its answer arrived")
+	}
+	for over := time.After(5 * time.Second); b.Stats().Sessions != 2; {
+		select {
+		case <-over:
+			t.Fatalf("the BMC has %d sessions", b.Stats().Sessions)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Stats().Sessions; got != 0 || m.open {
+		t.Errorf("%d sessions are left, remembered %v", got, m.open)
 	}
 }
