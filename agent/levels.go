@@ -209,8 +209,13 @@ func (a *Agent) settle(n *node) fleet.Node {
 	}
 	n.summary.Trust = a.trustBy(n, n.summary, j)
 	now := n.summary
+	other := n.judged != now.Trust.Level
+	n.judged = now.Trust.Level
 	n.mu.Unlock()
 	n.bar(barred)
+	if other {
+		a.retarget() // rules may be barred, or are no longer, also where the mesh knows the level
+	}
 	if before == level.Quarantined.String() && j.Level > level.Quarantined {
 		n.poke() // what it is like is known again only after a look
 		n.lookAtTakeover()

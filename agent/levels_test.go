@@ -318,6 +318,32 @@ func TestPolicyHoldsARuleUntilItIsRemoved(t *testing.T) {
 	})
 }
 
+// After a restart a rule is barred until its BMC was seen, and then it is not,
+// although there is nothing new to be reported of the node.
+func TestARuleIsFreeAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		w.apply(`(monitor "n1" (trigger "hot" (condition (> cpu.temp 90)) (action (reboot))))`)
+		pass(15 * time.Second)
+		w.stop()
+		a := w.assemble(w.dir)
+		for _, r := range a.rules() {
+			if r.Barred["n1"] == "" {
+				t.Error("nobody has seen it yet")
+			}
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.temp("n1", 95)
+		w.start(w.dir)
+		defer w.stop()
+		pass(15 * time.Second)
+		expect(t, []string{"hot on n1, cut off, n1: (reboot) confirmed"}, w.records())
+	})
+}
+
 // A site that wants to be asked about every BMC gets a person's word by accept, and
 // keeps it over a restart. A where selects by the level.
 func TestAskedForEveryBMC(t *testing.T) {

@@ -44,6 +44,7 @@ type node struct {
 	mu      sync.Mutex
 	noticed noticed
 	barred  bool   // nothing is to be listened to
+	judged  string // the level of the last verdict of this process
 	lane    lane   // nil until the BMC is found
 	address string // of the lane
 	need    attention
