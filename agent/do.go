@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -18,6 +19,8 @@ const (
 	actionTimeout = 10 * time.Minute
 	waitTimeout   = 10 * time.Minute
 	lookEvery     = 5 * time.Second // of wait
+	// waitsForTakeover is what a plan says of a step that waits a moment.
+	waitsForTakeover = "waits until the BMC is taken over"
 )
 
 // flat is commands with the sequences in them laid open.
@@ -86,6 +89,7 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 
 // act does a command on a node's BMC, and looks at once what has become of it.
 func (a *Agent) act(ctx context.Context, n *node, c scl.Command) fleet.Result {
+	a.awaitTaken(ctx, n, deedsOf(c)...)
 	l, err := a.way(n, deedsOf(c)...)
 	if err != nil {
 		return failure(err)
@@ -169,6 +173,7 @@ func failed(r fleet.Result, err error) fleet.Result {
 // apply makes the settings of a config so.
 func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Result {
 	begun := a.now()
+	a.awaitTaken(ctx, n, a.deedsOfAll(n, c.Settings)...)
 	opened, left := openSecrets(a.openSecret, c, a.barredSettings(n, c.Settings))
 	l, err := n.way()
 	var got []fleet.Result
@@ -204,7 +209,7 @@ func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Resul
 // plan compares the settings of a config with what is there.
 func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change {
 	opened, sealed := openSecrets(a.openSecret, c, nil)
-	barred := a.barredSettings(n, c.Settings)
+	barred, soon := a.barredSettings(n, c.Settings), a.takenSoon(n, a.judge(n))
 	l, err := a.way(n, level.Look)
 	var got []fleet.Change
 	if err == nil && len(opened) > 0 {
@@ -221,7 +226,9 @@ func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change
 		case len(got) > 0:
 			ch, got = got[0], got[1:]
 		}
-		if why := barred[i]; why != nil && sealed[i] == nil && err == nil && ch.Verdict != fleet.Same && ch.Verdict != fleet.Unsupported {
+		if why := barred[i]; why != nil && soon && ch.Verdict != fleet.Same {
+			ch.Note = cmp.Or(ch.Note, waitsForTakeover)
+		} else if why != nil && sealed[i] == nil && err == nil && ch.Verdict != fleet.Same && ch.Verdict != fleet.Unsupported {
 			ch.Verdict, ch.Note = fleet.Barred, why.Error()
 		}
 		ch.Node, ch.Path = n.entry.Name, s.Path()

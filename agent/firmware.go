@@ -25,6 +25,7 @@ func (t teller) tell(news bmc.FirmwareNews) {
 
 // firmware updates one firmware of a node.
 func (a *Agent) firmware(ctx context.Context, n *node, c scl.Command, tell teller) fleet.Result {
+	a.awaitTaken(ctx, n, level.Firmware)
 	l, err := a.way(n, level.Firmware)
 	if err != nil {
 		return failure(err)

@@ -2,17 +2,23 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/chiba-mesh/chiba/agent/takeover"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/trust/level"
 )
+
+// takenPatience is how long a step waits for a take-over that goes on.
+const takenPatience = 30 * time.Second
 
 // deeds are what each command does to a BMC. A sequence does what its commands do.
 // What does nothing to it is never refused: a person accepts a key that is not
@@ -157,6 +163,29 @@ func (a *Agent) mayLook(n *node) error {
 	return j.may(n, level.Look)
 }
 
+// takenSoon reports whether only the factory's password keeps a BMC from the next
+// level, and a take-over is about to replace it: a matter of seconds.
+func (a *Agent) takenSoon(n *node, j judgement) bool {
+	r := n.ledger.Record()
+	wanted := r.Goal == takeover.Taken || r.Goal == "" && n.entry.TakeOver
+	return wanted && j.Level == level.Admitted && j.facts.Default.Is && n.stuckSince(time.Time{}) == nil
+}
+
+// awaitTaken waits, for a bounded time, while a take-over that goes on keeps deeds
+// from being done: who asks for them in the first seconds of a BMC shall not be
+// refused.
+func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
+	ctx, cancel := context.WithTimeout(ctx, takenPatience)
+	defer cancel()
+	for ctx.Err() == nil {
+		j := a.judge(n)
+		if j.may(n, deeds...) == nil || !a.takenSoon(n, j) {
+			return
+		}
+		wait(ctx, ownLook)
+	}
+}
+
 // mayDo is why a command will be refused now, nil if it will not.
 func (a *Agent) mayDo(n *node, c scl.Command) error {
 	if c.Verb == scl.DoStartImage && len(c.Args) > 0 {
@@ -189,6 +218,16 @@ func (a *Agent) barredSettings(n *node, settings []scl.Setting) map[int]error {
 		}
 	}
 	return barred
+}
+
+// deedsOfAll are what settings do to a node's BMC.
+func (a *Agent) deedsOfAll(n *node, settings []scl.Setting) []level.Deed {
+	facts := a.facts(n)
+	var all []level.Deed
+	for _, s := range settings {
+		all = append(all, a.settingDeed(n, s, facts))
+	}
+	return all
 }
 
 // settle judges a node's BMC, keeps what came of it in the node's summary, and

@@ -176,7 +176,9 @@ func changeEvent(c fleet.Change) *pb.QueryEvent {
 // action tells what a command will do, or that it will be refused.
 func (x *query) action(n *node, u unit) fleet.Change {
 	c := fleet.Change{Node: n.entry.Name, Path: "action", After: u.text, Verdict: fleet.Differs, Note: "will be done once"}
-	if err := x.mayDo(n, *u.cmd); err != nil {
+	if err := x.mayDo(n, *u.cmd); err != nil && x.takenSoon(n, x.judge(n)) {
+		c.Note = waitsForTakeover
+	} else if err != nil {
 		c.Verdict, c.Note = fleet.Barred, err.Error()
 	}
 	return c
