@@ -133,7 +133,7 @@ func (f *crowd) add(name string, nodes []sim.Node) error {
 		return err
 	}
 	password := filepath.Join(home, "bmc-password")
-	if err := os.WriteFile(password, []byte(rootPassword), 0o600); err != nil {
+	if err = os.WriteFile(password, []byte(rootPassword), 0o600); err != nil {
 		return fault.Wrap(fault.Unavailable, "write the BMCs' password", err)
 	}
 	c := agent.Config{
