@@ -3,7 +3,7 @@
 
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
-FUZZMORE ?= 3s
+FUZZMORE ?= 2s
 PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
@@ -16,8 +16,9 @@ help: ## this list
 dev: build ## build Chiba, start a simulated rack, play the main job once, stay up
 	bin/chiba dev --demo
 
-build: ## build bin/chiba
+build: ## build bin/chiba, and bin/chiba-agent, which is the agent alone
 	CGO_ENABLED=0 go build -trimpath -o bin/chiba .
+	CGO_ENABLED=0 go build -trimpath -o bin/chiba-agent ./agent/chiba-agent
 
 check: format vet lint generated test fuzz ## what CI runs before e2e-qemu: format, vet, lint, generated code, tests, fuzzing
 
@@ -50,18 +51,10 @@ conformance: ## replay TRANSCRIPTS against the simulator, over TLS
 fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
-	@set -e; for at in FuzzRequest:pkg/redfish/bmcsim FuzzInstall:pkg/redfish/bmcsim/certs FuzzParse:pkg/redfish/bmcsim/params FuzzDecode:pkg/redfish FuzzXML:pkg/redfish FuzzSensor:agent/bmc \
-		FuzzOpen:trust/seal FuzzOrder:trust/sign FuzzCheckpoint:trust/audit FuzzDecode:pkg/order FuzzApply:coordinator/state FuzzTarget:pkg/ctl FuzzJoinXML:pkg/ctl FuzzJoinJSON:pkg/ctl \
-		FuzzTXT:discovery/mdns FuzzPacket:discovery/mdns FuzzParse:discovery/ssdp FuzzParse:discovery/neighbour FuzzDecode:discovery/probe \
-		FuzzOf:pkg/redfish/inventory FuzzTree:pkg/redfish/inventory FuzzRepair:pkg/redfish; do \
-		go test -run '^$$' -fuzz "^$${at%%:*}\$$" -fuzztime $(FUZZMORE) ./$${at#*:}; done
-
-# GUESTS BMCs in machines of their own, 2 to 4. CHIBA_OPENBMC_IMAGE=FILE: one of a real OpenBMC instead.
-GUESTS ?= 2
-
-e2e-qemu: build ## drive the whole line against BMCs in QEMU; as root; fetches what it needs into the cache
-	go build -trimpath -o bin/e2e-qemu ./e2e/qemu
-	bin/e2e-qemu -guests $(GUESTS)
+	@set -e; for file in $$(git grep -lE '^func Fuzz' -- '*_test.go' ':!pkg/scl/syntax' ':!pkg/scl/compile'); do \
+		for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9]*)\(.*/\1/p' $$file); do \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZMORE) ./$$(dirname $$file); \
+		done; done
 
 threats: ## try every threat that has a test; last line: threats: N of TOTAL
 	@go run ./e2e/threats

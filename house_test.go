@@ -33,6 +33,9 @@ var floors = map[string][]string{
 // in a test, in a simulation and on every replica.
 var pure = []string{
 	"pkg/fleet", "pkg/fault", "pkg/order", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
+	"pkg/redfish/bmcsim/auth", "pkg/redfish/bmcsim/clock", "pkg/redfish/bmcsim/firmware", "pkg/redfish/bmcsim/hardware",
+	"pkg/redfish/bmcsim/input", "pkg/redfish/bmcsim/logs", "pkg/redfish/bmcsim/message", "pkg/redfish/bmcsim/power",
+	"pkg/redfish/bmcsim/sensors", "pkg/redfish/bmcsim/tasks",
 	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "agent/core", "agent/takeover", "coordinator/state",
 }
 
@@ -70,6 +73,19 @@ func TestOnlyOnePackageKnowsRaft(t *testing.T) {
 			if strings.HasPrefix(imported, "github.com/hashicorp/raft") && p.ImportPath != module+"coordinator/raftnode" {
 				t.Errorf("%s imports %s: only coordinator/raftnode may, so that the log can be reasoned about in one place", p.ImportPath, imported)
 			}
+		}
+	}
+}
+
+func TestAgentAloneLinksNoCoordinator(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "./agent/chiba-agent").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range strings.Lines(string(out)) {
+		path = strings.TrimSpace(path)
+		if treeOf(path) == "coordinator" || treeOf(path) == "e2e" || strings.HasPrefix(path, "github.com/hashicorp/") || strings.HasPrefix(path, "connectrpc.com/") {
+			t.Errorf("chiba-agent links %s: it is the agent alone, so that a rack's machine keeps little in memory", path)
 		}
 	}
 }

@@ -30,9 +30,10 @@ func command() *cobra.Command {
 		panic(err) // the path above is wrong: nothing can run
 	}
 	root := cli.NewRoot()
-	cli.Join(root, ctl.Commands(author.Open)...)
-	cli.Join(root, author.Commands()...)
-	cli.Join(root, dev.Command(examples, command), agent.Command(), coordinator.Command(), discover.Command(), sim.Command(), bench.Command(), ca.Command())
+	root.AddCommand(ctl.Commands(author.Open)...)
+	root.AddCommand(author.Commands()...)
+	root.AddCommand(ctl.Trust(author.Trust()...))
+	root.AddCommand(dev.Command(examples, command), agent.Command(), coordinator.Command(ctl.RemoveCoordinator(author.Open)), discover.Command(), sim.Command(), bench.Command(), ca.Command())
 	return root
 }
 

@@ -36,6 +36,9 @@ const (
 	// readyAfter is the longest wait for BMCs and coordinators that do not answer.
 	readyAfter = 2 * time.Second
 	lookAtAcks = 10 * time.Millisecond
+	// gather is how long what is kept of one node waits for the others: forty BMCs
+	// answer at about the same time, and a commit costs two syncs of the disk.
+	gather = 5 * time.Millisecond
 )
 
 // Agent is the process of a rack. Its methods are safe for concurrent use.
@@ -109,7 +112,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather})
 	if err != nil {
 		return nil, err
 	}

@@ -5,12 +5,23 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/trust"
 )
+
+// Program is `chiba agent` as a program of its own, chiba-agent.
+func Program() *cobra.Command {
+	cmd := Command()
+	cmd.Use = strings.Replace(cmd.Use, "agent", "chiba-agent", 1)
+	for _, c := range append(cmd.Commands(), cmd) {
+		c.Example = strings.ReplaceAll(c.Example, "chiba agent", "chiba-agent")
+	}
+	return cli.Alone(cmd)
+}
 
 // Command is `chiba agent`. It runs until its context ends, which is no error.
 func Command() *cobra.Command {
@@ -28,7 +39,7 @@ every BMC. deploy/agent.yaml shows every field of its configuration.`,
 		Example: "  chiba agent --config /etc/chiba/agent.yaml\n  chiba agent --state .chiba/agent --verbose",
 		Args:    cli.Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := configOf(config, state)
+			cfg, err := configOf(cmd, config, state)
 			if err != nil {
 				return err
 			}
@@ -57,10 +68,10 @@ every BMC. deploy/agent.yaml shows every field of its configuration.`,
 
 // configOf is the configuration that the flags name: a file, or a state directory
 // that holds one.
-func configOf(file, state string) (Config, error) {
+func configOf(cmd *cobra.Command, file, state string) (Config, error) {
 	if (file == "") == (state == "") {
-		return Config{}, cli.UsageError("chiba agent needs either --config or --state",
-			"chiba agent --state DIR reads DIR/"+ConfigFile)
+		return Config{}, cli.UsageError(cmd.CommandPath()+" needs either --config or --state",
+			cmd.CommandPath()+" --state DIR reads DIR/"+ConfigFile)
 	}
 	if file == "" {
 		file = filepath.Join(state, ConfigFile)
@@ -88,7 +99,7 @@ WHO is ` + trust.SubjectRule + `.`,
 		Args:    cli.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if state == "" || reason == "" {
-				return cli.UsageError("--state and --reason are needed", "chiba agent deny "+args[0]+" --state DIR --reason TEXT")
+				return cli.UsageError("--state and --reason are needed", cmd.CommandPath()+" "+args[0]+" --state DIR --reason TEXT")
 			}
 			d, err := denyHere(state, args[0], reason)
 			if err != nil {

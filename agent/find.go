@@ -161,7 +161,7 @@ func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
 
 // leftAlone says why a BMC that was given back has no lane.
 func (a *Agent) leftAlone(n *node) {
-	if n.refuse(a.now(), fleet.Refused, "it was given back; to have it again: chiba bmc takeover "+string(n.entry.Name)) {
+	if n.refuse(a.now(), fleet.Refused, "it was given back; to have it again: "+takeItWith(n.entry.Name)) {
 		a.settle(n)
 	}
 	a.contacted(n)

@@ -39,6 +39,7 @@ func (a *Agent) firmware(ctx context.Context, n *node, c scl.Command, tell telle
 	}
 	defer file.Close()
 	defer n.poke()
+	defer n.askSurvey() // also after a failure: something may have been installed
 	return l.UpdateFirmware(ctx, bmc.FirmwareUpdate{Firmware: *c.Firmware, Image: image, Tell: tell.tell})
 }
 

@@ -62,7 +62,7 @@ func (a *Agent) mark(r *run, n *node, u unit) (done bool, was mark, err error) {
 func (a *Agent) intend(r *run, n *node, u unit) error {
 	unknown := unknownResult(n.entry.Name, u.text)
 	unknown.Started = a.now()
-	return a.spool.Update(func(tx *spool.Tx) error {
+	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		tx.PutMessage(spool.Intents, intentKey(r, n, u), wire.ToResult(unknown))
 		return nil
 	})
@@ -91,7 +91,7 @@ func (a *Agent) leftover(r *run, n *node, u unit) (left *fleet.Result, err error
 // transaction.
 func (a *Agent) record(r *run, n *node, u unit, results []fleet.Result) (mark, error) {
 	was := verdict(u, results)
-	return was, a.spool.Update(func(tx *spool.Tx) error {
+	return was, a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		a.put(tx, r, n, u, results)
 		return nil
 	})

@@ -37,7 +37,7 @@ type node struct {
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
 
-	opened   chan struct{} // a token: somebody may have changed the hardware
+	opened   chan struct{} // a token: somebody may have changed the hardware or its firmware
 	surveyed chan struct{} // holds a token while an inventory is taken
 
 	judging sync.Mutex // serialises verdicts
@@ -279,9 +279,13 @@ func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, 
 func (n *node) suspect(before fleet.Node) {
 	on := before.Power != "" && before.Power != "on" && n.summary.Power == "on"
 	other := before.BMC != "" && before.BMC != n.summary.BMC
-	if !on && !other {
-		return
+	if on || other {
+		n.askSurvey()
 	}
+}
+
+// askSurvey has the inventory taken before long: it may be another one now.
+func (n *node) askSurvey() {
 	select {
 	case n.opened <- struct{}{}:
 	default:
@@ -319,7 +323,7 @@ func (a *Agent) report(s fleet.Node, facts string) {
 		return err
 	})
 	if err == nil && news {
-		err = a.spool.Update(func(tx *spool.Tx) error {
+		err = a.spool.UpdateSoon(func(tx *spool.Tx) error {
 			tx.PutMessage(spool.Nodes, string(s.Name), msg)
 			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
 			if from := old.GetTrust().GetLevel(); from != s.Trust.Level {

@@ -109,7 +109,7 @@ func (a *Agent) owned(ctx context.Context, n *node, begun time.Time) fleet.Resul
 		t := a.trustOf(n, n.seen())
 		switch stuck := n.stuckSince(begun); {
 		case stuck != nil:
-			return failure(stuck)
+			return failure(n.wayOn(stuck))
 		case t.Quarantine != "":
 			return failure(fault.New(fault.Untrusted, "own the BMC", t.Quarantine))
 		case t.Released && n.ledger.Record().Known != "", t.At.Before(begun) && !t.Released, t.Step != "":
@@ -124,6 +124,21 @@ func (a *Agent) owned(ctx context.Context, n *node, begun time.Time) fleet.Resul
 			return failure(fault.New(fault.Conflict, "own the BMC", "it stops here: "+strings.Join(t.Limits, "; ")))
 		}
 	}
+}
+
+// wayOn is why a take-over or a release stopped, with what a person can do. It is
+// wanted still, and tried again.
+func (n *node) wayOn(stuck error) error {
+	hint := "it is tried again by itself; see how far it is: chiba get bmcs " + string(n.entry.Name)
+	if fault.Is(stuck, fault.Denied) {
+		hint = "give the password that it has now: " + takeItWith(n.entry.Name)
+	}
+	return &fault.Error{Kind: fault.KindOf(stuck), Err: stuck, Hint: hint}
+}
+
+// takeItWith is what a person types to take a BMC over whose password they know.
+func takeItWith(name fleet.NodeName) string {
+	return "chiba bmc takeover " + string(name) + " --password-file FILE"
 }
 
 // letGo leaves a BMC that was given back, and forgets what it let us in with. It

@@ -37,7 +37,7 @@ func (a *Agent) together(ctx, deadline context.Context, j job, boot, restart uni
 	if ctx.Err() != nil { // the next process records what it finds
 		return ctx.Err()
 	}
-	return a.spool.Update(func(tx *spool.Tx) error {
+	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		for i, result := range results {
 			a.put(tx, j.run, j.node, []unit{boot, restart}[i], []fleet.Result{result})
 		}
@@ -71,7 +71,7 @@ func (a *Agent) untouched(j job, units ...unit) (fresh bool, err error) {
 func (a *Agent) intendBoth(j job, boot unit, so fleet.Result, restart unit) error {
 	unknown := unknownResult(j.node.entry.Name, restart.text)
 	unknown.Started = a.now()
-	return a.spool.Update(func(tx *spool.Tx) error {
+	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, boot), wire.ToResult(so))
 		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, restart), wire.ToResult(unknown))
 		return nil

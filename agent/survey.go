@@ -125,7 +125,7 @@ func (a *Agent) keepInventory(n *node, now *inventory.Inventory, at time.Time) e
 	if err != nil {
 		return err
 	}
-	return a.spool.Update(func(tx *spool.Tx) error {
+	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		tx.Put(spool.Inventories, string(name), packed)
 		if len(news) > 0 {
 			told := hardwareNews(name, at, news)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -110,6 +112,29 @@ func TestASurveyFollowsPowerOn(t *testing.T) {
 		}
 		if pass(surveyRest); w.surveys("n1") != 2 || w.surveys("n2") != 1 {
 			t.Errorf("%d and %d surveys, want 2 and 1", w.surveys("n1"), w.surveys("n2"))
+		}
+	})
+}
+
+// What an update has changed is told before long, not at the next daily survey.
+func TestASurveyFollowsAFirmwareUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.artifact("bmc.tar", "image")
+		l := w.lanes["n1"]
+		l.tree = server("1")
+		l.update = func(context.Context, bmc.FirmwareUpdate) fleet.Result {
+			l.set(func() { l.tree = server("2") })
+			return fleet.Result{Status: fleet.Confirmed, Before: "1", After: "2"}
+		}
+		w.start(w.dir)
+		defer w.stop()
+		pass(surveyRest + surveySpread)
+		w.run("R1", update)
+		pass(surveyRest)
+		expect(t, []string{"n1 hardware, changed /redfish/v1/Managers/bmc#firmware 1 2"}, w.hardware())
+		if w.surveys("n2") != 1 {
+			t.Errorf("%d surveys of n2, which nobody has updated", w.surveys("n2"))
 		}
 	})
 }

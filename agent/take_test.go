@@ -430,14 +430,14 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 	if r := do(scl.DoRelease, "Known-to-0wner"); r.Status != fleet.Confirmed {
 		t.Fatalf("release: %+v", r)
 	}
-	if n := o.node().seen(); n.State != fleet.Refused || !n.Trust.Released {
+	if n := o.node().seen(); n.State != fleet.Refused || !n.Trust.Released || !strings.Contains(n.Reason, "--password-file") {
 		t.Errorf("after it: %+v", n)
 	}
 	kept, err := json.Marshal(o.node().ledger.Record())
 	if err != nil || strings.Contains(string(kept), "sealed") {
 		t.Errorf("it still keeps passwords: %s %v", kept, err)
 	}
-	if r := do(scl.DoTakeOver, ""); r.Status == fleet.Confirmed {
+	if r := do(scl.DoTakeOver, ""); r.Status == fleet.Confirmed || !strings.Contains(r.Hint, "--password-file") {
 		t.Errorf("taken over without the password that it has: %+v", r)
 	}
 	if r := do(scl.DoTakeOver, "Known-to-0wner"); r.Status != fleet.Confirmed {
@@ -461,4 +461,18 @@ func TestAResetBMCHasItsClockSet(t *testing.T) {
 }
 
 // clockOff is how wrong the BMC's clock is, as itself has it.
-func (o *owner) clockOff() time.Duration { return o.bmc.Clock().Sub(time.Now()).Abs() }
+func (o *owner) clockOff() time.Duration { return time.Until(o.bmc.Clock()).Abs() }
+
+// Why a take-over stopped is told with what a person can do; the kind stays.
+func TestTheWayOnOfATakeOver(t *testing.T) {
+	n := &node{entry: Entry{Name: "n1"}}
+	for kind, want := range map[fault.Kind]string{
+		fault.Denied:      "chiba bmc takeover n1 --password-file FILE",
+		fault.Unavailable: "it is tried again by itself; see how far it is: chiba get bmcs n1",
+	} {
+		err := n.wayOn(fault.New(kind, "look", "no"))
+		if hint := fault.HintOf(err); !strings.HasSuffix(hint, want) || !fault.Is(err, kind) || err.Error() != "look: no" {
+			t.Errorf("%s: %v of kind %s, with hint %q", kind, err, fault.KindOf(err), hint)
+		}
+	}
+}

@@ -206,7 +206,7 @@ func (v *vault) digestKey() (fleet.Secret, error) {
 
 // Save remembers that a session may be open on the BMC.
 func (v *vault) Save(bmc, uri string) error {
-	return v.spool.Update(func(tx *spool.Tx) error {
+	return v.spool.UpdateSoon(func(tx *spool.Tx) error {
 		tx.Put(spool.Sessions, v.pin(bmc), []byte(uri))
 		return nil
 	})
@@ -224,7 +224,7 @@ func (v *vault) Load(bmc string) (uri string, open bool, err error) {
 
 // Forget is called when the session is deleted.
 func (v *vault) Forget(bmc string) error {
-	return v.spool.Update(func(tx *spool.Tx) error {
+	return v.spool.UpdateSoon(func(tx *spool.Tx) error {
 		tx.Delete(spool.Sessions, v.pin(bmc))
 		return nil
 	})

@@ -18,8 +18,8 @@ import (
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
-// Command is `chiba coordinator`.
-func Command() *cobra.Command {
+// Command is `chiba coordinator`, with the commands about coordinators under it.
+func Command(about ...*cobra.Command) *cobra.Command {
 	var c Config
 	var certs, authority string
 	var verbose bool
@@ -33,9 +33,16 @@ their work, records what came of it, and serves the API.
 Its certificate says who it is. The directory of --certs holds cert.pem, key.pem
 and ca.pem; script-root.json, the keys that sign the policy of authors; and
 policy.dsse, a policy to begin with. That of --state holds the log, and belongs
-to one coordinator for good. It ends with SIGINT or SIGTERM.`,
-		Example: `  chiba coordinator --state /var/lib/chiba --certs /etc/chiba`,
-		Args:    cobra.NoArgs,
+to one coordinator for good. It ends with SIGINT or SIGTERM.
+
+Three or five of them decide together, and go on while a majority lives. Each is
+started with --peer-addr, the same --expect, and a --join to any of the others;
+when all have met, they begin. One more joins them later with --join alone. From
+then on the log says who is of the group, and both flags mean nothing.`,
+		Example: `  chiba coordinator --state /var/lib/chiba --certs /etc/chiba
+  chiba coordinator --state /var/lib/chiba --certs /etc/chiba \
+      --peer-addr :7444 --advertise c1.example:7444 --expect 3 --join c2.example:7444`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.Dir == "" {
 				return cli.UsageError("a state directory is needed", "add --state DIR")
@@ -68,12 +75,17 @@ to one coordinator for good. It ends with SIGINT or SIGTERM.`,
 			return run(ctx, cmd, c)
 		},
 	}
+	cmd.AddCommand(about...)
 	flags := cmd.Flags()
 	flags.StringVar(&c.Dir, "state", "", "`directory` of the log")
 	flags.StringVar(&certs, "certs", "", "`directory` of cert.pem, key.pem and ca.pem (default that of --state)")
 	flags.StringVar(&authority, "site-ca", "", "`directory` of the site's CA, to renew the agents' certificates (default site-ca in that of --certs, if it is there)")
 	flags.StringVar(&c.MeshAddr, "mesh-addr", ":7443", "`address` for agents (QUIC, UDP)")
 	flags.StringVar(&c.APIAddr, "api-addr", ":7443", "`address` for people and programs (HTTPS, TCP)")
+	flags.StringVar(&c.PeerAddr, "peer-addr", "", "`address` for other coordinators (QUIC, UDP), for example :7444 (default: there are none)")
+	flags.StringVar(&c.Advertise, "advertise", "", "`host:port` at which the others reach --peer-addr")
+	flags.StringArrayVar(&c.Join, "join", nil, "`host:port` of another coordinator; repeatable")
+	flags.IntVar(&c.Expect, "expect", 0, "how `many` coordinators begin a new group, this one among them")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
 }
@@ -96,6 +108,9 @@ func run(ctx context.Context, cmd *cobra.Command, conf Config) error {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "agents: %s\napi: https://%s\n", c.MeshAddr(), c.APIAddr())
+	if at := c.PeerAddr(); at != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), "coordinators: %s\n", at)
+	}
 	return c.Run(ctx)
 }
 

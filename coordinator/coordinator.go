@@ -19,8 +19,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/coordinator/api"
+	"github.com/chiba-mesh/chiba/coordinator/cluster"
 	"github.com/chiba-mesh/chiba/coordinator/feed"
 	"github.com/chiba-mesh/chiba/coordinator/hub"
+	"github.com/chiba-mesh/chiba/coordinator/peers"
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -44,10 +46,20 @@ const (
 
 // Config is what a Coordinator needs.
 type Config struct {
-	Name        string // default: that of the certificate, which it must be
-	Dir         string // of the log; readable for its owner alone
-	MeshAddr    string // host:port (UDP) for agents; port 0 takes a free one
-	APIAddr     string // host:port (TCP) for people and programs; likewise
+	Name     string // default: that of the certificate, which it must be
+	Dir      string // of the log; readable for its owner alone
+	MeshAddr string // host:port (UDP) for agents; port 0 takes a free one
+	APIAddr  string // host:port (TCP) for people and programs; likewise
+	// PeerAddr is host:port (UDP) for other coordinators; "": there are none, and
+	// never will be while it runs.
+	PeerAddr string
+	// Advertise is host:port at which the others reach PeerAddr; default: as bound.
+	Advertise string
+	// Join are the addresses of other coordinators; Expect is how many begin the
+	// group, this one among them. Both matter only while Dir is empty.
+	Join   []string
+	Expect int
+
 	Credentials trust.Credentials
 	// Certs is where renewed credentials are written, in the files that
 	// trust.Load reads; "": they are not renewed.
@@ -69,6 +81,8 @@ type Coordinator struct {
 	node  *raftnode.Node
 	hub   *hub.Hub
 	api   *api.Server
+	peers *peers.Peers // nil: alone
+	group *cluster.Cluster
 	mesh  *mesh.Listener
 	web   net.Listener
 	mach  *state.Machine
@@ -96,8 +110,12 @@ func New(c Config) (*Coordinator, error) {
 		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
 		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
 	})
+	if err = co.meet(); err != nil {
+		return nil, err
+	}
 	co.api = api.New(api.Config{
-		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.hub, Feed: co.feed, Denied: &co.deny,
+		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.group, Group: co.group,
+		Feed: co.feed, Denied: &co.deny,
 		Root: c.Root, Checkpoint: co.checkpoint,
 		Raft: co.status, Log: c.Log,
 	})
@@ -123,7 +141,11 @@ func (c *Config) check() error {
 		return fault.New(fault.BadInput, op, "its certificate is of "+id.String()+", not of coordinator "+c.Name).
 			WithHint("give it a certificate of that role and name")
 	}
-	return nil
+	if c.PeerAddr == "" && (c.Advertise != "" || len(c.Join) > 0 || c.Expect > 1) {
+		return fault.New(fault.BadInput, op, "it shall be one of several coordinators, and has no address for the others").
+			WithHint("add --peer-addr :7444")
+	}
+	return c.reachable()
 }
 
 // LoadAuthors reads Root and Policy from the files in dir, if they are there.
@@ -149,6 +171,7 @@ func (c *Coordinator) open() error {
 	}
 	c.node, err = raftnode.Open(raftnode.Config{
 		Dir: filepath.Join(c.conf.Dir, "raft"), Name: c.conf.Name, Machine: c.mach, Applied: c.applied, Log: c.conf.Log,
+		Wire: c.wire(), Join: c.conf.Join, Expect: c.conf.Expect,
 	})
 	if err != nil {
 		return err
@@ -205,17 +228,13 @@ func (c *Coordinator) applied(o state.Outcome) {
 	if o.Denied {
 		c.deny.Set(wire.FromDenials(c.mach.Denied()))
 		c.api.Denied()
+		if c.peers != nil {
+			c.peers.Cut()
+		}
 	}
 	c.hub.Applied(o)
 	c.feed.Publish(o.Events...)
 	c.feed.Touch(o.Runs...)
-}
-
-// commands proposes to the log, which is opened after those who use it.
-type commands struct{ c *Coordinator }
-
-func (p commands) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error) {
-	return p.c.node.Propose(ctx, c)
 }
 
 func (c *Coordinator) status() (name string, commit, applied uint64) {
@@ -237,6 +256,7 @@ func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
 func (c *Coordinator) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.node.Run(ctx) })
+	served := c.serveOthers(group, ctx)
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -249,12 +269,13 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
 		group.Go(func() error { return c.api.Run(ctx, c.web, c.trust.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
+		group.Go(func() error { return c.group.Run(ctx) })
 		c.introduce(ctx)
 		close(c.ready)
 		c.conf.Log.Info("coordinator ready", "mesh", c.MeshAddr(), "api", c.APIAddr())
 		return nil
 	})
-	return errors.Join(group.Wait(), c.Close())
+	return errors.Join(group.Wait(), c.Close(), <-served)
 }
 
 // introduce proposes the policy that we were given, if it is newer than the one in
@@ -272,7 +293,7 @@ func (c *Coordinator) introduce(ctx context.Context) {
 		o, err = c.node.Propose(ctx, &pb.Command{Body: &pb.Command_PutPolicy{PutPolicy: &pb.PutPolicy{Version: policy.Version, Envelope: c.conf.Policy}}})
 		err = errors.Join(err, o.Err)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !fault.Is(err, fault.Conflict) { // another coordinator was quicker
 		c.conf.Log.Error("the policy of authors could not be set", obs.Err, err)
 	}
 }
@@ -286,6 +307,9 @@ func (c *Coordinator) expire(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
+			if !c.node.Leads() {
+				continue
+			}
 			c.endOverdue(ctx, now.Add(-grace))
 		}
 	}
@@ -317,6 +341,9 @@ func (c *Coordinator) shut() error {
 	}
 	if c.node != nil {
 		errs = append(errs, c.node.Close())
+	}
+	if c.peers != nil { // after the node, which says goodbye through them
+		errs = append(errs, c.peers.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -88,6 +88,23 @@ type running struct {
 
 func (w *world) start(conf coordinator.Config) *running {
 	w.t.Helper()
+	r := w.launch(conf)
+	w.ready(r)
+	return r
+}
+
+func (w *world) ready(r *running) {
+	w.t.Helper()
+	select {
+	case <-r.Ready():
+	case <-time.After(patience):
+		w.t.Fatal("it is not ready")
+	}
+}
+
+// launch starts a coordinator and does not wait for it.
+func (w *world) launch(conf coordinator.Config) *running {
+	w.t.Helper()
 	c, err := coordinator.New(conf)
 	if err != nil {
 		w.t.Fatal(err)
@@ -110,11 +127,6 @@ func (w *world) start(conf coordinator.Config) *running {
 		}
 	})
 	w.t.Cleanup(r.stop)
-	select {
-	case <-c.Ready():
-	case <-time.After(patience):
-		w.t.Fatal("it is not ready")
-	}
 	r.fleet = pbconnect.NewFleetClient(&http.Client{Transport: transport}, "https://"+c.APIAddr())
 	return r
 }

@@ -42,7 +42,7 @@ type Vault interface {
 }
 
 // Digests remember which password was last set for a user, without keeping it:
-// a password can't be read back from a BMC. See Digest. Safe for concurrent use.
+// a password can't be read back from a BMC. Safe for concurrent use.
 type Digests interface {
 	// Matches reports whether password is what was last set; known is false if
 	// nothing was set by us.

@@ -31,7 +31,8 @@ func restartWord(c scl.Command) (string, bool) {
 	case c.Verb == scl.DoReboot && len(c.Args) == 0:
 		return "reboot", true
 	case c.Verb == scl.DoPower && len(c.Args) == 1:
-		return c.Args[0], powerPlans()[c.Args[0]].restart
+		plan, _ := powerPlanOf(c.Args[0])
+		return c.Args[0], plan.restart
 	}
 	return "", false
 }
@@ -97,7 +98,8 @@ func (l *Lane) pair(ctx context.Context, boot, restart scl.Command) (*pair, bool
 	if err != nil || was.PowerState != redfish.Text(schemas.OnPowerState) || was.Actions.Reset.Target == "" {
 		return nil, false // Do says why
 	}
-	return &pair{view: v, boot: boot, restart: restart, plan: powerPlans()[word], target: target, was: was}, true
+	plan, _ := powerPlanOf(word)
+	return &pair{view: v, boot: boot, restart: restart, plan: plan, target: target, was: was}, true
 }
 
 // setBoot writes the boot target. If it is not accepted for certain, the outcome

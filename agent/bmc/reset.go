@@ -78,28 +78,36 @@ type powerPlan struct {
 	restart bool
 }
 
-// powerPlans are the commands of (power …) and (reboot). Reboot asks the
+// powerPlanOf is the plan of a command of (power …), or of (reboot). Reboot asks the
 // operating system where the BMC can; (power reset) does not ask.
-func powerPlans() map[string]powerPlan {
-	on, off := schemas.OnPowerState, schemas.OffPowerState
-	return map[string]powerPlan{
-		"on":               {types: []schemas.ResetType{schemas.OnResetType, schemas.ForceOnResetType}, goal: on},
-		"off":              {types: []schemas.ResetType{schemas.ForceOffResetType}, goal: off},
-		"graceful-off":     {types: []schemas.ResetType{schemas.GracefulShutdownResetType}, goal: off},
-		"cycle":            {types: []schemas.ResetType{schemas.PowerCycleResetType, schemas.ForceRestartResetType}, goal: on, needsOn: true, restart: true},
-		"reset":            {types: []schemas.ResetType{schemas.ForceRestartResetType, schemas.PowerCycleResetType}, goal: on, needsOn: true, restart: true},
-		"graceful-restart": {types: []schemas.ResetType{schemas.GracefulRestartResetType}, goal: on, needsOn: true, restart: true},
-		"nmi":              {types: []schemas.ResetType{schemas.NmiResetType}, needsOn: true},
-		"reboot": {
-			types: []schemas.ResetType{schemas.GracefulRestartResetType, schemas.ForceRestartResetType, schemas.PowerCycleResetType},
-			goal:  on, needsOn: true, restart: true,
-		},
+func powerPlanOf(word string) (plan powerPlan, known bool) {
+	plan, known = powerPlan{goal: schemas.OnPowerState, needsOn: true, restart: true}, true
+	switch word {
+	case "on":
+		plan = powerPlan{goal: schemas.OnPowerState, types: []schemas.ResetType{schemas.OnResetType, schemas.ForceOnResetType}}
+	case "off":
+		plan = powerPlan{goal: schemas.OffPowerState, types: []schemas.ResetType{schemas.ForceOffResetType}}
+	case "graceful-off":
+		plan = powerPlan{goal: schemas.OffPowerState, types: []schemas.ResetType{schemas.GracefulShutdownResetType}}
+	case "nmi":
+		plan = powerPlan{needsOn: true, types: []schemas.ResetType{schemas.NmiResetType}}
+	case "cycle":
+		plan.types = []schemas.ResetType{schemas.PowerCycleResetType, schemas.ForceRestartResetType}
+	case "reset":
+		plan.types = []schemas.ResetType{schemas.ForceRestartResetType, schemas.PowerCycleResetType}
+	case "graceful-restart":
+		plan.types = []schemas.ResetType{schemas.GracefulRestartResetType}
+	case "reboot":
+		plan.types = []schemas.ResetType{schemas.GracefulRestartResetType, schemas.ForceRestartResetType, schemas.PowerCycleResetType}
+	default:
+		return powerPlan{}, false
 	}
+	return plan, known
 }
 
 // power carries out one power command and waits until it is read back.
 func (v *view) power(ctx context.Context, word string) outcome {
-	p, known := powerPlans()[word]
+	p, known := powerPlanOf(word)
 	if !known {
 		return failed(fault.New(fault.BadInput, "power", fmt.Sprintf("there is no power command %q", word)))
 	}

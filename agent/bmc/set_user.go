@@ -2,8 +2,6 @@ package bmc
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,16 +12,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
-
-// Digest is what a Digests store keeps in place of a password: an HMAC under a
-// key that never leaves the agent, bound to the BMC and the user.
-func Digest(key []byte, bmc, user string, password fleet.Secret) []byte {
-	mac := hmac.New(sha256.New, key)
-	for _, part := range []string{bmc, user, password.Reveal()} {
-		fmt.Fprintf(mac, "%d:%s", len(part), part)
-	}
-	return mac.Sum(nil)
-}
 
 // userSetting is (bmc (user NAME (password …) (role …))).
 type userSetting struct{}

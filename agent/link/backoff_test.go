@@ -1,9 +1,38 @@
 package link
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
+
+// A thousand agents spread evenly, and so do those of one that dies.
+func TestPreferred(t *testing.T) {
+	all := []string{"c1:7443", "c2:7443", "c3:7443"}
+	first, next := map[string]int{}, map[string]int{}
+	for i := range 1000 {
+		order := preferred(fmt.Sprint("agent-", i), all)
+		if len(order) != 3 || order[0] == order[1] || order[1] == order[2] || order[0] == order[2] {
+			t.Fatalf("the order is %v", order)
+		}
+		if again := preferred(fmt.Sprint("agent-", i), []string{"c3:7443", "c1:7443", "c2:7443"}); !slices.Equal(again, order) {
+			t.Errorf("another configuration gives %v, not %v", again, order)
+		}
+		first[order[0]]++
+		if order[0] == "c1:7443" {
+			next[order[1]]++
+		}
+	}
+	for _, addr := range all {
+		if n := first[addr]; n < 280 || n > 390 {
+			t.Errorf("%s has %d agents of 1000", addr, n)
+		}
+	}
+	if next["c2:7443"] < 120 || next["c3:7443"] < 120 {
+		t.Errorf("those of c1 go to %v", next)
+	}
+}
 
 func TestBackoff(t *testing.T) {
 	for _, c := range []struct {

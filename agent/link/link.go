@@ -8,11 +8,14 @@
 package link
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,7 +97,7 @@ type Config struct {
 	// proof that it is; it is asked before each Hello.
 	SealKey func() (public, proof []byte, err error)
 
-	Coordinators []string // host:port, tried in turn
+	Coordinators []string // host:port; each agent tries them in an order of its own
 	// TLS is asked before each dial, so that a renewed certificate is used
 	// without a restart.
 	TLS func() (*tls.Config, error)
@@ -153,8 +156,9 @@ func (l *Link) Progress(p *pb.Progress) {
 // Run connects, and connects again, until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
 	failures, said := 0, ""
-	for turn := rand.IntN(len(l.cfg.Coordinators)); ctx.Err() == nil; turn++ { //nolint:gosec // spreads load
-		addr := l.cfg.Coordinators[turn%len(l.cfg.Coordinators)]
+	order := preferred(string(l.cfg.Agent), l.cfg.Coordinators)
+	for turn := 0; ctx.Err() == nil; turn++ {
+		addr := order[turn%len(order)]
 		welcomed, err := l.session(ctx, addr)
 		if ctx.Err() != nil {
 			break
@@ -170,6 +174,19 @@ func (l *Link) Run(ctx context.Context) error {
 		wait(ctx, backoff(max(0, failures-1)/len(l.cfg.Coordinators), rand.Float64())) //nolint:gosec // jitter
 	}
 	return ctx.Err()
+}
+
+// preferred are the coordinators in the order in which an agent tries them, by
+// rendezvous hashing: each agent has an order of its own, so that many agents are
+// spread evenly, and those of a coordinator that dies go to all of the others.
+func preferred(agent string, coordinators []string) []string {
+	weight := func(addr string) []byte {
+		sum := sha256.Sum256([]byte(agent + "\x00" + addr))
+		return sum[:]
+	}
+	order := slices.Clone(coordinators)
+	slices.SortFunc(order, func(a, b string) int { return bytes.Compare(weight(b), weight(a)) })
+	return order
 }
 
 // backoff is how long to wait after so many rounds without success: a random part

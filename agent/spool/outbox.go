@@ -37,7 +37,11 @@ func (t *Tx) Append(at time.Time, r *pb.Record) {
 
 // Cursor is where the outbox stands in this transaction.
 func (t *Tx) Cursor() Cursor {
-	return Cursor{Epoch: t.number(keyEpoch), First: t.number(keyFirst), Next: t.number(keyNext)}
+	c := Cursor{Epoch: t.number(keyEpoch), First: t.number(keyFirst), Next: t.number(keyNext)}
+	if t.acked != nil && t.acked.epoch == c.Epoch {
+		c.First = max(c.First, t.acked.next)
+	}
+	return c
 }
 
 // Cursor is where the outbox stands.
@@ -70,10 +74,20 @@ func (s *Spool) Batch(from uint64, size int) (*pb.RecordBatch, error) {
 	return b, err
 }
 
+// maxAcked bounds how many acknowledged records stay in the file.
+const maxAcked = 1024
+
+// ack says that the records of epoch below next are recorded.
+type ack struct{ epoch, next uint64 }
+
 // Ack forgets the records of epoch below next: they are recorded. An ack of an
-// earlier epoch is ignored.
+// earlier epoch is ignored. They leave the file with a later commit: if that is
+// never made, the coordinator tells the next process once more what it has.
 func (s *Spool) Ack(epoch, next uint64) error {
-	return s.Update(func(t *Tx) error {
+	s.acking.Lock()
+	defer s.acking.Unlock()
+	waiting := uint64(0)
+	err := s.View(func(t *Tx) error {
 		c := t.Cursor()
 		switch {
 		case epoch != c.Epoch || next <= c.First:
@@ -81,12 +95,34 @@ func (s *Spool) Ack(epoch, next uint64) error {
 		case next > c.Next:
 			return fault.New(fault.Garbage, "acknowledge records", fmt.Sprintf("record %d is acknowledged, the next to come is %d", next-1, c.Next))
 		}
-		for seq := c.First; seq < next; seq++ {
-			t.Delete(outbox, place(epoch, seq))
-		}
-		t.setNumber(keyFirst, next)
+		s.acked.Store(&ack{epoch, next})
+		waiting = next - t.number(keyFirst)
 		return nil
 	})
+	if err == nil && waiting > maxAcked {
+		err = s.trim()
+	}
+	return err
+}
+
+// trim takes what is acknowledged out of the file now.
+func (s *Spool) trim() error {
+	if s.acked.Load() == nil {
+		return nil
+	}
+	return s.Update(func(*Tx) error { return nil }) // as every commit does
+}
+
+// forget is what a commit begins with: it takes out what is acknowledged.
+func (t *Tx) forget() error {
+	c := t.Cursor()
+	for seq := t.number(keyFirst); seq < c.First; seq++ {
+		t.Delete(outbox, place(c.Epoch, seq))
+	}
+	if c.First != t.number(keyFirst) {
+		t.setNumber(keyFirst, c.First)
+	}
+	return t.err
 }
 
 // Restart begins a new epoch, above the last one and above the given one, which

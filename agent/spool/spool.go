@@ -8,7 +8,8 @@
 // in tables of key and value, see [Table].
 //
 // A Spool is safe for concurrent use. Commits are grouped: callers that wait for
-// the disk at the same time share one sync.
+// the disk at the same time share one sync, and who can wait a little lets others
+// join (UpdateSoon). An acknowledgement waits for the next commit.
 package spool
 
 import (
@@ -19,6 +20,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -44,17 +47,21 @@ const (
 
 // Options of a spool.
 type Options struct {
-	MaxSize int64 // in bytes; 0 means DefaultMaxSize
+	MaxSize int64         // in bytes; 0 means DefaultMaxSize
+	Gather  time.Duration // how long UpdateSoon waits for others; 0: it is Update
 }
 
 // Spool is an open spool file.
 type Spool struct {
 	db   *bolt.DB
-	max  int64
+	opt  Options
 	wake chan struct{} // holds a token if records were appended
 
 	turn  chan struct{} // held by the one who commits
 	queue queue
+
+	acking sync.Mutex          // held by the one who raises acked
+	acked  atomic.Pointer[ack] // what is acknowledged and still in the file; nil: nothing
 }
 
 // Open opens the spool at path, and makes it on first use (0600). A file that
@@ -75,7 +82,7 @@ func Open(path string, opt Options) (*Spool, error) {
 	if opt.MaxSize <= 0 {
 		opt.MaxSize = DefaultMaxSize
 	}
-	s := &Spool{db: db, max: opt.MaxSize, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	s := &Spool{db: db, opt: opt, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	if err := db.Update(prepare); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
 	}
@@ -159,15 +166,21 @@ func newEpoch(before uint64) uint64 {
 }
 
 // Close waits for a commit under way and closes the file.
-func (s *Spool) Close() error { return s.db.Close() }
+func (s *Spool) Close() error { return errors.Join(s.trim(), s.db.Close()) }
 
 // Full reports whether new work is to be refused, and says why.
 func (s *Spool) Full() error {
 	used, _ := usage(s.db)
-	if used*100 < s.max*acceptBelow {
+	if used*100 < s.opt.MaxSize*acceptBelow {
 		return nil
 	}
-	return fault.New(fault.Unavailable, "accept work", fmt.Sprintf("the agent's spool is %d %% full", used*100/s.max)).
+	if err := s.trim(); err != nil {
+		return err
+	}
+	if used, _ = usage(s.db); used*100 < s.opt.MaxSize*acceptBelow {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "accept work", fmt.Sprintf("the agent's spool is %d %% full", used*100/s.opt.MaxSize)).
 		WithHint("its records leave when a coordinator is reached: check the link of the agent")
 }
 

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"testing/quick"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -116,6 +117,89 @@ func TestOutboxKeepsUntilAcknowledged(t *testing.T) {
 	if got := steps(t, s, 1, 1<<20); got != nil {
 		t.Errorf("what was acknowledged is still there: %v", got)
 	}
+}
+
+// An acknowledgement holds at once and costs no commit of its own: a process that
+// is killed before the next one finds the records again, and is told again.
+func TestAckWaitsForACommit(t *testing.T) {
+	path := temp(t)
+	s := open(t, path)
+	add(t, s, "a", "b", "c")
+	c := cursor(t, s)
+	inFile := func() spool.Cursor {
+		image, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(t.TempDir(), "spool.db")
+		if err = os.WriteFile(copied, image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again := open(t, copied)
+		defer func() { _ = again.Close() }()
+		return cursor(t, again)
+	}
+	if err := s.Ack(c.Epoch, 3); err != nil {
+		t.Fatal(err)
+	}
+	if got := cursor(t, s).First; got != 3 {
+		t.Errorf("the first is %d after an ack up to 3", got)
+	}
+	if got := inFile(); got != c {
+		t.Errorf("the file has %v, an ack alone was to leave %v", got, c)
+	}
+	if err := s.Update(func(*spool.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(spool.Cursor{Epoch: c.Epoch, First: 3, Next: 4}, inFile()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What many do one by one waits a little for others, and no longer than until
+// somebody commits.
+func TestSoonSharesACommit(t *testing.T) {
+	path := temp(t)
+	synctest.Test(t, func(t *testing.T) {
+		s, err := spool.Open(path, spool.Options{Gather: 5 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		put := func(key string) func(*spool.Tx) error {
+			return func(tx *spool.Tx) error {
+				tx.Put(spool.Intents, key, nil)
+				return nil
+			}
+		}
+		alone := make(chan time.Duration, 1)
+		go func() {
+			if err := s.UpdateSoon(put("a")); err != nil {
+				t.Error(err)
+			}
+			alone <- time.Since(begun)
+		}()
+		if took := <-alone; took != 5*time.Millisecond {
+			t.Errorf("alone it was durable after %s", took)
+		}
+		begun = time.Now()
+		go func() {
+			if err := s.UpdateSoon(put("b")); err != nil {
+				t.Error(err)
+			}
+			alone <- time.Since(begun)
+		}()
+		synctest.Wait()
+		if err := s.Update(put("c")); err != nil {
+			t.Error(err)
+		}
+		if took := <-alone; took != 0 {
+			t.Errorf("it waited %s though another one committed", took)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestAckThatMakesNoSense(t *testing.T) {
@@ -236,6 +320,11 @@ func TestEveryCommitReopens(t *testing.T) {
 	s := open(t, path)
 	copies := t.TempDir()
 	for i := range 60 {
+		if i%7 == 6 { // it is kept with the commit that follows
+			if err := s.Ack(cursor(t, s).Epoch, uint64(i)-2); err != nil {
+				t.Fatal(err)
+			}
+		}
 		err := s.Update(func(tx *spool.Tx) error {
 			tx.Append(at, result(strconv.Itoa(i)))
 			tx.Put(spool.Intents, strconv.Itoa(i), []byte(strings.Repeat("i", i*50)))
@@ -244,11 +333,6 @@ func TestEveryCommitReopens(t *testing.T) {
 		})
 		if err != nil {
 			t.Fatal(err)
-		}
-		if i%7 == 6 {
-			if err = s.Ack(cursor(t, s).Epoch, uint64(i)-2); err != nil {
-				t.Fatal(err)
-			}
 		}
 		image, err := os.ReadFile(path)
 		if err != nil {

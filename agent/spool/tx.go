@@ -63,6 +63,7 @@ func Key(parts ...string) string {
 // ends the transaction.
 type Tx struct {
 	tx       *bolt.Tx
+	acked    *ack // nil: nothing that is not in the file
 	appended bool
 	err      error
 }
@@ -152,6 +153,30 @@ func (t *Tx) Time(table Table, key string) time.Time {
 func (s *Spool) Update(fn func(*Tx) error) error {
 	c := &call{fn: fn, done: make(chan error, 1)}
 	s.queue.add(c)
+	return s.carry(c)
+}
+
+// UpdateSoon is Update for what many do at about the same time, each for a node of
+// its own: it lets Options.Gather pass, so that they share a commit.
+func (s *Spool) UpdateSoon(fn func(*Tx) error) error {
+	if s.opt.Gather <= 0 {
+		return s.Update(fn)
+	}
+	c := &call{fn: fn, done: make(chan error, 1)}
+	s.queue.add(c)
+	timer := time.NewTimer(s.opt.Gather)
+	defer timer.Stop()
+	select {
+	case err := <-c.done:
+		return err
+	case <-timer.C:
+	}
+	return s.carry(c)
+}
+
+// carry returns when c, which is queued, is durable: it commits what is queued when
+// it is its turn, if nobody has done so before.
+func (s *Spool) carry(c *call) error {
 	select {
 	case err := <-c.done:
 		return err
@@ -164,7 +189,8 @@ func (s *Spool) Update(fn func(*Tx) error) error {
 
 // View runs fn in a transaction that can only read.
 func (s *Spool) View(fn func(*Tx) error) error {
-	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx}) })
+	acked := s.acked.Load() // before the transaction begins: a commit takes it away when it has ended
+	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx, acked: acked}) })
 }
 
 type call struct {
@@ -196,7 +222,11 @@ func (q *queue) take() []*call {
 func (s *Spool) commit(calls []*call) {
 	for len(calls) > 0 {
 		failed, appended := -1, false
+		acked := s.acked.Load()
 		err := s.db.Update(func(tx *bolt.Tx) error {
+			if err := (&Tx{tx: tx, acked: acked}).forget(); err != nil {
+				return err
+			}
 			for i, c := range calls {
 				t := &Tx{tx: tx}
 				if err := t.run(c.fn); err != nil {
@@ -211,6 +241,9 @@ func (s *Spool) commit(calls []*call) {
 			calls[failed].done <- err
 			calls = append(calls[:failed:failed], calls[failed+1:]...)
 			continue
+		}
+		if err == nil {
+			s.acked.CompareAndSwap(acked, nil)
 		}
 		if appended && err == nil {
 			s.poke()

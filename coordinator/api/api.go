@@ -52,6 +52,15 @@ type Agents interface {
 	Query(ctx context.Context, rack string, q *pb.Query, each func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error)
 }
 
+// Group is the coordinators that decide together; a *cluster.Cluster is one.
+type Group interface {
+	Coordinators() []*pb.CoordinatorStatus
+	Silent() []string
+	Remark() string
+	CatchUp(ctx context.Context) error
+	Remove(ctx context.Context, name string) error
+}
+
 // Config is what a Server needs.
 type Config struct {
 	Name     string // of this coordinator
@@ -59,6 +68,7 @@ type Config struct {
 	Machine  *state.Machine
 	Commands Commands
 	Agents   Agents
+	Group    Group
 	Feed     *feed.Feed
 	Denied   *trust.Denials // whose calls are refused
 	Root     sign.Keys      // who signs the policy of authors
@@ -127,7 +137,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(pbconnect.NewFleetHandler(s,
 		connect.WithReadMaxBytes(maxRequest),
-		connect.WithInterceptors(faults{}),
+		connect.WithInterceptors(faults{}, reads{s.conf.Group}),
 		connect.WithRecover(s.recovered),
 	))
 	return s.identified(mux)

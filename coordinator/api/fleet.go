@@ -82,7 +82,7 @@ func (s *Server) ListNodes(context.Context, *connect.Request[pb.ListNodesRequest
 
 // ListAgents implements pbconnect.FleetHandler.
 func (s *Server) ListAgents(context.Context, *connect.Request[pb.ListAgentsRequest]) (*connect.Response[pb.ListAgentsReply], error) {
-	return connect.NewResponse(&pb.ListAgentsReply{Agents: s.conf.Agents.Agents()}), nil
+	return connect.NewResponse(&pb.ListAgentsReply{Agents: s.conf.Agents.Agents(), Silent: s.conf.Group.Silent()}), nil
 }
 
 // ListScripts implements pbconnect.FleetHandler.
@@ -106,7 +106,7 @@ func noScript(op, name string) error {
 // RemoveScript implements pbconnect.FleetHandler.
 func (s *Server) RemoveScript(ctx context.Context, r *connect.Request[pb.RemoveScriptRequest]) (*connect.Response[pb.RemoveScriptReply], error) {
 	name := r.Msg.GetName()
-	if _, ok := s.conf.Machine.Script(name); !ok {
+	if _, ok := s.conf.Machine.Script(name); !ok && len(r.Msg.GetEnvelope()) == 0 {
 		return nil, noScript("remove script", name)
 	}
 	o, err := s.ordered(r.Msg.GetEnvelope(), nil, order.Remove)
@@ -132,7 +132,10 @@ func (s *Server) ListRuns(context.Context, *connect.Request[pb.ListRunsRequest])
 }
 
 // GetRun implements pbconnect.FleetHandler.
-func (s *Server) GetRun(_ context.Context, r *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error) {
+func (s *Server) GetRun(ctx context.Context, r *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error) {
+	if err := s.meet(ctx, r.Msg.GetId()); err != nil {
+		return nil, err
+	}
 	run, results, ok := s.conf.Machine.Run(r.Msg.GetId(), 0)
 	if !ok {
 		return nil, noRun(r.Msg.GetId())

@@ -63,6 +63,9 @@ func (s *Server) WatchRun(ctx context.Context, r *connect.Request[pb.WatchRunReq
 		return err
 	}
 	defer release()
+	if err = s.meet(ctx, r.Msg.GetId()); err != nil {
+		return err
+	}
 	changed, stop := s.conf.Feed.WatchRun(r.Msg.GetId())
 	defer stop()
 	f := follower{server: s, id: r.Msg.GetId(), tell: func(e *pb.RunEvent) error { return send(ctx, stream, e) }}

@@ -52,6 +52,17 @@ type world struct {
 	patience time.Duration // of the server
 }
 
+// alone is a group of one.
+type alone struct{}
+
+func (alone) Coordinators() []*pb.CoordinatorStatus {
+	return []*pb.CoordinatorStatus{{Name: "c1", Answering: true}}
+}
+func (alone) Silent() []string                     { return nil }
+func (alone) Remark() string                       { return "" }
+func (alone) CatchUp(context.Context) error        { return nil }
+func (alone) Remove(context.Context, string) error { return nil }
+
 // agents are fake agents.
 type agents struct {
 	mu        sync.Mutex
@@ -147,7 +158,7 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	server := api.New(api.Config{
-		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Feed: w.feed, Root: w.authors.Root, Log: log, Patience: w.patience,
+		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Group: alone{}, Feed: w.feed, Root: w.authors.Root, Log: log, Patience: w.patience,
 		Raft: func() (name string, commit, applied uint64) { return "Leader", 7, 7 },
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -5,6 +5,8 @@ package feed
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -108,6 +110,13 @@ func (f *Feed) WatchRun(id string) (changed <-chan struct{}, stop func()) {
 			delete(f.runs, id)
 		}
 	}
+}
+
+// Watched are the runs that somebody watches, in no order.
+func (f *Feed) Watched() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.runs))
 }
 
 // Touch wakes those who watch one of the runs.

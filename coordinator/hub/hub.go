@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
@@ -80,6 +81,8 @@ type Hub struct {
 	racks    map[string]*session                    // greeted, by rack
 	progress map[string]map[string]*pb.RackProgress // of runs that have not ended
 	left     map[string]*pb.AgentStatus             // how an agent was last, by name
+
+	version atomic.Uint64 // of what Present tells
 }
 
 // New is a hub without sessions.
@@ -87,10 +90,12 @@ func New(c Config) *Hub {
 	if c.Idle <= 0 {
 		c.Idle = time.Minute
 	}
-	return &Hub{
+	h := &Hub{
 		conf: c, queries: make(chan struct{}, maxQueries),
 		racks: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
 	}
+	h.version.Store(uint64(time.Now().UnixNano())) // no version of an earlier process
+	return h
 }
 
 // Run serves the sessions that l accepts until ctx ends or l fails, and waits
@@ -165,6 +170,7 @@ func (h *Hub) leave(s *session) {
 }
 
 func (h *Hub) publish(a *pb.AgentStatus) {
+	h.version.Add(1)
 	h.conf.Watchers.Publish(&pb.Event{AtUnixMs: time.Now().UnixMilli(), Body: &pb.Event_Agent{Agent: a}})
 }
 
@@ -185,6 +191,21 @@ func (h *Hub) Agents() []*pb.AgentStatus {
 		list = append(list, h.status(a))
 	}
 	return list
+}
+
+// Present are the agents that are connected here, in no order, unless the caller
+// knows them: version changes with them.
+func (h *Hub) Present(known uint64) (agents []*pb.AgentStatus, version uint64) {
+	version = h.version.Load() // first: a change that comes now is told the next time
+	if known == version {
+		return nil, version
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.racks {
+		agents = append(agents, s.status(true))
+	}
+	return agents, version
 }
 
 func (h *Hub) status(a *pb.AgentInfo) *pb.AgentStatus {

@@ -331,6 +331,7 @@ func (s *session) desired(pull *pb.Pull, settled []string) error {
 		return err
 	}
 	s.revision.Store(d.GetRevision())
+	s.hub.version.Add(1)
 	return nil
 }
 
@@ -457,5 +458,6 @@ func (s *session) status(connected bool) *pb.AgentStatus {
 	return &pb.AgentStatus{
 		Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
 		SinceUnixMs: since.UnixMilli(), Remote: s.conn.Remote(), Revision: s.revision.Load(),
+		Coordinator: s.hub.conf.Name,
 	}
 }

@@ -58,7 +58,8 @@ type Config struct {
 	Addr      string // host:port (UDP) to listen at
 	Advertise string // host:port at which the others reach it; default: Addr as bound
 	Server    *tls.Config
-	Client    *tls.Config // both must demand the role of a coordinator
+	Client    *tls.Config    // both must demand the role of a coordinator
+	Denied    *trust.Denials // whose sessions Cut ends; nil: nobody's
 	Log       *slog.Logger
 }
 
@@ -70,9 +71,11 @@ type Peers struct {
 	streams  chan struct{} // slots
 	closed   chan struct{}
 	close    func() error
+	cuts     chan struct{} // one waits at most
 
-	mu   sync.Mutex
-	byAt map[string]*peer
+	mu     sync.Mutex
+	byAt   map[string]*peer
+	served map[mesh.Session]bool
 }
 
 // peer is the way to one coordinator. Each has a lock of its own: while one is
@@ -95,7 +98,7 @@ func Listen(c Config) (*Peers, error) {
 	}
 	p := &Peers{
 		conf: c, listener: l, raft: make(chan net.Conn, backlog), streams: make(chan struct{}, maxStreams),
-		closed: make(chan struct{}), byAt: map[string]*peer{},
+		closed: make(chan struct{}), byAt: map[string]*peer{}, cuts: make(chan struct{}, 1), served: map[mesh.Session]bool{},
 	}
 	p.close = sync.OnceValue(p.shut)
 	return p, nil
@@ -110,18 +113,8 @@ func (p *Peers) Close() error { return p.close() }
 func (p *Peers) shut() error {
 	close(p.closed)
 	err := p.listener.Close()
-	p.mu.Lock()
-	all := make([]*peer, 0, len(p.byAt))
-	for _, one := range p.byAt {
-		all = append(all, one)
-	}
-	p.mu.Unlock()
-	for _, one := range all {
-		one.mu.Lock() // a dial under way ends with its time
-		if one.session != nil {
-			one.session.Close("the coordinator stops")
-		}
-		one.mu.Unlock()
+	for _, s := range p.sessions() {
+		s.Close("the coordinator stops")
 	}
 	return err
 }
@@ -132,6 +125,7 @@ func (p *Peers) Run(ctx context.Context, h Handler) error {
 	defer sessions.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	sessions.Go(func() { p.cutter(ctx) })
 	slots := make(chan struct{}, maxSessions)
 	for {
 		session, err := p.listener.Accept(ctx)
@@ -166,6 +160,8 @@ func (p *Peers) serve(ctx context.Context, session mesh.Session, h Handler) {
 		return
 	}
 	defer context.AfterFunc(ctx, func() { session.Close("the coordinator stops") })()
+	defer p.serving(session)()
+	p.cut(session) // a denial that came since the handshake has not met it yet
 	var streams sync.WaitGroup
 	defer streams.Wait()
 	for {

@@ -126,6 +126,9 @@ func TestACallThatIsNotAnswered(t *testing.T) {
 	w := newWorld(t)
 	e := echo{hang: make(chan struct{})}
 	a, b := w.peer("c1", nil), w.peer("c2", e)
+	if _, err := a.Call(t.Context(), b.Addr(), meet("x")); err != nil { // a session; its handshake may take any time
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	_, err := a.Call(ctx, b.Addr(), &pb.PeerCall{Body: &pb.PeerCall_Remove{Remove: &pb.Remove{Name: "hang"}}})

@@ -20,7 +20,8 @@ type fsm struct {
 	applied func(state.Outcome)
 	failed  chan error    // the first command that can't be applied
 	halted  chan struct{} // closed with it
-	latest  atomic.Int64  // time of the last command, in milliseconds
+	hashes  *hashes
+	latest  atomic.Int64 // time of the last command, in milliseconds
 
 	mu      sync.Mutex
 	broken  error
@@ -30,10 +31,10 @@ type fsm struct {
 // response is what Raft carries back to commit; outcomes go to who awaits them.
 type response struct{ err error }
 
-func newFSM(m *state.Machine, applied func(state.Outcome)) *fsm {
+func newFSM(m *state.Machine, applied func(state.Outcome), h *hashes) *fsm {
 	return &fsm{
 		machine: m, applied: applied, failed: make(chan error, 1), halted: make(chan struct{}),
-		waiting: map[string]chan state.Outcome{},
+		waiting: map[string]chan state.Outcome{}, hashes: h,
 	}
 }
 
@@ -88,6 +89,7 @@ func (f *fsm) apply(l *raft.Log) response {
 	if err != nil {
 		return response{err: f.stop(err)}
 	}
+	f.hashes.applied(l.Index, f.machine)
 	f.latest.Store(max(f.latest.Load(), c.GetAtUnixMs()))
 	if !o.Repeated {
 		f.applied(o)

@@ -278,7 +278,8 @@ func (n *Node) answerCommit(ctx context.Context, from string, c *pb.Commit) *pb.
 	index, err := n.commit(ctx, &command)
 	reply := replyOf(proposeError(op, err))
 	reply.Index = index
-	reply.Unsure = err != nil && !errors.Is(err, raft.ErrNotLeader)
+	_, reply.Final = err.(*fault.Error) //nolint:errorlint // our own refusal, not one that wraps what Raft says
+	reply.Unsure = err != nil && !reply.GetFinal() && !errors.Is(err, raft.ErrNotLeader)
 	return reply
 }
 

@@ -60,8 +60,10 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error
 	defer cancel()
 	applied := n.fsm.await(c.GetId())
 	defer n.fsm.forget(c.GetId())
+	offered := false
 	for {
 		err := n.offer(ctx, c)
+		offered = offered || !errors.Is(err, errNoLeader)
 		if err != nil && !n.again(err) {
 			return state.Outcome{}, proposeError(op, err)
 		}
@@ -70,7 +72,11 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error
 			wait = againMin + mathrand.N(againMax-againMin) //nolint:gosec // jitter
 		}
 		o, ended := n.outcome(ctx, applied, wait)
-		if ended == nil || !errors.Is(ended, errAgain) {
+		switch {
+		case errors.Is(ended, errAgain):
+		case !offered && errors.Is(ended, context.DeadlineExceeded):
+			return o, proposeError(op, errNoLeader)
+		default:
 			return o, proposeError(op, ended)
 		}
 	}
@@ -153,7 +159,7 @@ func (n *Node) offer(ctx context.Context, c *pb.Command) error {
 	reply, err := n.conf.Wire.Call(asking, leader, &pb.PeerCall{Body: &pb.PeerCall_Commit{Commit: &pb.Commit{Command: data}}})
 	if err == nil {
 		err = failure(reply)
-		if err == nil || !reply.GetUnsure() && !fault.Is(err, fault.Unavailable) {
+		if err == nil || reply.GetFinal() || !reply.GetUnsure() && !fault.Is(err, fault.Unavailable) {
 			return err
 		}
 	}
@@ -165,6 +171,9 @@ func (n *Node) offer(ctx context.Context, c *pb.Command) error {
 
 // commit commits c, as the leader, and returns its place in the log.
 func (n *Node) commit(ctx context.Context, c *pb.Command) (index uint64, err error) {
+	if full := n.full.Load(); full != nil {
+		return 0, full
+	}
 	c.AtUnixMs = n.clock()
 	data, err := proto.Marshal(c)
 	if err != nil {
@@ -234,6 +243,8 @@ func proposeError(op string, err error) error {
 		return &fault.Error{Kind: fault.Timeout, Op: op, Err: errors.New("the log did not answer in time"), Hint: "see whether it was done before you try again"}
 	case errors.Is(err, context.Canceled):
 		return fault.Wrap(fault.Canceled, op, err)
+	case errors.Is(err, errNoLeader):
+		return &fault.Error{Kind: fault.Unavailable, Op: op, Err: err, Hint: "nothing was done; a majority of them must reach each other: chiba get coordinators"}
 	case isFault:
 		return known
 	default: // not leading, shutting down, disk

@@ -23,6 +23,11 @@ const (
 // ends. An error means that the process must end: a command can't be applied, or
 // the log can't be written.
 func (n *Node) Run(ctx context.Context) error {
+	var hashing sync.WaitGroup
+	defer hashing.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hashing.Go(func() { n.fsm.hashes.run(ctx, n) })
 	if err := n.form(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -30,6 +35,9 @@ func (n *Node) Run(ctx context.Context) error {
 	defer give.Stop()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	measure := time.NewTicker(measureEvery)
+	defer measure.Stop()
+	n.measure()
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,6 +56,8 @@ func (n *Node) Run(ctx context.Context) error {
 			if n.alive() {
 				give.Reset(leaderless)
 			}
+		case <-measure.C:
+			n.measure()
 		case <-give.C:
 			if n.conf.Wire != nil { // the others may be away; stale reads go on
 				n.conf.Log.Warn("no leader, nothing can be decided", obs.Took, leaderless)
@@ -75,9 +85,24 @@ func (n *Node) led(ctx context.Context, leads bool) error {
 	}
 	if n.conf.Wire != nil {
 		n.conf.Log.Info("leads the group")
+		n.reachable()
 	}
 	n.beReady.Do(func() { close(n.ready) })
 	return nil
+}
+
+// reachable tells the group where we are, if it has another address of us: we were
+// alone until now, or have moved.
+func (n *Node) reachable() {
+	for _, m := range n.members() {
+		if m.Name != n.conf.Name || m.Addr == n.conf.Wire.Addr() {
+			continue
+		}
+		n.conf.Log.Info("we have another address than before", obs.Addr, n.conf.Wire.Addr())
+		if err := n.raft.AddVoter(raft.ServerID(m.Name), raft.ServerAddress(n.conf.Wire.Addr()), 0, meetTimeout).Error(); err != nil {
+			n.conf.Log.Error("telling the group our address", obs.Err, err)
+		}
+	}
 }
 
 // alive reports whether there is a leader, us or another.
@@ -132,8 +157,9 @@ func (n *Node) follows() bool {
 // and it leads or follows a leader.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// yield gives the lead to another voter, so that nobody waits for an election.
-func (n *Node) yield() {
+// Yield gives the lead, if this node has it, to another voter, so that nobody waits
+// for an election. Close does so, too.
+func (n *Node) Yield() {
 	if n.raft.State() != raft.Leader || len(n.members()) < 2 {
 		return
 	}

@@ -129,7 +129,9 @@ func TestThreat32OlderOrders(t *testing.T) {
 		}
 	}
 	l.must(policy(2))
-	if o := l.try(policy(2)); !fault.Is(o.Err, fault.Conflict) {
+	other := policy(2)
+	other.GetPutPolicy().Envelope = []byte("q")
+	if o := l.try(other); !fault.Is(o.Err, fault.Conflict) {
 		t.Errorf("a policy: %v", o.Err)
 	}
 	l.must(remove(12))
@@ -142,6 +144,34 @@ func TestThreat32OlderOrders(t *testing.T) {
 	l.must(version(13, script("a", "x"), runOf("x", "r1")))
 	if d := l.Desired("r1"); len(d.GetScripts()) != 1 || len(d.GetEnded()) != 0 {
 		t.Errorf("applied again, the rack is told %v", d)
+	}
+}
+
+// Who has lost the answer asks again: the same envelope, or the same file twice,
+// does nothing and tells what was done.
+func TestAnOrderThatIsAskedAgain(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	first := l.must(version(11, script("a", "x"), runOf("x", "r1")))
+	records := l.Counts().Revision
+	again := l.try(version(11, script("a", "x"), runOf("x", "r1")))
+	if again.Err != nil || !again.Again || again.Run.GetId() != first.Run.GetId() || again.Script.GetRevision() != first.Script.GetRevision() || len(again.Racks) != 0 {
+		t.Errorf("it is answered %+v", again)
+	}
+	if len(l.Runs()) != 1 || l.Counts().Revision != records {
+		t.Errorf("there are %d runs", len(l.Runs()))
+	}
+	stop := &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: first.Run.GetId(), Envelope: []byte("c")}}}
+	remove := &pb.Command{Body: &pb.Command_RemoveScript{RemoveScript: &pb.RemoveScript{Name: "a", Version: 12, Envelope: []byte("e")}}}
+	policy := &pb.Command{Body: &pb.Command_PutPolicy{PutPolicy: &pb.PutPolicy{Version: 2, Envelope: []byte("p")}}}
+	for name, c := range map[string]*pb.Command{"a cancel": stop, "a removal": remove, "a policy": policy} {
+		l.must(c)
+		if o := l.try(c); o.Err != nil || !o.Again {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+	if o := l.try(version(11, script("a", "x"), runOf("x", "r1"))); !fault.Is(o.Err, fault.Conflict) {
+		t.Errorf("an order that another has replaced: %v", o.Err)
 	}
 }
 

@@ -121,6 +121,10 @@ type Outcome struct {
 	// Repeated is a command that was applied before, by its id. Nothing was done
 	// this time; what was done is told by the first outcome.
 	Repeated bool
+	// Again is an order that was carried out before, by its envelope: whoever sent
+	// it had lost the answer. Nothing was done this time; Run and Script are what
+	// came of it.
+	Again bool
 
 	Run      *pb.Run    // started or canceled
 	Script   *pb.Script // as kept
@@ -163,7 +167,7 @@ func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
 	m.remember(c.GetId())
 	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
-	if o.Err == nil {
+	if o.Err == nil && !o.Again {
 		if err := m.audit.note(c, o, before); err != nil {
 			m.broken = err
 			return Outcome{}, err
@@ -237,6 +241,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.deny(at, b.Deny.GetDenials())
 	case *pb.Command_Allow:
 		return m.allow(at, b.Allow)
+	case *pb.Command_Mark:
+		return Outcome{}
 	default: // readable has seen to it
 		return refused(fault.Internal, "apply command", "it has no body")
 	}

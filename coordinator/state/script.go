@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -31,6 +32,9 @@ const (
 func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	if s == nil && r == nil {
 		return refused(fault.BadInput, "apply script", "there is neither a script nor a run")
+	}
+	if o, again := m.appliedBefore(orderOf(s, r), cmp.Or(s.GetDigest(), r.GetDigest())); again {
+		return o
 	}
 	if err := m.scriptOK(s); err != nil {
 		return Outcome{Err: err}
@@ -63,6 +67,33 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	slices.Sort(o.Racks)
 	o.Racks = slices.Compact(o.Racks)
 	return o
+}
+
+// appliedBefore is what came of an order, if it is the last one for its name and was
+// carried out already.
+func (m *Machine) appliedBefore(o *pb.Ended, digest string) (Outcome, bool) {
+	if o.GetVersion() == 0 || o.GetVersion() != m.version(o.GetName()) {
+		return Outcome{}, false
+	}
+	out := Outcome{Again: true}
+	if s := m.scripts[o.GetName()]; sameOrder(s, o) && s.GetDigest() == digest {
+		out.Script = s
+	}
+	for _, r := range m.runs {
+		if r.msg.GetScript() == o.GetName() && sameOrder(r.msg, o) && r.msg.GetDigest() == digest {
+			out.Run = r.msg
+		}
+	}
+	return out, out.Script != nil || out.Run != nil
+}
+
+// sameOrder reports whether what came of an order is of that very one.
+func sameOrder(a interface {
+	GetVersion() uint64
+	GetEnvelope() []byte
+}, o *pb.Ended,
+) bool {
+	return a.GetVersion() == o.GetVersion() && len(o.GetEnvelope()) > 0 && bytes.Equal(a.GetEnvelope(), o.GetEnvelope())
 }
 
 // orderOf is the order of a script, or of its run, as an Ended holds it.
@@ -116,6 +147,8 @@ func (m *Machine) putPolicy(p *pb.PutPolicy) Outcome {
 	switch {
 	case len(p.GetEnvelope()) == 0 || len(p.GetEnvelope()) > maxEnvelope:
 		return refused(fault.BadInput, op, "it is missing or too large")
+	case p.GetVersion() == m.policy.GetVersion() && bytes.Equal(p.GetEnvelope(), m.policy.GetEnvelope()):
+		return Outcome{Again: true}
 	case p.GetVersion() <= m.policy.GetVersion():
 		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("version %d is not newer than version %d", p.GetVersion(), m.policy.GetVersion())).
 			WithHint("give it a higher version and have it signed again")}
@@ -216,10 +249,14 @@ func (m *Machine) start(at int64, r *pb.Run) *pb.Run {
 
 func (m *Machine) removeScript(r *pb.RemoveScript) Outcome {
 	name := r.GetName()
+	ended := &pb.Ended{Name: name, Version: r.GetVersion(), Envelope: r.GetEnvelope()}
+	if over := m.over[name]; over.GetVersion() != 0 && sameOrder(over, ended) {
+		return Outcome{Again: true}
+	}
 	if _, ok := m.scripts[name]; !ok {
 		return Outcome{Err: noScript(name)}
 	}
-	if err := m.newer("remove script", &pb.Ended{Name: name, Version: r.GetVersion(), Envelope: r.GetEnvelope()}); err != nil {
+	if err := m.newer("remove script", ended); err != nil {
 		return Outcome{Err: err}
 	}
 	m.end(name, r.GetVersion(), r.GetEnvelope())
@@ -243,6 +280,9 @@ func (m *Machine) cancelRun(at int64, c *pb.CancelRun) Outcome {
 	if r == nil {
 		return Outcome{Err: fault.New(fault.NotFound, op, fmt.Sprintf("there is no run %q", c.GetId())).
 			WithHint("see which there are: chiba get runs")}
+	}
+	if len(c.GetEnvelope()) > 0 && bytes.Equal(c.GetEnvelope(), r.msg.GetCancel()) {
+		return Outcome{Again: true, Run: r.msg}
 	}
 	if r.msg.GetEndedUnixMs() != 0 {
 		return refused(fault.Conflict, op, fmt.Sprintf("run %s is %s already", c.GetId(), r.msg.GetState()))

@@ -128,8 +128,11 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 
 // Hash is a digest of the whole state: two machines of one version that have
 // applied the same commands have the same. It costs an encoding of the state.
-func (m *Machine) Hash() (string, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m.Snapshot())
+func (m *Machine) Hash() (string, error) { return HashOf(m.Snapshot()) }
+
+// HashOf is the Hash of the state that a snapshot is of.
+func HashOf(s *pb.Snapshot) (string, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
 	if err != nil {
 		return "", fmt.Errorf("hash the state: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -39,7 +40,7 @@ func rackOf(agent string) string { return "rack-" + agent }
 // crowd is a coordinator with its agents.
 type crowd struct {
 	rack        *rack
-	binary      string // of the one agent that is a process of its own; "": all are in this one
+	alone       []string // the command of the one agent that is a process of its own; none: all are in this one
 	dir         string
 	authority   *ca.Site
 	coordinator *coordinator.Coordinator
@@ -49,12 +50,12 @@ type crowd struct {
 	client      *client.Client
 }
 
-func newCrowd(ctx context.Context, rack *rack, dir, binary string) (*crowd, error) {
+func newCrowd(ctx context.Context, rack *rack, dir string, alone []string) (*crowd, error) {
 	nodes, err := rack.client.Nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f := &crowd{rack: rack, dir: dir, binary: binary, own: make(chan int, 1)}
+	f := &crowd{rack: rack, dir: dir, alone: alone, own: make(chan int, 1)}
 	if f.authority, err = ca.Open(filepath.Join(dir, "ca"), site); err != nil {
 		return nil, err
 	}
@@ -143,7 +144,7 @@ func (f *crowd) add(name string, nodes []sim.Node) error {
 	for _, n := range nodes {
 		c.Nodes = append(c.Nodes, agent.Entry{Name: n.Name, Pin: n.Pin, Address: n.Address, Serial: n.Serial})
 	}
-	if f.binary != "" {
+	if len(f.alone) > 0 {
 		return f.addProcess(c)
 	}
 	c.Log = slog.New(slog.DiscardHandler)
@@ -161,7 +162,7 @@ func (f *crowd) addProcess(c agent.Config) error {
 		err = os.WriteFile(filepath.Join(c.State, agent.ConfigFile), text, 0o600)
 	}
 	f.parts = append(f.parts, func(ctx context.Context) error {
-		cmd := exec.CommandContext(ctx, f.binary, "agent", "--state", c.State) //nolint:gosec // our own binary
+		cmd := exec.CommandContext(ctx, f.alone[0], append(slices.Clip(f.alone[1:]), "--state", c.State)...) //nolint:gosec // our own binary
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		cmd.WaitDelay = 10 * time.Second
 		if failed := cmd.Start(); failed != nil {

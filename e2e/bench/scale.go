@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -22,6 +24,7 @@ import (
 type Scale struct {
 	Nodes, Agents int
 	Alone         bool
+	Agent         string  // the program that the agent is, if it is alone
 	Start         float64 // s until every node was ready
 	StartCPU      float64 // s
 	Memory        float64 // bytes when ready: of the agent if it is alone, else of coordinator and agents
@@ -57,12 +60,22 @@ func RunScale(ctx context.Context, o ScaleOptions) (Scale, error) {
 	return s, errors.Join(err, rack.stop(), os.RemoveAll(dir))
 }
 
-func (s *Scale) run(ctx context.Context, o ScaleOptions, rack *rack, dir string) error {
-	binary := ""
-	if o.Alone {
-		binary = o.Binary
+// agentCommand is chiba-agent beside chiba, as `make build` puts it, else `chiba agent`.
+func agentCommand(chiba string) []string {
+	alone := filepath.Join(filepath.Dir(chiba), "chiba-agent")
+	if _, err := os.Stat(alone); err != nil {
+		return []string{chiba, "agent"}
 	}
-	f, err := newCrowd(ctx, rack, dir, binary)
+	return []string{alone}
+}
+
+func (s *Scale) run(ctx context.Context, o ScaleOptions, rack *rack, dir string) error {
+	var alone []string
+	if o.Alone {
+		alone = agentCommand(o.Binary)
+		s.Agent = strings.Join(append([]string{filepath.Base(alone[0])}, alone[1:]...), " ")
+	}
+	f, err := newCrowd(ctx, rack, dir, alone)
 	if err != nil {
 		return err
 	}
@@ -197,7 +210,7 @@ func (s Scale) all() []ScaleRun {
 func (s Scale) write(out io.Writer) {
 	where := "in one process"
 	if s.Alone {
-		where = "the agent in a process of its own"
+		where = "the agent in a process of its own (" + s.Agent + ")"
 	}
 	per := func(n float64) string { return short(n / float64(max(s.Nodes, 1))) }
 	fmt.Fprintf(out, "%d BMCs, agents: %d, one coordinator with Raft on disk, %s; the BMCs in another\n", s.Nodes, s.Agents, where)

@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,9 +39,12 @@ var allParts = []string{partSim, partCoordinator, partAgent}
 // Options of a dev fleet.
 type Options struct {
 	State string   // directory; made if it is not there
-	Parts []string // of allParts; empty: all
-	Own   []string // --bmc: BMCs that are not simulated
-	User  string   // to log in on those with
+	Parts []string // of allParts, numbered from the second on: agent-2; empty: all
+	// Coordinators and Racks are how many there are; 0: as many as last time, or one.
+	Coordinators, Racks int
+
+	Own  []string // --bmc: BMCs that are not simulated
+	User string   // to log in on those with
 	// PasswordFile holds that user's password.
 	PasswordFile string
 	Out          io.Writer // what a person reads
@@ -53,21 +57,25 @@ type Options struct {
 type running struct {
 	layout
 	opts  Options
+	size  size
 	rack  rack
-	mesh  string
 	began time.Time
 }
 
 // Run starts the parts and runs them until ctx ends or one of them fails.
 func Run(ctx context.Context, opts Options) error {
-	if len(opts.Parts) == 0 {
-		opts.Parts = allParts
-	}
 	f := &running{layout: layout(opts.State), opts: opts, began: time.Now()}
-	if err := f.prepare(); err != nil {
+	var err error
+	if f.size, err = f.prepare(size{opts.Coordinators, opts.Racks}); err != nil {
 		return err
 	}
-	for _, part := range opts.Parts {
+	if len(opts.Parts) == 0 {
+		f.opts.Parts = f.all()
+	}
+	for _, part := range f.opts.Parts {
+		if !slices.Contains(f.all(), part) {
+			return fault.New(fault.BadInput, "start the fleet", "it has no "+part).WithHint("it has " + strings.Join(f.all(), ", "))
+		}
 		unlock, err := lock(opts.State, part)
 		if err != nil {
 			return err
@@ -82,16 +90,29 @@ func Run(ctx context.Context, opts Options) error {
 
 func (f *running) say(format string, args ...any) { fmt.Fprintf(f.opts.Out, format+"\n", args...) }
 
-func (f *running) has(part string) bool { return slices.Contains(f.opts.Parts, part) }
-
 // part is one running part: stop ends it and waits for it.
 type part struct {
 	name string
 	stop func() error
 }
 
+// all are the parts of this fleet.
+func (f *running) all() []string {
+	parts := []string{partSim}
+	for n := 1; n <= f.size.Coordinators; n++ {
+		parts = append(parts, numbered(partCoordinator, n))
+	}
+	for n := 1; n <= f.size.Racks; n++ {
+		parts = append(parts, numbered(partAgent, n))
+	}
+	return parts
+}
+
+// starter starts the nth of a kind.
+type starter func(ctx context.Context, n int) (run func(context.Context) error, ready <-chan struct{}, err error)
+
 func (f *running) start(ctx context.Context) (err error) {
-	failed := make(chan error, len(allParts))
+	failed := make(chan error, len(f.all()))
 	var parts []part
 	defer func() {
 		for _, p := range slices.Backward(parts) {
@@ -103,30 +124,41 @@ func (f *running) start(ctx context.Context) (err error) {
 			f.say("stopped; start again with the same directory to continue")
 		}
 	}()
-	begin := []struct {
+	for _, kind := range []struct {
 		name  string
-		start func(ctx context.Context) (run func(context.Context) error, ready <-chan struct{}, err error)
+		start starter
 	}{
 		{partSim, f.startSim}, {partCoordinator, f.startCoordinator}, {partAgent, f.startAgent},
-	}
-	for _, b := range begin {
-		if !f.has(b.name) {
-			continue
+	} {
+		var waiting []<-chan struct{} // coordinators are ready when they have met
+		for _, name := range f.of(kind.name) {
+			_, n, _ := numberOf(name)
+			run, ready, err := kind.start(ctx, n)
+			if err != nil {
+				return err
+			}
+			parts = append(parts, launch(name, run, failed))
+			waiting = append(waiting, ready)
 		}
-		run, ready, err := b.start(ctx)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, launch(b.name, run, failed))
-		select {
-		case <-ready:
-		case err := <-failed:
-			return err
-		case <-ctx.Done():
-			return nil
+		for _, ready := range waiting {
+			select {
+			case <-ready:
+			case err := <-failed:
+				return err
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
 	return f.serve(ctx, failed)
+}
+
+// of are the parts of a kind that run in this process.
+func (f *running) of(kind string) []string {
+	return slices.DeleteFunc(slices.Clone(f.opts.Parts), func(part string) bool {
+		k, _, _ := numberOf(part)
+		return k != kind
+	})
 }
 
 // launch runs one part until it is stopped; if it ends by itself it says so.
@@ -184,8 +216,8 @@ var immediately = func() <-chan struct{} {
 	return done
 }()
 
-func (f *running) startSim(ctx context.Context) (func(context.Context) error, <-chan struct{}, error) {
-	simulated, err := sim.Open(ctx, sim.Config{Dir: f.opts.State, Specs: sim.DevRack()})
+func (f *running) startSim(ctx context.Context, _ int) (func(context.Context) error, <-chan struct{}, error) {
+	simulated, err := sim.Open(ctx, sim.Config{Dir: f.opts.State, Specs: sim.DevRacks(f.size.Racks)})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -197,12 +229,16 @@ func (f *running) startSim(ctx context.Context) (func(context.Context) error, <-
 		simulated.Close()
 		return nil, nil, err
 	}
-	f.say("rack %s: %d simulated BMCs on https://127.0.0.1", rackName, len(f.rack.Nodes))
+	racks := "rack " + rackName(1)
+	if f.size.Racks > 1 {
+		racks = "racks " + rackName(1) + " to " + rackName(f.size.Racks)
+	}
+	f.say("%s: %d simulated BMCs on https://127.0.0.1", racks, len(f.rack.Nodes))
 	return simulated.Run, immediately, nil
 }
 
-func (f *running) startCoordinator(context.Context) (func(context.Context) error, <-chan struct{}, error) {
-	creds, err := trust.Load(f.coordinator())
+func (f *running) startCoordinator(_ context.Context, n int) (func(context.Context) error, <-chan struct{}, error) {
+	creds, err := trust.Load(f.coordinator(n))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -211,25 +247,28 @@ func (f *running) startCoordinator(context.Context) (func(context.Context) error
 		return nil, nil, err
 	}
 	config := coordinator.Config{
-		Name: coordinatorName, Dir: f.coordinator(), Credentials: creds, Log: f.opts.Log,
-		Certs: f.coordinator(), Authority: authority,
+		Name: coordinatorName(n), Dir: f.coordinator(n), Credentials: creds, Log: f.opts.Log,
+		Certs: f.coordinator(n), Authority: authority,
 	}
-	if err = config.LoadAuthors(f.coordinator()); err != nil {
+	if f.size.Coordinators > 1 {
+		config.PeerAddr, config.Join, config.Expect = f.remembered(n, peerFile(n)), f.known(peerFile), f.size.Coordinators
+	}
+	if err = config.LoadAuthors(f.coordinator(n)); err != nil {
 		return nil, nil, err
 	}
-	c, err := f.listen(config)
+	c, err := f.listen(n, config)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := f.remember(c); err != nil {
+	if err := f.remember(n, c); err != nil {
 		return nil, nil, errors.Join(err, c.Close())
 	}
-	f.say("coordinator %s: API https://%s, agents udp %s", coordinatorName, c.APIAddr(), c.MeshAddr())
+	f.say("coordinator %s: API https://%s, agents udp %s", coordinatorName(n), c.APIAddr(), c.MeshAddr())
 	return c.Run, c.Ready(), nil
 }
 
-func (f *running) startAgent(ctx context.Context) (func(context.Context) error, <-chan struct{}, error) {
-	config, err := f.agentSetup(ctx)
+func (f *running) startAgent(ctx context.Context, n int) (func(context.Context) error, <-chan struct{}, error) {
+	config, err := f.agentSetup(ctx, n)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -241,6 +280,6 @@ func (f *running) startAgent(ctx context.Context) (func(context.Context) error, 
 	if f.rack.Loopback == "" {
 		how = "from the static list: " + f.rack.Silent
 	}
-	f.say("agent %s: %d BMCs, %s", agentName, len(config.Nodes), how)
+	f.say("agent %s: %d BMCs, %s", agentName(n), len(config.Nodes), how)
 	return a.Run, a.Ready(), nil
 }

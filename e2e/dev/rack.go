@@ -40,6 +40,7 @@ type rack struct {
 // entry is one BMC.
 type entry struct {
 	Name         fleet.NodeName `yaml:"name"`
+	Rack         string         `yaml:"rack,omitempty"` // default: the first
 	Address      string         `yaml:"address"`
 	Pin          string         `yaml:"pin"`
 	Serial       string         `yaml:"serial,omitempty"`
@@ -75,7 +76,7 @@ func (l layout) writeRack(r rack) error {
 func (r *rack) describe(simulated *sim.Rack) {
 	r.Nodes, r.Loopback, r.Silent = nil, "", ""
 	for _, n := range simulated.Nodes() {
-		r.Nodes = append(r.Nodes, entry{Name: n.Name, Address: n.Address, Pin: n.Pin, Serial: n.Serial})
+		r.Nodes = append(r.Nodes, entry{Name: n.Name, Rack: rackOf(n.Name), Address: n.Address, Pin: n.Pin, Serial: n.Serial})
 	}
 	if err := simulated.Announced(); err != nil {
 		r.Silent = err.Error()
@@ -85,6 +86,20 @@ func (r *rack) describe(simulated *sim.Rack) {
 		r.Silent = "this machine has no loopback interface"
 	}
 }
+
+// rackOf is the rack of a simulated node: that of its name, r02-u01, or the first.
+func rackOf(name fleet.NodeName) string {
+	rack, _, _ := strings.Cut(string(name), "-")
+	for n := 2; n <= mostRacks; n++ {
+		if rack == rackName(n) {
+			return rack
+		}
+	}
+	return ""
+}
+
+// in reports whether the node stands in the nth rack.
+func (e entry) in(n int) bool { return e.Rack == rackName(n) || e.Rack == "" && n == 1 }
 
 func loopback() string {
 	all, err := net.Interfaces()
@@ -99,20 +114,23 @@ func loopback() string {
 	return ""
 }
 
-// agentConfig is the configuration of the rack's agent.
-func (r *rack) agentConfig(l layout, coordinator string) agent.Config {
+// agentConfig is the configuration of the agent of the rack of that number.
+func (r *rack) agentConfig(l layout, number int, coordinators []string) agent.Config {
 	c := agent.Config{
-		Name: agentName, Rack: rackName, Site: siteName,
-		State:        l.agent(),
-		Coordinators: []string{coordinator},
+		Name: fleet.AgentName(agentName(number)), Rack: fleet.RackName(rackName(number)), Site: siteName,
+		State:        l.agent(number),
+		Coordinators: coordinators,
 		Login:        agent.Login{Factory: agent.FactoryOpenBMC},
 		NoMDNS:       r.Loopback == "",
-		Heartbeat:    2 * time.Second, // one agent: it may notice a death sooner
+		Heartbeat:    2 * time.Second, // few agents: they may notice a death sooner
 	}
 	if r.Loopback != "" {
 		c.Interfaces = []string{r.Loopback}
 	}
 	for _, n := range r.Nodes {
+		if !n.in(number) {
+			continue
+		}
 		node := agent.Entry{Name: n.Name, Pin: n.Pin, Serial: n.Serial, TakeOver: true}
 		if c.NoMDNS {
 			node.Address = n.Address
@@ -120,6 +138,9 @@ func (r *rack) agentConfig(l layout, coordinator string) agent.Config {
 		c.Nodes = append(c.Nodes, node)
 	}
 	for _, n := range r.Own {
+		if !n.in(number) {
+			continue
+		}
 		node := agent.Entry{Name: n.Name, Pin: n.Pin, Address: n.Address}
 		if n.PasswordFile != "" {
 			node.Login = agent.Login{User: n.User, PasswordFile: n.PasswordFile}

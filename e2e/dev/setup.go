@@ -2,10 +2,7 @@ package dev
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
-	"strings"
+	"path/filepath"
 
 	"github.com/goccy/go-yaml"
 
@@ -15,7 +12,7 @@ import (
 
 // agentSetup writes agent.yaml and reads it back: what runs here is what
 // `chiba agent --state` would run.
-func (f *running) agentSetup(ctx context.Context) (agent.Config, error) {
+func (f *running) agentSetup(ctx context.Context, n int) (agent.Config, error) {
 	r, err := f.readRack()
 	if err != nil {
 		return agent.Config{}, err
@@ -24,18 +21,23 @@ func (f *running) agentSetup(ctx context.Context) (agent.Config, error) {
 		return agent.Config{}, fault.New(fault.Conflict, "start the agent", "there is no simulated rack yet").
 			WithHint("start it first: chiba dev --only sim")
 	}
-	if err = f.meetOwn(ctx, &r); err != nil {
-		return agent.Config{}, err
+	if n == 1 { // they stand in the first rack
+		if err = f.meetOwn(ctx, &r); err != nil {
+			return agent.Config{}, err
+		}
 	}
-	if f.mesh, err = f.meshAddress(); err != nil {
-		return agent.Config{}, err
+	coordinators := f.known(meshFile)
+	if len(coordinators) == 0 {
+		return agent.Config{}, fault.New(fault.Conflict, "start the agent", "there is no coordinator yet").
+			WithHint("start it first: chiba dev --only coordinator")
 	}
 	f.rack = r
-	config := r.agentConfig(f.layout, f.mesh)
-	if err = f.writeAgent(config); err != nil {
+	config := r.agentConfig(f.layout, n, coordinators)
+	file := filepath.Join(f.agent(n), agent.ConfigFile)
+	if err = writeAgent(file, config); err != nil {
 		return agent.Config{}, err
 	}
-	if config, err = agent.ReadConfig(f.path("agent", agent.ConfigFile)); err != nil {
+	if config, err = agent.ReadConfig(file); err != nil {
 		return agent.Config{}, err
 	}
 	config.Log = f.opts.Log
@@ -57,19 +59,10 @@ func (f *running) meetOwn(ctx context.Context, r *rack) error {
 	return f.writeRack(*r)
 }
 
-func (f *running) meshAddress() (string, error) {
-	text, err := os.ReadFile(f.path(meshFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fault.New(fault.Conflict, "start the agent", "there is no coordinator yet").
-			WithHint("start it first: chiba dev --only coordinator")
-	}
-	return strings.TrimSpace(string(text)), fault.Wrap(fault.Unavailable, "start the agent", err)
-}
-
-func (f *running) writeAgent(config agent.Config) error {
+func writeAgent(path string, config agent.Config) error {
 	text, err := yaml.MarshalWithOptions(config, yaml.OmitEmpty())
 	if err != nil {
 		return fault.Wrap(fault.Internal, "write "+agent.ConfigFile, err)
 	}
-	return writeFile(f.path("agent", agent.ConfigFile), text)
+	return writeFile(path, text)
 }

@@ -1,9 +1,11 @@
 package dev
 
 import (
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 
@@ -14,19 +16,19 @@ import (
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
-// The names of the one coordinator, rack, site and agent of a dev fleet.
-const (
-	coordinatorName = "c1"
-	rackName        = "r01"
-	siteName        = "dev"
-	agentName       = "agent-r01"
-)
+const siteName = "dev"
+
+// The names of the coordinators, racks and agents of a dev fleet, from 1 on.
+func coordinatorName(n int) string { return fmt.Sprintf("c%d", n) }
+func rackName(n int) string        { return fmt.Sprintf("r%02d", n) }
+func agentName(n int) string       { return "agent-" + rackName(n) }
 
 // layout is where things lie in a state directory:
 //
 //	ca/            the authority: its key never leaves this directory
-//	coordinator/   credentials, Raft log, snapshots
-//	agent/         credentials, agent.yaml, spool
+//	coordinator/   credentials, Raft log, snapshots; coordinator-2/ … of the others
+//	agent/         credentials, agent.yaml, spool; agent-2/ … of the other racks
+//	size.yaml      how many of both there are
 //	operator/      credentials and author key of the person, used by the client commands
 //	authors/       the key that signs the policy of authors, and the policy
 //	sim/           the flash of each simulated BMC
@@ -37,36 +39,53 @@ func (l layout) path(parts ...string) string {
 	return filepath.Join(append([]string{string(l)}, parts...)...)
 }
 
-func (l layout) coordinator() string { return l.path("coordinator") }
-func (l layout) agent() string       { return l.path("agent") }
-func (l layout) operator() string    { return l.path("operator") }
+func (l layout) coordinator(n int) string { return l.path(numbered(partCoordinator, n)) }
+func (l layout) agent(n int) string       { return l.path(numbered(partAgent, n)) }
+func (l layout) operator() string         { return l.path("operator") }
 
 // prepare makes the directory, the authority and everybody's credentials,
 // unless they are there.
-func (l layout) prepare() error {
+func (l layout) prepare(flags size) (size, error) {
 	if err := os.MkdirAll(string(l), 0o700); err != nil {
-		return fault.New(fault.Unavailable, "make the state directory", err.Error()).WithHint("name another one with --state DIR")
+		return flags, fault.New(fault.Unavailable, "make the state directory", err.Error()).WithHint("name another one with --state DIR")
 	}
 	unlock, err := l.waitPrepare()
 	if err != nil {
-		return err
+		return flags, err
 	}
 	defer unlock()
+	s, err := l.settle(flags)
+	if err != nil {
+		return s, err
+	}
+	return s, l.certify(s)
+}
+
+// certify makes the authority and everybody's credentials.
+func (l layout) certify(s size) error {
 	authority, err := ca.Open(l.path("ca"), siteName)
 	if err != nil {
 		return err
 	}
-	coordinator := trust.Identity{Role: trust.Coordinator, Name: coordinatorName}
-	if err := authority.Ensure(l.coordinator(), coordinator, "127.0.0.1", "::1", "localhost"); err != nil {
-		return err
+	public := []string{l.operator()}
+	for n := 1; n <= s.Coordinators; n++ {
+		id := trust.Identity{Role: trust.Coordinator, Name: coordinatorName(n)}
+		if err := authority.Ensure(l.coordinator(n), id, "127.0.0.1", "::1", "localhost"); err != nil {
+			return err
+		}
+		public = append(public, l.coordinator(n))
 	}
-	if err := authority.Ensure(l.agent(), trust.Identity{Role: trust.Agent, Domain: trust.Domain{Rack: rackName}, Name: agentName}); err != nil {
-		return err
+	for n := 1; n <= s.Racks; n++ {
+		id := trust.Identity{Role: trust.Agent, Domain: trust.Domain{Rack: rackName(n)}, Name: agentName(n)}
+		if err := authority.Ensure(l.agent(n), id); err != nil {
+			return err
+		}
+		public = append(public, l.agent(n))
 	}
 	if err := authority.Ensure(l.operator(), trust.Identity{Role: trust.Operator, Name: person()}); err != nil {
 		return err
 	}
-	return author.Solo(l.path("authors"), l.operator(), person(), l.coordinator(), l.agent(), l.operator())
+	return author.Solo(l.path("authors"), l.operator(), person(), public...)
 }
 
 // waitPrepare serialises processes that are started on one new directory at
@@ -83,10 +102,10 @@ func person() string {
 	return "operator"
 }
 
-// writeContext tells the client commands where the coordinator's API is.
-func (l layout) writeContext(api string) error {
+// writeContext tells the client commands where the coordinators' APIs are.
+func (l layout) writeContext(apis []string) error {
 	text, err := yaml.Marshal(client.Context{
-		Address: "https://" + api,
+		Address: "https://" + strings.Join(apis, ",https://"),
 		CA:      filepath.Join("operator", trust.CAFile),
 		Cert:    filepath.Join("operator", trust.CertFile),
 		Key:     filepath.Join("operator", trust.KeyFile),

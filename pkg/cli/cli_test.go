@@ -154,7 +154,8 @@ func TestProgressInAPipeIsALinePerEvent(t *testing.T) {
 		{Name: "r01", Total: 8, Note: "running"},
 		{Name: "r01", Total: 8, Done: 3, Failed: 1, Note: "running"},
 		{Name: "r01", Total: 8, Done: 4, Failed: 1, Note: "running"},
-		{Name: "r01", Total: 8, Done: 8, Failed: 1, Ended: true},
+		{Name: "r01", Total: 8, Done: 8, Failed: 1},
+		{Name: "r01", Total: 8, Done: 8, Failed: 1, Ended: true}, // says nothing new
 	} {
 		p.Set(bar)
 		p.Draw(start)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -122,6 +123,14 @@ func Report(w io.Writer, err error) {
 // Note prints a remark that is no error to stderr.
 func Note(cmd *cobra.Command, format string, args ...any) {
 	fmt.Fprintln(cmd.ErrOrStderr(), "chiba: note: "+Clean(fmt.Sprintf(format, args...)))
+}
+
+// Count is "1 node", "2 nodes".
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
 }
 
 // Clean makes one line of s that can't drive a terminal: a BMC may call itself

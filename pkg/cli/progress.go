@@ -42,7 +42,8 @@ func (p *Progress) Set(b Bar) {
 		}
 		old := p.bars[i]
 		p.bars[i] = b
-		if old.Note != b.Note || old.Failed != b.Failed || old.Ended != b.Ended { // not for each that went well
+		news := old.Note != b.Note || old.Failed != b.Failed || old.Ended != b.Ended // not for each that went well
+		if news && old.text() != b.text() {
 			p.say(b)
 		}
 		return

@@ -6,7 +6,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,12 +38,8 @@ is wrong, and 3 when a part failed.`,
   chiba apply docs/examples/thermal.scl     # put a script into force
   chiba show 'r01-*' cpu.temp power.watts   # read sensors now
   chiba watch                               # see rules fire`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
 	}
-	Parent(root)
-	root.Version = Build().String()
-	root.SetVersionTemplate("chiba {{.Version}}\n")
+	equip(Parent(root))
 	root.AddGroup(
 		&cobra.Group{ID: GroupSee, Title: "See:"},
 		&cobra.Group{ID: GroupChange, Title: "Change:"},
@@ -53,6 +48,21 @@ is wrong, and 3 when a part failed.`,
 	)
 	root.SetHelpCommandGroupID(GroupTools)
 	root.SetCompletionCommandGroupID(GroupTools)
+	return root
+}
+
+// Alone makes cmd a program of its own with the flags and manners of chiba.
+func Alone(cmd *cobra.Command) *cobra.Command {
+	cmd.GroupID = ""
+	equip(cmd)
+	return cmd
+}
+
+// equip gives a root the flags that all commands share, and its manners.
+func equip(root *cobra.Command) {
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.Version = Build().String()
+	root.SetVersionTemplate(root.Name() + " {{.Version}}\n")
 	root.PersistentFlags().String("state", "", "state `directory` that holds context.yaml (default $CHIBA_STATE, else .chiba here or above)")
 	root.PersistentFlags().StringP("output", "o", "table", "output `format`: "+strings.Join(formats, ", "))
 	root.PersistentFlags().Bool("no-headers", false, "tables without their header")
@@ -69,7 +79,6 @@ is wrong, and 3 when a part failed.`,
 	_ = root.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return formats, cobra.ShellCompDirectiveNoFileComp
 	})
-	return root
 }
 
 // Parent makes cmd a command that only has subcommands: alone it prints its
@@ -156,19 +165,4 @@ func BadFormat(f Format, have ...Format) error {
 	}
 	return &Exit{Code: Usage, Err: fault.New(fault.BadInput, "", "no output format "+string(f)+" here").
 		WithHint("use -o " + strings.Join(names, ", -o "))}
-}
-
-// Join adds commands to parent. Where it has one of that name already, the later
-// one's subcommands are added to it: two trees may speak of one subject.
-func Join(parent *cobra.Command, commands ...*cobra.Command) {
-	for _, c := range commands {
-		i := slices.IndexFunc(parent.Commands(), func(have *cobra.Command) bool { return have.Name() == c.Name() })
-		if i < 0 {
-			parent.AddCommand(c)
-			continue
-		}
-		below := c.Commands()
-		c.RemoveCommand(below...)
-		parent.Commands()[i].AddCommand(below...)
-	}
 }

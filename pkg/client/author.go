@@ -11,6 +11,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
 )
 
 const runTimeout = time.Hour // of a run whose author asks for none
@@ -93,7 +94,7 @@ func (c *Client) noAuthor(op string) error {
 
 // prepare asks what it takes to write an order for a script.
 func (c *Client) prepare(ctx context.Context, s Source, name string) (*pb.PrepareReply, error) {
-	a, err := call(ctx, c, "prepare "+s.File, c.rpc.Prepare, &pb.PrepareRequest{Name: name, File: s.File, Source: s.Text, AllowEmpty: s.AllowEmpty})
+	a, err := call(ctx, c, "prepare "+s.File, pbconnect.FleetClient.Prepare, &pb.PrepareRequest{Name: name, File: s.File, Source: s.Text, AllowEmpty: s.AllowEmpty})
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +205,7 @@ func (c *Client) end(ctx context.Context, op string, o order.Order) ([]byte, err
 	if c.author == nil {
 		return nil, c.noAuthor(op)
 	}
-	p, err := call(ctx, c, op, c.rpc.Prepare, &pb.PrepareRequest{Name: o.Name})
+	p, err := call(ctx, c, op, pbconnect.FleetClient.Prepare, &pb.PrepareRequest{Name: o.Name})
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +215,7 @@ func (c *Client) end(ctx context.Context, op string, o order.Order) ([]byte, err
 
 // Send applies a script that authors have signed.
 func (c *Client) Send(ctx context.Context, file string, s Signed) (*Application, error) {
-	a, err := call(ctx, c, "apply "+file, c.rpc.Apply, &pb.ApplyRequest{Source: s.Source, Envelope: s.Envelope})
+	a, err := call(ctx, c, "apply "+file, pbconnect.FleetClient.Apply, &pb.ApplyRequest{Source: s.Source, Envelope: s.Envelope})
 	if err != nil {
 		return nil, err
 	}
@@ -229,13 +230,13 @@ func (c *Client) Send(ctx context.Context, file string, s Signed) (*Application,
 
 // PutPolicy sets the policy of authors, as the roots have signed it.
 func (c *Client) PutPolicy(ctx context.Context, envelope []byte) (version uint64, err error) {
-	a, err := call(ctx, c, "set the policy of authors", c.rpc.PutPolicy, &pb.PutPolicyRequest{Envelope: envelope})
+	a, err := call(ctx, c, "set the policy of authors", pbconnect.FleetClient.PutPolicy, &pb.PutPolicyRequest{Envelope: envelope})
 	return a.GetVersion(), err
 }
 
 // Policy is the signed policy of authors; empty if none is set.
 func (c *Client) Policy(ctx context.Context) (envelope []byte, err error) {
-	a, err := call(ctx, c, "get the policy of authors", c.rpc.GetPolicy, &pb.GetPolicyRequest{})
+	a, err := call(ctx, c, "get the policy of authors", pbconnect.FleetClient.GetPolicy, &pb.GetPolicyRequest{})
 	return a.GetEnvelope(), err
 }
 
@@ -251,7 +252,7 @@ type AuditLog struct {
 func (c *Client) Audit(ctx context.Context) (*AuditLog, error) {
 	var log AuditLog
 	for {
-		a, err := call(ctx, c, "read the audit log", c.rpc.ReadAudit, &pb.ReadAuditRequest{From: int64(len(log.Records))})
+		a, err := call(ctx, c, "read the audit log", pbconnect.FleetClient.ReadAudit, &pb.ReadAuditRequest{From: int64(len(log.Records))})
 		if err != nil {
 			return nil, err
 		}

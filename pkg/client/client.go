@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -32,12 +33,16 @@ const (
 	maxMessage  = 64 << 20         // the largest answer: a run's results with their bodies
 )
 
-// Client speaks to one coordinator; any will do. It is safe for concurrent use.
+// Client speaks to one coordinator; any will do, and if it is lost the next of the
+// context does. It is safe for concurrent use.
 type Client struct {
 	context   Context
 	author    Author // nil: nothing can be signed
 	transport *http.Transport
-	rpc       pbconnect.FleetClient
+	ways      []way
+	at        atomic.Int32 // the way that is taken
+	latest    bool
+	remark    func(string)
 }
 
 // Open reads the certificates of c. It connects at the first call; Close lets
@@ -64,7 +69,7 @@ func Open(c Context, author Author) (*Client, error) {
 		context:   c,
 		author:    author,
 		transport: transport,
-		rpc:       pbconnect.NewFleetClient(plain, c.Address, connect.WithReadMaxBytes(maxMessage)),
+		ways:      waysOf(c, plain),
 	}, nil
 }
 
@@ -76,8 +81,14 @@ func (c Context) tls() (*tls.Config, error) {
 	bad := func(msg string) error {
 		return fault.New(fault.BadInput, op, msg).WithHint("look at " + c.file)
 	}
-	if u, err := url.Parse(c.Address); err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, bad("address " + c.Address + " is not https://host:port")
+	addresses := c.Addresses()
+	if len(addresses) == 0 {
+		return nil, bad("it has no address")
+	}
+	for _, a := range addresses {
+		if u, err := url.Parse(a); err != nil || u.Scheme != "https" || u.Host == "" {
+			return nil, bad("address " + a + " is not https://host:port")
+		}
 	}
 	pem, err := os.ReadFile(c.CA)
 	if err != nil {
@@ -99,18 +110,35 @@ func (c Context) tls() (*tls.Config, error) {
 	}, nil
 }
 
+// unary is a method of the API that is not a stream.
+type unary[Q, A any] func(pbconnect.FleetClient, context.Context, *connect.Request[Q]) (*connect.Response[A], error)
+
 // call does one call that is not a stream, with a deadline.
-func call[Q, A any](ctx context.Context, c *Client, op string, f func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), q *Q) (*A, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		bounded, cancel := context.WithTimeout(ctx, callTimeout)
+func call[Q, A any](ctx context.Context, c *Client, op string, f unary[Q, A], q *Q) (*A, error) {
+	var answer *connect.Response[A]
+	err := c.around(ctx, func(w way) error {
+		trying, cancel := c.bounded(ctx)
 		defer cancel()
-		ctx = bounded
-	}
-	answer, err := f(ctx, connect.NewRequest(q))
+		var err error
+		answer, err = f(w.rpc, trying, request(c, q))
+		return c.fromRPC(op, w, err)
+	})
 	if err != nil {
-		return nil, c.fromRPC(op, err)
+		return nil, err
 	}
+	c.heed(answer.Header())
 	return answer.Msg, nil
+}
+
+// bounded is ctx with a deadline for one call, unless it has one.
+func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	if c.Several() {
+		return context.WithTimeout(ctx, tryTimeout)
+	}
+	return context.WithTimeout(ctx, callTimeout)
 }
 
 // Application is what a coordinator did with a script.
@@ -139,25 +167,30 @@ func (c *Client) Apply(ctx context.Context, s Source, o ApplyOptions) (*Applicat
 
 // Nodes are all nodes of the fleet.
 func (c *Client) Nodes(ctx context.Context) ([]fleet.Node, error) {
-	a, err := call(ctx, c, "list the nodes", c.rpc.ListNodes, &pb.ListNodesRequest{})
+	a, err := call(ctx, c, "list the nodes", pbconnect.FleetClient.ListNodes, &pb.ListNodesRequest{})
 	return list(a.GetNodes(), wire.FromNode), err
 }
 
 // Agents are all agents that a coordinator knows.
 func (c *Client) Agents(ctx context.Context) ([]Agent, error) {
-	a, err := call(ctx, c, "list the agents", c.rpc.ListAgents, &pb.ListAgentsRequest{})
+	a, err := call(ctx, c, "list the agents", pbconnect.FleetClient.ListAgents, &pb.ListAgentsRequest{})
+	for _, silent := range a.GetSilent() {
+		if c.remark != nil {
+			c.remark("coordinator " + silent + " does not say which agents are connected to it")
+		}
+	}
 	return list(a.GetAgents(), pointed(toAgent)), err
 }
 
 // Scripts are the scripts in force, without their source.
 func (c *Client) Scripts(ctx context.Context) ([]Script, error) {
-	a, err := call(ctx, c, "list the scripts", c.rpc.ListScripts, &pb.ListScriptsRequest{})
+	a, err := call(ctx, c, "list the scripts", pbconnect.FleetClient.ListScripts, &pb.ListScriptsRequest{})
 	return list(a.GetScripts(), pointed(toScript)), err
 }
 
 // Script is a script in force, with its source.
 func (c *Client) Script(ctx context.Context, name fleet.ScriptName) (*Script, error) {
-	a, err := call(ctx, c, "get script "+string(name), c.rpc.GetScript, &pb.GetScriptRequest{Name: string(name)})
+	a, err := call(ctx, c, "get script "+string(name), pbconnect.FleetClient.GetScript, &pb.GetScriptRequest{Name: string(name)})
 	return toScript(a), err
 }
 
@@ -168,26 +201,26 @@ func (c *Client) RemoveScript(ctx context.Context, name fleet.ScriptName) error 
 	if err != nil {
 		return err
 	}
-	_, err = call(ctx, c, op, c.rpc.RemoveScript, &pb.RemoveScriptRequest{Name: string(name), Envelope: envelope})
+	_, err = call(ctx, c, op, pbconnect.FleetClient.RemoveScript, &pb.RemoveScriptRequest{Name: string(name), Envelope: envelope})
 	return err
 }
 
 // Runs are the runs that a coordinator remembers, newest first.
 func (c *Client) Runs(ctx context.Context) ([]Run, error) {
-	a, err := call(ctx, c, "list the runs", c.rpc.ListRuns, &pb.ListRunsRequest{})
+	a, err := call(ctx, c, "list the runs", pbconnect.FleetClient.ListRuns, &pb.ListRunsRequest{})
 	return list(a.GetRuns(), pointed(toRun)), err
 }
 
 // Run is a run with what it has done so far.
 func (c *Client) Run(ctx context.Context, id fleet.RunID) (*Run, []fleet.Result, error) {
-	a, err := call(ctx, c, "get run "+string(id), c.rpc.GetRun, &pb.GetRunRequest{Id: string(id)})
+	a, err := call(ctx, c, "get run "+string(id), pbconnect.FleetClient.GetRun, &pb.GetRunRequest{Id: string(id)})
 	return toRun(a.GetRun()), list(a.GetResults(), wire.FromResult), err
 }
 
 // CancelRun stops a run: steps not begun are skipped.
 func (c *Client) CancelRun(ctx context.Context, id fleet.RunID) (*Run, error) {
 	op := "cancel run " + string(id)
-	run, err := call(ctx, c, op, c.rpc.GetRun, &pb.GetRunRequest{Id: string(id)})
+	run, err := call(ctx, c, op, pbconnect.FleetClient.GetRun, &pb.GetRunRequest{Id: string(id)})
 	if err != nil {
 		return nil, err
 	}
@@ -195,44 +228,56 @@ func (c *Client) CancelRun(ctx context.Context, id fleet.RunID) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := call(ctx, c, op, c.rpc.CancelRun, &pb.CancelRunRequest{Id: string(id), Envelope: envelope})
+	a, err := call(ctx, c, op, pbconnect.FleetClient.CancelRun, &pb.CancelRunRequest{Id: string(id), Envelope: envelope})
 	return toRun(a.GetRun()), err
 }
 
 // Deny adds somebody to the deny list: their sessions end, and they are let in no
 // more. The answer is the denial in force, which may be an earlier one.
 func (c *Client) Deny(ctx context.Context, subject, reason string) (fleet.Denial, error) {
-	a, err := call(ctx, c, "deny "+subject, c.rpc.Deny, &pb.DenyRequest{Subject: subject, Reason: reason})
+	a, err := call(ctx, c, "deny "+subject, pbconnect.FleetClient.Deny, &pb.DenyRequest{Subject: subject, Reason: reason})
 	return wire.FromDenial(a.GetDenial()), err
 }
 
 // Allow ends a denial, and returns it.
 func (c *Client) Allow(ctx context.Context, subject string) (fleet.Denial, error) {
-	a, err := call(ctx, c, "allow "+subject, c.rpc.Allow, &pb.AllowRequest{Subject: subject})
+	a, err := call(ctx, c, "allow "+subject, pbconnect.FleetClient.Allow, &pb.AllowRequest{Subject: subject})
 	return wire.FromDenial(a.GetDenial()), err
 }
 
 // Denied is the deny list, by subject.
 func (c *Client) Denied(ctx context.Context) ([]fleet.Denial, error) {
-	a, err := call(ctx, c, "list who is denied", c.rpc.ListDenied, &pb.ListDeniedRequest{})
+	a, err := call(ctx, c, "list who is denied", pbconnect.FleetClient.ListDenied, &pb.ListDeniedRequest{})
 	return wire.FromDenials(a.GetDenied()), err
 }
 
 // Firings are the latest firings of rules.
 func (c *Client) Firings(ctx context.Context) ([]fleet.Firing, error) {
-	a, err := call(ctx, c, "list the firings", c.rpc.ListFirings, &pb.ListFiringsRequest{})
+	a, err := call(ctx, c, "list the firings", pbconnect.FleetClient.ListFirings, &pb.ListFiringsRequest{})
 	return list(a.GetFirings(), wire.FromFiring), err
 }
 
 // HardwareNews are the latest news of hardware, oldest first.
 func (c *Client) HardwareNews(ctx context.Context) ([]fleet.HardwareNews, error) {
-	a, err := call(ctx, c, "list the hardware news", c.rpc.ListHardwareNews, &pb.ListHardwareNewsRequest{})
+	a, err := call(ctx, c, "list the hardware news", pbconnect.FleetClient.ListHardwareNews, &pb.ListHardwareNewsRequest{})
 	return list(a.GetNews(), wire.FromHardwareNews), err
+}
+
+// Coordinators are those that decide together, as the one that answers sees them.
+func (c *Client) Coordinators(ctx context.Context) ([]Coordinator, error) {
+	a, err := call(ctx, c, "list the coordinators", pbconnect.FleetClient.ListCoordinators, &pb.ListCoordinatorsRequest{})
+	return list(a.GetCoordinators(), toCoordinator), err
+}
+
+// RemoveCoordinator takes a coordinator out of the group.
+func (c *Client) RemoveCoordinator(ctx context.Context, name string) error {
+	_, err := call(ctx, c, "remove coordinator "+name, pbconnect.FleetClient.RemoveCoordinator, &pb.RemoveCoordinatorRequest{Name: name})
+	return err
 }
 
 // Status is how the coordinator is.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	a, err := call(ctx, c, "ask the coordinator", c.rpc.Status, &pb.StatusRequest{})
+	a, err := call(ctx, c, "ask the coordinator", pbconnect.FleetClient.Status, &pb.StatusRequest{})
 	return Status{
 		Coordinator: a.GetCoordinator(), Build: a.GetBuild(), RaftState: a.GetRaftState(),
 		Commit: a.GetCommitIndex(), Applied: a.GetAppliedIndex(), Revision: a.GetRevision(),

@@ -214,6 +214,74 @@ func TestNobodyListens(t *testing.T) {
 	same(t, err, fault.Unavailable, "nothing listens at "+l.Addr().String())
 }
 
+// Where one coordinator is dead and another program has taken the place of a second,
+// the third answers, also with a stream, and is asked first from then on.
+func TestTheNextCoordinatorAnswers(t *testing.T) {
+	_, ctx := serve(t, &scripted{nodes: oneNode, watch: func(_ context.Context, tell func(*pb.Event) error) error {
+		return tell(&pb.Event{Body: &pb.Event_RemovedScript{RemovedScript: "x"}})
+	}})
+	_, strange := serve(t, &scripted{nodes: oneNode})
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := "https://" + l.Addr().String()
+	_ = l.Close()
+	all := ctx
+	all.Address = dead + ", " + strange.Address + "," + ctx.Address
+	if diff := cmp.Diff([]string{dead, strange.Address, ctx.Address}, all.Addresses()); diff != "" {
+		t.Error(diff)
+	}
+	for range 3 {
+		if nodes, lost := open(t, all).Nodes(t.Context()); lost != nil || len(nodes) != 1 {
+			t.Fatalf("%v, %v", nodes, lost)
+		}
+	}
+	seen := 0
+	for e, lost := range open(t, all).Watch(t.Context(), false) {
+		if lost != nil {
+			t.Fatal(lost)
+		}
+		if e.RemovedScript == "x" {
+			seen++
+		}
+	}
+	if seen != 1 {
+		t.Errorf("the event came %d times", seen)
+	}
+	all.Address = dead + "," + dead
+	_, err = open(t, all).Nodes(t.Context())
+	same(t, err, fault.Unavailable, "none of the 2 coordinators answers")
+}
+
+// An answer is an answer: what one coordinator refuses no other is asked for; one
+// that has lost the others is passed over.
+func TestWhoIsAskedNext(t *testing.T) {
+	for name, c := range map[string]struct {
+		says error
+		want fault.Kind
+	}{
+		"a refusal":   {clienttest.Error(connect.CodeFailedPrecondition, fault.New(fault.Conflict, "", "not now")), fault.Conflict},
+		"a no leader": {clienttest.Error(connect.CodeUnavailable, fault.New(fault.Unavailable, "", "no leader")), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := 0
+			h := &scripted{nodes: func(ctx context.Context) (*pb.ListNodesReply, error) {
+				if first++; first == 1 {
+					return nil, c.says
+				}
+				return oneNode(ctx)
+			}}
+			_, ctx := serve(t, h)
+			ctx.Address += "," + ctx.Address
+			_, err := open(t, ctx).Nodes(t.Context())
+			if fault.KindOf(err) != c.want {
+				t.Errorf("it ends with %v", err)
+			}
+		})
+	}
+}
+
 func TestACoordinatorOfAnotherFleet(t *testing.T) {
 	_, ours := serve(t, &scripted{nodes: oneNode})
 	_, theirs := serve(t, &scripted{nodes: oneNode})

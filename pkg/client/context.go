@@ -25,7 +25,7 @@ const StateVar = "CHIBA_STATE"
 // Context says which coordinator to talk to and as whom. The paths are
 // of PEM files; in a file they are relative to it.
 type Context struct {
-	Address    string `yaml:"address"`               // https://host:port
+	Address    string `yaml:"address"`               // https://host:port, or those of several coordinators with commas between
 	ServerName string `yaml:"server_name,omitempty"` // in the coordinator's certificate, if not the address's host
 	CA         string `yaml:"ca"`                    // who signs coordinators' certificates
 	Cert       string `yaml:"cert"`                  // our certificate, with its chain

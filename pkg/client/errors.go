@@ -50,7 +50,7 @@ func scriptError(d *pb.Diagnostics) error {
 }
 
 // fromRPC makes a fault of what a call ended with.
-func (c *Client) fromRPC(op string, err error) error {
+func (c *Client) fromRPC(op string, w way, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -58,7 +58,7 @@ func (c *Client) fromRPC(op string, err error) error {
 	if errors.As(err, &ce) && connect.IsWireError(err) {
 		return said(op, ce)
 	}
-	return c.unreached(op, err)
+	return c.unreached(op, w, err)
 }
 
 // said is an error that a coordinator answered with.
@@ -79,8 +79,8 @@ func said(op string, ce *connect.Error) error {
 }
 
 // unreached is an error of the way to the coordinator.
-func (c *Client) unreached(op string, err error) error {
-	where := strings.TrimPrefix(c.context.Address, "https://")
+func (c *Client) unreached(op string, w way, err error) error {
+	where := w.where()
 	look := "look at address and server_name in " + c.context.file
 	fail := func(k fault.Kind, msg, hint string) error {
 		return &fault.Error{Kind: k, Op: op, Hint: hint, Err: &wayError{text: msg, cause: err}}
@@ -107,8 +107,8 @@ func (c *Client) unreached(op string, err error) error {
 	case connect.CodeOf(err) == connect.CodeResourceExhausted:
 		return fail(fault.TooLarge, "the answer is too large", "ask for fewer nodes")
 	case broken(err):
-		if refusal := c.refusal(); refusal != nil {
-			return c.unreached(op, refusal)
+		if refusal := c.refusal(w); refusal != nil {
+			return c.unreached(op, w, refusal)
 		}
 		return fail(fault.Unavailable, "lost the coordinator at "+where+": "+cause(err), "is it running? "+look)
 	}
@@ -125,11 +125,11 @@ func broken(err error) bool {
 // refusal asks a coordinator that broke a connection whether it refuses our
 // certificate. In TLS 1.3 it says so only after we have begun to send, and what
 // we send can wipe out its answer; so this time we send nothing.
-func (c *Client) refusal() error {
+func (c *Client) refusal(w way) error {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
 	d := tls.Dialer{Config: c.transport.TLSClientConfig}
-	conn, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(c.context.Address, "https://"))
+	conn, err := d.DialContext(ctx, "tcp", w.where())
 	if err != nil {
 		return nil // what broke the connection is the better answer
 	}

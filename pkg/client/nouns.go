@@ -75,6 +75,29 @@ type Agent struct {
 	Since     time.Time // when it connected, or was last seen
 	Remote    string    // host:port
 	Revision  uint64    // of the desired state it has
+	// Coordinator is the one that it is, or was last, connected to.
+	Coordinator string
+}
+
+// Coordinator is one of those that decide together.
+type Coordinator struct {
+	Name      string
+	Address   string // for the other coordinators; "" if there are none
+	Role      string // "leader", "follower", "candidate"; "" if it did not answer
+	Voter     bool
+	Behind    time.Duration // since it last heard of the leader
+	Applied   uint64        // index of the last command
+	Answering bool          // it is the one that was asked
+	Agents    int           // connected to it
+	Problem   string        // "", or why it should be looked at
+}
+
+func toCoordinator(m *pb.CoordinatorStatus) Coordinator {
+	return Coordinator{
+		Name: m.GetName(), Address: m.GetAddress(), Role: m.GetRole(), Voter: m.GetVoter(),
+		Behind: time.Duration(m.GetBehindMs()) * time.Millisecond, Applied: m.GetApplied(),
+		Answering: m.GetAnswering(), Agents: int(m.GetAgents()), Problem: m.GetProblem(),
+	}
 }
 
 // Status is how a coordinator is.
@@ -168,7 +191,7 @@ func toAgent(m *pb.AgentStatus) *Agent {
 	return &Agent{
 		Name: fleet.AgentName(m.GetName()), Rack: fleet.RackName(m.GetRack()), Site: fleet.SiteName(m.GetSite()),
 		Build: m.GetBuild(), Connected: m.GetConnected(), Since: wire.FromTime(m.GetSinceUnixMs()),
-		Remote: m.GetRemote(), Revision: m.GetRevision(),
+		Remote: m.GetRemote(), Revision: m.GetRevision(), Coordinator: m.GetCoordinator(),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
 )
 
 // The sequences below are read once, by one goroutine. An error is the last
@@ -28,7 +29,7 @@ func (c *Client) Plan(ctx context.Context, s Source, name string) iter.Seq2[*Rep
 			return
 		}
 		q := &pb.PlanRequest{File: s.File, Source: x.source, AllowEmpty: s.AllowEmpty, Name: name}
-		query(stream(ctx, c, "plan "+s.File, c.rpc.Plan, q))(yield)
+		query(stream(ctx, c, "plan "+s.File, pbconnect.FleetClient.Plan, q))(yield)
 	}
 }
 
@@ -41,43 +42,79 @@ func (c *Client) Show(ctx context.Context, s Source) iter.Seq2[*Reply, error] {
 			return
 		}
 		q := &pb.ShowRequest{File: s.File, Source: x.source, AllowEmpty: s.AllowEmpty}
-		query(stream(ctx, c, "read", c.rpc.Show, q))(yield)
+		query(stream(ctx, c, "read", pbconnect.FleetClient.Show, q))(yield)
 	}
 }
 
 // WatchRun tells of a run from its beginning until it has ended.
 func (c *Client) WatchRun(ctx context.Context, id fleet.RunID) iter.Seq2[*RunEvent, error] {
 	q := &pb.WatchRunRequest{Id: string(id)}
-	return converted(stream(ctx, c, "watch run "+string(id), c.rpc.WatchRun, q), toRunEvent)
+	return converted(stream(ctx, c, "watch run "+string(id), pbconnect.FleetClient.WatchRun, q), toRunEvent)
 }
 
 // Watch tells what happens in the fleet, without end; with past, the last
 // firings come first.
 func (c *Client) Watch(ctx context.Context, past bool) iter.Seq2[*Event, error] {
-	return converted(stream(ctx, c, "watch", c.rpc.Watch, &pb.WatchRequest{Past: past}), toEvent)
+	return converted(stream(ctx, c, "watch", pbconnect.FleetClient.Watch, &pb.WatchRequest{Past: past}), toEvent)
 }
 
-// stream reads a server's stream to its end.
-func stream[Q, A any](ctx context.Context, c *Client, op string, f func(context.Context, *connect.Request[Q]) (*connect.ServerStreamForClient[A], error), q *Q) iter.Seq2[*A, error] {
+// streaming is a method of the API that answers with a stream.
+type streaming[Q, A any] func(pbconnect.FleetClient, context.Context, *connect.Request[Q]) (*connect.ServerStreamForClient[A], error)
+
+// stream reads a server's stream to its end. A coordinator that is lost before its
+// first message is replaced by the next one; later it is for the caller to begin
+// again, which then asks the next one.
+func stream[Q, A any](ctx context.Context, c *Client, op string, f streaming[Q, A], q *Q) iter.Seq2[*A, error] {
 	return func(yield func(*A, error) bool) {
-		ours, cancel := context.WithCancel(ctx)
-		defer cancel()
-		s, err := f(ours, connect.NewRequest(q))
-		if err != nil {
-			yield(nil, c.fromRPC(op, err))
-			return
-		}
-		defer s.Close() //nolint:errcheck // it was read to its end, or nobody wants the rest
-		for s.Receive() {
-			if !yield(s.Msg(), nil) {
-				cancel() // or Close would read on to the end
-				return
+		r := reading[A]{yield: yield}
+		err := c.around(ctx, func(w way) error {
+			at := c.at.Load()
+			err := c.fromRPC(op, w, r.read(ctx, func(ctx context.Context) (*connect.ServerStreamForClient[A], error) {
+				return f(w.rpc, ctx, request(c, q))
+			}))
+			if !r.begun {
+				return err
 			}
+			if elsewhere(err) {
+				c.leave(at)
+			}
+			r.err = err
+			return nil
+		})
+		if err == nil {
+			err = r.err
 		}
-		if err := s.Err(); err != nil {
-			yield(nil, c.fromRPC(op, err))
+		if err != nil && !r.enough {
+			yield(nil, err)
 		}
 	}
+}
+
+// reading is the reading of one stream.
+type reading[A any] struct {
+	yield  func(*A, error) bool
+	begun  bool  // something was read
+	enough bool  // nobody wants the rest
+	err    error // the end of one that had begun
+}
+
+func (r *reading[A]) read(ctx context.Context, open func(context.Context) (*connect.ServerStreamForClient[A], error)) error {
+	ours, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := open(ours)
+	if err != nil {
+		return err
+	}
+	defer s.Close() //nolint:errcheck // it was read to its end, or nobody wants the rest
+	for s.Receive() {
+		r.begun = true
+		if !r.yield(s.Msg(), nil) {
+			r.enough = true
+			cancel() // or Close would read on to the end
+			return nil
+		}
+	}
+	return s.Err()
 }
 
 // converted leaves out what a later version sends and this one doesn't know.

@@ -208,7 +208,7 @@ func consent(cmd *cobra.Command, plans []plan, yes bool) error {
 		}
 		return &cli.Exit{Code: cli.Fail, Err: fault.New(fault.Canceled, "", "nothing was done")}
 	case len(risks) > 0:
-		return cli.UsageError("it needs your consent: "+some(risks), "look at it with: chiba plan, then add --yes")
+		return cli.UsageError("it needs your consent: "+some(risks), "look at it with --dry-run, then add --yes")
 	}
 	return nil
 }

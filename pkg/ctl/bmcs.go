@@ -85,8 +85,11 @@ func stepOf(t fleet.BMCTrust) string {
 }
 
 func certificateOf(t fleet.BMCTrust) string {
-	if !t.Own {
+	switch {
+	case !t.Own:
 		return "its own"
+	case t.CertEnds.IsZero():
+		return "ours" // not read yet
 	}
 	return "ours, until " + t.CertEnds.Local().Format(time.DateOnly)
 }

@@ -30,7 +30,7 @@ func Commands(authors Authors) []*cobra.Command {
 	all := []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
 		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
-		trustCommand(), sclCommand(), versionCommand(),
+		sclCommand(), versionCommand(),
 	}
 	for _, c := range all {
 		authors.give(c)
@@ -74,7 +74,37 @@ func open(cmd *cobra.Command) (*client.Client, error) {
 			return nil, err
 		}
 	}
-	return client.Open(c, author)
+	opened, err := client.Open(c, author)
+	if err != nil {
+		return nil, err
+	}
+	read(cmd, opened)
+	return opened, nil
+}
+
+// The flags of get about how fresh an answer is.
+const (
+	latestFlag = "linearizable"
+	staleFlag  = "stale"
+)
+
+// read sees to it that answers are as fresh as the flags say, and that a person is
+// told, once, if they are old.
+func read(cmd *cobra.Command, c *client.Client) {
+	set := func(name string) bool {
+		f := cmd.Flags().Lookup(name)
+		return f != nil && f.Value.String() == "true"
+	}
+	if set(latestFlag) {
+		c.Latest()
+	}
+	said := map[string]bool{}
+	c.OnRemark(func(remark string) {
+		if !set(staleFlag) && !said[remark] {
+			said[remark] = true
+			cli.Note(cmd, "%s", remark)
+		}
+	})
 }
 
 // with runs f with a client.

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"chiba": func() {
 		root := cli.NewRoot()
 		root.AddCommand(ctl.Commands(clienttest.Authors)...)
+		root.AddCommand(ctl.Trust())
 		os.Exit(cli.Main(root))
 	}})
 }
@@ -97,6 +98,7 @@ func exitsWith(ts *testscript.TestScript, _ bool, args []string) {
 func TestHelp(t *testing.T) {
 	root := cli.NewRoot()
 	root.AddCommand(ctl.Commands(clienttest.Authors)...)
+	root.AddCommand(ctl.Trust())
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		path := cmd.CommandPath()

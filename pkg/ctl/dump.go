@@ -153,7 +153,7 @@ func checkXML(doc []byte) ([]byte, error) {
 		}
 	}
 	if roots != 1 {
-		return nil, fmt.Errorf("it has %s", count(roots, "root element"))
+		return nil, fmt.Errorf("it has %s", cli.Count(roots, "root element"))
 	}
 	return bytes.TrimSpace(doc[start:]), nil
 }

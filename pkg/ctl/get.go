@@ -21,11 +21,14 @@ func getCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:        "get",
 		GroupID:    cli.GroupSee,
-		Short:      "list what the fleet knows: nodes, BMCs, inventory, changes, agents, scripts, runs, firings",
+		Short:      "list what the fleet knows: nodes, BMCs, inventory, changes, agents, scripts, runs, firings, coordinators",
 		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
 		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
 	})
-	cmd.AddCommand(getNodes(), getBMCs(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings())
+	cmd.AddCommand(getNodes(), getBMCs(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings(), getCoordinators())
+	cmd.PersistentFlags().Bool(latestFlag, false, "miss nothing that was decided before; it costs a commit")
+	cmd.PersistentFlags().Bool(staleFlag, false, "don't tell if the answer may be old")
+	cmd.MarkFlagsMutuallyExclusive(latestFlag, staleFlag)
 	return cmd
 }
 
@@ -167,14 +170,14 @@ func getAgents() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(agents, viewAgent), Names: []string{}}
-				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "LINK", "SINCE", "REVISION", "+REMOTE", "+BUILD")
+				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "LINK", "SINCE", "REVISION", "+COORDINATOR", "+REMOTE", "+BUILD")
 				for _, a := range agents {
 					l.Names = append(l.Names, string(a.Name))
 					link := cli.Cell{Text: "cut off", Colour: cli.Bad}
 					if a.Connected {
 						link = cli.Cell{Text: "connected", Colour: cli.Good}
 					}
-					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), link, ago(a.Since), a.Revision, a.Remote, a.Build)
+					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), link, ago(a.Since), a.Revision, a.Coordinator, a.Remote, a.Build)
 				}
 				return l.Print(cmd)
 			})

@@ -150,7 +150,7 @@ func headline(d inventory.Doc) string {
 			return strings.Join(named(text, "BMC", p.Facts["firmware"]), ", ")
 		}
 	}
-	return or(strings.Join(text, ", "), count(len(d.Parts), "part"))
+	return or(strings.Join(text, ", "), cli.Count(len(d.Parts), "part"))
 }
 
 func named(text []string, what string, f inventory.DocFact) []string {
@@ -168,11 +168,11 @@ func inventoryNotes(d inventory.Doc, empty int) (notes []string) {
 		notes = append(notes, "it is not whole: "+d.Cut)
 	}
 	if empty > 0 {
-		notes = append(notes, count(empty, "empty slot")+" not shown: -o wide shows all")
+		notes = append(notes, cli.Count(empty, "empty slot")+" not shown: -o wide shows all")
 	}
 	lost := slices.DeleteFunc(slices.Clone(d.Unread), func(u inventory.DocUnread) bool { return u.Inline })
 	if len(lost) > 0 {
-		notes = append(notes, "not read: "+count(len(lost), "resource")+" that the BMC names; -o json tells which, and why")
+		notes = append(notes, "not read: "+cli.Count(len(lost), "resource")+" that the BMC names; -o json tells which, and why")
 	}
 	return notes
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
@@ -70,6 +71,9 @@ func makePlans(cmd *cobra.Command, c *client.Client, scripts []script, allowEmpt
 	for i, s := range scripts {
 		s.source.AllowEmpty = allowEmpty
 		a, err := gather(cmd, c.Plan(cmd.Context(), s.source, s.planName()), nil)
+		if err != nil && c.Several() && fault.Is(err, fault.Unavailable) { // lost in the middle: another one knows as much
+			a, err = gather(cmd, c.Plan(cmd.Context(), s.source, s.planName()), nil)
+		}
 		if err != nil {
 			return nil, sent(cmd, err)
 		}
@@ -212,16 +216,16 @@ func (p plan) summary() string {
 	}
 	var parts []string
 	if n[fleet.Differs] > 0 {
-		parts = append(parts, count(n[fleet.Differs], "change")+" on "+count(len(touched), "node"))
+		parts = append(parts, cli.Count(n[fleet.Differs], "change")+" on "+cli.Count(len(touched), "node"))
 	}
 	if k := n[fleet.Unsupported]; k > 0 {
-		parts = append(parts, count(k, "field")+" not supported")
+		parts = append(parts, cli.Count(k, "field")+" not supported")
 	}
 	if k := n[fleet.Unreadable]; k > 0 {
-		parts = append(parts, count(k, "field")+" not comparable")
+		parts = append(parts, cli.Count(k, "field")+" not comparable")
 	}
 	if k := n[fleet.Barred]; k > 0 {
-		parts = append(parts, count(k, "change")+" refused")
+		parts = append(parts, cli.Count(k, "change")+" refused")
 	}
 	reading := 0
 	for _, s := range p.program.Steps {
@@ -230,7 +234,7 @@ func (p plan) summary() string {
 		}
 	}
 	if reading > 0 {
-		parts = append(parts, count(reading, "step")+" to run once")
+		parts = append(parts, cli.Count(reading, "step")+" to run once")
 	}
 	switch {
 	case len(parts) > 0:

@@ -95,12 +95,12 @@ func (a *answers) end(results []fleet.Result) error {
 	if first == nil && len(a.errs) > 0 {
 		first = a.errs[0].err
 	}
-	msg := "no answer from " + count(len(failed), "node")
+	msg := "no answer from " + cli.Count(len(failed), "node")
 	switch {
 	case len(failed) == 0:
-		msg = "no answer from " + count(missing, "rack")
+		msg = "no answer from " + cli.Count(missing, "rack")
 	case missing > 0:
-		msg += " and " + count(missing, "rack")
+		msg += " and " + cli.Count(missing, "rack")
 	}
 	f := &fault.Error{Kind: fault.Unavailable, Err: errors.New(msg), Hint: fault.HintOf(first)}
 	if f.Hint == "" && len(a.cutOff) > 0 {

@@ -180,7 +180,7 @@ func describeRun(r client.Run) string {
 		s += " of " + string(r.Script)
 	}
 	nodes, failed := totals(r)
-	s += ": " + string(r.State) + ", " + count(nodes, "node")
+	s += ": " + string(r.State) + ", " + cli.Count(nodes, "node")
 	if failed > 0 {
 		s += ", " + strconv.Itoa(failed) + " failed"
 	}
@@ -224,14 +224,6 @@ func took(r client.Run) string {
 		return d.Round(time.Millisecond).String()
 	}
 	return d.Round(100 * time.Millisecond).String()
-}
-
-// count is "1 node", "2 nodes".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.Itoa(n) + " " + noun + "s"
 }
 
 // writeText writes a text that others made. A terminal gets it line by line

@@ -221,7 +221,7 @@ func (r *ran) err() error {
 		return nil
 	case client.PartlyFailed:
 		code = cli.Partly
-		f.Err = fmt.Errorf("%s: %d of %s failed", r.run.ID, failed, count(nodes, "node"))
+		f.Err = fmt.Errorf("%s: %d of %s failed", r.run.ID, failed, cli.Count(nodes, "node"))
 	case client.Canceled:
 		f.Kind, f.Err = fault.Canceled, fmt.Errorf("%s was canceled", r.run.ID)
 	case client.Failed:

@@ -126,7 +126,7 @@ func check(cmd *cobra.Command, src client.Source) (s script, errs int) {
 }
 
 func wrong(file string, n int) *fault.Error {
-	return fault.New(fault.BadInput, "", count(n, "error")+" in "+file)
+	return fault.New(fault.BadInput, "", cli.Count(n, "error")+" in "+file)
 }
 
 // command is a script made of the words of a command line. What is wrong with

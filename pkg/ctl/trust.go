@@ -16,14 +16,17 @@ const whom = `WHO is agent/NAME, operator/NAME, coordinator/NAME or rack/NAME; a
 "sha256/…" or spki/HEX; a certificate as serial/HEX. A key or a certificate may be
 that of an authority: then everybody below it is meant.`
 
-func trustCommand() *cobra.Command {
+// Trust is `chiba trust`: who may speak, and below it the commands of others,
+// who may sign.
+func Trust(others ...*cobra.Command) *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:     "trust",
 		GroupID: cli.GroupChange,
-		Short:   "who may speak, and which BMC is believed: deny, allow, list, explain",
-		Example: "  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list\n  chiba trust explain r01-u04",
+		Short:   "who may speak, which BMC is believed, and who may sign what agents do",
+		Example: "  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list\n  chiba trust explain r01-u04\n  chiba trust author show\n  chiba trust policy show",
 	})
 	cmd.AddCommand(trustDeny(), trustAllow(), trustList(), trustExplain())
+	cmd.AddCommand(others...)
 	return cmd
 }
 

@@ -55,12 +55,33 @@ type agentView struct {
 	Remote    string          `json:"remote,omitempty"`
 	Revision  uint64          `json:"revision"`
 	Build     string          `json:"build,omitempty"`
+	// Coordinator is the one that it is, or was last, connected to.
+	Coordinator string `json:"coordinator,omitempty"`
+}
+
+type coordinatorView struct {
+	Name      string `json:"name"`
+	Address   string `json:"address,omitempty"`
+	Role      string `json:"role,omitempty"`
+	Voter     bool   `json:"voter"`
+	BehindMS  int64  `json:"behind_ms"`
+	Applied   uint64 `json:"applied"`
+	Answering bool   `json:"answering"`
+	Agents    int    `json:"agents"`
+	Problem   string `json:"problem,omitempty"`
+}
+
+func viewCoordinator(c client.Coordinator) coordinatorView {
+	return coordinatorView{
+		Name: c.Name, Address: c.Address, Role: c.Role, Voter: c.Voter, BehindMS: c.Behind.Milliseconds(),
+		Applied: c.Applied, Answering: c.Answering, Agents: c.Agents, Problem: c.Problem,
+	}
 }
 
 func viewAgent(a client.Agent) agentView {
 	return agentView{
 		Name: a.Name, Rack: a.Rack, Site: a.Site, Connected: a.Connected, Since: a.Since,
-		Remote: a.Remote, Revision: a.Revision, Build: a.Build,
+		Remote: a.Remote, Revision: a.Revision, Build: a.Build, Coordinator: a.Coordinator,
 	}
 }
 

@@ -248,7 +248,7 @@ func printEvent(cmd *cobra.Command, e *client.Event) {
 			say(cli.Warn, "%s: %s", e.Hardware.Node, hardwareLine(c))
 		}
 		if more := e.Hardware.More; more > 0 {
-			say(cli.Warn, "%s: and %s more: chiba get inventory %s", e.Hardware.Node, count(more, "change"), e.Hardware.Node)
+			say(cli.Warn, "%s: and %s more: chiba get inventory %s", e.Hardware.Node, cli.Count(more, "change"), e.Hardware.Node)
 		}
 	default:
 		say(cli.Plain, "%s is no longer in force", e.RemovedScript)

@@ -108,19 +108,31 @@ func (f *Flag) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// maxLinkDepth is how deep encoding/json lets nest what it hands to a Link.
+const maxLinkDepth = 10_000
+
 // Link is a reference to another resource.
 type Link string
 
 // UnmarshalJSON takes {"@odata.id": "…"}, and the bare string that some BMCs
 // send in its place. What is not a path on the BMC is "".
 func (l *Link) UnmarshalJSON(b []byte) error {
-	var ref struct {
-		ID string `json:"@odata.id"`
+	var id Text
+	switch s := scan.New(b, maxLinkDepth); {
+	case len(b) > 0 && b[0] == '{': // the member may be the whole resource
+		for name := range s.Members {
+			if string(name) == "@odata.id" {
+				id = ""
+				_ = id.UnmarshalJSON(s.Raw()) // it never fails
+			}
+		}
+		if s.End() != nil {
+			id = ""
+		}
+	case len(b) > 0 && b[0] == '"':
+		_ = id.UnmarshalJSON(b)
 	}
-	if json.Unmarshal(b, &ref) != nil {
-		_ = json.Unmarshal(b, &ref.ID) // neither: it stays ""
-	}
-	path, _, _ := strings.Cut(ref.ID, "#")
+	path, _, _ := strings.Cut(string(id), "#")
 	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") {
 		*l = Link(path)
 	}

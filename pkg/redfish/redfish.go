@@ -207,8 +207,13 @@ func (c *Client) Fetch(ctx context.Context, uri string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, _ := Repair(reply.Body)
-	if err := checkJSON(body, c.cfg.Limits.Depth); err != nil {
+	body := reply.Body
+	err = checkJSON(body, c.cfg.Limits.Depth)
+	if errors.Is(err, errNotJSON) {
+		body, _ = Repair(body)
+		err = checkJSON(body, c.cfg.Limits.Depth)
+	}
+	if err != nil {
 		return body, fault.Wrap(kindOfJSON(err), "read "+uri, err)
 	}
 	c.keepTag(uri, reply)

@@ -40,6 +40,18 @@ func DevRack() []Spec {
 	return specs
 }
 
+// DevRacks are the racks of a `chiba dev` with several: r01 is DevRack, each of
+// the others has eight servers that are on.
+func DevRacks(n int) []Spec {
+	specs := DevRack()
+	for rack := 2; rack <= n; rack++ {
+		for u := 1; u <= 8; u++ {
+			specs = append(specs, Spec{Name: unit(rack, u), Config: bmcsim.Config{PowerOn: true}})
+		}
+	}
+	return specs
+}
+
 // Racks is n like servers named r01-u01, r01-u02 …, 40 to a rack, all on.
 func Racks(n int) []Spec {
 	const units = 40

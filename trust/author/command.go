@@ -17,18 +17,14 @@ import (
 	"github.com/chiba-mesh/chiba/trust/sign"
 )
 
-// Commands are `chiba trust`, `chiba sign` and `chiba audit`.
+// Commands are `chiba sign` and `chiba audit`.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{trustCommand(), signCommand(), auditCommand()}
+	return []*cobra.Command{signCommand(), auditCommand()}
 }
 
-func trustCommand() *cobra.Command {
-	cmd := cli.Parent(&cobra.Command{
-		Use:     "trust",
-		GroupID: cli.GroupChange,
-		Short:   "who may sign what agents do: author keys and their policy",
-		Example: "  chiba trust author init\n  chiba trust policy show",
-	})
+// Trust are the commands below `chiba trust` that say who may sign: author keys
+// and their policy.
+func Trust() []*cobra.Command {
 	author := cli.Parent(&cobra.Command{Use: "author", Short: "your author key", Example: "  chiba trust author init"})
 	author.AddCommand(authorInit(), authorShow())
 	policy := cli.Parent(&cobra.Command{
@@ -37,8 +33,7 @@ func trustCommand() *cobra.Command {
 	policy.AddCommand(policyShow(), policySign(), policySet())
 	root := cli.Parent(&cobra.Command{Use: "root", Short: "the keys that sign the policy", Example: "  chiba trust root init root"})
 	root.AddCommand(rootInit())
-	cmd.AddCommand(author, policy, root)
-	return cmd
+	return []*cobra.Command{author, policy, root}
 }
 
 func loadContext(cmd *cobra.Command) (client.Context, error) {
@@ -154,6 +149,9 @@ policy in force. After notAfter agents take nothing new; what stands goes on.`,
 		Example: "  chiba trust policy sign policy.json --root-key root/root.key --out policy.dsse",
 		Args:    cli.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(keys) == 0 {
+				return cli.UsageError("a root key is needed", "add --root-key FILE, for example the root.key that chiba trust root init has made")
+			}
 			text, err := os.ReadFile(args[0])
 			if err != nil {
 				return fault.Wrap(fault.BadInput, "read policy", err)
@@ -183,7 +181,6 @@ policy in force. After notAfter agents take nothing new; what stands goes on.`,
 	}
 	cmd.Flags().StringArrayVar(&keys, "root-key", nil, "`file` of a root key; repeatable")
 	cmd.Flags().StringVar(&out, "out", sign.PolicyFile, "`file` to write")
-	_ = cmd.MarkFlagRequired("root-key")
 	return cmd
 }
 
@@ -335,6 +332,6 @@ func addSignature(cmd *cobra.Command, path string, key *sign.Key, yes bool) erro
 	}
 	var signatures struct{ Signatures []json.RawMessage }
 	_ = json.Unmarshal(s.Envelope, &signatures) // it was just written
-	fmt.Fprintf(out, "\n%s has %d signatures\n", cli.Clean(path), len(signatures.Signatures))
+	fmt.Fprintf(out, "\n%s has %s\n", cli.Clean(path), cli.Count(len(signatures.Signatures), "signature"))
 	return nil
 }

@@ -1,57 +1,46 @@
 package bmcsim
 
 import (
+	"errors"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
-	"time"
 
-	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
 	accountServiceURI = "/redfish/v1/AccountService"
 	accountsURI       = accountServiceURI + "/Accounts"
 	rolesURI          = accountServiceURI + "/Roles"
-	maxPassword       = 20 // fixed in OpenBMC, for IPMI's sake
 )
-
-var userName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z_0-9-]{0,99}$`)
-
-type account struct {
-	Hash     string
-	Role     role
-	Enabled  bool
-	Expired  bool      // the password must be changed before anything else
-	Types    []string  // AccountTypes; nil: all that a new account gets
-	Failures int       // failed logins in a row
-	Failed   time.Time // the last of them
-}
 
 func accountRoutes() []route {
 	return []route{
 		{path: accountServiceURI, head: true, schema: "AccountService/AccountService", do: map[string]deed{
-			http.MethodGet:   {login, getAccountService},
-			http.MethodPatch: {configureUsers, patchAccountService},
+			http.MethodGet:   {auth.Login, getAccountService},
+			http.MethodPatch: {auth.ConfigureUsers, patchAccountService},
 		}},
 		{path: accountsURI, head: true, schema: "ManagerAccountCollection", do: map[string]deed{
-			http.MethodGet:  {login, getAccounts},
-			http.MethodPost: {configureUsers, postAccount},
+			http.MethodGet:  {auth.Login, getAccounts},
+			http.MethodPost: {auth.ConfigureUsers, postAccount},
 		}},
 		{path: accountsURI + "/{account}", head: true, schema: "ManagerAccount/ManagerAccount", linkEarly: true, do: map[string]deed{
-			http.MethodGet:    {login, getAccount},
-			http.MethodPatch:  {configureSelf, patchAccount},
-			http.MethodDelete: {configureUsers, deleteAccount},
+			http.MethodGet:    {auth.Login, getAccount},
+			http.MethodPatch:  {auth.ConfigureSelf, patchAccount},
+			http.MethodDelete: {auth.ConfigureUsers, deleteAccount},
 		}},
-		{path: rolesURI, do: map[string]deed{http.MethodGet: {login, getRoles}}},
-		{path: rolesURI + "/{role}", do: map[string]deed{http.MethodGet: {login, getRole}}},
+		{path: rolesURI, do: map[string]deed{http.MethodGet: {auth.Login, getRoles}}},
+		{path: rolesURI + "/{role}", do: map[string]deed{http.MethodGet: {auth.Login, getRole}}},
 	}
 }
 
 func getAccountService(b *BMC, _ *request) reply {
-	auth := b.state.Auth
+	methods := b.state.Auth
 	directory := func(extra obj) obj {
 		o := obj{
 			"Authentication":    obj{"AuthenticationType": "UsernameAndPassword", "Password": nil, "Username": ""},
@@ -62,28 +51,28 @@ func getAccountService(b *BMC, _ *request) reply {
 		return o
 	}
 	basicAuth := "Disabled"
-	if auth.BasicAuth {
+	if methods.BasicAuth {
 		basicAuth = "Enabled"
 	}
 	return ok(obj{
 		"@odata.id": accountServiceURI, "@odata.type": "#AccountService.v1_15_0.AccountService",
 		"AccountLockoutDuration": b.state.LockoutDuration, "AccountLockoutThreshold": b.state.LockoutThreshold,
-		"Accounts": link(accountsURI), "Roles": link(rolesURI),
+		"Accounts": hardware.Link(accountsURI), "Roles": hardware.Link(rolesURI),
 		"ActiveDirectory": directory(nil),
-		"LDAP":            directory(obj{"Certificates": link(ldapURI)}),
+		"LDAP":            directory(obj{"Certificates": hardware.Link(ldapURI)}),
 		"Description":     "Account Service", "Id": "AccountService", "Name": "Account Service", "ServiceEnabled": true,
 		"HTTPBasicAuth": basicAuth, "HTTPBasicAuth@Redfish.AllowableValues": []string{"Enabled", "Disabled"},
-		"MaxPasswordLength": maxPassword, "MinPasswordLength": b.cfg.MinPasswordLength,
+		"MaxPasswordLength": auth.MaxPassword, "MinPasswordLength": b.cfg.MinPasswordLength,
 		"MultiFactorAuth": obj{"ClientCertificate": obj{
-			"CertificateMappingAttribute": b.state.Mapping, "Certificates": link(mfaURI),
-			"Enabled": auth.TLS, "RespondToUnauthenticatedClients": !b.state.Strict,
+			"CertificateMappingAttribute": b.state.Mapping, "Certificates": hardware.Link(mfaURI),
+			"Enabled": methods.TLS, "RespondToUnauthenticatedClients": !b.state.Strict,
 		}},
 		"Oem": obj{"OpenBMC": obj{
 			"@odata.id":   accountServiceURI + "#/Oem/OpenBMC",
 			"@odata.type": "#OpenBMCAccountService.v1_0_0.AccountService",
 			"AuthMethods": obj{
-				"BasicAuth": auth.BasicAuth, "Cookie": auth.Cookie, "SessionToken": auth.SessionToken,
-				"TLS": auth.TLS, "XToken": auth.XToken,
+				"BasicAuth": methods.BasicAuth, "Cookie": methods.Cookie, "SessionToken": methods.SessionToken,
+				"TLS": methods.TLS, "XToken": methods.XToken,
 			},
 		}},
 	})
@@ -92,12 +81,12 @@ func getAccountService(b *BMC, _ *request) reply {
 func patchAccountService(b *BMC, q *request) reply {
 	const methods = "Oem/OpenBMC/AuthMethods/"
 	v, r, valid := q.patch(
-		field{path: "AccountLockoutThreshold", kind: intKind}, field{path: "AccountLockoutDuration", kind: intKind},
-		field{path: "HTTPBasicAuth"},
-		field{path: methods + "BasicAuth", kind: boolKind}, field{path: methods + "Cookie", kind: boolKind},
-		field{path: methods + "SessionToken", kind: boolKind}, field{path: methods + "XToken", kind: boolKind},
-		field{path: methods + "TLS", kind: boolKind},
-		field{path: clientCertificate + "CertificateMappingAttribute"}, field{path: clientCertificate + "RespondToUnauthenticatedClients", kind: boolKind},
+		input.Field{Path: "AccountLockoutThreshold", Kind: input.Int}, input.Field{Path: "AccountLockoutDuration", Kind: input.Int},
+		input.Field{Path: "HTTPBasicAuth"},
+		input.Field{Path: methods + "BasicAuth", Kind: input.Bool}, input.Field{Path: methods + "Cookie", Kind: input.Bool},
+		input.Field{Path: methods + "SessionToken", Kind: input.Bool}, input.Field{Path: methods + "XToken", Kind: input.Bool},
+		input.Field{Path: methods + "TLS", Kind: input.Bool},
+		input.Field{Path: clientCertificate + "CertificateMappingAttribute"}, input.Field{Path: clientCertificate + "RespondToUnauthenticatedClients", Kind: input.Bool},
 	)
 	if !valid {
 		return r
@@ -109,22 +98,19 @@ func patchAccountService(b *BMC, q *request) reply {
 		return *r
 	}
 	s := b.state
-	if mode, given := v.text("HTTPBasicAuth"); given {
+	if mode, given := v.Text("HTTPBasicAuth"); given {
 		if mode != "Enabled" && mode != "Disabled" {
-			return badRequest("PropertyValueNotInList", quoted(mode), "HttpBasicAuth")
+			return badRequest("PropertyValueNotInList", message.Quoted(mode), "HttpBasicAuth")
 		}
 		s.Auth.BasicAuth = mode == "Enabled"
 	}
 	for path, to := range map[string]*int{"AccountLockoutThreshold": &s.LockoutThreshold, "AccountLockoutDuration": &s.LockoutDuration} {
-		if n, given := v.int(path); given {
+		if n, given := v.Int(path); given {
 			*to = max(n, 0)
 		}
 	}
-	for name, to := range map[string]*bool{
-		"BasicAuth": &s.Auth.BasicAuth, "Cookie": &s.Auth.Cookie, "SessionToken": &s.Auth.SessionToken, "XToken": &s.Auth.XToken,
-		"TLS": &s.Auth.TLS,
-	} {
-		if on, given := v.bool(methods + name); given {
+	for name, to := range s.Auth.ByName() {
+		if on, given := v.Bool(methods + name); given {
 			*to = on
 		}
 	}
@@ -136,16 +122,16 @@ const clientCertificate = "MultiFactorAuth/ClientCertificate/"
 
 // patchClientCertificate answers 200 with nothing, and lets only somebody who
 // came with a certificate shut out those who have none.
-func (b *BMC) patchClientCertificate(q *request, v values) *reply {
+func (b *BMC) patchClientCertificate(q *request, v input.Values) *reply {
 	done := reply{status: http.StatusOK}
-	mapping, mapped := v.text(clientCertificate + "CertificateMappingAttribute")
-	respond, given := v.bool(clientCertificate + "RespondToUnauthenticatedClients")
+	mapping, mapped := v.Text(clientCertificate + "CertificateMappingAttribute")
+	respond, given := v.Bool(clientCertificate + "RespondToUnauthenticatedClients")
 	switch {
 	case mapped && mapping != string(certs.CommonName) && mapping != string(certs.UserPrincipalName):
-		r := badRequest("PropertyValueNotInList", quoted(mapping), "CertificateMappingAttribute")
+		r := badRequest("PropertyValueNotInList", message.Quoted(mapping), "CertificateMappingAttribute")
 		return &r
 	case given && !respond && !q.byCertificate:
-		r := failure(http.StatusConflict, message("PropertyValueExternalConflict", clientCertificate+"RespondToUnauthenticatedClients", "false"))
+		r := failure(http.StatusConflict, message.New("PropertyValueExternalConflict", clientCertificate+"RespondToUnauthenticatedClients", "false"))
 		return &r
 	case mapped:
 		b.state.Mapping = certs.Mapping(mapping)
@@ -163,28 +149,28 @@ func (b *BMC) patchClientCertificate(q *request, v values) *reply {
 // getAccounts shows others than administrators only their own account.
 func getAccounts(b *BMC, q *request) reply {
 	names := slices.Sorted(maps.Keys(b.state.Accounts))
-	if !q.role.may(configureUsers) {
+	if !q.role.May(auth.ConfigureUsers) {
 		names = []string{q.user}
 	}
 	return collection(accountsURI, "ManagerAccountCollection", "Accounts Collection", names, obj{"Description": "BMC User Accounts"})
 }
 
 func postAccount(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "UserName", need: true}, field{path: "Password", need: true},
-		field{path: "RoleId"}, field{path: "Enabled", kind: boolKind}, field{path: "AccountTypes", kind: textsKind})
+	v, r, valid := q.patch(input.Field{Path: "UserName", Need: true}, input.Field{Path: "Password", Need: true},
+		input.Field{Path: "RoleId"}, input.Field{Path: "Enabled", Kind: input.Bool}, input.Field{Path: "AccountTypes", Kind: input.Texts})
 	if !valid {
 		return r
 	}
-	name, _ := v.text("UserName")
-	password, _ := v.text("Password")
-	a := &account{Role: readOnly, Enabled: true}
-	if id, given := v.text("RoleId"); given {
-		if !knownRole(id) {
-			return badRequest("PropertyValueNotInList", quoted(id), "RoleId")
+	name, _ := v.Text("UserName")
+	password, _ := v.Text("Password")
+	a := &auth.Account{Role: auth.ReadOnly, Enabled: true}
+	if id, given := v.Text("RoleId"); given {
+		if !auth.Known(id) {
+			return badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 		}
-		a.Role = role(id)
+		a.Role = auth.Role(id)
 	}
-	if on, given := v.bool("Enabled"); given {
+	if on, given := v.Bool("Enabled"); given {
 		a.Enabled = on
 	}
 	if types, given := v["AccountTypes"].([]string); given {
@@ -195,9 +181,9 @@ func postAccount(b *BMC, q *request) reply {
 	}
 	switch {
 	case b.state.Accounts[name] != nil:
-		return failure(http.StatusConflict, message("ResourceAlreadyExists", "ManagerAccount", "UserName", name))
-	case !userName.MatchString(name):
-		return badRequest("PropertyValueFormatError", quoted(name), "UserName")
+		return failure(http.StatusConflict, message.New("ResourceAlreadyExists", "ManagerAccount", "UserName", name))
+	case !auth.ValidName(name):
+		return badRequest("PropertyValueFormatError", message.Quoted(name), "UserName")
 	}
 	if refusal, set := b.setPassword(a, name, password); !set {
 		return refusal
@@ -210,15 +196,13 @@ func postAccount(b *BMC, q *request) reply {
 
 // setPassword applies OpenBMC's rules. The refusal hides the password, as
 // bmcweb does: its value reads 'null'.
-func (b *BMC) setPassword(a *account, name, password string) (reply, bool) {
-	if len(password) < b.cfg.MinPasswordLength || len(password) > maxPassword || password == name {
+func (b *BMC) setPassword(a *auth.Account, name, password string) (reply, bool) {
+	switch err := a.SetPassword(name, password, b.cfg.MinPasswordLength, b.cfg.Rand); {
+	case errors.Is(err, auth.ErrWeak):
 		return badRequest("PropertyValueFormatError", "null", "Password"), false
+	case err != nil:
+		return internalError(), false
 	}
-	hash, err := hashPassword(fleet.NewSecret(password), b.cfg.Rand)
-	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError")), false
-	}
-	a.Hash, a.Expired = hash, false
 	return reply{}, true
 }
 
@@ -226,23 +210,16 @@ func getAccount(b *BMC, q *request) reply {
 	name := q.args["account"]
 	a := b.state.Accounts[name]
 	switch {
-	case name != q.user && !q.role.may(configureUsers):
-		return failure(http.StatusForbidden, message("InsufficientPrivilege"))
+	case name != q.user && !q.role.May(auth.ConfigureUsers):
+		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	case a == nil:
 		return notFound("ManagerAccount", name)
 	}
-	types := []string{"IPMI", "Redfish", "WebUI", "ManagerConsole"}
-	switch {
-	case a.Types != nil:
-		types = a.Types
-	case name == "root":
-		types = []string{"HostConsole", "IPMI", "Redfish", "WebUI"}
-	}
 	return ok(obj{
 		"@odata.id": accountsURI + "/" + name, "@odata.type": "#ManagerAccount.v1_7_0.ManagerAccount",
-		"AccountTypes": types, "Description": "User Account", "Enabled": a.Enabled, "Id": name,
-		"Links":  obj{"Role": link(rolesURI + "/" + string(a.Role))},
-		"Locked": b.locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
+		"AccountTypes": a.AccountTypes(name), "Description": "User Account", "Enabled": a.Enabled, "Id": name,
+		"Links":  obj{"Role": hardware.Link(rolesURI + "/" + string(a.Role))},
+		"Locked": b.state.Locked(a, q.now), "Locked@Redfish.AllowableValues": []string{"false"},
 		"Name": "User Account", "Password": nil, "PasswordChangeRequired": a.Expired,
 		"RoleId": a.Role, "StrictAccountTypes": true, "UserName": name,
 	})
@@ -252,11 +229,11 @@ func getAccount(b *BMC, q *request) reply {
 // own password and nothing else.
 func patchAccount(b *BMC, q *request) reply {
 	name := q.args["account"]
-	fields := []field{{path: "Password"}}
-	if q.role.may(configureUsers) {
-		fields = append(fields, field{path: "RoleId"}, field{path: "Enabled", kind: boolKind}, field{path: "Locked", kind: boolKind})
+	fields := []input.Field{{Path: "Password"}}
+	if q.role.May(auth.ConfigureUsers) {
+		fields = append(fields, input.Field{Path: "RoleId"}, input.Field{Path: "Enabled", Kind: input.Bool}, input.Field{Path: "Locked", Kind: input.Bool})
 	} else if name != q.user {
-		return failure(http.StatusForbidden, message("InsufficientPrivilege"))
+		return failure(http.StatusForbidden, message.New("InsufficientPrivilege"))
 	}
 	v, r, valid := q.patch(fields...)
 	if !valid {
@@ -271,31 +248,31 @@ func patchAccount(b *BMC, q *request) reply {
 		return *r
 	}
 	if changed.Hash != a.Hash || !changed.Enabled {
-		b.endSessions(name)
+		b.state.EndSessions(name)
 	}
 	*a, q.dirty = changed, true
 	return noContent()
 }
 
-func (b *BMC) changeAccount(a *account, name string, v values) *reply {
-	if id, given := v.text("RoleId"); given {
-		if !knownRole(id) {
-			r := badRequest("PropertyValueNotInList", quoted(id), "RoleId")
+func (b *BMC) changeAccount(a *auth.Account, name string, v input.Values) *reply {
+	if id, given := v.Text("RoleId"); given {
+		if !auth.Known(id) {
+			r := badRequest("PropertyValueNotInList", message.Quoted(id), "RoleId")
 			return &r
 		}
-		a.Role = role(id)
+		a.Role = auth.Role(id)
 	}
-	if locked, given := v.bool("Locked"); given {
+	if locked, given := v.Bool("Locked"); given {
 		if locked { // nobody can be locked by hand
 			r := badRequest("PropertyValueNotInList", "true", "Locked")
 			return &r
 		}
 		a.Failures = 0
 	}
-	if on, given := v.bool("Enabled"); given {
+	if on, given := v.Bool("Enabled"); given {
 		a.Enabled = on
 	}
-	if password, given := v.text("Password"); given {
+	if password, given := v.Text("Password"); given {
 		if r, set := b.setPassword(a, name, password); !set {
 			return &r
 		}
@@ -309,24 +286,23 @@ func deleteAccount(b *BMC, q *request) reply {
 		return notFound("ManagerAccount", name)
 	}
 	delete(b.state.Accounts, name)
-	b.endSessions(name)
+	b.state.EndSessions(name)
 	q.dirty = true
 	return note(http.StatusOK, "AccountRemoved")
 }
 
 func getRoles(*BMC, *request) reply {
-	ids := []string{string(administrator), string(operator), string(readOnly)}
-	return collection(rolesURI, "RoleCollection", "Roles Collection", ids, obj{"Description": "BMC User Roles"})
+	return collection(rolesURI, "RoleCollection", "Roles Collection", auth.Roles(), obj{"Description": "BMC User Roles"})
 }
 
 func getRole(_ *BMC, q *request) reply {
 	id := q.args["role"]
-	if !knownRole(id) {
+	if !auth.Known(id) {
 		return notFound("Role", id)
 	}
 	return ok(obj{
 		"@odata.id": rolesURI + "/" + id, "@odata.type": "#Role.v1_2_2.Role",
-		"AssignedPrivileges": role(id).privileges(), "Description": id + " User Role", "Id": id,
+		"AssignedPrivileges": auth.Role(id).Privileges(), "Description": id + " User Role", "Id": id,
 		"IsPredefined": true, "Name": "User Role", "OemPrivileges": []string{}, "RoleId": id,
 	})
 }

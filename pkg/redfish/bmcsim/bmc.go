@@ -24,6 +24,10 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/sensors"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/tasks"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/traffic"
 )
 
 // DefaultPassword is the password of root on a fresh OpenBMC image.
@@ -92,27 +96,20 @@ type Config struct {
 }
 
 // Drive is a disk of the server.
-type Drive struct {
-	ID    string // "sda"
-	Bytes int64
-	Media string // "SSD" or "HDD"
-	Model string
-}
+type Drive = hardware.Drive
 
 // PCIe is a card in the server.
-type PCIe struct{ ID, Manufacturer, Model, Part string }
+type PCIe = hardware.PCIe
 
 // NIC is a network interface of the host with one IPv4 address.
-type NIC struct {
-	Address, Netmask, Gateway string
-	DHCP                      bool
-}
+type NIC = hardware.NIC
 
 // BMC is one simulated BMC. All its methods are safe for concurrent use.
 type BMC struct {
 	cfg     Config
 	routes  []route
-	sensors []sensor
+	server  hardware.Server
+	sensors []sensors.Sensor
 
 	// mu makes requests strictly sequential, as bmcweb's single thread does.
 	mu    sync.Mutex
@@ -123,9 +120,7 @@ type BMC struct {
 	start    time.Time
 	// slots bound Config.Concurrency; nil: no bound.
 	slots chan struct{}
-	tasks []*task
-	// nextTask is the id of the next one.
-	nextTask int
+	tasks tasks.List
 	// A restarting BMC answers nobody from gone until away.
 	gone, away time.Time
 	// defaults: the next restart forgets everything.
@@ -133,18 +128,19 @@ type BMC struct {
 
 	hub     *events.Hub
 	faults  faultBox
-	counter counter
+	counter *traffic.Counter
 }
 
 // New builds a BMC, or continues the one that Config.StateFile holds: same
 // certificate, same accounts, same live sessions.
 func New(cfg Config) (*BMC, error) {
 	cfg = cfg.withDefaults()
-	b := &BMC{cfg: cfg, routes: routes(cfg), sensors: cfg.sensors(), start: cfg.Now()}
+	server := hardware.Server{Serial: cfg.Serial, CPUs: cfg.CPUs, DIMMs: cfg.DIMMs, Fans: cfg.Fans, Drives: cfg.Drives, PCIe: cfg.PCIe}
+	b := &BMC{cfg: cfg, server: server, routes: routes(cfg), sensors: sensors.Of(cfg.CPUs, cfg.Fans), start: cfg.Now()}
 	if cfg.Concurrency > 0 {
 		b.slots = make(chan struct{}, cfg.Concurrency)
 	}
-	b.counter.now, b.counter.idle = cfg.Now, sync.NewCond(&b.counter.mu)
+	b.counter = traffic.New(cfg.Now, sessionsURI)
 	st, err := loadState(cfg.StateFile)
 	if err != nil {
 		return nil, err

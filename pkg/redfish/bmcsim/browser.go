@@ -1,62 +1,55 @@
 package bmcsim
 
 import (
-	"crypto/subtle"
 	"net/http"
-	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 )
-
-const sessionCookie = "BMCWEB-SESSION"
 
 // browserRoutes are the login that bmcweb has had since before Redfish. They
 // are plain JSON: no OData.
 func browserRoutes() []route {
 	return []route{
-		{path: "/login", do: posts(anyone, browserLogin)},
-		{path: "/logout", do: posts(login, browserLogout)},
+		{path: "/login", do: posts(auth.Anyone, browserLogin)},
+		{path: "/logout", do: posts(auth.Login, browserLogout)},
 	}
 }
 
 func browserLogin(b *BMC, q *request) reply {
-	v, _, valid := q.action(field{path: "username", need: true}, field{path: "password", need: true})
+	v, _, valid := q.action(input.Field{Path: "username", Need: true}, input.Field{Path: "password", Need: true})
 	if !valid {
 		return reply{status: http.StatusBadRequest, noOData: true}
 	}
-	user, _ := v.text("username")
-	password, _ := v.text("password")
+	user, _ := v.Text("username")
+	password, _ := v.Text("password")
 	if !b.login(q, user, fleet.NewSecret(password)) {
 		return reply{status: http.StatusUnauthorized}
 	}
 	s, err := b.newSession(q, user)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	r := ok(obj{"token": s.Token})
 	r.noOData = true
-	r.set("Set-Cookie", sessionCookie+"="+s.Token+"; Path=/; SameSite=Strict; Secure; HttpOnly")
+	r.set("Set-Cookie", auth.Cookie+"="+s.Token+"; Path=/; SameSite=Strict; Secure; HttpOnly")
 	return r
 }
 
 func browserLogout(b *BMC, q *request) reply {
-	b.endSession(q.session)
+	b.state.EndSession(q.session)
 	q.dirty = true
 	r := ok(obj{"data": "User '" + q.user + "' logged out", "message": "200 OK", "status": "ok"})
 	r.noOData = true
-	r.set("Set-Cookie", sessionCookie+"=; Path=/; SameSite=Strict; Secure; HttpOnly; expires=Thu, 01 Jan 1970 00:00:00 GMT")
+	r.set("Set-Cookie", auth.Cookie+"=; Path=/; SameSite=Strict; Secure; HttpOnly; expires=Thu, 01 Jan 1970 00:00:00 GMT")
 	return r
 }
 
 // identifyCookie is the login of a browser. What changes something must carry
 // the session's second token in a header, which no other site's page can.
 func (b *BMC) identifyCookie(q *request) {
-	token := ""
-	for part := range strings.SplitSeq(q.header.Get("Cookie"), ";") {
-		if name, value, _ := strings.Cut(strings.TrimSpace(part), "="); name == sessionCookie {
-			token = value
-		}
-	}
+	token := auth.CookieToken(q.header.Get("Cookie"))
 	if token == "" {
 		return
 	}
@@ -64,7 +57,7 @@ func (b *BMC) identifyCookie(q *request) {
 	if q.session == nil || q.method == http.MethodGet || q.method == http.MethodHead {
 		return
 	}
-	if subtle.ConstantTimeCompare([]byte(q.session.XSRF), []byte(q.header.Get("X-Xsrf-Token"))) != 1 {
+	if !q.session.Shown(q.header.Get("X-Xsrf-Token")) {
 		q.user, q.role, q.session = "", "", nil
 	}
 }
@@ -74,10 +67,8 @@ func (b *BMC) identifyCookie(q *request) {
 func (b *BMC) XSRF(token string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, s := range b.state.Sessions {
-		if s.Token == token {
-			return s.XSRF
-		}
+	if s := b.state.SessionOf(token); s != nil {
+		return s.XSRF
 	}
 	return ""
 }

@@ -7,7 +7,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -24,24 +29,24 @@ func certificateRoutes() []route {
 	return []route{
 		{path: certificateServiceURI, do: gets(getCertificateService)},
 		{path: certificateServiceURI + "/CertificateLocations", do: gets(getCertificateLocations)},
-		{path: actions + "GenerateCSR", do: posts(configureManager, generateCSR)},
-		{path: actions + "ReplaceCertificate", do: posts(configureManager, replaceCertificate)},
+		{path: actions + "GenerateCSR", do: posts(auth.ConfigureManager, generateCSR)},
+		{path: actions + "ReplaceCertificate", do: posts(auth.ConfigureManager, replaceCertificate)},
 		{path: manager + "/NetworkProtocol/HTTPS/Certificates", do: map[string]deed{
-			http.MethodGet:  {login, getCertificates},
-			http.MethodPost: {configureManager, postCertificate},
+			http.MethodGet:  {auth.Login, getCertificates},
+			http.MethodPost: {auth.ConfigureManager, postCertificate},
 		}},
 		{path: manager + "/NetworkProtocol/HTTPS/Certificates/{certificate}", do: gets(getCertificate)},
 		{path: manager + "/Truststore/Certificates", do: map[string]deed{
-			http.MethodGet:  {login, getTruststore},
-			http.MethodPost: {configureManager, postTruststore},
+			http.MethodGet:  {auth.Login, getTruststore},
+			http.MethodPost: {auth.ConfigureManager, postTruststore},
 		}},
 		{path: manager + "/Truststore/Certificates/{certificate}", do: map[string]deed{
-			http.MethodGet:    {login, getTrusted},
-			http.MethodDelete: {configureManager, deleteTrusted},
+			http.MethodGet:    {auth.Login, getTrusted},
+			http.MethodDelete: {auth.ConfigureManager, deleteTrusted},
 		}},
 		{path: ldapURI, do: map[string]deed{
-			http.MethodGet:  {login, getDirectoryCertificates},
-			http.MethodPost: {configureManager, postCertificate},
+			http.MethodGet:  {auth.Login, getDirectoryCertificates},
+			http.MethodPost: {auth.ConfigureManager, postCertificate},
 		}},
 		{path: mfaURI, head: true, do: gets(getMultiFactor)},
 		{path: mfaURI + "/{certificate}", head: true, do: gets(getTrusted)},
@@ -58,14 +63,14 @@ func getCertificateService(*BMC, *request) reply {
 			"#CertificateService.GenerateCSR":        action("GenerateCSR", nil),
 			"#CertificateService.ReplaceCertificate": action("ReplaceCertificate", obj{"CertificateType@Redfish.AllowableValues": []string{"PEM"}}),
 		},
-		"CertificateLocations": link(certificateServiceURI + "/CertificateLocations"),
+		"CertificateLocations": hardware.Link(certificateServiceURI + "/CertificateLocations"),
 		"Description":          "Actions available to manage certificates",
 		"Id":                   "CertificateService", "Name": "Certificate Service",
 	})
 }
 
 func getCertificateLocations(b *BMC, _ *request) reply {
-	all := append(links(truststoreURI, b.state.Trust.IDs()), link(httpsURI+"/1"))
+	all := append(hardware.Links(truststoreURI, b.state.Trust.IDs()), hardware.Link(httpsURI+"/1"))
 	return ok(obj{
 		"@odata.id":   certificateServiceURI + "/CertificateLocations",
 		"@odata.type": "#CertificateLocations.v1_0_0.CertificateLocations",
@@ -89,7 +94,7 @@ func getDirectoryCertificates(*BMC, *request) reply {
 // postCertificate always fails: there is one certificate, and it can only be
 // replaced.
 func postCertificate(*BMC, *request) reply {
-	r := failure(http.StatusInternalServerError, message("InternalError"))
+	r := internalError()
 	if o, isObj := r.body.(obj); isObj {
 		o["Description"], o["Name"] = "HTTPS Certificate", "HTTPS Certificate"
 	}
@@ -108,13 +113,13 @@ func getCertificate(b *BMC, q *request) reply {
 func certificateReply(uri, name, text string) reply {
 	cert, own, err := certs.First(text)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	r := ok(obj{
 		"@odata.id": uri, "@odata.type": "#Certificate.v1_0_0.Certificate", "CertificateString": own,
 		"Description": name, "Name": name, "Id": uri[strings.LastIndexByte(uri, '/')+1:],
 		"Issuer": nameBody(cert.Issuer), "Subject": nameBody(cert.Subject), "KeyUsage": keyUsage(cert),
-		"ValidNotAfter": cert.NotAfter.UTC().Format(seconds), "ValidNotBefore": cert.NotBefore.UTC().Format(seconds),
+		"ValidNotAfter": cert.NotAfter.UTC().Format(clock.Seconds), "ValidNotBefore": cert.NotBefore.UTC().Format(clock.Seconds),
 	})
 	r.set("Location", uri)
 	return r
@@ -156,12 +161,12 @@ func keyUsage(cert *x509.Certificate) []string {
 
 func generateCSR(b *BMC, q *request) reply {
 	v, r, valid := q.action(
-		field{path: "CertificateCollection/@odata.id", need: true}, field{path: "City", need: true}, field{path: "CommonName", need: true},
-		field{path: "Country", need: true}, field{path: "Organization", need: true}, field{path: "OrganizationalUnit", need: true},
-		field{path: "State", need: true}, field{path: "AlternativeNames", kind: textsKind}, field{path: "KeyUsage", kind: textsKind},
-		field{path: "KeyPairAlgorithm"}, field{path: "KeyCurveId"}, field{path: "KeyBitLength", kind: intKind},
-		field{path: "ChallengePassword"}, field{path: "ContactPerson"}, field{path: "Email"}, field{path: "GivenName"},
-		field{path: "Initials"}, field{path: "Surname"}, field{path: "UnstructuredName"},
+		input.Field{Path: "CertificateCollection/@odata.id", Need: true}, input.Field{Path: "City", Need: true}, input.Field{Path: "CommonName", Need: true},
+		input.Field{Path: "Country", Need: true}, input.Field{Path: "Organization", Need: true}, input.Field{Path: "OrganizationalUnit", Need: true},
+		input.Field{Path: "State", Need: true}, input.Field{Path: "AlternativeNames", Kind: input.Texts}, input.Field{Path: "KeyUsage", Kind: input.Texts},
+		input.Field{Path: "KeyPairAlgorithm"}, input.Field{Path: "KeyCurveId"}, input.Field{Path: "KeyBitLength", Kind: input.Int},
+		input.Field{Path: "ChallengePassword"}, input.Field{Path: "ContactPerson"}, input.Field{Path: "Email"}, input.Field{Path: "GivenName"},
+		input.Field{Path: "Initials"}, input.Field{Path: "Surname"}, input.Field{Path: "UnstructuredName"},
 	)
 	if !valid {
 		return r
@@ -171,7 +176,7 @@ func generateCSR(b *BMC, q *request) reply {
 		"City": &ask.City, "CommonName": &ask.CommonName, "Country": &ask.Country, "Organization": &ask.Organization,
 		"OrganizationalUnit": &ask.Unit, "State": &ask.State, "KeyPairAlgorithm": &ask.Algorithm, "KeyCurveId": &ask.Curve,
 	} {
-		if text, given := v.text(path); given {
+		if text, given := v.Text(path); given {
 			*to = text
 		}
 	}
@@ -183,11 +188,11 @@ func generateCSR(b *BMC, q *request) reply {
 }
 
 // refuseRequest are the parameters that OpenBMC does not take.
-func refuseRequest(v values, ask certs.Request) *reply {
+func refuseRequest(v input.Values, ask certs.Request) *reply {
 	const action = "GenerateCSR"
-	uri, _ := v.text("CertificateCollection/@odata.id")
+	uri, _ := v.Text("CertificateCollection/@odata.id")
 	usages, _ := v["KeyUsage"].([]string)
-	bits, sized := v.int("KeyBitLength")
+	bits, sized := v.Int("KeyBitLength")
 	var r reply
 	switch {
 	case uri != httpsURI && uri != ldapURI:
@@ -195,11 +200,11 @@ func refuseRequest(v values, ask certs.Request) *reply {
 	case ask.Algorithm != certs.EC && ask.Algorithm != certs.RSA:
 		r = badRequest("ActionParameterNotSupported", "KeyPairAlgorithm", action)
 	case ask.Algorithm == certs.RSA && sized && bits != 2048:
-		r = badRequest("PropertyValueNotInList", string(compact(bits)), "KeyBitLength")
+		r = badRequest("PropertyValueNotInList", input.Compact(bits), "KeyBitLength")
 	case len(usages) > 1:
 		r = badRequest("ActionParameterNotSupported", "KeyUsage", action)
 	case len(usages) == 1 && usages[0] != "ServerAuthentication":
-		r = badRequest("PropertyValueNotInList", quoted(usages[0]), "KeyUsage")
+		r = badRequest("PropertyValueNotInList", message.Quoted(usages[0]), "KeyUsage")
 	default:
 		return nil
 	}
@@ -210,33 +215,33 @@ func refuseRequest(v values, ask certs.Request) *reply {
 // GenerateCSR then is told to come again.
 func (b *BMC) makeRequest(q *request, ask certs.Request) reply {
 	if q.now.Before(b.csrUntil) {
-		r := failure(http.StatusServiceUnavailable, message("ServiceTemporarilyUnavailable", "10"))
+		r := failure(http.StatusServiceUnavailable, message.New("ServiceTemporarilyUnavailable", "10"))
 		r.set("Retry-After", "10")
 		return r
 	}
 	keys := b.state.Requests
 	text, err := ask.Make(&keys, b.cfg.Rand)
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	b.state.Requests, q.dirty = keys, true
 	b.csrUntil = q.now.Add(b.cfg.CSRTime)
-	r := ok(obj{"CSRString": text, "CertificateCollection": link(httpsURI)})
+	r := ok(obj{"CSRString": text, "CertificateCollection": hardware.Link(httpsURI)})
 	r.after = b.cfg.CSRTime
 	return r
 }
 
 func replaceCertificate(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "CertificateString", need: true}, field{path: "CertificateType"},
-		field{path: "CertificateUri/@odata.id", need: true})
+	v, r, valid := q.action(input.Field{Path: "CertificateString", Need: true}, input.Field{Path: "CertificateType"},
+		input.Field{Path: "CertificateUri/@odata.id", Need: true})
 	if !valid {
 		return r
 	}
-	if kind, given := v.text("CertificateType"); given && kind != "PEM" {
+	if kind, given := v.Text("CertificateType"); given && kind != "PEM" {
 		return badRequest("ActionParameterNotSupported", "CertificateType", "ReplaceCertificate")
 	}
-	text, _ := v.text("CertificateString")
-	uri, _ := v.text("CertificateUri/@odata.id")
+	text, _ := v.Text("CertificateString")
+	uri, _ := v.Text("CertificateUri/@odata.id")
 	cut := max(strings.LastIndexByte(uri, '/'), 0)
 	id := strings.TrimPrefix(uri[cut:], "/")
 	switch uri[:cut] {
@@ -256,12 +261,12 @@ func replaceCertificate(b *BMC, q *request) reply {
 func (b *BMC) install(q *request, text string) reply {
 	pair, err := certs.Install(text, b.state.Requests)
 	if err != nil {
-		return badRequest("PropertyValueIncorrect", "Certificate", string(compact(text)))
+		return badRequest("PropertyValueIncorrect", "Certificate", input.Compact(text))
 	}
 	changed := *b.state
 	changed.Certificate, changed.Key = pair.Chain, pair.Key
 	if err := b.adopt(&changed); err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	q.dirty = true
 	return certificateReply(httpsURI+"/1", "HTTPS certificate", pair.Chain)
@@ -292,18 +297,18 @@ func getMultiFactor(b *BMC, _ *request) reply {
 
 // postTruststore answers 200, and 500 to whatever it does not take.
 func postTruststore(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "CertificateString", need: true}, field{path: "CertificateType"})
+	v, r, valid := q.action(input.Field{Path: "CertificateString", Need: true}, input.Field{Path: "CertificateType"})
 	if !valid {
 		return r
 	}
-	text, _ := v.text("CertificateString")
+	text, _ := v.Text("CertificateString")
 	changed := *b.state
 	id, err := changed.Trust.Add(text)
 	if err == nil {
 		err = b.adopt(&changed)
 	}
 	if err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	q.dirty = true
 	return certificateReply(truststoreURI+"/"+id, "TrustStore Certificate", text)
@@ -328,7 +333,7 @@ func (b *BMC) replaceTrusted(q *request, id, text string) reply {
 		err = b.adopt(&changed)
 	}
 	if err != nil {
-		return badRequest("PropertyValueIncorrect", "Certificate", string(compact(text)))
+		return badRequest("PropertyValueIncorrect", "Certificate", input.Compact(text))
 	}
 	q.dirty = true
 	return certificateReply(truststoreURI+"/"+id, "TrustStore certificate", text)
@@ -341,7 +346,7 @@ func deleteTrusted(b *BMC, q *request) reply {
 		return notFound("Certificate", id)
 	}
 	if err := b.adopt(&changed); err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+		return internalError()
 	}
 	q.dirty = true
 	return noContent()

@@ -1,23 +1,14 @@
 package bmcsim
 
 import (
-	"fmt"
 	"net/http"
-	"slices"
-	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
 )
 
-const (
-	chassisURI  = "/redfish/v1/Chassis/chassis"
-	suppliesURI = chassisURI + "/PowerSubsystem/PowerSupplies"
-	fansURI     = chassisURI + "/ThermalSubsystem/Fans"
-	supplyCount = 2
-)
-
-func compareText(a, b string) int { return strings.Compare(a, b) }
-
-// spaced is a sensor's name as bmcweb shows it.
-func spaced(name string) string { return strings.ReplaceAll(name, "_", " ") }
+const chassisURI = hardware.ChassisURI
 
 func chassisRoutes() []route {
 	const chassis = "/redfish/v1/Chassis/{chassis}"
@@ -25,11 +16,11 @@ func chassisRoutes() []route {
 	return []route{
 		{path: "/redfish/v1/Chassis", do: gets(getChassisCollection)},
 		{path: chassis, do: map[string]deed{
-			http.MethodGet:   {login, getChassis},
-			http.MethodPatch: {configureComponents, patchChassis},
+			http.MethodGet:   {auth.Login, getChassis},
+			http.MethodPatch: {auth.ConfigureComponents, patchChassis},
 		}},
 		{path: chassis + "/ResetActionInfo", do: gets(actionInfo(chassisURI, "PowerCycle"))},
-		{path: chassis + "/Actions/Chassis.Reset", do: posts(configureComponents, resetChassis)},
+		{path: chassis + "/Actions/Chassis.Reset", do: posts(auth.ConfigureComponents, resetChassis)},
 		{path: chassis + "/Sensors", do: gets(getSensors)},
 		{path: chassis + "/Sensors/{sensor}", do: gets(getSensor)},
 		{path: chassis + "/PowerSubsystem", head: true, schema: schema("PowerSubsystem"), do: gets(getPowerSubsystem)},
@@ -56,30 +47,30 @@ func getChassisCollection(b *BMC, _ *request) reply {
 }
 
 func getChassis(b *BMC, _ *request) reply {
-	cpus := links(processorsURI, numbered("cpu", b.cfg.CPUs))
+	cpus := hardware.Links(hardware.ProcessorsURI, b.server.Processors())
 	connected := obj{
-		"ComputerSystems": []obj{link(systemURI)}, "ManagedBy": []obj{link(managerURI)},
+		"ComputerSystems": []obj{hardware.Link(systemURI)}, "ManagedBy": []obj{hardware.Link(managerURI)},
 		"Processors": cpus, "Processors@odata.count": len(cpus),
 	}
 	if b.cfg.Board {
-		connected["Contains"], connected["Contains@odata.count"] = []obj{link(boardURI)}, 1
+		connected["Contains"], connected["Contains@odata.count"] = []obj{hardware.Link(boardURI)}, 1
 	}
 	if len(b.cfg.Drives) > 0 {
-		connected["Storage"], connected["Storage@odata.count"] = []obj{link(storageURI)}, 1
+		connected["Storage"], connected["Storage@odata.count"] = []obj{hardware.Link(hardware.StorageURI)}, 1
 	}
 	return ok(obj{
 		"@odata.id": chassisURI, "@odata.type": "#Chassis.v1_22_0.Chassis",
 		"Actions": obj{"#Chassis.Reset": obj{
 			"@Redfish.ActionInfo": chassisURI + "/ResetActionInfo", "target": chassisURI + "/Actions/Chassis.Reset",
 		}},
-		"Assembly": link(chassisURI + "/Assembly"), "EnvironmentMetrics": link(chassisURI + "/EnvironmentMetrics"),
-		"AssetTag": b.state.AssetTag, "ChassisType": "RackMount", "Drives": link(chassisURI + "/Drives"),
-		"Id": "chassis", "Links": connected, "Location": label("SIM.ND0"),
+		"Assembly": hardware.Link(chassisURI + "/Assembly"), "EnvironmentMetrics": hardware.Link(chassisURI + "/EnvironmentMetrics"),
+		"AssetTag": b.state.AssetTag, "ChassisType": "RackMount", "Drives": hardware.Link(chassisURI + "/Drives"),
+		"Id": "chassis", "Links": connected, "Location": hardware.Label("SIM.ND0"),
 		"Manufacturer": b.cfg.Manufacturer, "Model": b.cfg.Model, "Name": "chassis",
-		"NetworkAdapters": link(chassisURI + "/NetworkAdapters"), "PartNumber": "SIM-CH-0001",
-		"PowerState": b.chassisPower(), "PowerSubsystem": link(chassisURI + "/PowerSubsystem"),
-		"Sensors": link(sensorsURI), "SerialNumber": b.cfg.Serial, "Status": obj{"State": "Enabled"},
-		"ThermalSubsystem": link(chassisURI + "/ThermalSubsystem"), "UUID": b.state.SystemUUID, "Version": "A1",
+		"NetworkAdapters": hardware.Link(chassisURI + "/NetworkAdapters"), "PartNumber": "SIM-CH-0001",
+		"PowerState": b.chassisPower(), "PowerSubsystem": hardware.Link(chassisURI + "/PowerSubsystem"),
+		"Sensors": hardware.Link(sensorsURI), "SerialNumber": b.cfg.Serial, "Status": obj{"State": "Enabled"},
+		"ThermalSubsystem": hardware.Link(chassisURI + "/ThermalSubsystem"), "UUID": b.state.SystemUUID, "Version": "A1",
 	})
 }
 
@@ -102,11 +93,11 @@ func patchChassis(_ *BMC, q *request) reply {
 }
 
 func resetChassis(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "ResetType", need: true})
+	v, r, valid := q.action(input.Field{Path: "ResetType", Need: true})
 	if !valid {
 		return r
 	}
-	if kind, _ := v.text("ResetType"); kind != "PowerCycle" {
+	if kind, _ := v.Text("ResetType"); kind != "PowerCycle" {
 		return badRequest("ActionParameterNotSupported", kind, "ResetType")
 	}
 	b.resetPower(q.now, "PowerCycle")
@@ -117,56 +108,36 @@ func resetChassis(b *BMC, q *request) reply {
 func getPowerSubsystem(*BMC, *request) reply {
 	return ok(obj{
 		"@odata.id": chassisURI + "/PowerSubsystem", "@odata.type": "#PowerSubsystem.v1_1_0.PowerSubsystem",
-		"Id": "PowerSubsystem", "Name": "Power Subsystem", "PowerSupplies": link(suppliesURI), "Status": enabled(),
+		"Id": "PowerSubsystem", "Name": "Power Subsystem", "PowerSupplies": hardware.Link(hardware.SuppliesURI), "Status": hardware.Enabled(),
 	})
 }
 
-func getSupplies(*BMC, *request) reply {
-	return collection(suppliesURI, "PowerSupplyCollection", "Power Supply Collection", numbered("powersupply", supplyCount),
+func getSupplies(b *BMC, _ *request) reply {
+	return collection(hardware.SuppliesURI, "PowerSupplyCollection", "Power Supply Collection", b.server.Supplies(),
 		obj{"Description": "The collection of PowerSupply resource instances."})
 }
 
 func getSupply(b *BMC, q *request) reply {
-	id := q.args["supply"]
-	i := slices.Index(numbered("powersupply", supplyCount), id)
-	if i < 0 {
-		return notFound("PowerSupply", id)
-	}
-	return ok(obj{
-		"@odata.id": suppliesURI + "/" + id, "@odata.type": "#PowerSupply.v1_5_0.PowerSupply",
-		"FirmwareVersion": "1.02", "Id": id, "Location": label(fmt.Sprintf("E%d", i)), "Manufacturer": "Delta",
-		"Model": "DPS-1600", "Name": "Power Supply", "PartNumber": "DPS1600AB", "SerialNumber": b.part("PSU", i), "Status": enabled(),
-	})
+	return shown("PowerSupply", q.args["supply"], b.server.Supply)
 }
 
 func getThermalSubsystem(*BMC, *request) reply {
 	const uri = chassisURI + "/ThermalSubsystem"
 	return ok(obj{
-		"@odata.id": uri, "@odata.type": "#ThermalSubsystem.v1_0_0.ThermalSubsystem", "Fans": link(fansURI),
-		"Id": "ThermalSubsystem", "Name": "Thermal Subsystem", "Status": enabled(), "ThermalMetrics": link(uri + "/ThermalMetrics"),
+		"@odata.id": uri, "@odata.type": "#ThermalSubsystem.v1_0_0.ThermalSubsystem", "Fans": hardware.Link(hardware.FansURI),
+		"Id": "ThermalSubsystem", "Name": "Thermal Subsystem", "Status": hardware.Enabled(), "ThermalMetrics": hardware.Link(uri + "/ThermalMetrics"),
 	})
 }
 
 func getFans(b *BMC, _ *request) reply {
-	return collection(fansURI, "FanCollection", "Fan Collection", numbered("fan", b.cfg.Fans),
+	return collection(hardware.FansURI, "FanCollection", "Fan Collection", b.server.FanNames(),
 		obj{"Description": "The collection of Fan resource instances chassis"})
 }
 
-func getFan(b *BMC, q *request) reply {
-	id := q.args["fan"]
-	i := slices.Index(numbered("fan", b.cfg.Fans), id)
-	if i < 0 {
-		return notFound("Fan", id)
-	}
-	return ok(obj{
-		"@odata.id": fansURI + "/" + id, "@odata.type": "#Fan.v1_6_0.Fan", "Id": id, "Location": label(fmt.Sprintf("A%d", i)),
-		"Manufacturer": "Nidec", "Model": "UltraFlo", "Name": "Fan", "PartNumber": "NID-FAN-01",
-		"SerialNumber": b.part("FAN", i), "Status": enabled(),
-	})
-}
+func getFan(b *BMC, q *request) reply { return shown("Fan", q.args["fan"], b.server.Fan) }
 
 func getChassisDrives(b *BMC, _ *request) reply {
-	return collectionOf(chassisURI+"/Drives", "DriveCollection", "Drive Collection", b.driveLinks(), nil)
+	return collectionOf(chassisURI+"/Drives", "DriveCollection", "Drive Collection", hardware.Links(hardware.DrivesURI, b.server.DriveNames()), nil)
 }
 
 // getEnvironment shows no readings, like a stock OpenBMC: they are sensors.

@@ -1,16 +1,16 @@
 package bmcsim
 
 import (
-	"encoding/binary"
-	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -29,23 +29,21 @@ type eventSettings struct {
 func eventRoutes() []route {
 	return []route{
 		{path: eventServiceURI, do: map[string]deed{
-			http.MethodGet:   {login, getEventService},
-			http.MethodPatch: {configureManager, patchEventService},
+			http.MethodGet:   {auth.Login, getEventService},
+			http.MethodPatch: {auth.ConfigureManager, patchEventService},
 		}},
-		{path: eventServiceURI + "/Actions/EventService.SubmitTestEvent", do: posts(configureManager, submitTestEvent)},
+		{path: eventServiceURI + "/Actions/EventService.SubmitTestEvent", do: posts(auth.ConfigureManager, submitTestEvent)},
 		{path: subscriptionsURI, do: map[string]deed{
-			http.MethodGet:  {login, getSubscriptions},
-			http.MethodPost: {configureComponents, postSubscription},
+			http.MethodGet:  {auth.Login, getSubscriptions},
+			http.MethodPost: {auth.ConfigureComponents, postSubscription},
 		}},
 		{path: subscriptionsURI + "/{subscription}", do: map[string]deed{
-			http.MethodGet:    {login, getSubscription},
-			http.MethodPatch:  {configureComponents, patchSubscription},
-			http.MethodDelete: {configureComponents, deleteSubscription},
+			http.MethodGet:    {auth.Login, getSubscription},
+			http.MethodPatch:  {auth.ConfigureComponents, patchSubscription},
+			http.MethodDelete: {auth.ConfigureComponents, deleteSubscription},
 		}},
 	}
 }
-
-func registryPrefixes() []string { return []string{"Base", "OpenBMC", "TaskEvent", "HeartbeatEvent"} }
 
 func getEventService(b *BMC, _ *request) reply {
 	set := b.state.Events
@@ -56,24 +54,24 @@ func getEventService(b *BMC, _ *request) reply {
 		}},
 		"DeliveryRetryAttempts": set.Attempts, "DeliveryRetryIntervalSeconds": set.Interval,
 		"EventFormatTypes": []string{"Event", "MetricReport"}, "Id": "EventService", "Name": "Event Service",
-		"RegistryPrefixes": registryPrefixes(), "ResourceTypes": []string{"Task", "Heartbeat"},
+		"RegistryPrefixes": events.Prefixes(), "ResourceTypes": []string{"Task", "Heartbeat"},
 		"SSEFilterPropertiesSupported": obj{
 			"EventFormatType": true, "MessageId": true, "MetricReportDefinition": true, "OriginResource": false,
 			"RegistryPrefix": true, "ResourceType": false,
 		},
 		"ServerSentEventUri": streamURI, "ServiceEnabled": set.Enabled, "Status": obj{"State": "Enabled"},
-		"Subscriptions": link(subscriptionsURI),
+		"Subscriptions": hardware.Link(subscriptionsURI),
 	})
 }
 
 func patchEventService(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "ServiceEnabled", kind: boolKind},
-		field{path: "DeliveryRetryAttempts", kind: intKind}, field{path: "DeliveryRetryIntervalSeconds", kind: intKind})
+	v, r, valid := q.patch(input.Field{Path: "ServiceEnabled", Kind: input.Bool},
+		input.Field{Path: "DeliveryRetryAttempts", Kind: input.Int}, input.Field{Path: "DeliveryRetryIntervalSeconds", Kind: input.Int})
 	if !valid {
 		return r
 	}
 	set := b.state.Events
-	if on, given := v.bool("ServiceEnabled"); given {
+	if on, given := v.Bool("ServiceEnabled"); given {
 		set.Enabled = on
 	}
 	for _, limit := range []struct {
@@ -81,7 +79,7 @@ func patchEventService(b *BMC, q *request) reply {
 		low, high int
 		to        *int
 	}{{"DeliveryRetryAttempts", 1, 3, &set.Attempts}, {"DeliveryRetryIntervalSeconds", 5, 180, &set.Interval}} {
-		n, given := v.int(limit.path)
+		n, given := v.Int(limit.path)
 		if given && (n < limit.low || n > limit.high) {
 			return badRequest("PropertyValueOutOfRange", strconv.Itoa(n), limit.path)
 		}
@@ -128,9 +126,9 @@ func (b *BMC) subscriptionIndex(id string) int {
 }
 
 func submitTestEvent(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "EventId"}, field{path: "EventTimestamp"}, field{path: "Message"},
-		field{path: "MessageArgs", kind: textsKind}, field{path: "MessageId"}, field{path: "OriginOfCondition"},
-		field{path: "Severity"}, field{path: "EventGroupId", kind: intKind})
+	v, r, valid := q.action(input.Field{Path: "EventId"}, input.Field{Path: "EventTimestamp"}, input.Field{Path: "Message"},
+		input.Field{Path: "MessageArgs", Kind: input.Texts}, input.Field{Path: "MessageId"}, input.Field{Path: "OriginOfCondition"},
+		input.Field{Path: "Severity"}, input.Field{Path: "EventGroupId", Kind: input.Int})
 	if !valid {
 		return r
 	}
@@ -150,62 +148,38 @@ func getSubscriptions(b *BMC, _ *request) reply {
 func getSubscription(b *BMC, q *request) reply {
 	id := q.args["subscription"]
 	if slices.Contains(b.hub.Streams(), id) {
-		return ok(subscriptionBody(events.Subscription{ID: id, Policy: events.Terminate, Verify: true}, "SSE"))
+		return ok(events.Subscription{ID: id, Policy: events.Terminate, Verify: true}.Body(subscriptionsURI, "SSE"))
 	}
 	i := b.subscriptionIndex(id)
 	if i < 0 {
 		return notFound("EventDestination", id)
 	}
-	return ok(subscriptionBody(b.state.Subscriptions[i], "RedfishEvent"))
-}
-
-// subscriptionBody shows no value of HttpHeaders: they may hold secrets.
-func subscriptionBody(s events.Subscription, kind string) obj {
-	return obj{
-		"@odata.id": subscriptionsURI + "/" + s.ID, "@odata.type": "#EventDestination.v1_14_1.EventDestination",
-		"Context": s.Context, "DeliveryRetryPolicy": s.Policy, "Destination": s.Destination, "EventFormatType": "Event",
-		"HeartbeatIntervalMinutes": 10, "HttpHeaders": []obj{}, "Id": s.ID, "MessageIds": orEmpty(s.MessageIDs),
-		"MetricReportDefinitions": []obj{}, "Name": "Event Destination " + s.ID, "Protocol": "Redfish",
-		"RegistryPrefixes": orEmpty(s.Prefixes), "ResourceTypes": []string{}, "SendHeartbeat": false,
-		"SubscriptionType": kind, "VerifyCertificate": s.Verify,
-	}
-}
-
-func orEmpty(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
+	return ok(b.state.Subscriptions[i].Body(subscriptionsURI, "RedfishEvent"))
 }
 
 func postSubscription(b *BMC, q *request) reply {
 	v, r, valid := q.patch(
-		field{path: "Destination", need: true}, field{path: "Protocol", need: true}, field{path: "Context"},
-		field{path: "DeliveryRetryPolicy"}, field{path: "EventFormatType"}, field{path: "SubscriptionType"},
-		field{path: "HttpHeaders", kind: objectsKind}, field{path: "MessageIds", kind: textsKind},
-		field{path: "RegistryPrefixes", kind: textsKind}, field{path: "ResourceTypes", kind: textsKind},
-		field{path: "MetricReportDefinitions", kind: objectsKind}, field{path: "OriginResources", kind: objectsKind},
-		field{path: "VerifyCertificate", kind: boolKind}, field{path: "SendHeartbeat", kind: boolKind},
-		field{path: "HeartbeatIntervalMinutes", kind: intKind},
+		input.Field{Path: "Destination", Need: true}, input.Field{Path: "Protocol", Need: true}, input.Field{Path: "Context"},
+		input.Field{Path: "DeliveryRetryPolicy"}, input.Field{Path: "EventFormatType"}, input.Field{Path: "SubscriptionType"},
+		input.Field{Path: "HttpHeaders", Kind: input.Objects}, input.Field{Path: "MessageIds", Kind: input.Texts},
+		input.Field{Path: "RegistryPrefixes", Kind: input.Texts}, input.Field{Path: "ResourceTypes", Kind: input.Texts},
+		input.Field{Path: "MetricReportDefinitions", Kind: input.Objects}, input.Field{Path: "OriginResources", Kind: input.Objects},
+		input.Field{Path: "VerifyCertificate", Kind: input.Bool}, input.Field{Path: "SendHeartbeat", Kind: input.Bool},
+		input.Field{Path: "HeartbeatIntervalMinutes", Kind: input.Int},
 	)
 	if !valid {
 		return r
 	}
 	if len(b.state.Subscriptions)+len(b.hub.Streams()) >= events.MaxSubscriptions {
-		return failure(http.StatusServiceUnavailable, message("EventSubscriptionLimitExceeded"))
+		return failure(http.StatusServiceUnavailable, message.New("EventSubscriptionLimitExceeded"))
 	}
-	s := events.Subscription{Policy: events.Terminate, Verify: true}
-	if refusal := refuseSubscription(v); refusal != nil {
-		return *refusal
+	if problem := events.Problem(v); problem != nil {
+		return failure(http.StatusBadRequest, problem)
 	}
-	s.Destination, _ = v.text("Destination")
-	s.MessageIDs, _ = v["MessageIds"].([]string)
-	s.Prefixes, _ = v["RegistryPrefixes"].([]string)
-	s.Headers = headersOf(v)
-	apply(&s, v)
+	s := events.NewSubscription(v)
 	var err error
-	if s.ID, err = b.randomID(); err != nil {
-		return failure(http.StatusInternalServerError, message("InternalError"))
+	if s.ID, err = events.NewID(b.cfg.Rand); err != nil {
+		return internalError()
 	}
 	b.state.Subscriptions = append(slices.Clone(b.state.Subscriptions), s)
 	b.subscribe()
@@ -215,96 +189,22 @@ func postSubscription(b *BMC, q *request) reply {
 	return r
 }
 
-func headersOf(v values) (list []map[string]string) {
-	sets, _ := v["HttpHeaders"].([]obj)
-	for _, set := range sets {
-		plain := map[string]string{}
-		for name, value := range set {
-			plain[name] = text(value)
-		}
-		list = append(list, plain)
-	}
-	return list
-}
-
-// refuseSubscription are the values that OpenBMC does not take. A plain HTTP
-// destination is none of them.
-func refuseSubscription(v values) *reply {
-	destination, _ := v.text("Destination")
-	protocol, _ := v.text("Protocol")
-	format, formatted := v.text("EventFormatType")
-	kind, typed := v.text("SubscriptionType")
-	prefixes, _ := v["RegistryPrefixes"].([]string)
-	unknown := slices.IndexFunc(prefixes, func(p string) bool { return !slices.Contains(registryPrefixes(), p) })
-	u, err := url.Parse(destination)
-	var r reply
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		r = badRequest("PropertyValueFormatError", quoted(destination), "Destination")
-	case protocol != "Redfish":
-		r = badRequest("PropertyValueNotInList", quoted(protocol), "Protocol")
-	case formatted && format != "Event" && format != "MetricReport":
-		r = badRequest("PropertyValueNotInList", quoted(format), "EventFormatType")
-	case typed && kind != "RedfishEvent":
-		r = badRequest("PropertyValueNotInList", quoted(kind), "SubscriptionType")
-	case unknown >= 0:
-		r = badRequest("PropertyValueNotInList", quoted(prefixes[unknown]), "RegistryPrefixes")
-	default:
-		return refusePolicy(v)
-	}
-	return &r
-}
-
-func refusePolicy(v values) *reply {
-	policy, given := v.text("DeliveryRetryPolicy")
-	if !given || slices.Contains([]string{events.Terminate, events.Suspend, events.Forever}, policy) {
-		return nil
-	}
-	r := badRequest("PropertyValueNotInList", quoted(policy), "DeliveryRetryPolicy")
-	return &r
-}
-
-// apply takes over what can also be changed later.
-func apply(s *events.Subscription, v values) {
-	if text, given := v.text("Context"); given {
-		s.Context = text
-	}
-	if text, given := v.text("DeliveryRetryPolicy"); given {
-		s.Policy, s.Suspended = text, false
-	}
-	if on, given := v.bool("VerifyCertificate"); given {
-		s.Verify = on
-	}
-}
-
-// randomID is a number of 32 bits, as OpenBMC names subscriptions.
-func (b *BMC) randomID() (string, error) {
-	var n [4]byte
-	if _, err := io.ReadFull(b.cfg.Rand, n[:]); err != nil {
-		return "", fmt.Errorf("make an id: %w", err)
-	}
-	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(n[:])), 10), nil
-}
-
 func patchSubscription(b *BMC, q *request) reply {
 	i := b.subscriptionIndex(q.args["subscription"])
 	if i < 0 {
 		return notFound("EventDestination", q.args["subscription"])
 	}
-	v, r, valid := q.patch(field{path: "Context"}, field{path: "DeliveryRetryPolicy"},
-		field{path: "VerifyCertificate", kind: boolKind}, field{path: "HttpHeaders", kind: objectsKind},
-		field{path: "SendHeartbeat", kind: boolKind}, field{path: "HeartbeatIntervalMinutes", kind: intKind})
+	v, r, valid := q.patch(input.Field{Path: "Context"}, input.Field{Path: "DeliveryRetryPolicy"},
+		input.Field{Path: "VerifyCertificate", Kind: input.Bool}, input.Field{Path: "HttpHeaders", Kind: input.Objects},
+		input.Field{Path: "SendHeartbeat", Kind: input.Bool}, input.Field{Path: "HeartbeatIntervalMinutes", Kind: input.Int})
 	if !valid {
 		return r
 	}
-	if refusal := refusePolicy(v); refusal != nil {
-		return *refusal
+	if problem := events.PolicyProblem(v); problem != nil {
+		return failure(http.StatusBadRequest, problem)
 	}
 	b.state.Subscriptions = slices.Clone(b.state.Subscriptions)
-	apply(&b.state.Subscriptions[i], v)
-	if headers := headersOf(v); headers != nil {
-		b.state.Subscriptions[i].Headers = headers
-	}
+	b.state.Subscriptions[i].Change(v)
 	b.subscribe()
 	q.dirty = true
 	return reply{status: http.StatusOK}

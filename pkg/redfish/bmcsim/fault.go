@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // FaultKind is a way in which BMCs fail in the field.
@@ -101,7 +102,7 @@ func (b *BMC) misbehave(w http.ResponseWriter, r *http.Request) (status int, don
 		_, _ = w.Write([]byte("<html><body>Loading, please wait…</body>\x00{\"@odata.id\": "))
 		return http.StatusOK, true
 	case Broken:
-		rep := failure(http.StatusInternalServerError, message("InternalError"))
+		rep := internalError()
 		return rep.write(w, r.Method), true
 	case Huge:
 		sendHuge(w, r)
@@ -114,7 +115,7 @@ func (b *BMC) misbehave(w http.ResponseWriter, r *http.Request) (status int, don
 		cut(r)
 	case Busy:
 		after := strconv.Itoa(int(orDefault(f.Delay, 10*time.Second).Seconds()))
-		rep := failure(http.StatusServiceUnavailable, message("ServiceTemporarilyUnavailable", after))
+		rep := failure(http.StatusServiceUnavailable, message.New("ServiceTemporarilyUnavailable", after))
 		rep.set("Retry-After", after)
 		return rep.write(w, r.Method), true
 	case Deaf:

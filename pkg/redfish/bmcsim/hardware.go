@@ -3,13 +3,14 @@ package bmcsim
 import (
 	"net/http"
 	"slices"
-	"strconv"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
 )
 
-const (
-	pcieURI  = systemURI + "/PCIeDevices"
-	boardURI = "/redfish/v1/Chassis/motherboard"
-)
+const boardURI = "/redfish/v1/Chassis/motherboard"
 
 // hardwareRoutes are cards, cores and what a rack server has none of.
 func hardwareRoutes() []route {
@@ -40,62 +41,37 @@ func hardwareRoutes() []route {
 func boardRoutes() []route {
 	return []route{
 		{path: boardURI, do: map[string]deed{
-			http.MethodGet:   {login, getBoard},
-			http.MethodPatch: {configureComponents, patchChassis},
+			http.MethodGet:   {auth.Login, getBoard},
+			http.MethodPatch: {auth.ConfigureComponents, patchChassis},
 		}},
 	}
 }
 
-func (b *BMC) cards() []string {
-	ids := make([]string, len(b.cfg.PCIe))
-	for i, c := range b.cfg.PCIe {
-		ids[i] = c.ID
-	}
-	return ids
-}
-
 func getCards(b *BMC, _ *request) reply {
-	return collection(pcieURI, "PCIeDeviceCollection", "PCIe Device Collection", b.cards(), obj{"Description": "Collection of PCIe Devices"})
+	return collection(hardware.CardsURI, "PCIeDeviceCollection", "PCIe Device Collection", b.server.CardNames(), obj{"Description": "Collection of PCIe Devices"})
 }
 
-func (b *BMC) cardIndex(q *request) int {
-	return slices.IndexFunc(b.cfg.PCIe, func(c PCIe) bool { return c.ID == q.args["card"] })
-}
-
-func getCard(b *BMC, q *request) reply {
-	i := b.cardIndex(q)
-	if i < 0 {
-		return notFound("PCIeDevice", q.args["card"])
-	}
-	c := b.cfg.PCIe[i]
-	return ok(obj{
-		"@odata.id": pcieURI + "/" + c.ID, "@odata.type": "#PCIeDevice.v1_19_0.PCIeDevice", "DeviceType": "SingleFunction",
-		"Id": c.ID, "Manufacturer": c.Manufacturer, "Model": c.Model, "Name": "PCIe Device",
-		"PCIeFunctions": link(pcieURI + "/" + c.ID + "/PCIeFunctions"),
-		"PCIeInterface": obj{"LanesInUse": 16, "MaxLanes": 16, "MaxPCIeType": "Gen4", "PCIeType": "Gen4"},
-		"PartNumber":    c.Part, "SerialNumber": b.part("PCI", i), "Status": enabled(),
-	})
-}
+func getCard(b *BMC, q *request) reply { return shown("PCIeDevice", q.args["card"], b.server.Card) }
 
 func getCardFunctions(b *BMC, q *request) reply {
 	id := q.args["card"]
-	if b.cardIndex(q) < 0 {
+	if _, found := b.server.Card(id); !found {
 		return notFound("PCIeDevice", id)
 	}
-	return collection(pcieURI+"/"+id+"/PCIeFunctions", "PCIeFunctionCollection", "PCIe Function Collection", nil,
+	return collection(hardware.CardsURI+"/"+id+"/PCIeFunctions", "PCIeFunctionCollection", "PCIe Function Collection", nil,
 		obj{"Description": "Collection of PCIe Functions for PCIe Device " + id})
 }
 
 func getCores(b *BMC, q *request) reply {
 	id := q.args["cpu"]
-	if !slices.Contains(numbered("cpu", b.cfg.CPUs), id) {
+	if !slices.Contains(b.server.Processors(), id) {
 		return notFound("Processor", id)
 	}
-	return collection(processorsURI+"/"+id+"/SubProcessors", "ProcessorCollection", "SubProcessor Collection", nil, nil)
+	return collection(hardware.ProcessorsURI+"/"+id+"/SubProcessors", "ProcessorCollection", "SubProcessor Collection", nil, nil)
 }
 
 func getBoard(b *BMC, _ *request) reply {
-	at := func(name string) obj { return link(boardURI + "/" + name) }
+	at := func(name string) obj { return hardware.Link(boardURI + "/" + name) }
 	return ok(obj{
 		"@odata.id": boardURI, "@odata.type": "#Chassis.v1_22_0.Chassis",
 		"Actions": obj{"#Chassis.Reset": obj{
@@ -103,12 +79,12 @@ func getBoard(b *BMC, _ *request) reply {
 		}},
 		"Assembly": at("Assembly"), "ChassisType": "RackMount", "EnvironmentMetrics": at("EnvironmentMetrics"), "Id": "motherboard",
 		"Links": obj{
-			"ComputerSystems": []obj{link(systemURI)}, "ContainedBy": link(chassisURI), "ManagedBy": []obj{link(managerURI)},
+			"ComputerSystems": []obj{hardware.Link(systemURI)}, "ContainedBy": hardware.Link(chassisURI), "ManagedBy": []obj{hardware.Link(managerURI)},
 			"Processors": []obj{}, "Processors@odata.count": 0,
 		},
 		"Manufacturer": b.cfg.Manufacturer, "Model": "SIM-MB-1", "Name": "motherboard", "NetworkAdapters": at("NetworkAdapters"),
 		"PartNumber": "SIM-MB-0001", "PowerState": b.chassisPower(), "PowerSubsystem": at("PowerSubsystem"),
-		"Sensors": at("Sensors"), "SerialNumber": b.part("MB", 0), "Status": obj{"State": "Enabled"}, "ThermalSubsystem": at("ThermalSubsystem"),
+		"Sensors": at("Sensors"), "SerialNumber": b.server.Part("MB", 0), "Status": obj{"State": "Enabled"}, "ThermalSubsystem": at("ThermalSubsystem"),
 	})
 }
 
@@ -116,8 +92,8 @@ func getTelemetry(*BMC, *request) reply {
 	const uri = "/redfish/v1/TelemetryService"
 	return ok(obj{
 		"@odata.id": uri, "@odata.type": "#TelemetryService.v1_2_1.TelemetryService", "Id": "TelemetryService",
-		"MetricReportDefinitions": link(uri + "/MetricReportDefinitions"), "MetricReports": link(uri + "/MetricReports"),
-		"Name": "Telemetry Service", "Status": obj{"State": "Absent"}, "Triggers": link(uri + "/Triggers"),
+		"MetricReportDefinitions": hardware.Link(uri + "/MetricReportDefinitions"), "MetricReports": hardware.Link(uri + "/MetricReports"),
+		"Name": "Telemetry Service", "Status": obj{"State": "Absent"}, "Triggers": hardware.Link(uri + "/Triggers"),
 	})
 }
 
@@ -137,7 +113,7 @@ func getHostLogger(*BMC, *request) reply {
 	const uri = systemLogsURI + "/HostLogger"
 	return ok(obj{
 		"@odata.id": uri, "@odata.type": "#LogService.v1_2_0.LogService", "Description": "Host Logger Service",
-		"Entries": link(uri + "/Entries"), "Id": "HostLogger", "Name": "Host Logger Service",
+		"Entries": hardware.Link(uri + "/Entries"), "Id": "HostLogger", "Name": "Host Logger Service",
 	})
 }
 
@@ -147,28 +123,17 @@ func getPostCodes(b *BMC, q *request) reply {
 	return ok(obj{
 		"@odata.id": postCodesURI, "@odata.type": "#LogService.v1_2_0.LogService",
 		"Actions":  obj{"#LogService.ClearLog": obj{"target": postCodesURI + "/Actions/LogService.ClearLog"}},
-		"DateTime": b.stamp(q.now, seconds), "DateTimeLocalOffset": "+00:00", "Description": "POST Code Log Service",
-		"Entries": link(postCodesURI + "/Entries"), "Id": "PostCodes", "Name": "POST Code Log Service", "OverWritePolicy": "WrapsWhenFull",
+		"DateTime": b.stamp(q.now, clock.Seconds), "DateTimeLocalOffset": "+00:00", "Description": "POST Code Log Service",
+		"Entries": hardware.Link(postCodesURI + "/Entries"), "Id": "PostCodes", "Name": "POST Code Log Service", "OverWritePolicy": "WrapsWhenFull",
 	})
 }
 
 // postCodes are those of the last boot; a host that is off shows none.
 func (b *BMC) postCodes() []obj {
-	entries := []obj{}
-	if !b.power().on() {
-		return entries
+	if !b.power().On() {
+		return []obj{}
 	}
-	for i, code := range []string{"0x01", "0x15", "0x2B", "0x4F", "0x92", "0xA0"} {
-		id, offset := "B1-"+strconv.Itoa(i+1), "0."+strconv.Itoa(i)+"000"
-		entries = append(entries, obj{
-			"@odata.id": postCodesURI + "/Entries/" + id, "@odata.type": "#LogEntry.v1_9_0.LogEntry",
-			"Created": b.stamp(b.state.LastReset, microseconds), "EntryType": "Event", "Id": id,
-			"Message":     "Boot Count: 1; Time Stamp Offset: " + offset + " seconds; POST Code: " + code,
-			"MessageArgs": []string{"1", offset, code}, "MessageId": "OpenBMC.0.2.BIOSPOSTCode",
-			"Name": "POST Code Log Entry", "Severity": severityOK,
-		})
-	}
-	return entries
+	return logs.PostCodes(postCodesURI+"/Entries", b.state.LastReset, b.state.Clock)
 }
 
 func getPostCodeEntries(b *BMC, _ *request) reply {

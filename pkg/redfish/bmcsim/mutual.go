@@ -65,7 +65,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 		}
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 			b.meet(p, cs.PeerCertificates)
-			b.counter.handshake()
+			b.counter.Handshake()
 			return nil
 		}
 		return cfg, nil
@@ -77,7 +77,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 func (b *BMC) Clock() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.cfg.Now().Add(b.state.Clock)
+	return b.state.Clock.At(b.cfg.Now())
 }
 
 // strict are the CAs that every client must come from, nil if none is needed.
@@ -98,7 +98,7 @@ func (b *BMC) meet(p *peer, chain []*x509.Certificate) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.state.Trust.Verify(chain, b.cfg.Now().Add(b.state.Clock)) != nil {
+	if b.state.Trust.Verify(chain, b.state.Clock.At(b.cfg.Now())) != nil {
 		return
 	}
 	if user, err := b.state.Mapping.User(chain[0], b.state.Hostname); err == nil {

@@ -2,7 +2,10 @@ package bmcsim
 
 import (
 	"net/http"
-	"slices"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // mustChange reports whether who asks may do nothing but change the password:
@@ -19,25 +22,22 @@ func (b *BMC) mustChange(q *request, rt *route) bool {
 
 // refuseMethods are the changes of the ways to log in that bmcweb does not make:
 // TLS where it was left out of the build, and the last way of all.
-func (b *BMC) refuseMethods(v values) *reply {
+func (b *BMC) refuseMethods(v input.Values) *reply {
 	const methods = "Oem/OpenBMC/AuthMethods/"
-	if on, given := v.bool(methods + "TLS"); given && on && b.cfg.NoTLSLogin {
+	if on, given := v.Bool(methods + "TLS"); given && on && b.cfg.NoTLSLogin {
 		r := badRequest("ActionNotSupported", "Setting TLS when mTLS auth is disabled")
 		return &r
 	}
-	now := map[string]bool{
-		"BasicAuth": b.state.Auth.BasicAuth, "Cookie": b.state.Auth.Cookie, "SessionToken": b.state.Auth.SessionToken,
-		"XToken": b.state.Auth.XToken, "TLS": b.state.Auth.TLS,
-	}
 	left := false
-	for name, on := range now {
-		if want, given := v.bool(methods + name); given {
-			on = want
+	for name, on := range b.state.Auth.ByName() {
+		want, given := v.Bool(methods + name)
+		if !given {
+			want = *on
 		}
-		if mode, given := v.text("HTTPBasicAuth"); given && name == "BasicAuth" {
-			on = mode == "Enabled"
+		if mode, given := v.Text("HTTPBasicAuth"); given && name == "BasicAuth" {
+			want = mode == "Enabled"
 		}
-		left = left || on
+		left = left || want
 	}
 	if left {
 		return nil
@@ -49,14 +49,11 @@ func (b *BMC) refuseMethods(v values) *reply {
 // refuseTypes are the account types that OpenBMC does not take: Redfish and WebUI
 // are one group of its users and come together.
 func refuseTypes(types []string) *reply {
-	known := []string{"Redfish", "WebUI", "IPMI", "ManagerConsole", "HostConsole"}
-	for _, t := range types {
-		if !slices.Contains(known, t) {
-			r := badRequest("PropertyValueNotInList", quoted(t), "AccountTypes")
-			return &r
-		}
+	if unknown, found := auth.UnknownType(types); found {
+		r := badRequest("PropertyValueNotInList", message.Quoted(unknown), "AccountTypes")
+		return &r
 	}
-	if len(types) == 0 || slices.Contains(types, "Redfish") != slices.Contains(types, "WebUI") {
+	if !auth.GroupedTypes(types) {
 		r := badRequest("StrictAccountTypes", "AccountTypes")
 		return &r
 	}

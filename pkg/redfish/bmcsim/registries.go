@@ -2,7 +2,8 @@ package bmcsim
 
 import (
 	"slices"
-	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 const (
@@ -20,8 +21,6 @@ func schemaNames() []string {
 		"UpdateService",
 	}
 }
-
-func registryNames() []string { return []string{"Base", "TaskEvent", "OpenBMC"} }
 
 func fixedWith(uri, kind, name, description string, ids []string) handler {
 	return func(*BMC, *request) reply {
@@ -54,7 +53,7 @@ func getSchemaFile(_ *BMC, q *request) reply {
 
 func getRegistryFile(_ *BMC, q *request) reply {
 	id := q.args["registry"]
-	if !slices.Contains(registryNames(), id) {
+	if !slices.Contains(message.Registries(), id) {
 		return notFound("MessageRegistryFile", id)
 	}
 	owner, publication, version := "DMTF ", "https://redfish.dmtf.org/registries/"+id+".json", "Base.1.19"
@@ -78,51 +77,18 @@ func getRegistryFile(_ *BMC, q *request) reply {
 // standard has.
 func getRegistry(_ *BMC, q *request) reply {
 	id := q.args["registry"]
-	if !slices.Contains(registryNames(), id) || q.args["file"] != id {
+	if !slices.Contains(message.Registries(), id) || q.args["file"] != id {
 		return notFound("MessageRegistryFile", id)
 	}
 	messages := obj{}
 	if id == "Base" {
-		for _, key := range messageKeys() {
-			messages[key] = templateOf(key).entry()
-		}
+		messages = message.Entries()
 	}
-	version := map[string]string{"Base": "1.19.0", "TaskEvent": "1.0.3", "OpenBMC": "0.5.0"}[id]
+	version := message.Version(id)
 	return ok(obj{
 		"@Redfish.Copyright": "", "@odata.type": "#MessageRegistry.v1_6_2.MessageRegistry",
 		"Description": "This registry defines the messages that are in use.", "Id": id + "." + version, "Language": "en",
 		"Messages": messages, "Name": id + " Message Registry", "OwningEntity": "OpenBMC",
 		"RegistryPrefix": id, "RegistryVersion": version,
 	})
-}
-
-func (t template) entry() obj {
-	n := 0
-	for _, mark := range []string{"%1", "%2", "%3"} {
-		if strings.Contains(t.text, mark) {
-			n++
-		}
-	}
-	types := make([]string, n)
-	for i := range types {
-		types[i] = "string"
-	}
-	return obj{
-		"Description": t.text, "Message": t.text, "MessageSeverity": t.severity, "NumberOfArgs": n, "ParamTypes": types,
-		"Resolution": t.resolution, "Severity": t.severity,
-	}
-}
-
-// messageKeys are the messages of the Base registry that templateOf knows.
-func messageKeys() []string {
-	return []string{
-		"Success", "Created", "AccountRemoved", "ActionParameterNotSupported", "ActionParameterUnknown", "EmptyJSON",
-		"NoOperation", "MalformedJSON", "UnrecognizedRequestBody", "EventSubscriptionLimitExceeded", "EventBufferExceeded",
-		"InsufficientPrivilege", "OperationNotAllowed", "ResourceCannotBeDeleted", "PreconditionFailed",
-		"QueryParameterValueFormatError", "QueryNotSupportedOnResource", "ResourceNotFound", "ResourceMissingAtURI",
-		"ResourceAlreadyExists", "ResourceAtUriUnauthorized", "ServiceTemporarilyUnavailable", "PropertyMissing",
-		"PropertyNotWritable", "PropertyUnknown", "PropertyValueConflict", "PropertyValueFormatError",
-		"PropertyValueExternalConflict", "PropertyValueIncorrect", "PropertyValueModified", "PropertyValueNotInList",
-		"PropertyValueOutOfRange", "PropertyValueTypeError", "InternalError",
-	}
 }

@@ -1,12 +1,9 @@
 package bmcsim
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"maps"
-	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -19,31 +16,6 @@ const jsonType = "application/json"
 // obj is a JSON object. encoding/json writes its keys in the order of their
 // bytes, as bmcweb does.
 type obj = map[string]any
-
-// real is a number that is written as bmcweb writes a double: 40.0, not 40.
-type real float64
-
-// MarshalJSON writes the shortest text with a decimal point.
-func (r real) MarshalJSON() ([]byte, error) {
-	if math.IsNaN(float64(r)) {
-		return []byte("null"), nil
-	}
-	text := strconv.AppendFloat(nil, float64(r), 'f', -1, 64)
-	if !bytes.ContainsRune(text, '.') {
-		text = append(text, ".0"...)
-	}
-	return text, nil
-}
-
-func link(uri string) obj { return obj{"@odata.id": uri} }
-
-func links(base string, ids []string) []obj {
-	out := make([]obj, len(ids))
-	for i, id := range ids {
-		out[i] = link(base + "/" + id)
-	}
-	return out
-}
 
 // reply is an answer before it is written.
 type reply struct {
@@ -88,7 +60,7 @@ func (r *reply) etag() string {
 		for _, key := range r.tagless {
 			delete(o, key)
 		}
-		text = encode(o)
+		text = form.Print(o)
 	}
 	h := fnv.New64a()
 	_, _ = h.Write(text)
@@ -101,21 +73,9 @@ func (r *reply) text() []byte {
 	case r.body == nil:
 		return []byte(r.raw)
 	case r.encoded == nil:
-		r.encoded = encode(r.body)
+		r.encoded = form.Print(r.body)
 	}
 	return r.encoded
-}
-
-// encode is v as bmcweb prints it: two spaces, no final newline.
-func encode(v any) []byte {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return nil // only values that can be encoded are ever put into a reply
-	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
 // write sends the reply and returns its status.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/params"
 )
 
@@ -27,18 +29,18 @@ type request struct {
 
 	args map[string]string // the {names} of the route's path
 	user string            // who asks; empty before the login
-	role role
+	role auth.Role
 	// byCertificate: a certificate said who asks.
 	byCertificate bool
-	session       *session // of the token, if there was one
-	dirty         bool     // the state changed and must be saved
+	session       *auth.Session // of the token, if there was one
+	dirty         bool          // the state changed and must be saved
 }
 
 type handler func(b *BMC, q *request) reply
 
 // deed is what a method does on a route, and who may.
 type deed struct {
-	need privilege
+	need auth.Privilege
 	run  handler
 }
 
@@ -75,8 +77,8 @@ const (
 // ServeHTTP answers one request.
 func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
-	b.counter.begin()
-	defer func() { b.counter.end(r.Method, r.URL.RequestURI(), status) }()
+	b.counter.Begin()
+	defer func() { b.counter.End(r.Method, r.URL.RequestURI(), status) }()
 	body, fits, err := b.readBody(w, r)
 	if err != nil {
 		cut(r)
@@ -176,7 +178,7 @@ func (b *BMC) answer(q *request) reply {
 	r.set("Date", b.stamp(q.now, http.TimeFormat))
 	if q.dirty {
 		if err := b.state.save(b.cfg.StateFile); err != nil {
-			return failure(http.StatusInternalServerError, message("InternalError"))
+			return internalError()
 		}
 	}
 	return r
@@ -241,17 +243,17 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	if !found {
 		return notAllowed(method)
 	}
-	if q.byCertificate && q.role == "" && d.need != anyone {
+	if q.byCertificate && q.role == "" && d.need != auth.Anyone {
 		return reply{status: http.StatusUnauthorized} // a good certificate of nobody here
 	}
-	if b.mustChange(q, rt) && d.need != anyone {
-		return failure(http.StatusForbidden, message("PasswordChangeRequired", accountsURI+"/"+q.user))
+	if b.mustChange(q, rt) && d.need != auth.Anyone {
+		return failure(http.StatusForbidden, message.New("PasswordChangeRequired", accountsURI+"/"+q.user))
 	}
-	if !q.role.may(d.need) {
+	if !q.role.May(d.need) {
 		return reply{status: http.StatusForbidden}
 	}
 	if v := q.header.Get("OData-Version"); v != "" && v != "4.0" {
-		r := failure(http.StatusPreconditionFailed, message("PreconditionFailed"))
+		r := failure(http.StatusPreconditionFailed, message.New("PreconditionFailed"))
 		r.noOData = true
 		return r
 	}
@@ -260,7 +262,7 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 	}
 	parsed, refused := params.Parse(q.args["query"], b.cfg.Expand)
 	if refused != nil {
-		return failure(refused.Status, message("QueryParameterValueFormatError", quoted(refused.Value), refused.Key))
+		return failure(refused.Status, message.New("QueryParameterValueFormatError", message.Quoted(refused.Value), refused.Key))
 	}
 	q.query = parsed
 	if r := q.ownerMissing(); r != nil {
@@ -271,9 +273,9 @@ func (b *BMC) onRoute(q *request, rt *route) reply {
 
 func notAllowed(method string) reply {
 	if method == http.MethodDelete {
-		return failure(http.StatusMethodNotAllowed, message("ResourceCannotBeDeleted"))
+		return failure(http.StatusMethodNotAllowed, message.New("ResourceCannotBeDeleted"))
 	}
-	return failure(http.StatusMethodNotAllowed, message("OperationNotAllowed"))
+	return failure(http.StatusMethodNotAllowed, message.New("OperationNotAllowed"))
 }
 
 // precondition compares If-Match with what a GET would answer now.
@@ -289,7 +291,7 @@ func (b *BMC) precondition(q *request, rt *route) *reply {
 			return nil
 		}
 	}
-	r := failure(http.StatusPreconditionFailed, message("PreconditionFailed"))
+	r := failure(http.StatusPreconditionFailed, message.New("PreconditionFailed"))
 	return &r
 }
 
@@ -336,7 +338,7 @@ func (b *BMC) finish(q *request, rt *route, r reply) reply {
 func (b *BMC) onlyMember(q *request, rt *route, o obj) reply {
 	members, isCollection := o["Members"].([]obj)
 	if !isCollection {
-		return failure(http.StatusForbidden, message("QueryNotSupportedOnResource"))
+		return failure(http.StatusForbidden, message.New("QueryNotSupportedOnResource"))
 	}
 	if len(members) != 1 {
 		q.query.Only = false

@@ -4,6 +4,9 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
 )
 
 // routes are all resources of a BMC with this hardware. The first that
@@ -23,20 +26,20 @@ func routes(cfg Config) []route {
 	return list
 }
 
-func gets(run handler) map[string]deed { return map[string]deed{http.MethodGet: {login, run}} }
+func gets(run handler) map[string]deed { return map[string]deed{http.MethodGet: {auth.Login, run}} }
 
 // readOnlyThing takes a PATCH, and no property in it.
 func readOnlyThing(run handler) map[string]deed {
-	return map[string]deed{http.MethodGet: {login, run}, http.MethodPatch: {configureComponents, patchChassis}}
+	return map[string]deed{http.MethodGet: {auth.Login, run}, http.MethodPatch: {auth.ConfigureComponents, patchChassis}}
 }
 
-func posts(need privilege, run handler) map[string]deed {
+func posts(need auth.Privilege, run handler) map[string]deed {
 	return map[string]deed{http.MethodPost: {need, run}}
 }
 
 // collection is a Redfish collection; extra are properties it has besides.
 func collection(uri, kind, name string, ids []string, extra obj) reply {
-	return collectionOf(uri, kind, name, links(uri, ids), extra)
+	return collectionOf(uri, kind, name, hardware.Links(uri, ids), extra)
 }
 
 func collectionOf(uri, kind, name string, members []obj, extra obj) reply {

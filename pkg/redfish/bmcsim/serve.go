@@ -8,10 +8,9 @@ import (
 	"net"
 	"net/http"
 	"time"
-)
 
-// maxConnections is bmcweb's limit: one more is cut in the TLS handshake.
-const maxConnections = 200
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/traffic"
+)
 
 // Serve answers HTTPS on l until ctx ends, then waits for what it started.
 // It closes l. It can be called again with another listener.
@@ -26,7 +25,7 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    4 << 10, // net/http adds 4 KiB of its own: 8 in all
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withConn,
-		ConnState:         b.counter.conn,
+		ConnState:         b.counter.Conn,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 	telling := make(chan struct{})
@@ -35,7 +34,7 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 		b.hub.Run(ctx)
 	}()
 	done := make(chan error, 1)
-	go func() { done <- srv.ServeTLS(&limited{Listener: l, counter: &b.counter}, "", "") }()
+	go func() { done <- srv.ServeTLS(&limited{Listener: l, counter: b.counter}, "", "") }()
 	select {
 	case err := <-done:
 		stop()
@@ -47,15 +46,15 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	b.counter.wait()
+	b.counter.Wait()
 	<-telling
 	return nil
 }
 
-// limited cuts connections beyond the limit.
+// limited cuts connections beyond the limit, in the TLS handshake as bmcweb does.
 type limited struct {
 	net.Listener
-	counter *counter
+	counter *traffic.Counter
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -64,7 +63,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.counter.room() {
+		if l.counter.Room() {
 			return &peer{Conn: conn}, nil
 		}
 		_ = conn.Close()

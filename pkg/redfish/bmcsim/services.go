@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 func serviceRoutes() []route {
-	free := func(run handler) map[string]deed { return map[string]deed{http.MethodGet: {anyone, run}} }
+	free := func(run handler) map[string]deed { return map[string]deed{http.MethodGet: {auth.Anyone, run}} }
 	return []route{
 		{path: "/redfish", do: free(getVersions)},
 		{path: "/redfish/v1", head: true, schema: "ServiceRoot/ServiceRoot", do: free(getRoot)},
@@ -16,7 +20,7 @@ func serviceRoutes() []route {
 		{path: schemasURI, do: gets(fixedWith(schemasURI, "JsonSchemaFileCollection", "JsonSchemaFile Collection", "Collection of JsonSchemaFiles", schemaNames()))},
 		{path: schemasURI + "/{schema}", do: gets(getSchema)},
 		{path: schemasURI + "/{schema}/{file}", do: gets(getSchemaFile)},
-		{path: registriesURI, do: gets(fixedWith(registriesURI, "MessageRegistryFileCollection", "MessageRegistryFile Collection", "Collection of MessageRegistryFiles", registryNames()))},
+		{path: registriesURI, do: gets(fixedWith(registriesURI, "MessageRegistryFileCollection", "MessageRegistryFile Collection", "Collection of MessageRegistryFiles", message.Registries()))},
 		{path: registriesURI + "/{registry}", do: gets(getRegistryFile)},
 		{path: registriesURI + "/{registry}/{file}", do: gets(getRegistry)},
 	}
@@ -28,19 +32,19 @@ func getRoot(b *BMC, _ *request) reply {
 	o := obj{
 		"@odata.id": "/redfish/v1", "@odata.type": "#ServiceRoot.v1_15_0.ServiceRoot",
 		"Id": "RootService", "Name": "Root Service", "RedfishVersion": "1.17.0", "UUID": b.state.ServiceUUID,
-		"Links": obj{"ManagerProvidingService": link(managerURI), "Sessions": link(sessionsURI)},
+		"Links": obj{"ManagerProvidingService": hardware.Link(managerURI), "Sessions": hardware.Link(sessionsURI)},
 		"ProtocolFeaturesSupported": obj{
 			"DeepOperations": obj{"DeepPATCH": false, "DeepPOST": false}, "ExcerptQuery": false,
 			"ExpandQuery": obj{"ExpandAll": false, "Levels": false, "Links": false, "NoLinks": b.cfg.Expand},
 			"FilterQuery": false, "OnlyMemberQuery": true, "SelectQuery": true,
 		},
-		"Tasks": link("/redfish/v1/TaskService"),
+		"Tasks": hardware.Link("/redfish/v1/TaskService"),
 	}
 	for _, name := range []string{
 		"AccountService", "Chassis", "JsonSchemas", "Managers", "Registries", "SessionService", "Systems", "UpdateService",
 		"Cables", "CertificateService", "EventService", "Fabrics", "TelemetryService",
 	} {
-		o[name] = link("/redfish/v1/" + name)
+		o[name] = hardware.Link("/redfish/v1/" + name)
 	}
 	return ok(o)
 }

@@ -3,14 +3,14 @@ package bmcsim
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/power"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/sensors"
 )
 
 // Auto is the value that lets a pinned sensor move by itself again.
@@ -37,14 +37,14 @@ func (b *BMC) Set(ref, value string) error {
 	}
 	for _, s := range list {
 		if value == Auto {
-			delete(b.state.Pins, s.id)
+			delete(b.state.Pins, s.ID)
 			continue
 		}
-		n, err := number(value, s.unit())
+		n, err := sensors.Number(value, s.Unit())
 		if err != nil {
 			return fault.New(fault.BadInput, "set "+ref, err.Error()).WithHint("for example " + Example(ref))
 		}
-		b.state.Pins[s.id] = n
+		b.state.Pins[s.ID] = n
 	}
 	return b.state.save(b.cfg.StateFile)
 }
@@ -79,8 +79,8 @@ func (b *BMC) Get(ref string) ([]fleet.Reading, error) {
 func (b *BMC) Refs() []string {
 	names := slices.Collect(maps.Keys(b.settings()))
 	for _, s := range b.sensors {
-		if !slices.Contains(names, s.ref) {
-			names = append(names, s.ref)
+		if !slices.Contains(names, s.Ref) {
+			names = append(names, s.Ref)
 		}
 	}
 	slices.Sort(names)
@@ -98,9 +98,9 @@ func canonical(ref string) string {
 	return ref
 }
 
-func (b *BMC) sensorsOf(ref string) (list []sensor) {
+func (b *BMC) sensorsOf(ref string) (list []sensors.Sensor) {
 	for _, s := range b.sensors {
-		if s.ref == ref || s.id == ref {
+		if s.Ref == ref || s.ID == ref {
 			list = append(list, s)
 		}
 	}
@@ -125,11 +125,11 @@ func (b *BMC) settings() map[string]func(value string) error {
 func (b *BMC) setPower(value string) error {
 	return oneOf("power.state", value, []string{"on", "off"}, func(v string) {
 		now := b.cfg.Now()
-		if b.power().on() == (v == "on") && len(b.state.Power) == 1 {
+		if b.power().On() == (v == "on") && len(b.state.Power) == 1 {
 			return
 		}
-		was, is := b.power(), steady(v == "on", now)
-		b.state.Power = []phase{is}
+		was, is := b.power(), power.Steady(v == "on", now)
+		b.state.Power = power.Plan{is}
 		b.arrive(was, is)
 	})
 }
@@ -143,26 +143,6 @@ func oneOf(ref, value string, allowed []string, set func(string)) error {
 	}
 	return fault.New(fault.BadInput, "set "+ref, fmt.Sprintf("%q is no value for it", value)).
 		WithHint("one of " + strings.Join(allowed, ", "))
-}
-
-func (s sensor) unit() fleet.Unit {
-	switch s.quantity {
-	case "Temperature":
-		return fleet.Celsius
-	case "Percent":
-		return fleet.Percent
-	case "Rotational":
-		return fleet.RPM
-	}
-	return fleet.Watt
-}
-
-func number(value string, unit fleet.Unit) (float64, error) {
-	n, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), unit.String()), 64)
-	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
-		return 0, fmt.Errorf("%q is not a number in %s", value, unit)
-	}
-	return n, nil
 }
 
 // Example is a value that suits ref, for help texts.
@@ -181,12 +161,12 @@ func Example(ref string) string {
 func (b *BMC) readings(now time.Time) []fleet.Reading {
 	byRef := map[string]*fleet.Reading{}
 	for _, s := range b.sensors {
-		r := byRef[s.ref]
+		r := byRef[s.Ref]
 		if r == nil {
-			r = &fleet.Reading{Ref: s.ref, At: now}
-			byRef[s.ref] = r
+			r = &fleet.Reading{Ref: s.Ref, At: now}
+			byRef[s.Ref] = r
 		}
-		r.Instances = append(r.Instances, fleet.Instance{Name: s.id, Value: fleet.Number(float64(b.read(s, now)), s.unit())})
+		r.Instances = append(r.Instances, fleet.Instance{Name: s.ID, Value: fleet.Number(float64(b.read(s, now)), s.Unit())})
 	}
 	led := "off"
 	if b.state.Indicator {
@@ -202,31 +182,11 @@ func (b *BMC) readings(now time.Time) []fleet.Reading {
 	for _, ref := range slices.Sorted(maps.Keys(byRef)) {
 		r := *byRef[ref]
 		if len(r.Instances) > 0 {
-			r.Value = reduce(r)
+			r.Value = sensors.Reduce(r.Instances)
 		}
 		out = append(out, r)
 	}
 	return out
-}
-
-// reduce is one value for all instances: the sum of power, the slowest fan,
-// the highest of the rest.
-func reduce(r fleet.Reading) fleet.Value {
-	total, unit := math.NaN(), r.Instances[0].Value.Unit()
-	for _, in := range r.Instances {
-		n, _ := in.Value.Number()
-		switch {
-		case math.IsNaN(total):
-			total = n
-		case unit == fleet.Watt:
-			total += n
-		case unit == fleet.RPM:
-			total = min(total, n)
-		default:
-			total = max(total, n)
-		}
-	}
-	return fleet.Number(total, unit)
 }
 
 // unknownRef names what is meant, or all there is.

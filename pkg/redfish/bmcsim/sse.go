@@ -2,16 +2,15 @@ package bmcsim
 
 import (
 	"bufio"
-	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 )
 
 // streamWrite bounds how long a listener may take to accept one event.
@@ -35,7 +34,7 @@ func (b *BMC) stream(w http.ResponseWriter, r *http.Request, q *request) int {
 	defer b.hub.Close(s)
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		rep := failure(http.StatusInternalServerError, message("InternalError"))
+		rep := internalError()
 		return rep.write(w, r.Method)
 	}
 	// The client sends nothing more: a read ends when it goes away.
@@ -88,45 +87,20 @@ func (b *BMC) openStream(q *request) (*events.Stream, *reply) {
 		r.set("Allow", "GET")
 		return nil, &r
 	}
-	if !q.role.may(configureComponents) {
+	if !q.role.May(auth.ConfigureComponents) {
 		return refuse(reply{status: http.StatusForbidden})
 	}
-	filter, err := parseFilter(q.args["query"])
+	filter, err := events.ParseFilter(q.args["query"])
 	if err != nil {
 		return refuse(reply{status: http.StatusBadRequest})
 	}
-	id, err := b.randomID()
+	id, err := events.NewID(b.cfg.Rand)
 	if err != nil {
-		return refuse(failure(http.StatusInternalServerError, message("InternalError")))
+		return refuse(internalError())
 	}
-	s, err := b.hub.Open(id, filter, q.header.Get("Last-Event-Id"), message("EventBufferExceeded"))
+	s, err := b.hub.Open(id, filter, q.header.Get("Last-Event-Id"), message.New("EventBufferExceeded"))
 	if err != nil {
-		return refuse(failure(http.StatusServiceUnavailable, message("EventSubscriptionLimitExceeded")))
+		return refuse(failure(http.StatusServiceUnavailable, message.New("EventSubscriptionLimitExceeded")))
 	}
 	return s, nil
-}
-
-var errFilter = errors.New("the filter is not understood")
-
-var comparison = regexp.MustCompile(`^\(?(MessageId|RegistryPrefix|EventFormatType) eq '?([A-Za-z0-9._]+)'?\)?$`)
-
-// parseFilter understands $filter=NAME eq VALUE, joined by "or".
-func parseFilter(raw string) (f events.Filter, err error) {
-	q, err := url.ParseQuery(raw)
-	if err != nil || q.Get("$filter") == "" {
-		return f, err
-	}
-	for part := range strings.SplitSeq(q.Get("$filter"), " or ") {
-		m := comparison.FindStringSubmatch(strings.TrimSpace(part))
-		if m == nil {
-			return f, errFilter
-		}
-		switch m[1] {
-		case "MessageId":
-			f.MessageIDs = append(f.MessageIDs, m[2])
-		case "RegistryPrefix":
-			f.Prefixes = append(f.Prefixes, m[2])
-		}
-	}
-	return f, nil
 }

@@ -12,8 +12,13 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/certs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/events"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/firmware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/logs"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/power"
 )
 
 // State is what a BMC keeps in its flash and what its server is doing. It
@@ -31,20 +36,15 @@ type State struct {
 	Mapping     certs.Mapping
 	Strict      bool // clients without a good certificate are not served at all
 
-	Accounts         map[string]*account
-	Sessions         []*session
-	SessionTimeout   int // seconds
-	LockoutThreshold int
-	LockoutDuration  int // seconds, 0: until unlocked
-	Auth             authMethods
+	auth.Users
 
 	AssetTag  string
 	Indicator bool
 	Restore   string // PowerRestorePolicy
 	Health    string // of the system
-	Boot      bootOverride
+	Boot      power.Override
 	LastReset time.Time
-	Power     []phase // the first is the present, later ones are to come
+	Power     power.Plan
 	Pins      map[string]float64
 
 	HostNIC NIC
@@ -52,22 +52,16 @@ type State struct {
 	NTP     ntp
 	IPMI    bool // over the network
 	SSH     bool
-	Clock   time.Duration // how far the BMC's clock is off
-	Service string        // ServiceIdentification
-	Log     []logEntry
+	Clock   clock.Offset // how far the BMC's clock is off
+	Service string       // ServiceIdentification
+	Log     logs.Log
 
-	Firmware                []firmware
-	RunningBMC, RunningBios string // ids in Firmware
-	Dumps                   []dump
-	LastDump                int
+	firmware.Flash
+	logs.Archive
 
 	Events        eventSettings
 	Subscriptions []events.Subscription
 }
-
-type authMethods struct{ BasicAuth, Cookie, SessionToken, TLS, XToken bool }
-
-type bootOverride struct{ Target, Enabled, Mode string }
 
 type ntp struct {
 	Enabled bool
@@ -76,27 +70,25 @@ type ntp struct {
 
 // freshState is a BMC that leaves the factory.
 func freshState(cfg Config) (*State, error) {
-	hash, err := hashPassword(cfg.Password, cfg.Rand)
+	users, err := auth.Factory(cfg.Password, cfg.MustChange, !cfg.NoTLSLogin, cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
 	s := &State{
-		Hostname:       cfg.Hostname,
-		Accounts:       map[string]*account{"root": {Hash: hash, Role: administrator, Enabled: true, Expired: cfg.MustChange}},
-		SessionTimeout: 1800,
-		Mapping:        certs.CommonName,
-		Auth:           authMethods{BasicAuth: true, Cookie: true, SessionToken: true, TLS: !cfg.NoTLSLogin, XToken: true},
-		SSH:            true,
-		Restore:        "AlwaysOff",
-		Health:         "OK",
-		Boot:           bootOverride{Target: "None", Enabled: "Disabled", Mode: "UEFI"},
-		LastReset:      cfg.Now(),
-		Power:          []phase{steady(cfg.PowerOn, cfg.Now())},
-		Pins:           map[string]float64{},
-		Firmware:       factoryFirmware(), RunningBMC: bmcID, RunningBios: biosID,
-		Events: eventSettings{Enabled: true, Attempts: 3, Interval: 30},
-		BMCNIC: NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
-		NTP:    ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
+		Hostname:  cfg.Hostname,
+		Users:     users,
+		Mapping:   certs.CommonName,
+		SSH:       true,
+		Restore:   "AlwaysOff",
+		Health:    "OK",
+		Boot:      power.NoOverride(),
+		LastReset: cfg.Now(),
+		Power:     power.Plan{power.Steady(cfg.PowerOn, cfg.Now())},
+		Pins:      map[string]float64{},
+		Flash:     firmware.Factory(),
+		Events:    eventSettings{Enabled: true, Attempts: 3, Interval: 30},
+		BMCNIC:    NIC{Address: "192.0.2.10", Netmask: "255.255.255.0", Gateway: "192.0.2.1"},
+		NTP:       ntp{Enabled: true, Servers: []string{"192.0.2.123"}},
 	}
 	if cfg.Epoch {
 		s.NTP.Enabled = false
@@ -150,7 +142,7 @@ func loadState(path string) (*State, error) {
 		s.Events = eventSettings{Enabled: true, Attempts: 3, Interval: 30}
 	}
 	if len(s.Firmware) == 0 {
-		s.Firmware, s.RunningBMC, s.RunningBios = factoryFirmware(), bmcID, biosID
+		s.Flash = firmware.Factory()
 	}
 	if s.Mapping == "" {
 		s.Mapping = certs.CommonName

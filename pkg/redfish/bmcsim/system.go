@@ -4,25 +4,33 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/clock"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/form"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/hardware"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/input"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/power"
 )
 
-const systemURI = "/redfish/v1/Systems/system"
+const systemURI = hardware.SystemURI
 
 func systemRoutes() []route {
 	return []route{
 		{path: "/redfish/v1/Systems", head: true, schema: "ComputerSystemCollection", do: gets(
 			fixedCollection("/redfish/v1/Systems", "ComputerSystemCollection", "Computer System Collection", "system"))},
 		{path: "/redfish/v1/Systems/{system}", head: true, schema: "ComputerSystem/ComputerSystem", linkPatch: true, do: map[string]deed{
-			http.MethodGet:   {login, getSystem},
-			http.MethodPatch: {configureComponents, patchSystem},
+			http.MethodGet:   {auth.Login, getSystem},
+			http.MethodPatch: {auth.ConfigureComponents, patchSystem},
 		}},
 		{
 			path: "/redfish/v1/Systems/{system}/ResetActionInfo", head: true, schema: "ActionInfo/ActionInfo",
-			do: gets(actionInfo(systemURI, resetTypes()...)),
+			do: gets(actionInfo(systemURI, power.ResetTypes()...)),
 		},
-		{path: "/redfish/v1/Systems/{system}/Actions/ComputerSystem.Reset", do: posts(configureComponents, resetSystem)},
+		{path: "/redfish/v1/Systems/{system}/Actions/ComputerSystem.Reset", do: posts(auth.ConfigureComponents, resetSystem)},
 		{path: "/redfish/v1/Systems/{system}/Bios", do: gets(getBios)},
-		{path: "/redfish/v1/Systems/{system}/Bios/Actions/Bios.ResetBios", do: posts(configureComponents, resetBios)},
+		{path: "/redfish/v1/Systems/{system}/Bios/Actions/Bios.ResetBios", do: posts(auth.ConfigureComponents, resetBios)},
 	}
 }
 
@@ -34,62 +42,43 @@ func getSystem(b *BMC, _ *request) reply {
 			"@Redfish.ActionInfo": systemURI + "/ResetActionInfo",
 			"target":              systemURI + "/Actions/ComputerSystem.Reset",
 		}},
-		"AssetTag": s.AssetTag, "Bios": link(systemURI + "/Bios"), "BiosVersion": b.running(true).Version,
-		"Boot":             s.Boot.body(),
-		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, microseconds)},
+		"AssetTag": s.AssetTag, "Bios": hardware.Link(systemURI + "/Bios"), "BiosVersion": b.state.Running(true).Version,
+		"Boot":             s.Boot.Body(),
+		"BootProgress":     obj{"LastState": p.Progress, "LastStateTime": b.stamp(p.At, clock.Microseconds)},
 		"Description":      "Computer System",
-		"FabricAdapters":   link(systemURI + "/FabricAdapters"),
+		"FabricAdapters":   hardware.Link(systemURI + "/FabricAdapters"),
 		"GraphicalConsole": graphicalConsole(),
 		"HostWatchdogTimer": obj{
 			"FunctionEnabled": false, "Status": obj{"State": "Enabled"}, "TimeoutAction": "ResetSystem",
 		},
 		"Id": "system", "Name": "system", "SystemType": "Physical",
-		"LastResetTime":           b.stamp(s.LastReset, seconds),
-		"Links":                   obj{"Chassis": []obj{link(chassisURI)}, "ManagedBy": []obj{link(managerURI)}},
+		"LastResetTime":           b.stamp(s.LastReset, clock.Seconds),
+		"Links":                   obj{"Chassis": []obj{hardware.Link(chassisURI)}, "ManagedBy": []obj{hardware.Link(managerURI)}},
 		"LocationIndicatorActive": s.Indicator,
-		"LogServices":             link(systemURI + "/LogServices"),
+		"LogServices":             hardware.Link(systemURI + "/LogServices"),
 		"Manufacturer":            b.cfg.Manufacturer, "Model": b.cfg.Model, "SerialNumber": b.cfg.Serial,
-		"Memory":        link(systemURI + "/Memory"),
-		"MemorySummary": obj{"TotalSystemMemoryGiB": real(b.cfg.DIMMs * dimmGiB)},
-		"PCIeDevices":   links(pcieURI, b.cards()), "PCIeDevices@odata.count": len(b.cfg.PCIe),
+		"Memory":        hardware.Link(systemURI + "/Memory"),
+		"MemorySummary": obj{"TotalSystemMemoryGiB": form.Real(b.server.GiB())},
+		"PCIeDevices":   hardware.Links(hardware.CardsURI, b.server.CardNames()), "PCIeDevices@odata.count": len(b.cfg.PCIe),
 		"PartNumber": "SIM-1U-0001", "UUID": s.SystemUUID,
 		"PowerRestorePolicy": s.Restore, "PowerState": p.Power,
-		"ProcessorSummary": obj{"CoreCount": b.cfg.CPUs * cpuCores, "Count": b.cfg.CPUs},
-		"Processors":       link(systemURI + "/Processors"),
+		"ProcessorSummary": obj{"CoreCount": b.server.Cores(), "Count": b.cfg.CPUs},
+		"Processors":       hardware.Link(systemURI + "/Processors"),
 		"SerialConsole": obj{
 			"IPMI": obj{"ServiceEnabled": false}, "MaxConcurrentSessions": 15,
 			"SSH": obj{"HotKeySequenceDisplay": "Press ~. to exit console", "Port": 2200, "ServiceEnabled": true},
 		},
 		"Status":  obj{"Health": s.Health, "State": p.Status},
-		"Storage": link(systemURI + "/Storage"),
+		"Storage": hardware.Link(systemURI + "/Storage"),
 	}
 	if b.cfg.HostNIC != nil {
-		o["EthernetInterfaces"] = link(systemURI + "/EthernetInterfaces")
+		o["EthernetInterfaces"] = hardware.Link(systemURI + "/EthernetInterfaces")
 	}
 	return ok(o)
 }
 
 func graphicalConsole() obj {
 	return obj{"ConnectTypesSupported": []string{"KVMIP"}, "MaxConcurrentSessions": 4, "ServiceEnabled": true}
-}
-
-func bootTargets() []string {
-	return []string{"None", "Pxe", "Hdd", "Cd", "Diags", "BiosSetup", "Usb"}
-}
-
-func (o bootOverride) body() obj {
-	return obj{
-		"AutomaticRetryAttempts": 3, "AutomaticRetryConfig": "RetryAttempts",
-		"AutomaticRetryConfig@Redfish.AllowableValues":     []string{"Disabled", "RetryAttempts"},
-		"BootSourceOverrideEnabled":                        o.Enabled,
-		"BootSourceOverrideMode":                           o.Mode,
-		"BootSourceOverrideMode@Redfish.AllowableValues":   []string{"Legacy", "UEFI"},
-		"BootSourceOverrideTarget":                         o.Target,
-		"BootSourceOverrideTarget@Redfish.AllowableValues": bootTargets(),
-		"RemainingAutomaticRetryAttempts":                  3,
-		"StopBootOnFault":                                  "Never",
-		"TrustedModuleRequiredToBoot":                      "Disabled",
-	}
 }
 
 // choice is a text property with a list of acceptable values.
@@ -101,33 +90,33 @@ type choice struct {
 }
 
 func patchSystem(b *BMC, q *request) reply {
-	v, r, valid := q.patch(field{path: "AssetTag"}, field{path: "LocationIndicatorActive", kind: boolKind},
-		field{path: "PowerRestorePolicy"}, field{path: "Boot/BootSourceOverrideTarget"},
-		field{path: "Boot/BootSourceOverrideEnabled"}, field{path: "Boot/BootSourceOverrideMode"})
+	v, r, valid := q.patch(input.Field{Path: "AssetTag"}, input.Field{Path: "LocationIndicatorActive", Kind: input.Bool},
+		input.Field{Path: "PowerRestorePolicy"}, input.Field{Path: "Boot/BootSourceOverrideTarget"},
+		input.Field{Path: "Boot/BootSourceOverrideEnabled"}, input.Field{Path: "Boot/BootSourceOverrideMode"})
 	if !valid {
 		return r
 	}
 	boot, restore := b.state.Boot, b.state.Restore
 	for _, c := range []choice{
 		// bmcweb misspells the target's name in the error, and so do we.
-		{"Boot/BootSourceOverrideTarget", bootTargets(), "BootSourceTargetOverride", &boot.Target},
+		{"Boot/BootSourceOverrideTarget", power.BootTargets(), "BootSourceTargetOverride", &boot.Target},
 		{"Boot/BootSourceOverrideEnabled", []string{"Disabled", "Once", "Continuous"}, "BootSourceOverrideEnabled", &boot.Enabled},
 		{"Boot/BootSourceOverrideMode", []string{"Legacy", "UEFI"}, "BootSourceOverrideMode", &boot.Mode},
 		{"PowerRestorePolicy", []string{"AlwaysOn", "AlwaysOff", "LastState"}, "PowerRestorePolicy", &restore},
 	} {
-		value, given := v.text(c.path)
+		value, given := v.Text(c.path)
 		if given && !slices.Contains(c.allow, value) {
-			return badRequest("PropertyValueNotInList", quoted(value), c.inText)
+			return badRequest("PropertyValueNotInList", message.Quoted(value), c.inText)
 		}
 		if given {
 			*c.to = value
 		}
 	}
 	b.state.Boot, b.state.Restore = boot, restore
-	if tag, given := v.text("AssetTag"); given {
+	if tag, given := v.Text("AssetTag"); given {
 		b.state.AssetTag = tag
 	}
-	if on, given := v.bool("LocationIndicatorActive"); given {
+	if on, given := v.Bool("LocationIndicatorActive"); given {
 		b.state.Indicator = on
 	}
 	q.dirty = true
@@ -135,12 +124,12 @@ func patchSystem(b *BMC, q *request) reply {
 }
 
 func resetSystem(b *BMC, q *request) reply {
-	v, r, valid := q.action(field{path: "ResetType", need: true})
+	v, r, valid := q.action(input.Field{Path: "ResetType", Need: true})
 	if !valid {
 		return r
 	}
-	kind, _ := v.text("ResetType")
-	if !slices.Contains(resetTypes(), kind) {
+	kind, _ := v.Text("ResetType")
+	if !slices.Contains(power.ResetTypes(), kind) {
 		return badRequest("ActionParameterUnknown", "Reset", kind)
 	}
 	if kind == "Nmi" {
@@ -152,13 +141,13 @@ func resetSystem(b *BMC, q *request) reply {
 }
 
 func (b *BMC) resetPower(now time.Time, kind string) {
-	b.state.Power = reset(now, b.state.Power, kind, b.cfg.Transition)
+	b.state.Power = b.state.Power.Reset(now, kind, b.cfg.Transition)
 	b.settle(now)
 }
 
 func getBios(b *BMC, _ *request) reply {
-	image := link(firmwareURI + "/" + b.running(true).ID)
-	all := links(firmwareURI, b.firmwareIDs(func(f firmware) bool { return f.Bios }))
+	image := hardware.Link(firmwareURI + "/" + b.state.Running(true).ID)
+	all := hardware.Links(firmwareURI, b.state.ImagesOf(true))
 	return ok(obj{
 		"@odata.id": systemURI + "/Bios", "@odata.type": "#Bios.v1_1_0.Bios",
 		"Actions":     obj{"#Bios.ResetBios": obj{"target": systemURI + "/Bios/Actions/Bios.ResetBios"}},
@@ -170,13 +159,7 @@ func getBios(b *BMC, _ *request) reply {
 // resetBios needs no body and takes whatever it gets.
 func resetBios(*BMC, *request) reply { return success() }
 
-const (
-	seconds      = "2006-01-02T15:04:05-07:00"
-	milliseconds = "2006-01-02T15:04:05.000-07:00"
-	microseconds = "2006-01-02T15:04:05.000000-07:00"
-)
-
 // stamp is a moment by the BMC's own clock.
 func (b *BMC) stamp(t time.Time, layout string) string {
-	return t.Add(b.state.Clock).UTC().Format(layout)
+	return b.state.Clock.Stamp(t, layout)
 }

@@ -24,6 +24,274 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ListCoordinatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCoordinatorsRequest) Reset() {
+	*x = ListCoordinatorsRequest{}
+	mi := &file_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCoordinatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCoordinatorsRequest) ProtoMessage() {}
+
+func (x *ListCoordinatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCoordinatorsRequest.ProtoReflect.Descriptor instead.
+func (*ListCoordinatorsRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{0}
+}
+
+type ListCoordinatorsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Coordinators  []*CoordinatorStatus   `protobuf:"bytes,1,rep,name=coordinators,proto3" json:"coordinators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCoordinatorsReply) Reset() {
+	*x = ListCoordinatorsReply{}
+	mi := &file_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCoordinatorsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCoordinatorsReply) ProtoMessage() {}
+
+func (x *ListCoordinatorsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCoordinatorsReply.ProtoReflect.Descriptor instead.
+func (*ListCoordinatorsReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListCoordinatorsReply) GetCoordinators() []*CoordinatorStatus {
+	if x != nil {
+		return x.Coordinators
+	}
+	return nil
+}
+
+type CoordinatorStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // for other coordinators; "" if there are none
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`       // leader, follower, candidate; "" if it did not answer
+	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	BehindMs      int64                  `protobuf:"varint,5,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"` // since it last heard of the leader; 0 for the leader
+	Applied       uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"`                   // index of the last command
+	Answering     bool                   `protobuf:"varint,7,opt,name=answering,proto3" json:"answering,omitempty"`               // it is the one that was asked
+	Agents        int32                  `protobuf:"varint,8,opt,name=agents,proto3" json:"agents,omitempty"`                     // connected to it
+	Problem       string                 `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`                    // "", or why it should be looked at
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoordinatorStatus) Reset() {
+	*x = CoordinatorStatus{}
+	mi := &file_api_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinatorStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinatorStatus) ProtoMessage() {}
+
+func (x *CoordinatorStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoordinatorStatus.ProtoReflect.Descriptor instead.
+func (*CoordinatorStatus) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CoordinatorStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CoordinatorStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *CoordinatorStatus) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CoordinatorStatus) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *CoordinatorStatus) GetBehindMs() int64 {
+	if x != nil {
+		return x.BehindMs
+	}
+	return 0
+}
+
+func (x *CoordinatorStatus) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *CoordinatorStatus) GetAnswering() bool {
+	if x != nil {
+		return x.Answering
+	}
+	return false
+}
+
+func (x *CoordinatorStatus) GetAgents() int32 {
+	if x != nil {
+		return x.Agents
+	}
+	return 0
+}
+
+func (x *CoordinatorStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type RemoveCoordinatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveCoordinatorRequest) Reset() {
+	*x = RemoveCoordinatorRequest{}
+	mi := &file_api_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveCoordinatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveCoordinatorRequest) ProtoMessage() {}
+
+func (x *RemoveCoordinatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveCoordinatorRequest.ProtoReflect.Descriptor instead.
+func (*RemoveCoordinatorRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RemoveCoordinatorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveCoordinatorReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveCoordinatorReply) Reset() {
+	*x = RemoveCoordinatorReply{}
+	mi := &file_api_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveCoordinatorReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveCoordinatorReply) ProtoMessage() {}
+
+func (x *RemoveCoordinatorReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveCoordinatorReply.ProtoReflect.Descriptor instead.
+func (*RemoveCoordinatorReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{4}
+}
+
 type ReadAuditRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          int64                  `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -33,7 +301,7 @@ type ReadAuditRequest struct {
 
 func (x *ReadAuditRequest) Reset() {
 	*x = ReadAuditRequest{}
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +313,7 @@ func (x *ReadAuditRequest) String() string {
 func (*ReadAuditRequest) ProtoMessage() {}
 
 func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +326,7 @@ func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
 func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{0}
+	return file_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReadAuditRequest) GetFrom() int64 {
@@ -78,7 +346,7 @@ type ReadAuditReply struct {
 
 func (x *ReadAuditReply) Reset() {
 	*x = ReadAuditReply{}
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -90,7 +358,7 @@ func (x *ReadAuditReply) String() string {
 func (*ReadAuditReply) ProtoMessage() {}
 
 func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -103,7 +371,7 @@ func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditReply.ProtoReflect.Descriptor instead.
 func (*ReadAuditReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{1}
+	return file_api_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReadAuditReply) GetRecords() [][]byte {
@@ -132,7 +400,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -144,7 +412,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -157,7 +425,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2}
+	return file_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PrepareRequest) GetName() string {
@@ -200,7 +468,7 @@ type PrepareReply struct {
 
 func (x *PrepareReply) Reset() {
 	*x = PrepareReply{}
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -212,7 +480,7 @@ func (x *PrepareReply) String() string {
 func (*PrepareReply) ProtoMessage() {}
 
 func (x *PrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -225,7 +493,7 @@ func (x *PrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
 func (*PrepareReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{3}
+	return file_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PrepareReply) GetName() string {
@@ -267,7 +535,7 @@ type SealKey struct {
 
 func (x *SealKey) Reset() {
 	*x = SealKey{}
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +547,7 @@ func (x *SealKey) String() string {
 func (*SealKey) ProtoMessage() {}
 
 func (x *SealKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +560,7 @@ func (x *SealKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealKey.ProtoReflect.Descriptor instead.
 func (*SealKey) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{4}
+	return file_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SealKey) GetRack() string {
@@ -318,7 +586,7 @@ type PutPolicyRequest struct {
 
 func (x *PutPolicyRequest) Reset() {
 	*x = PutPolicyRequest{}
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +598,7 @@ func (x *PutPolicyRequest) String() string {
 func (*PutPolicyRequest) ProtoMessage() {}
 
 func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +611,7 @@ func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{5}
+	return file_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutPolicyRequest) GetEnvelope() []byte {
@@ -362,7 +630,7 @@ type PutPolicyReply struct {
 
 func (x *PutPolicyReply) Reset() {
 	*x = PutPolicyReply{}
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +642,7 @@ func (x *PutPolicyReply) String() string {
 func (*PutPolicyReply) ProtoMessage() {}
 
 func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +655,7 @@ func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyReply.ProtoReflect.Descriptor instead.
 func (*PutPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{6}
+	return file_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutPolicyReply) GetVersion() uint64 {
@@ -405,7 +673,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +685,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +698,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{7}
+	return file_api_proto_rawDescGZIP(), []int{12}
 }
 
 type GetPolicyReply struct {
@@ -442,7 +710,7 @@ type GetPolicyReply struct {
 
 func (x *GetPolicyReply) Reset() {
 	*x = GetPolicyReply{}
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +722,7 @@ func (x *GetPolicyReply) String() string {
 func (*GetPolicyReply) ProtoMessage() {}
 
 func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +735,7 @@ func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyReply.ProtoReflect.Descriptor instead.
 func (*GetPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{8}
+	return file_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPolicyReply) GetEnvelope() []byte {
@@ -489,7 +757,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +769,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +782,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9}
+	return file_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PlanRequest) GetFile() string {
@@ -556,7 +824,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +836,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +849,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{10}
+	return file_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ShowRequest) GetFile() string {
@@ -624,7 +892,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +904,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +917,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11}
+	return file_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *QueryReply) GetRack() string {
@@ -771,7 +1039,7 @@ type Diagnostics struct {
 
 func (x *Diagnostics) Reset() {
 	*x = Diagnostics{}
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +1051,7 @@ func (x *Diagnostics) String() string {
 func (*Diagnostics) ProtoMessage() {}
 
 func (x *Diagnostics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +1064,7 @@ func (x *Diagnostics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostics.ProtoReflect.Descriptor instead.
 func (*Diagnostics) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{12}
+	return file_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Diagnostics) GetText() string {
@@ -834,7 +1102,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +1114,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1127,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{13}
+	return file_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -917,7 +1185,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1197,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1210,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{14}
+	return file_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ApplyReply) GetRun() *Run {
@@ -989,7 +1257,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1269,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1282,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{15}
+	return file_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -1038,7 +1306,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1318,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1331,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16}
+	return file_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RunEvent) GetBody() isRunEvent_Body {
@@ -1135,7 +1403,7 @@ type RackProgress struct {
 
 func (x *RackProgress) Reset() {
 	*x = RackProgress{}
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1415,7 @@ func (x *RackProgress) String() string {
 func (*RackProgress) ProtoMessage() {}
 
 func (x *RackProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1428,7 @@ func (x *RackProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackProgress.ProtoReflect.Descriptor instead.
 func (*RackProgress) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{17}
+	return file_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RackProgress) GetRack() string {
@@ -1207,7 +1475,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1487,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1500,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{18}
+	return file_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequest) GetPast() bool {
@@ -1261,7 +1529,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1541,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1554,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{19}
+	return file_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Event) GetAtUnixMs() int64 {
@@ -1421,14 +1689,15 @@ type AgentStatus struct {
 	Connected     bool                   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
 	SinceUnixMs   int64                  `protobuf:"varint,6,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
 	Remote        string                 `protobuf:"bytes,7,opt,name=remote,proto3" json:"remote,omitempty"`
-	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"` // of the desired state it has
+	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`      // of the desired state it has
+	Coordinator   string                 `protobuf:"bytes,9,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // that it is connected to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1709,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1722,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{20}
+	return file_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AgentStatus) GetName() string {
@@ -1512,6 +1781,13 @@ func (x *AgentStatus) GetRevision() uint64 {
 	return 0
 }
 
+func (x *AgentStatus) GetCoordinator() string {
+	if x != nil {
+		return x.Coordinator
+	}
+	return ""
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1520,7 +1796,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1808,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1821,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{21}
+	return file_api_proto_rawDescGZIP(), []int{26}
 }
 
 type ListNodesReply struct {
@@ -1557,7 +1833,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1845,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1858,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{22}
+	return file_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -1600,7 +1876,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1888,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,19 +1901,20 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{23}
+	return file_api_proto_rawDescGZIP(), []int{28}
 }
 
 type ListAgentsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agents        []*AgentStatus         `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
+	Silent        []string               `protobuf:"bytes,2,rep,name=silent,proto3" json:"silent,omitempty"` // coordinators that did not say who is connected to them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1926,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,12 +1939,19 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{24}
+	return file_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
 	if x != nil {
 		return x.Agents
+	}
+	return nil
+}
+
+func (x *ListAgentsReply) GetSilent() []string {
+	if x != nil {
+		return x.Silent
 	}
 	return nil
 }
@@ -1680,7 +1964,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1976,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1989,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{25}
+	return file_api_proto_rawDescGZIP(), []int{30}
 }
 
 type ListScriptsReply struct {
@@ -1717,7 +2001,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +2013,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +2026,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -1761,7 +2045,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +2057,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +2070,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -1806,7 +2090,7 @@ type RemoveScriptRequest struct {
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2102,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2115,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -1856,7 +2140,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +2152,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +2165,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{34}
 }
 
 type ListRunsRequest struct {
@@ -1892,7 +2176,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2188,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2201,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{35}
 }
 
 type ListRunsReply struct {
@@ -1929,7 +2213,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2225,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2238,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{31}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -1973,7 +2257,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2269,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2282,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{32}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -2018,7 +2302,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2314,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2327,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{33}
+	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -2070,7 +2354,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2366,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2379,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{34}
+	return file_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -2121,7 +2405,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2417,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2430,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{35}
+	return file_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -2164,7 +2448,7 @@ type ListHardwareNewsRequest struct {
 
 func (x *ListHardwareNewsRequest) Reset() {
 	*x = ListHardwareNewsRequest{}
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2460,7 @@ func (x *ListHardwareNewsRequest) String() string {
 func (*ListHardwareNewsRequest) ProtoMessage() {}
 
 func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2473,7 @@ func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsRequest.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{36}
+	return file_api_proto_rawDescGZIP(), []int{41}
 }
 
 type ListHardwareNewsReply struct {
@@ -2201,7 +2485,7 @@ type ListHardwareNewsReply struct {
 
 func (x *ListHardwareNewsReply) Reset() {
 	*x = ListHardwareNewsReply{}
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2497,7 @@ func (x *ListHardwareNewsReply) String() string {
 func (*ListHardwareNewsReply) ProtoMessage() {}
 
 func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2510,7 @@ func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsReply.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{37}
+	return file_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListHardwareNewsReply) GetNews() []*HardwareNews {
@@ -2244,7 +2528,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2540,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2553,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{38}
+	return file_api_proto_rawDescGZIP(), []int{43}
 }
 
 type ListFiringsReply struct {
@@ -2281,7 +2565,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2577,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2590,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{39}
+	return file_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -2326,7 +2610,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2622,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2635,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{40}
+	return file_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DenyRequest) GetSubject() string {
@@ -2377,7 +2661,7 @@ type DenyReply struct {
 
 func (x *DenyReply) Reset() {
 	*x = DenyReply{}
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2673,7 @@ func (x *DenyReply) String() string {
 func (*DenyReply) ProtoMessage() {}
 
 func (x *DenyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2686,7 @@ func (x *DenyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyReply.ProtoReflect.Descriptor instead.
 func (*DenyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{41}
+	return file_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DenyReply) GetDenial() *Denial {
@@ -2421,7 +2705,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2717,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2730,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{42}
+	return file_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AllowRequest) GetSubject() string {
@@ -2465,7 +2749,7 @@ type AllowReply struct {
 
 func (x *AllowReply) Reset() {
 	*x = AllowReply{}
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2761,7 @@ func (x *AllowReply) String() string {
 func (*AllowReply) ProtoMessage() {}
 
 func (x *AllowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2774,7 @@ func (x *AllowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowReply.ProtoReflect.Descriptor instead.
 func (*AllowReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{43}
+	return file_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AllowReply) GetDenial() *Denial {
@@ -2508,7 +2792,7 @@ type ListDeniedRequest struct {
 
 func (x *ListDeniedRequest) Reset() {
 	*x = ListDeniedRequest{}
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2804,7 @@ func (x *ListDeniedRequest) String() string {
 func (*ListDeniedRequest) ProtoMessage() {}
 
 func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2817,7 @@ func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedRequest.ProtoReflect.Descriptor instead.
 func (*ListDeniedRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{44}
+	return file_api_proto_rawDescGZIP(), []int{49}
 }
 
 type ListDeniedReply struct {
@@ -2545,7 +2829,7 @@ type ListDeniedReply struct {
 
 func (x *ListDeniedReply) Reset() {
 	*x = ListDeniedReply{}
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2841,7 @@ func (x *ListDeniedReply) String() string {
 func (*ListDeniedReply) ProtoMessage() {}
 
 func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2854,7 @@ func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedReply.ProtoReflect.Descriptor instead.
 func (*ListDeniedReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{45}
+	return file_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListDeniedReply) GetDenied() []*Denial {
@@ -2588,7 +2872,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2884,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2897,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{46}
+	return file_api_proto_rawDescGZIP(), []int{51}
 }
 
 type StatusReply struct {
@@ -2633,7 +2917,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2929,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2942,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{47}
+	return file_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -2733,7 +3017,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +3029,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +3042,7 @@ func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Started.ProtoReflect.Descriptor instead.
 func (*QueryReply_Started) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11, 0}
+	return file_api_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *QueryReply_Started) GetNodes() int32 {
@@ -2781,7 +3065,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +3077,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +3090,7 @@ func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Ended.ProtoReflect.Descriptor instead.
 func (*QueryReply_Ended) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11, 1}
+	return file_api_proto_rawDescGZIP(), []int{16, 1}
 }
 
 func (x *QueryReply_Ended) GetNodes() int32 {
@@ -2854,7 +3138,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +3150,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +3163,7 @@ func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Racks.ProtoReflect.Descriptor instead.
 func (*QueryReply_Racks) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11, 2}
+	return file_api_proto_rawDescGZIP(), []int{16, 2}
 }
 
 func (x *QueryReply_Racks) GetAsked() []string {
@@ -2900,7 +3184,23 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"&\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\"\x19\n" +
+	"\x17ListCoordinatorsRequest\"X\n" +
+	"\x15ListCoordinatorsReply\x12?\n" +
+	"\fcoordinators\x18\x01 \x03(\v2\x1b.chiba.v1.CoordinatorStatusR\fcoordinators\"\xf2\x01\n" +
+	"\x11CoordinatorStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x14\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x1b\n" +
+	"\tbehind_ms\x18\x05 \x01(\x03R\bbehindMs\x12\x18\n" +
+	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12\x1c\n" +
+	"\tanswering\x18\a \x01(\bR\tanswering\x12\x16\n" +
+	"\x06agents\x18\b \x01(\x05R\x06agents\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\".\n" +
+	"\x18RemoveCoordinatorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x18\n" +
+	"\x16RemoveCoordinatorReply\"&\n" +
 	"\x10ReadAuditRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x03R\x04from\"`\n" +
 	"\x0eReadAuditReply\x12\x18\n" +
@@ -3006,7 +3306,7 @@ const file_api_proto_rawDesc = "" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
-	"\x04body\"\xd5\x01\n" +
+	"\x04body\"\xf7\x01\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -3015,13 +3315,15 @@ const file_api_proto_rawDesc = "" +
 	"\tconnected\x18\x05 \x01(\bR\tconnected\x12\"\n" +
 	"\rsince_unix_ms\x18\x06 \x01(\x03R\vsinceUnixMs\x12\x16\n" +
 	"\x06remote\x18\a \x01(\tR\x06remote\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x04R\brevision\"\x12\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\x12 \n" +
+	"\vcoordinator\x18\t \x01(\tR\vcoordinator\"\x12\n" +
 	"\x10ListNodesRequest\"6\n" +
 	"\x0eListNodesReply\x12$\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\"\x13\n" +
-	"\x11ListAgentsRequest\"@\n" +
+	"\x11ListAgentsRequest\"X\n" +
 	"\x0fListAgentsReply\x12-\n" +
-	"\x06agents\x18\x01 \x03(\v2\x15.chiba.v1.AgentStatusR\x06agents\"\x14\n" +
+	"\x06agents\x18\x01 \x03(\v2\x15.chiba.v1.AgentStatusR\x06agents\x12\x16\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\"\x14\n" +
 	"\x12ListScriptsRequest\">\n" +
 	"\x10ListScriptsReply\x12*\n" +
 	"\ascripts\x18\x01 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\"&\n" +
@@ -3074,7 +3376,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xc5\v\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xf8\f\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -3100,7 +3402,9 @@ const file_api_proto_rawDesc = "" +
 	"\aPrepare\x12\x18.chiba.v1.PrepareRequest\x1a\x16.chiba.v1.PrepareReply\x12A\n" +
 	"\tPutPolicy\x12\x1a.chiba.v1.PutPolicyRequest\x1a\x18.chiba.v1.PutPolicyReply\x12A\n" +
 	"\tGetPolicy\x12\x1a.chiba.v1.GetPolicyRequest\x1a\x18.chiba.v1.GetPolicyReply\x12A\n" +
-	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReply\x12V\n" +
+	"\x10ListCoordinators\x12!.chiba.v1.ListCoordinatorsRequest\x1a\x1f.chiba.v1.ListCoordinatorsReply\x12Y\n" +
+	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -3114,153 +3418,163 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_api_proto_goTypes = []any{
-	(*ReadAuditRequest)(nil),        // 0: chiba.v1.ReadAuditRequest
-	(*ReadAuditReply)(nil),          // 1: chiba.v1.ReadAuditReply
-	(*PrepareRequest)(nil),          // 2: chiba.v1.PrepareRequest
-	(*PrepareReply)(nil),            // 3: chiba.v1.PrepareReply
-	(*SealKey)(nil),                 // 4: chiba.v1.SealKey
-	(*PutPolicyRequest)(nil),        // 5: chiba.v1.PutPolicyRequest
-	(*PutPolicyReply)(nil),          // 6: chiba.v1.PutPolicyReply
-	(*GetPolicyRequest)(nil),        // 7: chiba.v1.GetPolicyRequest
-	(*GetPolicyReply)(nil),          // 8: chiba.v1.GetPolicyReply
-	(*PlanRequest)(nil),             // 9: chiba.v1.PlanRequest
-	(*ShowRequest)(nil),             // 10: chiba.v1.ShowRequest
-	(*QueryReply)(nil),              // 11: chiba.v1.QueryReply
-	(*Diagnostics)(nil),             // 12: chiba.v1.Diagnostics
-	(*ApplyRequest)(nil),            // 13: chiba.v1.ApplyRequest
-	(*ApplyReply)(nil),              // 14: chiba.v1.ApplyReply
-	(*WatchRunRequest)(nil),         // 15: chiba.v1.WatchRunRequest
-	(*RunEvent)(nil),                // 16: chiba.v1.RunEvent
-	(*RackProgress)(nil),            // 17: chiba.v1.RackProgress
-	(*WatchRequest)(nil),            // 18: chiba.v1.WatchRequest
-	(*Event)(nil),                   // 19: chiba.v1.Event
-	(*AgentStatus)(nil),             // 20: chiba.v1.AgentStatus
-	(*ListNodesRequest)(nil),        // 21: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),          // 22: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),       // 23: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),         // 24: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),      // 25: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),        // 26: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),        // 27: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil),     // 28: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),       // 29: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),         // 30: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),           // 31: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),           // 32: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),             // 33: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),        // 34: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),          // 35: chiba.v1.CancelRunReply
-	(*ListHardwareNewsRequest)(nil), // 36: chiba.v1.ListHardwareNewsRequest
-	(*ListHardwareNewsReply)(nil),   // 37: chiba.v1.ListHardwareNewsReply
-	(*ListFiringsRequest)(nil),      // 38: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),        // 39: chiba.v1.ListFiringsReply
-	(*DenyRequest)(nil),             // 40: chiba.v1.DenyRequest
-	(*DenyReply)(nil),               // 41: chiba.v1.DenyReply
-	(*AllowRequest)(nil),            // 42: chiba.v1.AllowRequest
-	(*AllowReply)(nil),              // 43: chiba.v1.AllowReply
-	(*ListDeniedRequest)(nil),       // 44: chiba.v1.ListDeniedRequest
-	(*ListDeniedReply)(nil),         // 45: chiba.v1.ListDeniedReply
-	(*StatusRequest)(nil),           // 46: chiba.v1.StatusRequest
-	(*StatusReply)(nil),             // 47: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),      // 48: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),        // 49: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),        // 50: chiba.v1.QueryReply.Racks
-	(*Checkpoint)(nil),              // 51: chiba.v1.Checkpoint
-	(*Change)(nil),                  // 52: chiba.v1.Change
-	(*Result)(nil),                  // 53: chiba.v1.Result
-	(*Run)(nil),                     // 54: chiba.v1.Run
-	(*Firing)(nil),                  // 55: chiba.v1.Firing
-	(*Node)(nil),                    // 56: chiba.v1.Node
-	(*Script)(nil),                  // 57: chiba.v1.Script
-	(*HardwareNews)(nil),            // 58: chiba.v1.HardwareNews
-	(*Denial)(nil),                  // 59: chiba.v1.Denial
+	(*ListCoordinatorsRequest)(nil),  // 0: chiba.v1.ListCoordinatorsRequest
+	(*ListCoordinatorsReply)(nil),    // 1: chiba.v1.ListCoordinatorsReply
+	(*CoordinatorStatus)(nil),        // 2: chiba.v1.CoordinatorStatus
+	(*RemoveCoordinatorRequest)(nil), // 3: chiba.v1.RemoveCoordinatorRequest
+	(*RemoveCoordinatorReply)(nil),   // 4: chiba.v1.RemoveCoordinatorReply
+	(*ReadAuditRequest)(nil),         // 5: chiba.v1.ReadAuditRequest
+	(*ReadAuditReply)(nil),           // 6: chiba.v1.ReadAuditReply
+	(*PrepareRequest)(nil),           // 7: chiba.v1.PrepareRequest
+	(*PrepareReply)(nil),             // 8: chiba.v1.PrepareReply
+	(*SealKey)(nil),                  // 9: chiba.v1.SealKey
+	(*PutPolicyRequest)(nil),         // 10: chiba.v1.PutPolicyRequest
+	(*PutPolicyReply)(nil),           // 11: chiba.v1.PutPolicyReply
+	(*GetPolicyRequest)(nil),         // 12: chiba.v1.GetPolicyRequest
+	(*GetPolicyReply)(nil),           // 13: chiba.v1.GetPolicyReply
+	(*PlanRequest)(nil),              // 14: chiba.v1.PlanRequest
+	(*ShowRequest)(nil),              // 15: chiba.v1.ShowRequest
+	(*QueryReply)(nil),               // 16: chiba.v1.QueryReply
+	(*Diagnostics)(nil),              // 17: chiba.v1.Diagnostics
+	(*ApplyRequest)(nil),             // 18: chiba.v1.ApplyRequest
+	(*ApplyReply)(nil),               // 19: chiba.v1.ApplyReply
+	(*WatchRunRequest)(nil),          // 20: chiba.v1.WatchRunRequest
+	(*RunEvent)(nil),                 // 21: chiba.v1.RunEvent
+	(*RackProgress)(nil),             // 22: chiba.v1.RackProgress
+	(*WatchRequest)(nil),             // 23: chiba.v1.WatchRequest
+	(*Event)(nil),                    // 24: chiba.v1.Event
+	(*AgentStatus)(nil),              // 25: chiba.v1.AgentStatus
+	(*ListNodesRequest)(nil),         // 26: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),           // 27: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),        // 28: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),          // 29: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),       // 30: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),         // 31: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),         // 32: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil),      // 33: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),        // 34: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),          // 35: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),            // 36: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),            // 37: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),              // 38: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),         // 39: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),           // 40: chiba.v1.CancelRunReply
+	(*ListHardwareNewsRequest)(nil),  // 41: chiba.v1.ListHardwareNewsRequest
+	(*ListHardwareNewsReply)(nil),    // 42: chiba.v1.ListHardwareNewsReply
+	(*ListFiringsRequest)(nil),       // 43: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),         // 44: chiba.v1.ListFiringsReply
+	(*DenyRequest)(nil),              // 45: chiba.v1.DenyRequest
+	(*DenyReply)(nil),                // 46: chiba.v1.DenyReply
+	(*AllowRequest)(nil),             // 47: chiba.v1.AllowRequest
+	(*AllowReply)(nil),               // 48: chiba.v1.AllowReply
+	(*ListDeniedRequest)(nil),        // 49: chiba.v1.ListDeniedRequest
+	(*ListDeniedReply)(nil),          // 50: chiba.v1.ListDeniedReply
+	(*StatusRequest)(nil),            // 51: chiba.v1.StatusRequest
+	(*StatusReply)(nil),              // 52: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),       // 53: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),         // 54: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),         // 55: chiba.v1.QueryReply.Racks
+	(*Checkpoint)(nil),               // 56: chiba.v1.Checkpoint
+	(*Change)(nil),                   // 57: chiba.v1.Change
+	(*Result)(nil),                   // 58: chiba.v1.Result
+	(*Run)(nil),                      // 59: chiba.v1.Run
+	(*Firing)(nil),                   // 60: chiba.v1.Firing
+	(*Node)(nil),                     // 61: chiba.v1.Node
+	(*Script)(nil),                   // 62: chiba.v1.Script
+	(*HardwareNews)(nil),             // 63: chiba.v1.HardwareNews
+	(*Denial)(nil),                   // 64: chiba.v1.Denial
 }
 var file_api_proto_depIdxs = []int32{
-	51, // 0: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
-	4,  // 1: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
-	12, // 2: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	48, // 3: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	52, // 4: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	53, // 5: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	49, // 6: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
-	12, // 7: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	50, // 8: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	54, // 9: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
-	12, // 10: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	54, // 11: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	53, // 12: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
-	17, // 13: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	55, // 14: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	56, // 15: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	54, // 16: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	57, // 17: chiba.v1.Event.script:type_name -> chiba.v1.Script
-	20, // 18: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	58, // 19: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	56, // 20: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	20, // 21: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	57, // 22: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	54, // 23: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	54, // 24: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	53, // 25: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	54, // 26: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	58, // 27: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	55, // 28: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	59, // 29: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	59, // 30: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	59, // 31: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	9,  // 32: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	10, // 33: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	13, // 34: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	15, // 35: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	18, // 36: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	21, // 37: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	23, // 38: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	25, // 39: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	27, // 40: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	28, // 41: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	30, // 42: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	32, // 43: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	34, // 44: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	38, // 45: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	36, // 46: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	46, // 47: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	40, // 48: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	42, // 49: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	44, // 50: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	2,  // 51: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	5,  // 52: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	7,  // 53: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	0,  // 54: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	11, // 55: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	11, // 56: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	14, // 57: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	16, // 58: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	19, // 59: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	22, // 60: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	24, // 61: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	26, // 62: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	57, // 63: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	29, // 64: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	31, // 65: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	33, // 66: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	35, // 67: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	39, // 68: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	37, // 69: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	47, // 70: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	41, // 71: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	43, // 72: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	45, // 73: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	3,  // 74: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	6,  // 75: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	8,  // 76: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	1,  // 77: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	55, // [55:78] is the sub-list for method output_type
-	32, // [32:55] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	2,  // 0: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
+	56, // 1: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	9,  // 2: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
+	17, // 3: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	53, // 4: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	57, // 5: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	58, // 6: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	54, // 7: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	17, // 8: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	55, // 9: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	59, // 10: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	17, // 11: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	59, // 12: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	58, // 13: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	22, // 14: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
+	60, // 15: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	61, // 16: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	59, // 17: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	62, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	25, // 19: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
+	63, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	61, // 21: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	25, // 22: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	62, // 23: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	59, // 24: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	59, // 25: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	58, // 26: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	59, // 27: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	63, // 28: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	60, // 29: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	64, // 30: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	64, // 31: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	64, // 32: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	14, // 33: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	15, // 34: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	18, // 35: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	20, // 36: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	23, // 37: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	26, // 38: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	28, // 39: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	30, // 40: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	32, // 41: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	33, // 42: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	35, // 43: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	37, // 44: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	39, // 45: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	43, // 46: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	41, // 47: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	51, // 48: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	45, // 49: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	47, // 50: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	49, // 51: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	7,  // 52: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	10, // 53: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	12, // 54: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	5,  // 55: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	0,  // 56: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	3,  // 57: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	16, // 58: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	16, // 59: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	19, // 60: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	21, // 61: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	24, // 62: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	27, // 63: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	29, // 64: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	31, // 65: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	62, // 66: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	34, // 67: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	36, // 68: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	38, // 69: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	40, // 70: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	44, // 71: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	42, // 72: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	52, // 73: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	46, // 74: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	48, // 75: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	50, // 76: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	8,  // 77: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	11, // 78: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	13, // 79: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	6,  // 80: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	1,  // 81: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	4,  // 82: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	58, // [58:83] is the sub-list for method output_type
+	33, // [33:58] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -3269,7 +3583,7 @@ func file_api_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
-	file_api_proto_msgTypes[11].OneofWrappers = []any{
+	file_api_proto_msgTypes[16].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
 		(*QueryReply_Result)(nil),
@@ -3277,12 +3591,12 @@ func file_api_proto_init() {
 		(*QueryReply_Diagnostics)(nil),
 		(*QueryReply_Racks_)(nil),
 	}
-	file_api_proto_msgTypes[16].OneofWrappers = []any{
+	file_api_proto_msgTypes[21].OneofWrappers = []any{
 		(*RunEvent_Run)(nil),
 		(*RunEvent_Result)(nil),
 		(*RunEvent_Progress)(nil),
 	}
-	file_api_proto_msgTypes[19].OneofWrappers = []any{
+	file_api_proto_msgTypes[24].OneofWrappers = []any{
 		(*Event_Firing)(nil),
 		(*Event_Node)(nil),
 		(*Event_Run)(nil),
@@ -3297,7 +3611,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -507,10 +507,12 @@ func (x *Remove) GetName() string {
 	return ""
 }
 
-// Presence asks which agents are connected, and how far runs are there.
+// Presence asks a coordinator what it alone knows: which agents are connected to
+// it, how far they are, and what its log has come to.
 type Presence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Runs          []string               `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`    // whose progress is wanted
+	Known         uint64                 `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"` // the version of its agents that the caller has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -545,9 +547,123 @@ func (*Presence) Descriptor() ([]byte, []int) {
 	return file_peers_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *Presence) GetRun() string {
+func (x *Presence) GetRuns() []string {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *Presence) GetKnown() uint64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+// RunProgress is how far the racks of one coordinator are with a run.
+type RunProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Racks         []*RackProgress        `protobuf:"bytes,2,rep,name=racks,proto3" json:"racks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunProgress) Reset() {
+	*x = RunProgress{}
+	mi := &file_peers_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunProgress) ProtoMessage() {}
+
+func (x *RunProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunProgress.ProtoReflect.Descriptor instead.
+func (*RunProgress) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RunProgress) GetRun() string {
 	if x != nil {
 		return x.Run
+	}
+	return ""
+}
+
+func (x *RunProgress) GetRacks() []*RackProgress {
+	if x != nil {
+		return x.Racks
+	}
+	return nil
+}
+
+// StateHash is a digest of the replicated state after a command. Two coordinators
+// that have different ones for one index do not agree any more.
+type StateHash struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Hash          string                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateHash) Reset() {
+	*x = StateHash{}
+	mi := &file_peers_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateHash) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateHash) ProtoMessage() {}
+
+func (x *StateHash) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateHash.ProtoReflect.Descriptor instead.
+func (*StateHash) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *StateHash) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StateHash) GetHash() string {
+	if x != nil {
+		return x.Hash
 	}
 	return ""
 }
@@ -564,15 +680,20 @@ type PeerReply struct {
 	Known         []*Peer                `protobuf:"bytes,8,rep,name=known,proto3" json:"known,omitempty"`     // whom it has met
 	Expect        int32                  `protobuf:"varint,9,opt,name=expect,proto3" json:"expect,omitempty"`
 	Leader        string                 `protobuf:"bytes,10,opt,name=leader,proto3" json:"leader,omitempty"` // address of the leader, "" if none is known
-	Agents        []*AgentStatus         `protobuf:"bytes,11,rep,name=agents,proto3" json:"agents,omitempty"` // connected
-	Progress      []*RackProgress        `protobuf:"bytes,12,rep,name=progress,proto3" json:"progress,omitempty"`
+	Agents        []*AgentStatus         `protobuf:"bytes,11,rep,name=agents,proto3" json:"agents,omitempty"` // after Presence: connected; left out if known is the version
+	Progress      []*RunProgress         `protobuf:"bytes,12,rep,name=progress,proto3" json:"progress,omitempty"`
+	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                   // of agents; it changes with them
+	Applied       uint64                 `protobuf:"varint,14,opt,name=applied,proto3" json:"applied,omitempty"`                   // index of the last command
+	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                      // the last ones, oldest first
+	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"` // since the leader was last heard of
+	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                       // after Commit: to ask again is of no use
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PeerReply) Reset() {
 	*x = PeerReply{}
-	mi := &file_peers_proto_msgTypes[8]
+	mi := &file_peers_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +705,7 @@ func (x *PeerReply) String() string {
 func (*PeerReply) ProtoMessage() {}
 
 func (x *PeerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[8]
+	mi := &file_peers_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +718,7 @@ func (x *PeerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerReply.ProtoReflect.Descriptor instead.
 func (*PeerReply) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{8}
+	return file_peers_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PeerReply) GetKind() string {
@@ -677,11 +798,46 @@ func (x *PeerReply) GetAgents() []*AgentStatus {
 	return nil
 }
 
-func (x *PeerReply) GetProgress() []*RackProgress {
+func (x *PeerReply) GetProgress() []*RunProgress {
 	if x != nil {
 		return x.Progress
 	}
 	return nil
+}
+
+func (x *PeerReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PeerReply) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *PeerReply) GetHashes() []*StateHash {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *PeerReply) GetBehindMs() int64 {
+	if x != nil {
+		return x.BehindMs
+	}
+	return 0
+}
+
+func (x *PeerReply) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
 }
 
 type PeerQuery struct {
@@ -694,7 +850,7 @@ type PeerQuery struct {
 
 func (x *PeerQuery) Reset() {
 	*x = PeerQuery{}
-	mi := &file_peers_proto_msgTypes[9]
+	mi := &file_peers_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +862,7 @@ func (x *PeerQuery) String() string {
 func (*PeerQuery) ProtoMessage() {}
 
 func (x *PeerQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[9]
+	mi := &file_peers_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +875,7 @@ func (x *PeerQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerQuery.ProtoReflect.Descriptor instead.
 func (*PeerQuery) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{9}
+	return file_peers_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerQuery) GetRack() string {
@@ -769,9 +925,16 @@ const file_peers_proto_rawDesc = "" +
 	"\x04Join\x12\"\n" +
 	"\x04peer\x18\x01 \x01(\v2\x0e.chiba.v1.PeerR\x04peer\"\x1c\n" +
 	"\x06Remove\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x1c\n" +
-	"\bPresence\x12\x10\n" +
-	"\x03run\x18\x01 \x01(\tR\x03run\"\xee\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"4\n" +
+	"\bPresence\x12\x12\n" +
+	"\x04runs\x18\x01 \x03(\tR\x04runs\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\x04R\x05known\"M\n" +
+	"\vRunProgress\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12,\n" +
+	"\x05racks\x18\x02 \x03(\v2\x16.chiba.v1.RackProgressR\x05racks\"5\n" +
+	"\tStateHash\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x81\x04\n" +
 	"\tPeerReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -784,8 +947,13 @@ const file_peers_proto_rawDesc = "" +
 	"\x06expect\x18\t \x01(\x05R\x06expect\x12\x16\n" +
 	"\x06leader\x18\n" +
 	" \x01(\tR\x06leader\x12-\n" +
-	"\x06agents\x18\v \x03(\v2\x15.chiba.v1.AgentStatusR\x06agents\x122\n" +
-	"\bprogress\x18\f \x03(\v2\x16.chiba.v1.RackProgressR\bprogress\"F\n" +
+	"\x06agents\x18\v \x03(\v2\x15.chiba.v1.AgentStatusR\x06agents\x121\n" +
+	"\bprogress\x18\f \x03(\v2\x15.chiba.v1.RunProgressR\bprogress\x12\x18\n" +
+	"\aversion\x18\r \x01(\x04R\aversion\x12\x18\n" +
+	"\aapplied\x18\x0e \x01(\x04R\aapplied\x12+\n" +
+	"\x06hashes\x18\x0f \x03(\v2\x13.chiba.v1.StateHashR\x06hashes\x12\x1b\n" +
+	"\tbehind_ms\x18\x10 \x01(\x03R\bbehindMs\x12\x14\n" +
+	"\x05final\x18\x11 \x01(\bR\x05final\"F\n" +
 	"\tPeerQuery\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12%\n" +
 	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05queryB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
@@ -803,7 +971,7 @@ func file_peers_proto_rawDescGZIP() []byte {
 }
 
 var file_peers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_peers_proto_goTypes = []any{
 	(PeerOpen_Kind)(0),   // 0: chiba.v1.PeerOpen.Kind
 	(*PeerOpen)(nil),     // 1: chiba.v1.PeerOpen
@@ -814,11 +982,13 @@ var file_peers_proto_goTypes = []any{
 	(*Join)(nil),         // 6: chiba.v1.Join
 	(*Remove)(nil),       // 7: chiba.v1.Remove
 	(*Presence)(nil),     // 8: chiba.v1.Presence
-	(*PeerReply)(nil),    // 9: chiba.v1.PeerReply
-	(*PeerQuery)(nil),    // 10: chiba.v1.PeerQuery
-	(*AgentStatus)(nil),  // 11: chiba.v1.AgentStatus
-	(*RackProgress)(nil), // 12: chiba.v1.RackProgress
-	(*Query)(nil),        // 13: chiba.v1.Query
+	(*RunProgress)(nil),  // 9: chiba.v1.RunProgress
+	(*StateHash)(nil),    // 10: chiba.v1.StateHash
+	(*PeerReply)(nil),    // 11: chiba.v1.PeerReply
+	(*PeerQuery)(nil),    // 12: chiba.v1.PeerQuery
+	(*RackProgress)(nil), // 13: chiba.v1.RackProgress
+	(*AgentStatus)(nil),  // 14: chiba.v1.AgentStatus
+	(*Query)(nil),        // 15: chiba.v1.Query
 }
 var file_peers_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.PeerOpen.kind:type_name -> chiba.v1.PeerOpen.Kind
@@ -829,16 +999,18 @@ var file_peers_proto_depIdxs = []int32{
 	8,  // 5: chiba.v1.PeerCall.presence:type_name -> chiba.v1.Presence
 	5,  // 6: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
 	5,  // 7: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
-	5,  // 8: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
-	5,  // 9: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
-	11, // 10: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
-	12, // 11: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RackProgress
-	13, // 12: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 8: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
+	5,  // 9: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
+	5,  // 10: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
+	14, // 11: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
+	9,  // 12: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
+	10, // 13: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
+	15, // 14: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_peers_proto_init() }
@@ -861,7 +1033,7 @@ func file_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peers_proto_rawDesc), len(file_peers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

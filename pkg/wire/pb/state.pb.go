@@ -40,6 +40,7 @@ type Command struct {
 	//	*Command_Deny
 	//	*Command_Allow
 	//	*Command_PutPolicy
+	//	*Command_Mark
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
@@ -188,6 +189,15 @@ func (x *Command) GetPutPolicy() *PutPolicy {
 	return nil
 }
 
+func (x *Command) GetMark() *Mark {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Mark); ok {
+			return x.Mark
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -246,6 +256,10 @@ type Command_PutPolicy struct {
 	PutPolicy *PutPolicy `protobuf:"bytes,10,opt,name=put_policy,json=putPolicy,proto3,oneof"`
 }
 
+type Command_Mark struct {
+	Mark *Mark `protobuf:"bytes,12,opt,name=mark,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -266,6 +280,46 @@ func (*Command_Allow) isCommand_Body() {}
 
 func (*Command_PutPolicy) isCommand_Body() {}
 
+func (*Command_Mark) isCommand_Body() {}
+
+// Mark changes nothing. Who has applied its own has applied all that was committed
+// before it.
+type Mark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{1}
+}
+
 type PutScript struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Script        *Script                `protobuf:"bytes,1,opt,name=script,proto3" json:"script,omitempty"`
@@ -275,7 +329,7 @@ type PutScript struct {
 
 func (x *PutScript) Reset() {
 	*x = PutScript{}
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +341,7 @@ func (x *PutScript) String() string {
 func (*PutScript) ProtoMessage() {}
 
 func (x *PutScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +354,7 @@ func (x *PutScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutScript.ProtoReflect.Descriptor instead.
 func (*PutScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{1}
+	return file_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PutScript) GetScript() *Script {
@@ -321,7 +375,7 @@ type RemoveScript struct {
 
 func (x *RemoveScript) Reset() {
 	*x = RemoveScript{}
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +387,7 @@ func (x *RemoveScript) String() string {
 func (*RemoveScript) ProtoMessage() {}
 
 func (x *RemoveScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +400,7 @@ func (x *RemoveScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScript.ProtoReflect.Descriptor instead.
 func (*RemoveScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{2}
+	return file_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RemoveScript) GetName() string {
@@ -379,7 +433,7 @@ type StartRun struct {
 
 func (x *StartRun) Reset() {
 	*x = StartRun{}
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +445,7 @@ func (x *StartRun) String() string {
 func (*StartRun) ProtoMessage() {}
 
 func (x *StartRun) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +458,7 @@ func (x *StartRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRun.ProtoReflect.Descriptor instead.
 func (*StartRun) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{3}
+	return file_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StartRun) GetRun() *Run {
@@ -425,7 +479,7 @@ type CancelRun struct {
 
 func (x *CancelRun) Reset() {
 	*x = CancelRun{}
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +491,7 @@ func (x *CancelRun) String() string {
 func (*CancelRun) ProtoMessage() {}
 
 func (x *CancelRun) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +504,7 @@ func (x *CancelRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRun.ProtoReflect.Descriptor instead.
 func (*CancelRun) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{4}
+	return file_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CancelRun) GetId() string {
@@ -485,7 +539,7 @@ type PutPolicy struct {
 
 func (x *PutPolicy) Reset() {
 	*x = PutPolicy{}
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +551,7 @@ func (x *PutPolicy) String() string {
 func (*PutPolicy) ProtoMessage() {}
 
 func (x *PutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +564,7 @@ func (x *PutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
 func (*PutPolicy) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{5}
+	return file_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PutPolicy) GetEnvelope() []byte {
@@ -539,7 +593,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +605,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +618,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -592,7 +646,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +658,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +671,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Deny) GetDenials() []*Denial {
@@ -637,7 +691,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +703,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +716,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Allow) GetSubject() string {
@@ -691,7 +745,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +757,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +770,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -756,7 +810,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +822,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +835,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -807,7 +861,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +873,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +886,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{11}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -917,7 +971,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +983,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +996,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{12}
+	return file_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1074,7 +1128,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1140,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1153,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{13}
+	return file_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RunResults) GetRun() string {
@@ -1121,7 +1175,7 @@ var File_state_proto protoreflect.FileDescriptor
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\"\xfd\x04\n" +
+	"mesh.proto\"\xa3\x05\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1139,10 +1193,12 @@ const file_state_proto_rawDesc = "" +
 	"\x05allow\x18\x1f \x01(\v2\x0f.chiba.v1.AllowH\x00R\x05allow\x124\n" +
 	"\n" +
 	"put_policy\x18\n" +
-	" \x01(\v2\x13.chiba.v1.PutPolicyH\x00R\tputPolicy\x12\x0e\n" +
+	" \x01(\v2\x13.chiba.v1.PutPolicyH\x00R\tputPolicy\x12$\n" +
+	"\x04mark\x18\f \x01(\v2\x0e.chiba.v1.MarkH\x00R\x04mark\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
-	"\x04body\"5\n" +
+	"\x04body\"\x06\n" +
+	"\x04Mark\"5\n" +
 	"\tPutScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"X\n" +
 	"\fRemoveScript\x12\x12\n" +
@@ -1222,67 +1278,69 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
-	(*PutScript)(nil),     // 1: chiba.v1.PutScript
-	(*RemoveScript)(nil),  // 2: chiba.v1.RemoveScript
-	(*StartRun)(nil),      // 3: chiba.v1.StartRun
-	(*CancelRun)(nil),     // 4: chiba.v1.CancelRun
-	(*PutPolicy)(nil),     // 5: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),   // 6: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 7: chiba.v1.Deny
-	(*Allow)(nil),         // 8: chiba.v1.Allow
-	(*RecordResults)(nil), // 9: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 10: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 11: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 12: chiba.v1.Snapshot
-	(*RunResults)(nil),    // 13: chiba.v1.RunResults
-	(*Script)(nil),        // 14: chiba.v1.Script
-	(*Run)(nil),           // 15: chiba.v1.Run
-	(*Denial)(nil),        // 16: chiba.v1.Denial
-	(*Record)(nil),        // 17: chiba.v1.Record
-	(*Node)(nil),          // 18: chiba.v1.Node
-	(*Firing)(nil),        // 19: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 20: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 21: chiba.v1.Ended
-	(*Result)(nil),        // 22: chiba.v1.Result
+	(*Mark)(nil),          // 1: chiba.v1.Mark
+	(*PutScript)(nil),     // 2: chiba.v1.PutScript
+	(*RemoveScript)(nil),  // 3: chiba.v1.RemoveScript
+	(*StartRun)(nil),      // 4: chiba.v1.StartRun
+	(*CancelRun)(nil),     // 5: chiba.v1.CancelRun
+	(*PutPolicy)(nil),     // 6: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),   // 7: chiba.v1.ApplyScript
+	(*Deny)(nil),          // 8: chiba.v1.Deny
+	(*Allow)(nil),         // 9: chiba.v1.Allow
+	(*RecordResults)(nil), // 10: chiba.v1.RecordResults
+	(*PutAgent)(nil),      // 11: chiba.v1.PutAgent
+	(*AgentInfo)(nil),     // 12: chiba.v1.AgentInfo
+	(*Snapshot)(nil),      // 13: chiba.v1.Snapshot
+	(*RunResults)(nil),    // 14: chiba.v1.RunResults
+	(*Script)(nil),        // 15: chiba.v1.Script
+	(*Run)(nil),           // 16: chiba.v1.Run
+	(*Denial)(nil),        // 17: chiba.v1.Denial
+	(*Record)(nil),        // 18: chiba.v1.Record
+	(*Node)(nil),          // 19: chiba.v1.Node
+	(*Firing)(nil),        // 20: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 21: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 22: chiba.v1.Ended
+	(*Result)(nil),        // 23: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
-	1,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
-	2,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
-	3,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
-	4,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	9,  // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	10, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	6,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	7,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
-	8,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
-	5,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
-	14, // 10: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	15, // 11: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	14, // 12: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	15, // 13: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	16, // 14: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	17, // 15: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	11, // 16: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	11, // 17: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	14, // 18: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	15, // 19: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	18, // 20: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	13, // 21: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	19, // 22: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	20, // 23: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	5,  // 24: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	21, // 25: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	16, // 26: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	16, // 27: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	22, // 28: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
+	3,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
+	4,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
+	5,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
+	10, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	11, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	7,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	8,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	9,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	6,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	1,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
+	15, // 11: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	16, // 12: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	15, // 13: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	16, // 14: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	17, // 15: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	18, // 16: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	12, // 17: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	12, // 18: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	15, // 19: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	16, // 20: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	19, // 21: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	14, // 22: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	20, // 23: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	21, // 24: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	6,  // 25: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	22, // 26: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	17, // 27: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	17, // 28: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	23, // 29: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -1303,6 +1361,7 @@ func file_state_proto_init() {
 		(*Command_Deny)(nil),
 		(*Command_Allow)(nil),
 		(*Command_PutPolicy)(nil),
+		(*Command_Mark)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1310,7 +1369,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

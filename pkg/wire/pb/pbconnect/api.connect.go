@@ -82,6 +82,10 @@ const (
 	FleetGetPolicyProcedure = "/chiba.v1.Fleet/GetPolicy"
 	// FleetReadAuditProcedure is the fully-qualified name of the Fleet's ReadAudit RPC.
 	FleetReadAuditProcedure = "/chiba.v1.Fleet/ReadAudit"
+	// FleetListCoordinatorsProcedure is the fully-qualified name of the Fleet's ListCoordinators RPC.
+	FleetListCoordinatorsProcedure = "/chiba.v1.Fleet/ListCoordinators"
+	// FleetRemoveCoordinatorProcedure is the fully-qualified name of the Fleet's RemoveCoordinator RPC.
+	FleetRemoveCoordinatorProcedure = "/chiba.v1.Fleet/RemoveCoordinator"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -120,6 +124,11 @@ type FleetClient interface {
 	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
 	// ReadAudit reads the audit log.
 	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
+	// ListCoordinators tells of the coordinators that decide together, as the one
+	// that is asked sees them.
+	ListCoordinators(context.Context, *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error)
+	// RemoveCoordinator takes one out of the group.
+	RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -271,34 +280,48 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("ReadAudit")),
 			connect.WithClientOptions(opts...),
 		),
+		listCoordinators: connect.NewClient[pb.ListCoordinatorsRequest, pb.ListCoordinatorsReply](
+			httpClient,
+			baseURL+FleetListCoordinatorsProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListCoordinators")),
+			connect.WithClientOptions(opts...),
+		),
+		removeCoordinator: connect.NewClient[pb.RemoveCoordinatorRequest, pb.RemoveCoordinatorReply](
+			httpClient,
+			baseURL+FleetRemoveCoordinatorProcedure,
+			connect.WithSchema(fleetMethods.ByName("RemoveCoordinator")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // fleetClient implements FleetClient.
 type fleetClient struct {
-	plan             *connect.Client[pb.PlanRequest, pb.QueryReply]
-	show             *connect.Client[pb.ShowRequest, pb.QueryReply]
-	apply            *connect.Client[pb.ApplyRequest, pb.ApplyReply]
-	watchRun         *connect.Client[pb.WatchRunRequest, pb.RunEvent]
-	watch            *connect.Client[pb.WatchRequest, pb.Event]
-	listNodes        *connect.Client[pb.ListNodesRequest, pb.ListNodesReply]
-	listAgents       *connect.Client[pb.ListAgentsRequest, pb.ListAgentsReply]
-	listScripts      *connect.Client[pb.ListScriptsRequest, pb.ListScriptsReply]
-	getScript        *connect.Client[pb.GetScriptRequest, pb.Script]
-	removeScript     *connect.Client[pb.RemoveScriptRequest, pb.RemoveScriptReply]
-	listRuns         *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
-	getRun           *connect.Client[pb.GetRunRequest, pb.GetRunReply]
-	cancelRun        *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
-	listFirings      *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
-	listHardwareNews *connect.Client[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply]
-	status           *connect.Client[pb.StatusRequest, pb.StatusReply]
-	deny             *connect.Client[pb.DenyRequest, pb.DenyReply]
-	allow            *connect.Client[pb.AllowRequest, pb.AllowReply]
-	listDenied       *connect.Client[pb.ListDeniedRequest, pb.ListDeniedReply]
-	prepare          *connect.Client[pb.PrepareRequest, pb.PrepareReply]
-	putPolicy        *connect.Client[pb.PutPolicyRequest, pb.PutPolicyReply]
-	getPolicy        *connect.Client[pb.GetPolicyRequest, pb.GetPolicyReply]
-	readAudit        *connect.Client[pb.ReadAuditRequest, pb.ReadAuditReply]
+	plan              *connect.Client[pb.PlanRequest, pb.QueryReply]
+	show              *connect.Client[pb.ShowRequest, pb.QueryReply]
+	apply             *connect.Client[pb.ApplyRequest, pb.ApplyReply]
+	watchRun          *connect.Client[pb.WatchRunRequest, pb.RunEvent]
+	watch             *connect.Client[pb.WatchRequest, pb.Event]
+	listNodes         *connect.Client[pb.ListNodesRequest, pb.ListNodesReply]
+	listAgents        *connect.Client[pb.ListAgentsRequest, pb.ListAgentsReply]
+	listScripts       *connect.Client[pb.ListScriptsRequest, pb.ListScriptsReply]
+	getScript         *connect.Client[pb.GetScriptRequest, pb.Script]
+	removeScript      *connect.Client[pb.RemoveScriptRequest, pb.RemoveScriptReply]
+	listRuns          *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
+	getRun            *connect.Client[pb.GetRunRequest, pb.GetRunReply]
+	cancelRun         *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
+	listFirings       *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
+	listHardwareNews  *connect.Client[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply]
+	status            *connect.Client[pb.StatusRequest, pb.StatusReply]
+	deny              *connect.Client[pb.DenyRequest, pb.DenyReply]
+	allow             *connect.Client[pb.AllowRequest, pb.AllowReply]
+	listDenied        *connect.Client[pb.ListDeniedRequest, pb.ListDeniedReply]
+	prepare           *connect.Client[pb.PrepareRequest, pb.PrepareReply]
+	putPolicy         *connect.Client[pb.PutPolicyRequest, pb.PutPolicyReply]
+	getPolicy         *connect.Client[pb.GetPolicyRequest, pb.GetPolicyReply]
+	readAudit         *connect.Client[pb.ReadAuditRequest, pb.ReadAuditReply]
+	listCoordinators  *connect.Client[pb.ListCoordinatorsRequest, pb.ListCoordinatorsReply]
+	removeCoordinator *connect.Client[pb.RemoveCoordinatorRequest, pb.RemoveCoordinatorReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -416,6 +439,16 @@ func (c *fleetClient) ReadAudit(ctx context.Context, req *connect.Request[pb.Rea
 	return c.readAudit.CallUnary(ctx, req)
 }
 
+// ListCoordinators calls chiba.v1.Fleet.ListCoordinators.
+func (c *fleetClient) ListCoordinators(ctx context.Context, req *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error) {
+	return c.listCoordinators.CallUnary(ctx, req)
+}
+
+// RemoveCoordinator calls chiba.v1.Fleet.RemoveCoordinator.
+func (c *fleetClient) RemoveCoordinator(ctx context.Context, req *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error) {
+	return c.removeCoordinator.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -452,6 +485,11 @@ type FleetHandler interface {
 	GetPolicy(context.Context, *connect.Request[pb.GetPolicyRequest]) (*connect.Response[pb.GetPolicyReply], error)
 	// ReadAudit reads the audit log.
 	ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error)
+	// ListCoordinators tells of the coordinators that decide together, as the one
+	// that is asked sees them.
+	ListCoordinators(context.Context, *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error)
+	// RemoveCoordinator takes one out of the group.
+	RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -599,6 +637,18 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("ReadAudit")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetListCoordinatorsHandler := connect.NewUnaryHandler(
+		FleetListCoordinatorsProcedure,
+		svc.ListCoordinators,
+		connect.WithSchema(fleetMethods.ByName("ListCoordinators")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetRemoveCoordinatorHandler := connect.NewUnaryHandler(
+		FleetRemoveCoordinatorProcedure,
+		svc.RemoveCoordinator,
+		connect.WithSchema(fleetMethods.ByName("RemoveCoordinator")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -647,6 +697,10 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetGetPolicyHandler.ServeHTTP(w, r)
 		case FleetReadAuditProcedure:
 			fleetReadAuditHandler.ServeHTTP(w, r)
+		case FleetListCoordinatorsProcedure:
+			fleetListCoordinatorsHandler.ServeHTTP(w, r)
+		case FleetRemoveCoordinatorProcedure:
+			fleetRemoveCoordinatorHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -746,4 +800,12 @@ func (UnimplementedFleetHandler) GetPolicy(context.Context, *connect.Request[pb.
 
 func (UnimplementedFleetHandler) ReadAudit(context.Context, *connect.Request[pb.ReadAuditRequest]) (*connect.Response[pb.ReadAuditReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ReadAudit is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListCoordinators(context.Context, *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListCoordinators is not implemented"))
+}
+
+func (UnimplementedFleetHandler) RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.RemoveCoordinator is not implemented"))
 }

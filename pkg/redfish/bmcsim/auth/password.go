@@ -1,4 +1,4 @@
-package bmcsim
+package auth
 
 import (
 	"crypto/pbkdf2"
@@ -16,8 +16,8 @@ import (
 // 5000). It costs some milliseconds here, and 50 on a BMC.
 const hashRounds = 5000
 
-// hashPassword is "$pbkdf2-sha512$SALT$HASH".
-func hashPassword(password fleet.Secret, random io.Reader) (string, error) {
+// hash is "$pbkdf2-sha512$SALT$HASH".
+func hash(password fleet.Secret, random io.Reader) (string, error) {
 	salt := make([]byte, 12)
 	if _, err := io.ReadFull(random, salt); err != nil {
 		return "", fmt.Errorf("make a salt: %w", err)
@@ -34,9 +34,9 @@ func hashWith(password fleet.Secret, salt []byte) (string, error) {
 	return "$pbkdf2-sha512$" + enc.EncodeToString(salt) + "$" + enc.EncodeToString(key), nil
 }
 
-// passwordMatches compares in constant time.
-func passwordMatches(hash string, password fleet.Secret) bool {
-	parts := strings.Split(hash, "$")
+// matches compares in constant time.
+func matches(hashed string, password fleet.Secret) bool {
+	parts := strings.Split(hashed, "$")
 	if len(parts) != 4 {
 		return false
 	}
@@ -45,7 +45,7 @@ func passwordMatches(hash string, password fleet.Secret) bool {
 		return false
 	}
 	got, err := hashWith(password, salt)
-	return err == nil && subtle.ConstantTimeCompare([]byte(got), []byte(hash)) == 1
+	return err == nil && subtle.ConstantTimeCompare([]byte(got), []byte(hashed)) == 1
 }
 
 // randomText is n characters of [A-Za-z0-9], all equally likely.

@@ -1,0 +1,140 @@
+package raftnode_test
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chiba-mesh/chiba/coordinator/raftnode"
+	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// What was committed through one node is known at any other that has caught up.
+func TestCatchUp(t *testing.T) {
+	g := founded(t)
+	for i := range 10 {
+		for _, name := range g.names() {
+			script := fmt.Sprint(name, "-", i)
+			g.put(g.members[name], script)
+			for _, other := range g.names() {
+				if err := g.members[other].node.CatchUp(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !has(g.members[other], script) {
+					t.Fatalf("%s has caught up and does not know %s", other, script)
+				}
+			}
+		}
+	}
+}
+
+// All publish the digest of the same state for the same entry.
+func TestHashes(t *testing.T) {
+	g := founded(t)
+	_, leader := g.leader()
+	for i := range 45 {
+		g.put(leader, fmt.Sprint("s", i))
+	}
+	g.until("all have hashed four times", func() bool {
+		for _, m := range g.members {
+			if list, _ := m.node.Hashes(); len(list) < 4 {
+				g.put(leader, "more")
+				return false
+			}
+		}
+		return true
+	})
+	seen, shared := map[uint64]string{}, 0
+	for _, name := range g.names() {
+		list, applied := g.members[name].node.Hashes()
+		if applied < list[3].GetIndex() {
+			t.Errorf("%s has applied %d and hashed %d", name, applied, list[3].GetIndex())
+		}
+		for _, h := range list {
+			if was, ok := seen[h.GetIndex()]; ok {
+				shared++
+				if was != h.GetHash() {
+					t.Errorf("%s differs at %d", name, h.GetIndex())
+				}
+			}
+			seen[h.GetIndex()] = h.GetHash()
+		}
+	}
+	if shared < 2 {
+		t.Errorf("only %d digests can be compared", shared)
+	}
+}
+
+// Before the disk is full nothing is committed any more, whoever is asked, and who
+// asks is told why; when there is room again it goes on.
+func TestADiskThatFillsUp(t *testing.T) {
+	var free atomic.Uint64
+	free.Store(1 << 30)
+	g := newGroup(t)
+	g.room = func() (uint64, uint64, error) { return free.Load(), 1 << 30, nil }
+	var join []string
+	for i := range 3 {
+		name := fmt.Sprint("c", i+1)
+		g.start(name, 3, join...)
+		join = append(join, g.members[name].addr)
+	}
+	g.ready()
+	_, leader := g.leader()
+	_, follower := g.follower()
+	g.put(follower, "before")
+	free.Store(100 << 20) // of the 102 that are a tenth
+	for name, m := range map[string]*member{"the leader": leader, "a follower": follower} {
+		var err error
+		g.until(name+" refuses", func() bool {
+			_, err = m.node.Propose(t.Context(), script("full"))
+			return err != nil
+		})
+		if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "100 MiB are free, 102 MiB") || fault.HintOf(err) == "" {
+			t.Errorf("%s says %v, hint %q", name, err, fault.HintOf(err))
+		}
+	}
+	free.Store(103 << 20)
+	g.until("it goes on", func() bool {
+		_, err := follower.node.Propose(t.Context(), script("after"))
+		return err == nil
+	})
+}
+
+// One that began alone is joined by others later.
+func TestOneAloneBecomesAGroup(t *testing.T) {
+	g := newGroup(t)
+	dir := t.TempDir()
+	alone, err := raftnode.Open(raftnode.Config{Dir: dir, Name: "c1", Machine: state.New(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = alone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if found, _ := filepath.Glob(filepath.Join(dir, "wal", "*")); len(found) == 0 {
+		t.Fatal("it wrote nothing")
+	}
+	g.members["c1"] = &member{dir: dir, addr: "127.0.0.1:0"}
+	first := g.start("c1", 0)
+	g.ready()
+	g.put(first, "alone")
+	g.until("it says where it is", func() bool { return first.node.Status().Members[0].Addr == first.addr })
+	for _, name := range []string{"c2", "c3"} {
+		m := g.start(name, 0, first.addr)
+		select {
+		case <-m.node.Ready():
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s does not join: %+v", name, m.node.Status())
+		}
+	}
+	g.same()
+	g.put(g.members["c3"], "together")
+	if !has(g.members["c2"], "alone") {
+		t.Error("what was decided alone is lost")
+	}
+}

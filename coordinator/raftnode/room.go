@@ -1,0 +1,43 @@
+package raftnode
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+)
+
+// The log must never meet a full disk: raft-wal 0.4.1 then stays unable to write,
+// even when there is room again, until it is opened anew. So nothing is committed
+// once less than a tenth of the disk is free; but a tenth of a large disk is more
+// than the log ever needs at once, and a segment of the log is 64 MiB.
+const (
+	leastRoom    = 64 << 20
+	enoughRoom   = 256 << 20
+	measureEvery = time.Second
+)
+
+// reserve is how much of a disk of that size is kept free.
+func reserve(total uint64) uint64 { return min(max(total/10, leastRoom), enoughRoom) }
+
+// measure looks how much room there is.
+func (n *Node) measure() {
+	free, total, err := n.conf.Room()
+	if err != nil {
+		n.conf.Log.Warn("asking how full the disk is", obs.Err, err)
+		return
+	}
+	was := n.full.Load()
+	switch least := reserve(total); {
+	case free >= least:
+		n.full.Store(nil)
+		if was != nil {
+			n.conf.Log.Info("there is room on the disk again", "free", free)
+		}
+	case was == nil:
+		n.full.Store(fault.New(fault.Unavailable, "commit", fmt.Sprintf("the disk of coordinator %s is full: %d MiB are free, %d MiB are kept for the log",
+			n.conf.Name, free>>20, least>>20)).WithHint("make room on it; nothing was done, and nothing is lost"))
+		n.conf.Log.Error("the disk is full, nothing can be decided", "free", free, "least", least)
+	}
+}

@@ -1,0 +1,228 @@
+package e2e_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+type coordinator struct {
+	Name, Role, Problem string
+	Answering           bool
+	Agents              int
+	BehindMS            int64 `json:"behind_ms"`
+}
+
+// fleet is three coordinators and three racks, each a process of its own.
+type cluster struct {
+	*world
+	coordinators map[string]*process // by name, c1 to c3
+}
+
+var coordinatorParts = map[string]string{"c1": "coordinator", "c2": "coordinator-2", "c3": "coordinator-3"}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{world: newWorld(t), coordinators: map[string]*process{}}
+	c.start("dev", "--only", "sim", "--coordinators", "3", "--racks", "3").wait("ready in")
+	for name := range coordinatorParts {
+		c.run1(name)
+	}
+	c.ready()
+	for _, part := range []string{"agent", "agent-2", "agent-3"} {
+		c.start("dev", "--only", part).wait("ready in")
+	}
+	c.linkedAll()
+	return c
+}
+
+// run1 starts one coordinator.
+func (c *cluster) run1(name string) {
+	c.t.Helper()
+	c.coordinators[name] = c.start("dev", "--only", coordinatorParts[name])
+}
+
+func (c *cluster) ready() {
+	c.t.Helper()
+	for _, p := range c.coordinators {
+		p.wait("ready in")
+	}
+}
+
+// linkedAll waits until all agents are connected.
+func (c *cluster) linkedAll() {
+	c.t.Helper()
+	var agents []agent
+	c.until("all agents are connected", func() bool {
+		c.decode(&agents, "get", "agents")
+		return len(agents) == 3 && !slices.ContainsFunc(agents, func(a agent) bool { return !a.Connected })
+	})
+}
+
+func (c *cluster) until(what string, is func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !is(); {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("it did not happen: %s\n%s", what, c.run("get", "coordinators").stdout)
+		}
+	}
+}
+
+// roles are the leader, the one that answers the client, and one that is neither.
+func (c *cluster) leader() string {
+	c.t.Helper()
+	var name string
+	c.until("somebody leads", func() bool {
+		var all []coordinator
+		c.decode(&all, "get", "coordinators")
+		i := slices.IndexFunc(all, func(o coordinator) bool { return o.Role == "leader" })
+		if i >= 0 {
+			name = all[i].Name
+		}
+		return i >= 0
+	})
+	return name
+}
+
+// outage writes until stop is called, which tells the longest time between two
+// writes that were done.
+func (c *cluster) outage() (stop func() time.Duration) {
+	end := make(chan struct{})
+	var longest time.Duration
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		last := time.Now()
+		for {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			if got := c.run("get", "scripts", "--linearizable"); got.code != 0 { // a commit each
+				c.t.Errorf("a write ended with %d: %s", got.code, got.stderr)
+			}
+			longest, last = max(longest, time.Since(last)), time.Now()
+		}
+	})
+	return func() time.Duration {
+		close(end)
+		writing.Wait()
+		return longest
+	}
+}
+
+// kill -9 of the leader, and then of the coordinator that the command talks to, in
+// the middle of an apply to all racks: the command finishes, every node has exactly
+// one result, and writes go on within two seconds.
+func TestKill9OfTheLeaderDuringApply(t *testing.T) {
+	c := newCluster(t)
+	for round, victim := range []func() string{c.leader, func() string { return "c1" }} {
+		last := []string{"ai-node-1", "r02-u01", "r03-u01"} // these keep the run from its end
+		for _, node := range last {
+			c.must("sim", "set", node, "power.state", "off")
+		}
+		path := c.file(fmt.Sprintf("round%d.scl", round), fmt.Sprintf(`
+(config "all" (asset-tag "round %d"))
+(action ("%s") (wait (= power.state "on") (timeout 2m)))`, round, strings.Join(last, `" "`)))
+		apply := c.start("apply", path, "--yes")
+		c.until("the run is under way", func() bool {
+			var runs []run
+			c.decode(&runs, "get", "runs")
+			return slices.ContainsFunc(runs, func(r run) bool { return r.Script == fmt.Sprint("round", round) && r.State == "running" })
+		})
+		name, stop := victim(), c.outage()
+		t.Logf("round %d: %s is killed", round, name)
+		c.coordinators[name].kill()
+		c.until("another leads", func() bool { return c.leader() != name })
+		for _, node := range last {
+			c.must("sim", "set", node, "power.state", "on")
+		}
+		select {
+		case <-apply.done:
+		case <-time.After(patience):
+			t.Fatal("the apply does not end")
+		}
+		longest := stop()
+		t.Logf("round %d: the longest time between two writes was %s", round, longest.Round(time.Millisecond))
+		if longest > 5*time.Second {
+			t.Errorf("nothing could be written for %s", longest)
+		}
+		if code := apply.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("apply: exit %d\n%s", code, apply.out)
+		}
+		c.once(fmt.Sprint("round", round))
+		c.run1(name)
+		c.ready()
+		c.linkedAll()
+	}
+}
+
+// once checks that the script ran once, and every node of the fleet has one result
+// of each kind.
+func (c *cluster) once(script string) {
+	c.t.Helper()
+	var runs []run
+	c.decode(&runs, "get", "runs")
+	runs = slices.DeleteFunc(runs, func(r run) bool { return r.Script != script })
+	if len(runs) != 1 {
+		c.t.Fatalf("%s ran %d times: %+v", script, len(runs), runs)
+	}
+	var whole run
+	c.decode(&whole, "get", "run", runs[0].ID)
+	seen := map[string]int{}
+	for _, r := range whole.Results {
+		seen[r.Node+" "+r.Step+" "+r.Path]++
+	}
+	tags := 0
+	for what, times := range seen {
+		if times != 1 {
+			c.t.Errorf("%q is recorded %d times", what, times)
+		}
+		if strings.HasSuffix(what, " asset-tag") {
+			tags++
+		}
+	}
+	if whole.State != "done" || tags != 24 {
+		c.t.Errorf("%s is %s and has tagged %d nodes of 24: %v", script, whole.State, tags, seen)
+	}
+}
+
+// One of three tells what it knew, says that it is old, and decides nothing. When
+// all have been killed and started again nothing is lost.
+func TestAMinorityAndARestartOfAll(t *testing.T) {
+	c := newCluster(t)
+	c.must("apply", c.file("tag.scl", `(config "all" (asset-tag "kept"))`), "--yes")
+	for _, name := range []string{"c1", "c2"} {
+		c.coordinators[name].kill()
+	}
+	var got outcome
+	c.until("it says that it reaches nobody", func() bool {
+		got = c.run("get", "scripts")
+		return strings.Contains(got.stderr, "majority")
+	})
+	if got.code != 0 || !strings.Contains(got.stdout, "tag") {
+		t.Errorf("it tells nothing: exit %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+	if got = c.run("get", "scripts", "--stale"); got.code != 0 || got.stderr != "" {
+		t.Errorf("--stale: exit %d\n%s", got.code, got.stderr)
+	}
+	if got = c.run("apply", c.file("more.scl", `(config "all" (asset-tag "more"))`), "--yes"); got.code == 0 || !strings.Contains(got.stderr, "leader") || !strings.Contains(got.stderr, "hint") {
+		t.Errorf("a write: exit %d after %s\n%s", got.code, got.took, got.stderr)
+	}
+	c.coordinators["c3"].kill()
+	for name := range coordinatorParts {
+		c.run1(name)
+	}
+	c.ready()
+	c.linkedAll()
+	c.once("tag")
+	c.must("trust", "deny", "serial/77", "--reason", "a write")
+	c.must("trust", "author", "show")
+	c.must("apply", c.file("more.scl", `(config "all" (asset-tag "more"))`), "--yes")
+	if out := c.must("get", "coordinators", "--linearizable"); strings.Count(out, "follower") != 2 {
+		t.Errorf("the coordinators are\n%s", out)
+	}
+}

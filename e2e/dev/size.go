@@ -1,0 +1,114 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/chiba-mesh/chiba/pkg/fault"
+)
+
+// sizeFile remembers how large the fleet is.
+const sizeFile = "size.yaml"
+
+const (
+	mostCoordinators = 5
+	mostRacks        = 9
+)
+
+// size is how many of everything there are.
+type size struct {
+	Coordinators int `yaml:"coordinators"`
+	Racks        int `yaml:"racks"`
+}
+
+func (s size) check() error {
+	switch {
+	case s.Coordinators < 0 || s.Coordinators > mostCoordinators:
+		return fault.New(fault.BadInput, "", fmt.Sprintf("--coordinators %d is not 1 to %d", s.Coordinators, mostCoordinators)).
+			WithHint("3 go on without any one of them")
+	case s.Racks < 0 || s.Racks > mostRacks:
+		return fault.New(fault.BadInput, "", fmt.Sprintf("--racks %d is not 1 to %d", s.Racks, mostRacks))
+	}
+	return nil
+}
+
+// settle is the size that the directory has, or is given now. Racks may be added;
+// who decides together is in the coordinators' log.
+func (l layout) settle(flags size) (size, error) {
+	var kept size
+	text, err := os.ReadFile(l.path(sizeFile))
+	if err == nil {
+		err = yaml.UnmarshalWithOptions(text, &kept, yaml.Strict())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return kept, fault.Wrap(fault.Unavailable, "read "+sizeFile, err)
+	}
+	if kept.Coordinators == 0 && exists(l.path(partCoordinator)) {
+		kept.Coordinators = 1
+	}
+	if kept.Coordinators != 0 && flags.Coordinators != 0 && flags.Coordinators != kept.Coordinators {
+		return kept, fault.New(fault.Conflict, "start the fleet", fmt.Sprintf("this one began with --coordinators %d", kept.Coordinators)).
+			WithHint("begin another one with --state DIR")
+	}
+	s := size{Coordinators: max(1, flags.Coordinators, kept.Coordinators), Racks: max(1, flags.Racks, kept.Racks)}
+	if err = l.reserve(s); err != nil || s == kept {
+		return s, err
+	}
+	if text, err = yaml.Marshal(s); err != nil {
+		return s, fault.Wrap(fault.Internal, "write "+sizeFile, err)
+	}
+	return s, writeFile(l.path(sizeFile), text)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// reserve chooses where the coordinators reach each other: each must know of the
+// others before they run.
+func (l layout) reserve(s size) error {
+	for n := 1; n <= s.Coordinators && s.Coordinators > 1; n++ {
+		if exists(l.path(peerFile(n))) {
+			continue
+		}
+		socket, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
+		if err != nil {
+			return fault.Wrap(fault.Unavailable, "find a free port", err)
+		}
+		addr := socket.LocalAddr().String()
+		if err = errors.Join(socket.Close(), os.MkdirAll(l.coordinator(n), 0o700)); err != nil {
+			return fault.Wrap(fault.Unavailable, "find a free port", err)
+		}
+		if err = writeFile(l.path(peerFile(n)), []byte(addr+"\n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// numbered is the name of the nth of a kind.
+func numbered(kind string, n int) string {
+	if n == 1 {
+		return kind
+	}
+	return fmt.Sprintf("%s-%d", kind, n)
+}
+
+// numberOf is the kind and the number in a name.
+func numberOf(part string) (kind string, n int, ok bool) {
+	kind, number, several := strings.Cut(part, "-")
+	if !several {
+		return kind, 1, true
+	}
+	n, err := strconv.Atoi(number)
+	return kind, n, err == nil && n > 1 && kind != partSim
+}
