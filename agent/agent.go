@@ -26,6 +26,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
@@ -57,6 +58,7 @@ type Agent struct {
 	receiver  *events.Receiver
 	artifacts *artifacts
 	trust     *standingTrust // nil where there is no link
+	denials   *trust.Denials // by a BMC's key
 
 	proven struct{ leaf, proof []byte } // of the sealing key, by which certificate
 
@@ -126,6 +128,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.trust, err = openTrust(cfg, disk); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.denials = &a.trust.denials
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
@@ -152,9 +155,13 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
+	if a.cfg.Written.IsZero() {
+		a.cfg.Written = a.now()
+	}
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
 	a.taking = make(chan struct{}, takenAtOnce)
+	a.denials = &trust.Denials{}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
 	records, err := openLedgers(disk, cfg.Nodes)
 	if err != nil {
@@ -181,7 +188,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	if err := a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
-	return a, errors.Join(a.remember(), a.restore(), a.recall())
+	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall())
 }
 
 // certifyBy has the rack's CA issue the certificates of BMCs and of our account.

@@ -29,6 +29,11 @@ const ConfigFile = "agent.yaml"
 // FactoryOpenBMC is the login that a BMC with OpenBMC leaves the factory with.
 const FactoryOpenBMC = "openbmc"
 
+const (
+	factoryUser     = "root"
+	factoryPassword = "0penBmc" // it is printed in the manual
+)
+
 // Config is what an agent is told before it reaches anybody.
 type Config struct {
 	Name  fleet.AgentName `yaml:"name"` // as in its certificate
@@ -83,6 +88,9 @@ type Config struct {
 	// Taken hears of every step of a take-over; nil: nobody does. It must not
 	// block and may be called by several goroutines at once.
 	Taken func(node fleet.NodeName, how fleet.BMCTrust) `yaml:"-"`
+
+	// Written is when the catalogue was; zero: at the start of the agent.
+	Written time.Time `yaml:"-"`
 }
 
 // Login is how to log in on a BMC until a script sets another password.
@@ -118,6 +126,9 @@ func ReadConfig(path string) (Config, error) {
 	err = yaml.NewDecoder(bytes.NewReader(raw), yaml.Strict()).Decode(&c)
 	if err != nil && !errors.Is(err, io.EOF) { // an empty file lacks fields, as check says
 		return Config{}, fault.New(fault.BadInput, op, path+": "+strings.TrimSpace(yaml.FormatError(err, false, true)))
+	}
+	if at, statErr := os.Stat(path); statErr == nil {
+		c.Written = at.ModTime()
 	}
 	dir := filepath.Dir(path)
 	if c.State == "" {
@@ -301,11 +312,16 @@ func (l Login) check() error {
 	return nil
 }
 
+// isFactory reports whether everybody knows a login.
+func isFactory(user string, password fleet.Secret) bool {
+	return user == factoryUser && password.Reveal() == factoryPassword
+}
+
 // read is the user and the password. The file is read at each login, so that it
 // can be changed without a restart; the white space at its end does not count.
 func (l Login) read() (user string, password fleet.Secret, err error) {
 	if l.Factory == FactoryOpenBMC {
-		return "root", fleet.NewSecret("0penBmc"), nil
+		return factoryUser, fleet.NewSecret(factoryPassword), nil
 	}
 	raw, err := os.ReadFile(l.PasswordFile)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -41,6 +42,10 @@ func TestReadConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got.Written.IsZero() {
+		t.Error("nobody knows when it was written")
+	}
+	got.Written = time.Time{}
 	want := Config{
 		Name: "r01", Rack: "r01", Site: "dc1", State: dir,
 		Coordinators: []string{"10.0.0.1:7443", "c2.example:7443"},

@@ -72,6 +72,7 @@ func TestWatchEndsWithoutItsDisk(t *testing.T) {
 		a := w.assemble(w.dir)
 		for _, n := range a.nodes {
 			n.set(w.lanes[n.entry.Name], "", "")
+			a.answered(probed{pin: n.entry.Pin})
 		}
 		w.apply(`(monitor "n[1-2]" (trigger "hot" (every 10s) (condition (> cpu.temp 90))
 			(action (wait (= power.state "on") (timeout 1h)))))`)

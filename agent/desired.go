@@ -142,6 +142,7 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 	if err := a.keepDesired(d, change{next, ended, fresh}); err != nil {
 		return err
 	}
+	a.rejudge()
 	a.runs.stop(stopped)
 	return nil
 }
@@ -351,10 +352,11 @@ func (a *Agent) rules() core.Rules {
 	for name, p := range programs {
 		for i := range p.Monitors {
 			m := &p.Monitors[i]
-			rule := core.Rule{Script: name, Monitor: m}
+			rule := core.Rule{Script: name, Monitor: m, Barred: make(map[fleet.NodeName]string)}
 			for _, n := range a.nodes {
 				if c.match(m.Target, n) == scl.True {
 					rule.Nodes = append(rule.Nodes, n.entry.Name)
+					rule.Barred[n.entry.Name] = a.barred(n, m.Commands)
 				}
 			}
 			rules = append(rules, rule)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 const (
@@ -17,6 +19,8 @@ const (
 	actionTimeout = 10 * time.Minute
 	waitTimeout   = 10 * time.Minute
 	lookEvery     = 5 * time.Second // of wait
+	// waitsForTakeover is what a plan says of a step that waits a moment.
+	waitsForTakeover = "waits until the BMC is taken over"
 )
 
 // flat is commands with the sequences in them laid open.
@@ -85,7 +89,8 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 
 // act does a command on a node's BMC, and looks at once what has become of it.
 func (a *Agent) act(ctx context.Context, n *node, c scl.Command) fleet.Result {
-	l, err := n.way()
+	a.awaitTaken(ctx, n, deedsOf(c)...)
+	l, err := a.way(n, deedsOf(c)...)
 	if err != nil {
 		return failure(err)
 	}
@@ -168,7 +173,8 @@ func failed(r fleet.Result, err error) fleet.Result {
 // apply makes the settings of a config so.
 func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Result {
 	begun := a.now()
-	opened, sealed := openSecrets(a.openSecret, c)
+	a.awaitTaken(ctx, n, a.deedsOfAll(n, c.Settings)...)
+	opened, left := openSecrets(a.openSecret, c, a.barredSettings(n, c.Settings))
 	l, err := n.way()
 	var got []fleet.Result
 	if err == nil && len(opened) > 0 {
@@ -179,10 +185,10 @@ func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Resul
 	for i, s := range c.Settings {
 		var r fleet.Result
 		switch {
-		case sealed[i] != nil:
-			r = failure(sealed[i])
 		case err != nil:
 			r = failure(err)
+		case left[i] != nil:
+			r = failure(left[i])
 		case len(got) > 0:
 			r, got = got[0], got[1:]
 		default:
@@ -202,8 +208,9 @@ func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Resul
 
 // plan compares the settings of a config with what is there.
 func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change {
-	opened, sealed := openSecrets(a.openSecret, c)
-	l, err := n.way()
+	opened, sealed := openSecrets(a.openSecret, c, nil)
+	barred, soon := a.barredSettings(n, c.Settings), a.takenSoon(n, a.judge(n))
+	l, err := a.way(n, level.Look)
 	var got []fleet.Change
 	if err == nil && len(opened) > 0 {
 		got = l.Plan(ctx, opened)
@@ -218,6 +225,11 @@ func (a *Agent) plan(ctx context.Context, n *node, c *scl.Config) []fleet.Change
 			ch.Note = err.Error()
 		case len(got) > 0:
 			ch, got = got[0], got[1:]
+		}
+		if why := barred[i]; why != nil && soon && ch.Verdict != fleet.Same {
+			ch.Note = cmp.Or(ch.Note, waitsForTakeover)
+		} else if why != nil && sealed[i] == nil && err == nil && ch.Verdict != fleet.Same && ch.Verdict != fleet.Unsupported {
+			ch.Verdict, ch.Note = fleet.Barred, why.Error()
 		}
 		ch.Node, ch.Path = n.entry.Name, s.Path()
 		changes = append(changes, ch)

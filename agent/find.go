@@ -65,6 +65,7 @@ func (a *Agent) find(ctx context.Context) error {
 				return ctx.Err()
 			case <-tick.C:
 				table.Expire(a.now())
+				a.rejudge()
 				for _, address := range table.Due(a.now()) {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
@@ -79,6 +80,7 @@ func (a *Agent) find(ctx context.Context) error {
 				}
 			case p := <-answers:
 				table.Probed(a.now(), p.address, p.pin, p.err)
+				a.answered(p)
 				a.match(ctx, table)
 			}
 		}
@@ -131,6 +133,7 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 // connect opens the lane of a node at the address where it was seen last. A lane
 // that works is left where it is.
 func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
+	n.heard(c)
 	n.mu.Lock()
 	have, at := n.lane, n.address
 	n.mu.Unlock()
@@ -142,11 +145,12 @@ func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
 	}
 	l, err := a.open(n.entry, c.Addresses[0])
 	if err != nil {
-		if n.refuse(fleet.Unreachable, err.Error()) {
-			a.report(n.seen())
+		if n.refuse(a.now(), fleet.Unreachable, err.Error()) {
+			a.settle(n)
 		}
 		return
 	}
+	n.bar(a.mayLook(n) != nil)
 	if old := n.set(l, c.Addresses[0], strings.Join(c.Found, ",")); old != nil {
 		a.log.Info("a BMC has moved", obs.Node, n.entry.Name, obs.Addr, c.Addresses[0])
 		a.closing.Go(func() { a.closeLane(ctx, n, old) })
@@ -157,8 +161,8 @@ func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
 
 // leftAlone says why a BMC that was given back has no lane.
 func (a *Agent) leftAlone(n *node) {
-	if n.refuse(fleet.Refused, "it was given back; to have it again: "+takeItWith(n.entry.Name)) {
-		a.report(n.seen())
+	if n.refuse(a.now(), fleet.Refused, "it was given back; to have it again: "+takeItWith(n.entry.Name)) {
+		a.settle(n)
 	}
 	a.contacted(n)
 }
@@ -202,15 +206,16 @@ func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table
 			}
 			reason := fmt.Sprintf("%s answers with the key %s, expected %s; nothing is sent to it; if the BMC was replaced: chiba bmc accept %s --pin %s",
 				address, c.Pin, r.Pin, n.entry.Name, c.Pin)
-			if n.refuse(fleet.Untrusted, reason) {
-				a.report(n.seen())
+			n.shows(c.Pin)
+			if n.refuse(a.now(), fleet.Untrusted, reason) {
+				a.settle(n)
 				a.contacted(n)
 			}
 			return
 		}
 	}
-	if problem := table.Problem(address); problem != "" && n.refuse(fleet.Unreachable, problem) {
-		a.report(n.seen())
+	if problem := table.Problem(address); problem != "" && n.refuse(a.now(), fleet.Unreachable, problem) {
+		a.settle(n)
 		a.contacted(n)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 // teller hears how far a command is that takes long. It may be nil.
@@ -24,7 +25,8 @@ func (t teller) tell(news bmc.FirmwareNews) {
 
 // firmware updates one firmware of a node.
 func (a *Agent) firmware(ctx context.Context, n *node, c scl.Command, tell teller) fleet.Result {
-	l, err := n.way()
+	a.awaitTaken(ctx, n, level.Firmware)
+	l, err := a.way(n, level.Firmware)
 	if err != nil {
 		return failure(err)
 	}
@@ -85,7 +87,7 @@ func (a *Agent) aftermath(ctx context.Context, n *node, u unit, left *fleet.Resu
 	if u.cmd == nil || u.cmd.Verb != scl.DoFirmware {
 		return
 	}
-	l, err := n.way()
+	l, err := a.way(n, level.Look)
 	if err == nil {
 		reading, cancel := context.WithTimeout(ctx, summaryTimeout)
 		defer cancel()

@@ -226,6 +226,12 @@ func (p *passport) issue() (*tls.Certificate, page, error) {
 // catalogue's for a node.
 func acceptedKey(e Entry) string { return spool.Key("accepted", string(e.Name), e.Pin) }
 
+// acceptedAtKey is where it stands when that was.
+func acceptedAtKey(e Entry) string { return spool.Key("accepted-at", string(e.Name), e.Pin) }
+
+// approvedKey is where it stands when a person has let a BMC in, by its first key.
+func approvedKey(first string) string { return spool.Key("approved", first) }
+
 // openLedgers reads the records of all nodes. A record belongs to a node if the
 // key in the catalogue, or the one that a person has accepted in its place, is one
 // that the BMC has or had.

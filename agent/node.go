@@ -15,6 +15,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 const (
@@ -39,7 +40,11 @@ type node struct {
 	opened   chan struct{} // a token: somebody may have changed the hardware or its firmware
 	surveyed chan struct{} // holds a token while an inventory is taken
 
+	judging sync.Mutex // serialises verdicts
 	mu      sync.Mutex
+	noticed noticed
+	barred  bool   // nothing is to be listened to
+	judged  string // the level of the last verdict of this process
 	lane    lane   // nil until the BMC is found
 	address string // of the lane
 	need    attention
@@ -50,7 +55,7 @@ type node struct {
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
 	n := &node{
-		entry: e, poked: make(chan struct{}, 1), taking: make(chan struct{}, 1), turned: make(chan struct{}, 1),
+		barred: true, entry: e, poked: make(chan struct{}, 1), taking: make(chan struct{}, 1), turned: make(chan struct{}, 1),
 		opened: make(chan struct{}, 1), surveyed: make(chan struct{}, 1),
 	}
 	n.anew(rack, site)
@@ -61,8 +66,10 @@ func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
 func (n *node) anew(rack fleet.RackName, site fleet.SiteName) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.noticed = noticed{}
 	n.summary = fleet.Node{
-		Name: n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
+		Trust: fleet.BMCTrust{Level: n.summary.Trust.Level, Since: n.summary.Trust.Since},
+		Name:  n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
 		State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
 	}
 }
@@ -171,18 +178,43 @@ func (n *node) turn() {
 	}
 }
 
-// watched is the lane, nil if there is none, and what the rules need of it.
+// watched is the lane, nil if there is none or it may not be listened to, and what
+// the rules need of it.
 func (n *node) watched() (lane, attention) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.barred {
+		return nil, n.need
+	}
 	return n.lane, n.need
 }
 
-// refuse notes why there is no lane, if there is none. It reports a change.
-func (n *node) refuse(state fleet.NodeState, reason string) bool {
+// acceptedAt notes that a person took the key for this BMC's.
+func (n *node) acceptedAt(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.lane != nil || n.summary.State == state && n.summary.Reason == reason {
+	n.noticed.accepted, n.noticed.approved = now, now
+}
+
+// approvedAt notes that a person let the BMC in. What it told of itself is
+// forgotten.
+func (n *node) approvedAt(now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.noticed.approved, n.noticed.serial = now, level.Fact[string]{}
+}
+
+// refuse notes why there is no lane, if there is none. It reports a change.
+func (n *node) refuse(now time.Time, state fleet.NodeState, reason string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lane != nil {
+		return false
+	}
+	if state == fleet.Untrusted {
+		n.noticed.key = level.Fact[level.Key]{Is: level.KeyChanged, At: now, From: byHandshake}
+	}
+	if n.summary.State == state && n.summary.Reason == reason {
 		return false
 	}
 	n.summary.State, n.summary.Reason = state, reason
@@ -218,6 +250,9 @@ func (a *Agent) refresh(ctx context.Context, n *node, l lane) fleet.Node {
 }
 
 func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, context.Context) (fleet.Node, error)) fleet.Node {
+	if a.mayLook(n) != nil {
+		return a.settle(n)
+	}
 	reading, cancel := context.WithTimeout(ctx, summaryTimeout)
 	defer cancel()
 	s, err := look(l, reading)
@@ -228,17 +263,15 @@ func (a *Agent) refreshBy(ctx context.Context, n *node, l lane, look func(lane, 
 	if n.lane == l {
 		before := n.summary
 		n.summary = n.merge(s, err)
-		n.summary.Trust = a.trustOf(n, n.summary)
+		n.notice(a.now(), s, err)
 		n.suspect(before)
 		if before.State != fleet.Ready && n.summary.State == fleet.Ready {
 			n.lookAtTakeover() // it may be back with another clock, or as it left the factory
 		}
 	}
-	now := n.summary
 	n.mu.Unlock()
 	a.contacted(n)
-	a.report(now)
-	return now
+	return a.settle(n)
 }
 
 // suspect asks for a survey if the server may have been opened since it was seen
@@ -272,26 +305,32 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 	}
 	s.Name, s.Rack, s.Site, s.Labels = old.Name, old.Rack, old.Site, old.Labels
 	s.Address, s.Found = old.Address, old.Found
-	s.Firmware, s.BIOS = old.Firmware, old.BIOS
+	s.Firmware, s.BIOS, s.Trust = old.Firmware, old.BIOS, old.Trust
 	if s.Serial == "" {
 		s.Serial = n.entry.Serial
 	}
 	return s
 }
 
-// report records a summary that differs from the one recorded before, and tells
-// the rules, whose targets may select other nodes now.
-func (a *Agent) report(s fleet.Node) {
+// report records a summary that differs from the one recorded before, and apart
+// from it another level, with the digest of the facts behind it. It tells the
+// rules, whose targets may select other nodes now.
+func (a *Agent) report(s fleet.Node, facts string) {
 	msg := wire.ToNode(s)
-	news := false
+	old, news := &pb.Node{}, false
 	err := a.spool.View(func(tx *spool.Tx) (err error) {
-		news, err = differs(tx, msg)
+		news, err = differs(tx, msg, old)
 		return err
 	})
 	if err == nil && news {
 		err = a.spool.UpdateSoon(func(tx *spool.Tx) error {
 			tx.PutMessage(spool.Nodes, string(s.Name), msg)
 			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
+			if from := old.GetTrust().GetLevel(); from != s.Trust.Level {
+				tx.Append(a.now(), &pb.Record{Body: &pb.Record_Trust{Trust: &pb.TrustChange{
+					Node: msg.GetName(), From: from, To: msg.GetTrust().GetLevel(), Why: msg.GetTrust().GetWhy(), Facts: facts,
+				}}})
+			}
 			return nil
 		})
 		a.retarget()
@@ -315,10 +354,9 @@ func (a *Agent) Introduce() error {
 	})
 }
 
-// differs compares a summary with the one recorded before. The passing of time is
-// no news.
-func differs(tx *spool.Tx, msg *pb.Node) (bool, error) {
-	old := &pb.Node{}
+// differs compares a summary with the one recorded before, which it reads into old.
+// The passing of time is no news.
+func differs(tx *spool.Tx, msg, old *pb.Node) (bool, error) {
 	if raw := tx.Get(spool.Nodes, msg.GetName()); raw != nil {
 		if err := proto.Unmarshal(raw, old); err != nil {
 			return false, err
@@ -380,7 +418,7 @@ func (a *Agent) read(ctx context.Context, n *node, prio bmc.Priority, refs []scl
 }
 
 func (a *Agent) ask(ctx context.Context, n *node, prio bmc.Priority, refs []scl.Ref) ([]fleet.Reading, error) {
-	l, err := n.way()
+	l, err := a.way(n, level.Look)
 	if err != nil {
 		return nil, err
 	}

@@ -26,14 +26,18 @@ const (
 // own does a command about who owns a BMC.
 func (a *Agent) own(ctx context.Context, n *node, c scl.Command) fleet.Result {
 	begun := a.now()
-	var err error
+	err := a.may(n, deedsOf(c)...)
 	switch c.Verb {
-	case scl.DoTakeOver:
-		err = a.startTakeover(n, c.Secret)
-	case scl.DoRelease:
-		err = a.startRelease(n, c.Secret)
 	case scl.DoAccept:
 		return a.accept(ctx, n, c)
+	case scl.DoTakeOver:
+		if err == nil {
+			err = a.startTakeover(n, c.Secret)
+		}
+	case scl.DoRelease:
+		if err == nil {
+			err = a.startRelease(n, c.Secret)
+		}
 	default:
 		err = fault.New(fault.Internal, "own the BMC", "no such command: "+string(c.Verb))
 	}
@@ -158,6 +162,23 @@ func (a *Agent) letGo(ctx context.Context, n *node) {
 	a.log.Info("a BMC was given back", obs.Node, string(n.entry.Name))
 }
 
+// approve takes a person's word for the BMC with the key that it has: a policy may
+// ask for it. What the BMC has told of itself is asked anew.
+func (a *Agent) approve(n *node, pin string) fleet.Result {
+	now := a.now()
+	err := a.spool.Update(func(tx *spool.Tx) error {
+		tx.PutTime(spool.Notes, approvedKey(n.ledger.Record().First), now)
+		return nil
+	})
+	if err != nil {
+		return failure(err)
+	}
+	n.approvedAt(now)
+	a.settle(n)
+	n.poke()
+	return fleet.Result{Status: fleet.Unchanged, After: pin}
+}
+
 // accept takes, by a person's word, another key for a node's BMC: it was replaced,
 // or its firmware made a new one. It is met anew, with nothing of the old one.
 func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result {
@@ -169,7 +190,7 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 		return failure(fault.New(fault.BadInput, op, fmt.Sprintf("%q is not sha256/ and 32 bytes in base64", pin)).
 			WithHint("copy it from what chiba get nodes says, and compare it with the BMC's own"))
 	case old.Pin == pin:
-		return fleet.Result{Status: fleet.Unchanged, After: pin}
+		return a.approve(n, pin)
 	}
 	for _, other := range a.nodes {
 		if other != n && other.ledger.Record().Has(pin) {
@@ -180,6 +201,8 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 	next.Address = cmp.Or(n.seen().Address, old.Address)
 	err := a.spool.Update(func(tx *spool.Tx) error {
 		tx.Put(spool.Notes, acceptedKey(n.entry), []byte(pin))
+		tx.PutTime(spool.Notes, acceptedAtKey(n.entry), a.now())
+		tx.PutTime(spool.Notes, approvedKey(pin), a.now())
 		return nil
 	})
 	if err == nil {
@@ -195,6 +218,7 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 		a.closeLane(ctx, n, l)
 	}
 	n.anew(a.cfg.Rack, a.cfg.Site)
+	n.acceptedAt(a.now())
 	a.log.Warn("a person accepted another key of a BMC", obs.Node, string(n.entry.Name), obs.BMC, pin)
 	a.askAt(n.ledger.Record().Address)
 	return fleet.Result{Status: fleet.Confirmed, Before: old.Pin, After: pin}

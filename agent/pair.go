@@ -20,7 +20,8 @@ func (a *Agent) together(ctx, deadline context.Context, j job, boot, restart uni
 	if err != nil || !fresh {
 		return err
 	}
-	l, err := j.node.way()
+	a.awaitTaken(deadline, j.node, append(deedsOf(*boot.cmd), deedsOf(*restart.cmd)...)...)
+	l, err := a.way(j.node, append(deedsOf(*boot.cmd), deedsOf(*restart.cmd)...)...)
 	if err != nil {
 		return nil // each unit tells why as its own result
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 // nodeTimeout bounds what a question may take on one node, so that a BMC that
@@ -159,10 +160,10 @@ func (x *query) unit(ctx context.Context, n *node, u unit) (events []*pb.QueryEv
 	case u.config != nil:
 		changes = x.Agent.plan(ctx, n, u.config)
 	case u.cmd != nil:
-		changes = []fleet.Change{{Node: n.entry.Name, Path: "action", After: u.text, Verdict: fleet.Differs, Note: "will be done once"}}
+		changes = []fleet.Change{x.action(n, u)}
 	}
 	for _, c := range changes {
-		failed = failed || c.Verdict == fleet.Unreadable
+		failed = failed || c.Verdict == fleet.Unreadable || c.Verdict == fleet.Barred
 		events = append(events, changeEvent(c))
 	}
 	return events, failed
@@ -172,12 +173,26 @@ func changeEvent(c fleet.Change) *pb.QueryEvent {
 	return &pb.QueryEvent{Body: &pb.QueryEvent_Change{Change: wire.ToChange(c)}}
 }
 
+// action tells what a command will do, or that it will be refused.
+func (x *query) action(n *node, u unit) fleet.Change {
+	c := fleet.Change{Node: n.entry.Name, Path: "action", After: u.text, Verdict: fleet.Differs, Note: "will be done once"}
+	if err := x.mayDo(n, *u.cmd); err != nil && x.takenSoon(n, x.judge(n)) {
+		c.Note = waitsForTakeover
+	} else if err != nil {
+		c.Verdict, c.Note = fleet.Barred, err.Error()
+	}
+	return c
+}
+
 // rule tells whether a rule is new on a node.
 func (x *query) rule(n *node, m *scl.Monitor) fleet.Change {
 	c := fleet.Change{Node: n.entry.Name, Path: "rule " + m.Name, After: ruleText(m), Verdict: fleet.Differs, Note: "new"}
 	if x.rules.match(m.Target, n) != scl.True {
 		c.Verdict, c.Note = fleet.Unreadable, notWatched
 		return c
+	}
+	if why := x.barred(n, m.Commands); why != "" {
+		c.Note += "; held for now: " + why
 	}
 	if x.old == nil {
 		return c
@@ -243,10 +258,15 @@ func (a *Agent) see(ctx context.Context, n *node, s scl.Step) fleet.Result {
 		return r
 	case s.Dump != nil && s.Dump.Format == scl.InventoryFormat:
 		return a.inventory(ctx, n)
+	case s.Dump != nil && s.Dump.Format == scl.TrustFormat:
+		return a.explain(n)
 	case s.Dump != nil:
 		return a.dump(ctx, n, s.Dump.Format)
 	default:
 		l, err := n.way()
+		if err == nil {
+			err = a.mayLook(n)
+		}
 		if err != nil {
 			return failure(err)
 		}
@@ -271,7 +291,7 @@ func summary() []scl.Ref {
 // dump is everything a BMC says. What is longer than a result may be is refused:
 // half a document is no document.
 func (a *Agent) dump(ctx context.Context, n *node, format string) fleet.Result {
-	l, err := n.way()
+	l, err := a.way(n, level.Look)
 	if err != nil {
 		return failure(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 const (
@@ -78,7 +79,7 @@ func (a *Agent) surveyInTurn(ctx context.Context, n *node) error {
 // takeInventory reads the inventory of a node, keeps it, and reports what is
 // other than before.
 func (a *Agent) takeInventory(ctx context.Context, n *node) (inventory.Doc, error) {
-	l, err := n.way()
+	l, err := a.way(n, level.Look)
 	if err != nil {
 		return inventory.Doc{}, err
 	}
@@ -97,7 +98,7 @@ func (a *Agent) takeInventory(ctx context.Context, n *node) (inventory.Doc, erro
 		return inventory.Doc{}, err
 	}
 	n.learn(now)
-	a.report(n.seen())
+	a.settle(n)
 	doc := now.Doc()
 	doc.At = at
 	return doc, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 const (
@@ -72,7 +73,7 @@ type handed interface {
 
 // maker is the one for a node's BMC, found by its make.
 func (a *Agent) maker(ctx context.Context, n *node) (maker, error) {
-	l, err := n.way()
+	l, err := a.way(n, level.Takeover)
 	if err != nil {
 		return nil, err
 	}
@@ -236,6 +237,7 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 	if err != nil {
 		return takeover.Nothing, when, err
 	}
+	n.told(seen.Serial, seen.At)
 	if err = a.sameServer(n, seen); err != nil {
 		return takeover.Nothing, when, err
 	}
@@ -283,21 +285,27 @@ func (a *Agent) sameServer(n *node, seen takeover.Facts) error {
 
 // trustOf is what the mesh is told of a node's BMC.
 func (a *Agent) trustOf(n *node, s fleet.Node) fleet.BMCTrust {
+	return a.trustBy(n, s, a.judge(n))
+}
+
+func (a *Agent) trustBy(n *node, s fleet.Node, j judgement) fleet.BMCTrust {
 	t := takeover.Trust(a.now(), n.ledger.Record())
+	t.ClockOff = t.ClockOff.Round(time.Minute) // its drift is no news
+	t.Level, t.Why, t.Since, t.Elements = j.Level.String(), j.why(), s.Trust.Since, j.elements(s)
+	if s.Trust.Level != t.Level || t.Since.IsZero() {
+		t.Since = a.now()
+	}
 	if s.State == fleet.Untrusted {
 		t.Quarantine = s.Reason
+	} else if j.Level == level.Quarantined {
+		t.Quarantine = t.Why
 	}
-	t.ClockOff = t.ClockOff.Round(time.Minute) // its drift is no news
 	return t
 }
 
 // reportTrust tells how far a take-over is.
 func (a *Agent) reportTrust(n *node) {
-	n.mu.Lock()
-	n.summary.Trust = a.trustOf(n, n.summary)
-	now := n.summary
-	n.mu.Unlock()
-	a.report(now)
+	now := a.settle(n)
 	if a.cfg.Taken != nil {
 		a.cfg.Taken(now.Name, now.Trust)
 	}

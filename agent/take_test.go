@@ -259,6 +259,9 @@ func TestThreat05BetweenUsAtFirstContact(t *testing.T) {
 	if !strings.Contains(seen.Reason, mitm.pin) || !strings.Contains(seen.Reason, "chiba bmc accept n1") {
 		t.Errorf("the reason: %s", seen.Reason)
 	}
+	if seen.Trust.Level != "TX" {
+		t.Errorf("its level is %s", seen.Trust.Level)
+	}
 	if heard := mitm.was(); heard != "" {
 		t.Errorf("he was sent %s", heard)
 	}
@@ -301,6 +304,9 @@ func TestThreat06KeyChangedAfterTakeover(t *testing.T) {
 	if !strings.Contains(seen.Reason, imposter.pin) {
 		t.Errorf("the reason: %s", seen.Reason)
 	}
+	if seen.Trust.Level != "TX" || seen.Trust.Elements["trust.key"] != "changed" {
+		t.Errorf("it is believed %s, %v", seen.Trust.Level, seen.Trust.Elements)
+	}
 	o.provoke()
 	if heard := imposter.was(); heard != "" {
 		t.Errorf("the imposter was sent %s", heard)
@@ -318,7 +324,9 @@ func TestThreat06KeyChangedAfterTakeover(t *testing.T) {
 	// The true BMC needs nobody's word.
 	o.cable.plug(strings.TrimPrefix(o.base, "https://"))
 	o.start()
-	o.taken()
+	if seen := o.taken(); seen.Trust.Level != "T3" {
+		t.Errorf("the true one is believed %s: %s", seen.Trust.Level, seen.Trust.Why)
+	}
 }
 
 // rename changes the BMC's host name, for which it makes a new key.
@@ -346,7 +354,7 @@ func TestThreat07NewKeyForANewHostNameBeforeTakeover(t *testing.T) {
 	o.rename("bmc-7")
 	o.bmc.ResetStats()
 	o.start()
-	o.until("untrusted", func(n fleet.Node) bool { return n.State == fleet.Untrusted })
+	o.until("untrusted", func(n fleet.Node) bool { return n.State == fleet.Untrusted && n.Trust.Level == "TX" })
 	if got := o.bmc.Requests(); len(got) != 0 {
 		t.Errorf("it was sent %v", got)
 	}
@@ -386,9 +394,8 @@ func TestAReplacedBMC(t *testing.T) {
 		t.Fatalf("accept: %+v", r)
 	}
 	o.agent.askAt(o.cable.Addr().String())
-	o.until("stopped by its serial number", func(fleet.Node) bool {
-		err := o.node().stuckSince(time.Time{})
-		return err != nil && strings.Contains(err.Error(), "S2")
+	o.until("quarantined by its serial number", func(n fleet.Node) bool {
+		return n.Trust.Level == "TX" && n.State == fleet.Untrusted && strings.Contains(n.Reason, "another serial")
 	})
 	if o.node().ledger.Record().Unique {
 		t.Error("another server's BMC was changed")

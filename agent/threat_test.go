@@ -14,6 +14,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/bmctest"
+	"github.com/chiba-mesh/chiba/trust/level"
 	"github.com/chiba-mesh/chiba/trust/seal"
 	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
@@ -103,6 +104,9 @@ func TestThreat01RogueWithAKnownName(t *testing.T) {
 	if at := n.seen().Address; at != address(knownURL) {
 		t.Errorf("the node is at %s, want %s", at, address(knownURL))
 	}
+	if l := a.judge(n).Level; l != level.Admitted { // its password is the factory's
+		t.Errorf("the known BMC is believed %s", l)
+	}
 	if s := rogue.Stats(); s.Handshakes == 0 || s.Total() != 0 || s.Logins != 0 {
 		t.Errorf("the rogue was sent %d requests in %d handshakes: %v", s.Total(), s.Handshakes, rogue.Requests())
 	}
@@ -127,6 +131,9 @@ func TestThreat02ClaimedSerialAndRole(t *testing.T) {
 	}
 	a, logs := guard(t, known, heard)
 	until(t, "the stranger is told of", func() bool { return strings.Contains(logs.String(), rogue.Pin()) })
+	if l := a.judge(a.byName["n1"]).Level; l != level.Seen {
+		t.Errorf("the one that is away is believed %s", l)
+	}
 	if way, err := a.byName["n1"].way(); err == nil {
 		t.Errorf("what it says of itself gave it the node: %v", way)
 	}

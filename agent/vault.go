@@ -231,22 +231,23 @@ func (v *vault) Forget(bmc string) error {
 }
 
 // openSecrets puts what the sealed secrets of a script's config hold in their place, in a
-// copy that lives for one use. A setting whose secret can't be opened is left out
-// and told by its index.
-func openSecrets(open func(sealed, use string) (fleet.Secret, error), c *scl.Config) (opened []scl.Setting, failed map[int]error) {
+// copy that lives for one use. A setting that is barred, or whose secret can't be
+// opened, is left out and told by its index.
+func openSecrets(open func(sealed, use string) (fleet.Secret, error), c *scl.Config, barred map[int]error) (opened []scl.Setting, left map[int]error) {
+	left = make(map[int]error)
 	for i, s := range c.Settings {
+		if left[i] = barred[i]; left[i] != nil {
+			continue
+		}
 		if s.Secret.Sealed != "" {
 			plain, err := open(s.Secret.Sealed, s.Secret.Use)
 			if err != nil {
-				if failed == nil {
-					failed = make(map[int]error)
-				}
-				failed[i] = err
+				left[i] = err
 				continue
 			}
 			s.Secret.Literal = plain
 		}
 		opened = append(opened, s)
 	}
-	return opened, failed
+	return opened, left
 }

@@ -83,6 +83,7 @@ type fakeLane struct {
 	values map[string]fleet.Value
 	state  fleet.NodeState
 	power  string
+	serial string
 	closed bool
 
 	stats   bmc.Stats
@@ -228,7 +229,7 @@ func (l *fakeLane) Inventory(context.Context) (*inventory.Inventory, error) {
 func (l *fakeLane) Summary(context.Context) (fleet.Node, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := fleet.Node{Name: l.node, Power: l.power, Model: "M1", State: l.state, Seen: time.Now()}
+	n := fleet.Node{Name: l.node, Power: l.power, Model: "M1", Serial: l.serial, State: l.state, Seen: time.Now()}
 	if l.state != fleet.Ready {
 		n.Reason = "no route to host"
 		return n, errors.New(n.Reason)
@@ -278,10 +279,13 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: t.TempDir(), orders: make(map[string]order.Order), lanes: make(map[fleet.NodeName]*fakeLane), pins: make(map[string]string)}
 	w.cfg = Config{
 		Name: "a1", Rack: "r1", Site: "s1", State: w.dir, Coordinators: []string{"127.0.0.1:1"},
-		NoMDNS: true, Login: Login{Factory: FactoryOpenBMC},
+		NoMDNS: true, Login: Login{User: "ops", PasswordFile: filepath.Join(w.dir, "password")},
 		Log: slog.New(slog.NewTextHandler(&w.logs, nil)),
 	}
-	var err error
+	err := os.WriteFile(w.cfg.Login.PasswordFile, []byte("of-this-rack"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if w.authors, err = signtest.New(w.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -452,9 +456,10 @@ func (w *world) told(d *pb.Desired) {
 	synctest.Wait()
 }
 
-// records tells what waits for the coordinators, without the nodes.
+// records tells what waits for the coordinators, without the nodes and how far they
+// are trusted.
 func (w *world) records() []string {
-	return w.recordsOf(func(r *pb.Record) bool { return r.GetNode() == nil })
+	return w.recordsOf(func(r *pb.Record) bool { return r.GetNode() == nil && r.GetTrust() == nil })
 }
 
 func (w *world) recordsOf(which func(*pb.Record) bool) []string {
@@ -509,6 +514,9 @@ func tell(r *pb.Record) string {
 		return strings.Join(parts, ", ")
 	case *pb.Record_Gone:
 		return body.Gone.GetNode() + " is gone"
+	case *pb.Record_Trust:
+		c := body.Trust
+		return strings.TrimSpace(fmt.Sprintf("%s from %q to %s %s", c.GetNode(), c.GetFrom(), c.GetTo(), c.GetWhy()))
 	case *pb.Record_Refused:
 		return fmt.Sprintf("refused %s %s: %s", body.Refused.GetWhat(), body.Refused.GetName(), body.Refused.GetReason())
 	}

@@ -36,7 +36,9 @@ func TestThreat33HistoryLost(t *testing.T) {
 	}
 	var whats []string
 	for _, r := range w.audit() {
-		whats = append(whats, r.What+" by "+strings.Fields(r.By)[0])
+		if r.What != "trust" { // the take-overs go on meanwhile
+			whats = append(whats, r.What+" by "+strings.Fields(r.By)[0])
+		}
 	}
 	if diff := cmp.Diff([]string{"policy by coordinator", "join by agent", "apply by operator"}, whats); diff != "" {
 		t.Errorf("the log (-want +got):\n%s", diff)

@@ -30,6 +30,7 @@ type bmcLine struct {
 	UniquePassword bool `json:"unique_password"`
 	Open           []string
 	Limits         []string
+	Level          string
 }
 
 // A start ends with every simulated BMC taken over: our certificate is served,
@@ -41,6 +42,18 @@ func TestDevTakesItsBMCsOver(t *testing.T) {
 	w.must("apply", thermal) // the main job works meanwhile
 	dev.wait("8 of 8 BMCs taken over")
 	w.takenOver()
+
+	var told []struct {
+		Level string
+		Has   []struct{ What, From string }
+	}
+	w.decode(&told, "trust", "explain", "ai-node-0")
+	if len(told) != 1 || told[0].Level != "T3" || len(told[0].Has) != 4 {
+		t.Errorf("trust explain: %+v", told)
+	}
+	if out := w.must("audit", "log"); strings.Count(out, "T2 to T3") != 8 {
+		t.Errorf("the audit log has not each change of a level:\n%s", out)
+	}
 
 	cert, key, anchor := w.clientCertificate()
 	for _, address := range w.addresses() {
@@ -114,7 +127,7 @@ func (w *world) takenOver() {
 		w.decode(&all, "get", "bmcs")
 		done := 0
 		for _, b := range all {
-			if b.Done && b.Takeover == "mtls-strict" && b.Ours && b.UniquePassword && len(b.Open)+len(b.Limits) == 0 {
+			if b.Done && b.Takeover == "mtls-strict" && b.Ours && b.UniquePassword && b.Level == "T3" && len(b.Open)+len(b.Limits) == 0 {
 				done++
 			}
 		}

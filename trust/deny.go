@@ -106,6 +106,17 @@ func (d *Denials) Check(chain []*x509.Certificate, id Identity) error {
 	return nil
 }
 
+// Of is the denial of a subject in the form of ParseSubject, if there is one.
+func (d *Denials) Of(subject string) (e fleet.Denial, denied bool) {
+	if d == nil {
+		return e, false
+	}
+	if list := d.list.Load(); list != nil {
+		e, denied = (*list)[subject]
+	}
+	return e, denied
+}
+
 // MergeDenials is the union of the lists, by subject, sorted. Of two denials of one
 // subject the earlier stays.
 func MergeDenials(lists ...[]fleet.Denial) []fleet.Denial {

@@ -11,9 +11,9 @@
 // neither fires nor re-arms, and it interrupts (for …): what could not be seen
 // does not count as held.
 //
-// Three things can hold an edge back: the cooldown since the rule last fired on
-// that node, the limit of firings per rack, and (when-cut-off …) while no
-// coordinator is reached. A held edge is reported once per reason and stays
+// Four things can hold an edge back: the cooldown since the rule last fired on
+// that node, the limit of firings per rack, (when-cut-off …) while no coordinator
+// is reached, and that the node's BMC may not be used for it. A held edge is reported once per reason and stays
 // pending: it fires when nothing holds it any longer, if the condition is still
 // true then, and is forgotten when the condition becomes false.
 //
@@ -41,6 +41,9 @@ type Rule struct {
 	Script  fleet.ScriptName
 	Monitor *scl.Monitor
 	Nodes   []fleet.NodeName
+	// Barred are the nodes on which its commands may not be done at present, and
+	// why: their BMCs are not believed far enough.
+	Barred map[fleet.NodeName]string
 }
 
 // Key names a rule on one node.
@@ -201,7 +204,7 @@ func (rs Rules) happen(e *Engine, now time.Time, out *Output) {
 	old := e.nodes
 	e.rules, e.nodes = nil, nil
 	for _, r := range rs {
-		e.add(&rule{script: r.Script, Monitor: r.Monitor}, r.Nodes)
+		e.add(&rule{script: r.Script, Monitor: r.Monitor, barred: r.Barred}, r.Nodes)
 	}
 	for _, n := range e.nodes {
 		i, known := slices.BinarySearchFunc(old, n.name, (*node).compare)

@@ -12,6 +12,7 @@ import (
 type rule struct {
 	script fleet.ScriptName
 	*scl.Monitor
+	barred map[fleet.NodeName]string
 }
 
 func (r *rule) every() time.Duration {
@@ -76,6 +77,9 @@ func (e *Engine) held(w *watch, s *State, now time.Time) reason {
 		case o.CutOff.RunFor > 0 && cut >= o.CutOff.RunFor:
 			return reason{"cut-off", fmt.Sprintf("(when-cut-off (run-for %s)): no coordinator is reached for %s", o.CutOff.RunFor, cut)}
 		}
+	}
+	if why := w.barred[w.node]; why != "" {
+		return reason{"untrusted", why}
 	}
 	if n := len(s.Fired); n > 0 && now.Sub(s.Fired[n-1]) < o.Cooldown {
 		return reason{"cooldown", fmt.Sprintf("(cooldown %s): it fired %s ago", o.Cooldown, now.Sub(s.Fired[n-1]).Truncate(time.Second))}

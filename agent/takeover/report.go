@@ -11,7 +11,7 @@ import (
 func Trust(now time.Time, r Record) fleet.BMCTrust {
 	seen := r.Seen
 	t := fleet.BMCTrust{
-		Pin: r.Pin, Takeover: state(seen, r), Wanted: r.Goal == Taken, At: seen.At,
+		Pin: r.Pin, Takeover: State(r), Wanted: r.Goal == Taken, At: seen.At,
 		Own: r.Ours(), UniquePassword: r.Unique && !r.Returned, ClockOff: seen.ClockOff,
 	}
 	if r.Ours() {
@@ -51,11 +51,12 @@ func waiting(seen Facts, r Record) Step {
 	return Nothing
 }
 
-func state(seen Facts, r Record) fleet.Takeover {
+// State is how far a BMC is ours.
+func State(r Record) fleet.Takeover {
 	switch {
 	case r.Goal != Taken || !r.Ours() || !r.AccountProven:
 		return fleet.TakeoverNone
-	case r.Proven() && seen.Strict:
+	case r.Proven() && r.Seen.Strict:
 		return fleet.TakeoverStrict
 	case r.Proven():
 		return fleet.TakeoverMutual

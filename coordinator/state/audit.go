@@ -147,7 +147,8 @@ func identified(o Outcome) []audit.Record {
 }
 
 // reported says what of an agent's records concerns trust: what it has refused,
-// and passwords that it has set. A record that came twice is noted once.
+// BMCs that are believed more or less, and passwords that it has set. A record that
+// came twice is noted once.
 func reported(b *pb.RecordResults, o Outcome) (out []audit.Record) {
 	by := agentPrefix + b.GetAgent()
 	for _, r := range b.GetRecords() {
@@ -159,11 +160,28 @@ func reported(b *pb.RecordResults, o Outcome) (out []audit.Record) {
 				By: by, What: "refuse", Subject: strings.TrimSpace(f.GetWhat() + " " + f.GetName()), Digest: f.GetDigest(), Detail: f.GetReason(),
 			})
 		}
+		if c := r.GetTrust(); c != nil {
+			out = append(out, audit.Record{
+				By: by, What: "trust", Subject: "bmc of " + c.GetNode(), Digest: c.GetFacts(), Detail: trustChange(c),
+			})
+		}
 		if p := r.GetResult(); strings.HasSuffix(p.GetPath(), ".password") && p.GetStatus() == string(fleet.Confirmed) {
 			out = append(out, audit.Record{By: by, What: "set password", Subject: p.GetNode() + " " + p.GetPath(), Detail: "run " + p.GetRun()})
 		}
 	}
 	return out
+}
+
+// trustChange is "T3 to TX: it answers with another key than before".
+func trustChange(c *pb.TrustChange) string {
+	text := c.GetTo()
+	if c.GetFrom() != "" {
+		text = c.GetFrom() + " to " + text
+	}
+	if c.GetWhy() != "" {
+		text += ": " + c.GetWhy()
+	}
+	return text
 }
 
 // AuditHead is the audit log as it is, and the proof that it goes on from its first

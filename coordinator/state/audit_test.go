@@ -50,12 +50,13 @@ func TestWhatIsAudited(t *testing.T) {
 	l := newLog(t)
 	refused := &pb.Record{Body: &pb.Record_Refused{Refused: &pb.Refused{What: "run", Name: "s", Reason: "it is not signed"}}}
 	password := &pb.Record{Body: &pb.Record_Result{Result: &pb.Result{Run: "R1", Node: "n1", Path: "bmc.user.root.password", Status: "confirmed"}}}
+	trusted := &pb.Record{Body: &pb.Record_Trust{Trust: &pb.TrustChange{Node: "n1", From: "T3", To: "TX", Why: "it answers with another key", Facts: "af"}}}
 	l.must(putAgent("a1", "r1"))
 	l.must(putAgent("a1", "r1")) // that it is back is no news
 	l.must(&pb.Command{By: "ada", Body: &pb.Command_PutPolicy{PutPolicy: &pb.PutPolicy{Version: 3, Envelope: []byte("p")}}})
 	l.must(by("ada", version(11, script("a", "x"), runOf("x", "r1"))))
-	l.must(reports(1, refused, password))
-	l.must(reports(1, proto.CloneOf(refused), proto.CloneOf(password))) // again: it is noted once
+	l.must(reports(1, refused, password, trusted))
+	l.must(reports(1, proto.CloneOf(refused), proto.CloneOf(password), proto.CloneOf(trusted))) // again: it is noted once
 	l.must(by("bob", version(12, nil, runOf("y", "r1"))))
 	l.must(by("bob", cancel("R2")))
 	l.try(by("eve", cancel("R2"))) // which has ended: nothing was done
@@ -65,6 +66,7 @@ func TestWhatIsAudited(t *testing.T) {
 		"operator ada: apply: script a: version 11, run R1",
 		"agent a1: refuse: run s: it is not signed",
 		"agent a1: set password: n1 bmc.user.root.password: run R1",
+		"agent a1: trust: bmc of n1: T3 to TX: it answers with another key",
 		"operator bob: run: script a: version 12, run R2",
 		"operator bob: cancel: run R2: script a",
 	}

@@ -93,7 +93,7 @@ func (t *take) take(r *pb.Record) {
 		why = t.node(b.Node)
 	case *pb.Record_Gone:
 		why = t.gone(b.Gone)
-	case *pb.Record_Refused: // it is in the audit log
+	case *pb.Record_Refused, *pb.Record_Trust: // they are in the audit log
 	}
 	if why != "" {
 		t.out.Dropped = append(t.out.Dropped, Dropped{Seq: r.GetSeq(), Reason: why})

@@ -187,7 +187,7 @@ func startRack(ctx context.Context, o Options, args []string) (*rack, error) {
 	}
 	args = append([]string{
 		"sim", "--quiet", "--volatile", "--nodes", strconv.Itoa(o.Nodes), "--latency", o.Latency.String(),
-		"--sensors", strconv.Itoa(sensorCount), "--transition", "10ms", "--state", dir,
+		"--root-password", rootPassword, "--sensors", strconv.Itoa(sensorCount), "--transition", "10ms", "--state", dir,
 	}, args...)
 	runCtx, cancel := context.WithCancel(ctx)
 	r := &rack{dir: dir, cancel: cancel, cmd: exec.CommandContext(runCtx, o.Binary, args...)} //nolint:gosec // our own binary

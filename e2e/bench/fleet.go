@@ -123,15 +123,23 @@ func openClient(c client.Context) (*client.Client, error) {
 	return client.Open(c, who)
 }
 
+// rootPassword is root's on the simulated BMCs. With the factory's an agent would
+// only read them.
+const rootPassword = "0f-the-Bench"
+
 // add makes the agent of one rack.
 func (f *crowd) add(name string, nodes []sim.Node) error {
 	home, err := f.creds(name, trust.Agent)
 	if err != nil {
 		return err
 	}
+	password := filepath.Join(home, "bmc-password")
+	if err = os.WriteFile(password, []byte(rootPassword), 0o600); err != nil {
+		return fault.Wrap(fault.Unavailable, "write the BMCs' password", err)
+	}
 	c := agent.Config{
 		Name: fleet.AgentName(name), Rack: fleet.RackName(rackOf(name)), Site: site, State: home,
-		Coordinators: []string{f.coordinator.MeshAddr()}, NoMDNS: true, ScriptRoot: f.scriptRoot, Login: agent.Login{Factory: agent.FactoryOpenBMC},
+		Coordinators: []string{f.coordinator.MeshAddr()}, NoMDNS: true, ScriptRoot: f.scriptRoot, Login: agent.Login{User: "root", PasswordFile: password},
 	}
 	for _, n := range nodes {
 		c.Nodes = append(c.Nodes, agent.Entry{Name: n.Name, Pin: n.Pin, Address: n.Address, Serial: n.Serial})

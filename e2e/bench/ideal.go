@@ -60,7 +60,7 @@ func (i *ideal) prepare(ctx context.Context, _ string) error {
 
 func (i *ideal) logIn(ctx context.Context) error {
 	const sessions = "/redfish/v1/SessionService/Sessions"
-	res, err := i.send(ctx, http.MethodPost, sessions, `{"UserName":"root","Password":"`+bmcsim.DefaultPassword+`"}`)
+	res, err := i.send(ctx, http.MethodPost, sessions, `{"UserName":"root","Password":"`+rootPassword+`"}`)
 	if err != nil {
 		return err
 	}

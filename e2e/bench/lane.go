@@ -10,7 +10,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
-	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/sim"
 )
@@ -27,7 +26,7 @@ type laneWorker struct {
 type vault struct{}
 
 func (vault) Candidates(string) ([]redfish.Credentials, error) {
-	return []redfish.Credentials{{User: "root", Password: fleet.NewSecret(bmcsim.DefaultPassword)}}, nil
+	return []redfish.Credentials{{User: "root", Password: fleet.NewSecret(rootPassword)}}, nil
 }
 func (vault) Prove(string, redfish.Credentials) error   { return nil }
 func (vault) Propose(string, redfish.Credentials) error { return nil }

@@ -16,7 +16,6 @@ import (
 	"github.com/stmcginnis/gofish"
 	"github.com/stmcginnis/gofish/schemas"
 
-	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/sim"
 )
 
@@ -67,7 +66,7 @@ func (w *gofishWorker) do(ctx context.Context, work string) error {
 func (w *gofishWorker) connect(ctx context.Context) (err error) {
 	w.transport = pinned(w.node)
 	config := gofish.ClientConfig{
-		Endpoint: "https://" + w.node.Address, Username: "root", Password: bmcsim.DefaultPassword,
+		Endpoint: "https://" + w.node.Address, Username: "root", Password: rootPassword,
 		HTTPClient: &http.Client{Transport: w.transport},
 	}
 	if w.tuned {
@@ -166,7 +165,7 @@ func (c command) do(ctx context.Context, _ string) error {
 
 func redfishtool(ctx context.Context, address string) []*exec.Cmd {
 	run := func(args ...string) *exec.Cmd {
-		args = append([]string{"-r", address, "-u", "root", "-p", bmcsim.DefaultPassword, "-S", "Always", "Systems", "-1"}, args...)
+		args = append([]string{"-r", address, "-u", "root", "-p", rootPassword, "-S", "Always", "Systems", "-1"}, args...)
 		return exec.CommandContext(ctx, "redfishtool", args...) //nolint:gosec // the password is the simulator's, which everybody knows
 	}
 	return []*exec.Cmd{run("setBootOverride", "Once", "Pxe"), run("reset", "ForceRestart")}
@@ -210,7 +209,7 @@ func (s *sushy) worker(n sim.Node) (worker, error) {
 func (w sushyWorker) prepare(ctx context.Context, _ string) error {
 	s := w.all
 	s.begin.Do(func() {
-		args := append([]string{"-c", sushyScript, "root", bmcsim.DefaultPassword}, s.addresses...)
+		args := append([]string{"-c", sushyScript, "root", rootPassword}, s.addresses...)
 		s.cmd = exec.CommandContext(ctx, sushyPython(), args...) //nolint:gosec // the password is the simulator's, which everybody knows
 		// A bundle of CAs that is set here would overrule verify=False.
 		s.cmd.Env = append(os.Environ(), "REQUESTS_CA_BUNDLE=", "CURL_CA_BUNDLE=")

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,9 @@ type tour struct {
 const patience = 45 * time.Second
 
 func (t *tour) play(ctx context.Context) error {
+	if err := t.trusted(ctx); err != nil {
+		return err
+	}
 	script, cleanup, err := t.example("thermal.scl")
 	if err != nil {
 		return err
@@ -81,6 +85,48 @@ func (t *tour) play(ctx context.Context) error {
 	fmt.Fprint(t.out, "\nThat was it. The fleet stays up.\n")
 	nextSteps(t.out)
 	return nil
+}
+
+// trusted waits until the BMCs are taken over: before that no rule may switch one
+// of their servers on.
+func (t *tour) trusted(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c, err := t.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		nodes, err := c.Nodes(ctx)
+		if err != nil {
+			return fault.Wrap(fault.KindOf(err), "wait for the take-over", err)
+		}
+		if !slices.ContainsFunc(nodes, func(n fleet.Node) bool { return n.Trust.Wanted && n.Trust.Level < "T3" }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fault.New(fault.Timeout, "wait for the take-over", "not all BMCs were taken over within "+patience.String()).
+				WithHint("see how far they are: chiba get bmcs")
+		case <-tick.C:
+		}
+	}
+}
+
+// client is one that only looks.
+func (t *tour) client() (*client.Client, error) {
+	path, err := client.Find(t.state)
+	if err != nil {
+		return nil, err
+	}
+	found, err := client.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(found, nil)
 }
 
 type example struct{ path, text string }
@@ -130,15 +176,7 @@ func (t *tour) run(ctx context.Context, args ...string) error {
 
 // watch waits for the firing and shows it.
 func (t *tour) watch(ctx context.Context, began time.Time) error {
-	path, err := client.Find(t.state)
-	if err != nil {
-		return err
-	}
-	found, err := client.Load(path)
-	if err != nil {
-		return err
-	}
-	c, err := client.Open(found, nil) // it only watches
+	c, err := t.client()
 	if err != nil {
 		return err
 	}

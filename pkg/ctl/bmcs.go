@@ -19,10 +19,11 @@ func getBMCs() *cobra.Command {
 		Short: "list the BMCs: how far they are ours, and what is left to do",
 		Long: `List the BMCs and how far their take-over is.
 
+TRUST is how far a BMC is believed, TX and T0 to T4: chiba trust explain tells why.
 TAKEOVER is mtls-strict (only a certificate of the rack lets anybody in), mtls (we
 log in by certificate, others may log in otherwise), token (our certificate is
 served, we log in by password) or none. STEP is the step under way. Below the
-table stands what could not be done, and why.`,
+table stands what could not be done, and what keeps a BMC below T3.`,
 		Example:           "  chiba get bmcs\n  chiba get bmcs 'r01-*' -o wide",
 		Aliases:           []string{"bmc"},
 		ValidArgsFunction: completeNodes,
@@ -47,11 +48,11 @@ table stands what could not be done, and why.`,
 
 func listBMCs(nodes []fleet.Node) cli.List {
 	l := cli.List{Data: mapped(nodes, viewBMC), Names: []string{}}
-	l.Table.Columns = cli.Columns("=NODE", "=TAKEOVER", "STEP", "CERTIFICATE", "PASSWORD", "OPEN", "+CLOCK", "+ADDRESS", "+SEEN", "+KEY")
+	l.Table.Columns = cli.Columns("=NODE", "=TRUST", "=TAKEOVER", "STEP", "CERTIFICATE", "PASSWORD", "OPEN", "+CLOCK", "+ADDRESS", "+SEEN", "+KEY")
 	for _, n := range nodes {
 		t := n.Trust
 		l.Names = append(l.Names, string(n.Name))
-		l.Table.Add(string(n.Name), takeoverCell(t), stepOf(t), certificateOf(t), passwordOf(t), strings.Join(t.Weak, " "),
+		l.Table.Add(string(n.Name), trustCell(t), takeoverCell(t), stepOf(t), certificateOf(t), passwordOf(t), strings.Join(t.Weak, " "),
 			clockOf(t), n.Address, ago(t.At), t.Pin)
 	}
 	return l
@@ -125,6 +126,9 @@ func printLimits(cmd *cobra.Command, nodes []fleet.Node) {
 		if n.Trust.Quarantine != "" {
 			all = append(all, limit{n.Name, "quarantined: " + without(n.Name, n.Trust.Quarantine)})
 		}
+		if t := n.Trust; t.Why != "" && t.Quarantine == "" {
+			all = append(all, limit{n.Name, t.Level + ": " + t.Why})
+		}
 		for _, text := range n.Trust.Limits {
 			all = append(all, limit{n.Name, without(n.Name, text)})
 		}
@@ -154,6 +158,9 @@ type bmcView struct {
 	Limits         []string       `json:"limits,omitempty"`
 	Quarantine     string         `json:"quarantine,omitempty"`
 	Seen           time.Time      `json:"seen,omitzero"`
+	Level          string         `json:"level,omitempty"`
+	Why            string         `json:"level_reason,omitempty"` // what keeps it from the next one
+	Since          time.Time      `json:"level_since,omitzero"`
 }
 
 func viewBMC(n fleet.Node) bmcView {
@@ -161,6 +168,6 @@ func viewBMC(n fleet.Node) bmcView {
 	return bmcView{
 		Node: n.Name, Takeover: cmp.Or(t.Takeover, fleet.TakeoverNone), Step: t.Step, Done: t.Done(), Released: t.Released, Key: t.Pin,
 		Ours: t.Own, Ends: t.CertEnds, UniquePassword: t.UniquePassword, Open: t.Weak, ClockOff: t.ClockOff.Seconds(),
-		Limits: t.Limits, Quarantine: t.Quarantine, Seen: t.At,
+		Limits: t.Limits, Quarantine: t.Quarantine, Seen: t.At, Level: t.Level, Why: t.Why, Since: t.Since,
 	}
 }

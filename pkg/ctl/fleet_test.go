@@ -94,9 +94,11 @@ func (f *canned) nodes() []*pb.Node {
 				Name: fmt.Sprintf("%s-u%02d", rack, i), Rack: rack, Site: "fra1", Address: fmt.Sprintf("127.0.0.1:%d", 8000+i),
 				Found: "static", Vendor: "Chiba", Model: "Sim 2U", Serial: fmt.Sprintf("SN-%s-%d", rack, i),
 				Power: "on", Health: "OK", State: string(fleet.Ready), SeenUnixMs: noon,
+				Trust: &pb.BMCTrust{Level: "T3", SinceUnixMs: noon},
 			}
 			if slices.Contains(f.failing, n.GetName()) {
 				n.State, n.Reason, n.Health = string(fleet.Unreachable), "no answer for 3 min", ""
+				n.Trust.Level, n.Trust.Why = "T0", "its key was last seen 2d3h ago"
 			}
 			out = append(out, n)
 		}
@@ -197,6 +199,8 @@ func (f *canned) Show(_ context.Context, q *connect.Request[pb.ShowRequest], s *
 			r.Body = fmt.Appendf(nil, "{\"Id\": %q}\n", name)
 		case strings.HasPrefix(text, "(dump inventory"):
 			r.Body = f.inventory(name)
+		case strings.HasPrefix(text, "(dump trust"):
+			r.Body = explanation(name)
 		case strings.HasPrefix(text, "(dump xml"):
 			r.Body = fmt.Appendf(nil, "<?xml version=\"1.0\"?>\n<system id=%q/>\n", name)
 		case strings.HasPrefix(text, "(show"):

@@ -100,11 +100,11 @@ func selection(cmd *cobra.Command, arg string) (scl.Target, error) {
 
 func listNodes(nodes []fleet.Node) cli.List {
 	l := cli.List{Data: mapped(nodes, viewNode), Names: []string{}}
-	l.Table.Columns = cli.Columns("=NAME", "RACK", "POWER", "HEALTH", "=STATE", "MODEL",
+	l.Table.Columns = cli.Columns("=NAME", "RACK", "POWER", "HEALTH", "=STATE", "TRUST", "MODEL",
 		"+VENDOR", "+SERIAL", "+FIRMWARE", "+BIOS", "+SITE", "+ADDRESS", "+FOUND", "+SEEN", "+BMC", "+REASON")
 	for _, n := range nodes {
 		l.Names = append(l.Names, string(n.Name))
-		l.Table.Add(string(n.Name), string(n.Rack), n.Power, healthCell(n.Health), stateCell(n), n.Model,
+		l.Table.Add(string(n.Name), string(n.Rack), n.Power, healthCell(n.Health), stateCell(n), trustCell(n.Trust), n.Model,
 			n.Vendor, n.Serial, n.Firmware, n.BIOS, string(n.Site), n.Address, n.Found, ago(n.Seen), n.BMC, without(n.Name, n.Reason))
 	}
 	return l
@@ -143,6 +143,17 @@ func stateCell(n fleet.Node) cli.Cell {
 		return cli.Cell{Text: string(n.State), Colour: cli.Good}
 	}
 	return cli.Cell{Text: string(n.State), Colour: cli.Bad}
+}
+
+// trustCell is the trust level, marked where it keeps work from a node.
+func trustCell(t fleet.BMCTrust) cli.Cell {
+	switch t.Level {
+	case "", "T3", "T4":
+		return cli.Cell{Text: t.Level, Colour: cli.Good}
+	case "TX":
+		return cli.Cell{Text: t.Level, Colour: cli.Bad}
+	}
+	return cli.Cell{Text: t.Level, Colour: cli.Warn}
 }
 
 func getAgents() *cobra.Command {

@@ -191,6 +191,11 @@ func changeLine(c fleet.Change) string {
 		return c.Path + ": not supported by this BMC" + note
 	case fleet.Unreadable:
 		return c.Path + ": can't be compared" + note
+	case fleet.Barred:
+		if c.Before == "" {
+			return c.Path + ": " + c.After + ": will be refused" + note
+		}
+		return c.Path + ": " + arrow(c.Before, c.After) + ": will be refused" + note
 	case fleet.Differs, fleet.Same:
 	}
 	if c.Before == "" && (c.Path == "action" || strings.HasPrefix(c.Path, "rule ")) {
@@ -218,6 +223,9 @@ func (p plan) summary() string {
 	}
 	if k := n[fleet.Unreadable]; k > 0 {
 		parts = append(parts, cli.Count(k, "field")+" not comparable")
+	}
+	if k := n[fleet.Barred]; k > 0 {
+		parts = append(parts, cli.Count(k, "change")+" refused")
 	}
 	reading := 0
 	for _, s := range p.program.Steps {

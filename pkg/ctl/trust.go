@@ -22,10 +22,10 @@ func Trust(others ...*cobra.Command) *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:     "trust",
 		GroupID: cli.GroupChange,
-		Short:   "who may speak: join, deny, allow; who may sign",
-		Example: "  chiba trust token create --rack r17 --out join.bundle\n  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list\n  chiba trust author show\n  chiba trust policy show",
+		Short:   "who may speak, which BMC is believed, and who may sign what agents do",
+		Example: "  chiba trust token create --rack r17 --out join.bundle\n  chiba trust deny agent/agent-r01 --reason 'the box was stolen'\n  chiba trust list\n  chiba trust explain r01-u04\n  chiba trust author show\n  chiba trust policy show",
 	})
-	cmd.AddCommand(trustDeny(), trustAllow(), trustList(), trustPending(), trustApprove())
+	cmd.AddCommand(trustDeny(), trustAllow(), trustList(), trustPending(), trustApprove(), trustExplain())
 	cmd.AddCommand(others...)
 	return cmd
 }

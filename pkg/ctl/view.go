@@ -32,13 +32,17 @@ type nodeView struct {
 	Found    string            `json:"found,omitempty"`
 	Seen     time.Time         `json:"seen,omitzero"`
 	Labels   map[string]string `json:"labels,omitempty"`
+
+	Trust      string    `json:"trust_level,omitempty"`
+	TrustWhy   string    `json:"trust_reason,omitempty"` // what keeps it from the next level
+	TrustSince time.Time `json:"trust_since,omitzero"`
 }
 
 func viewNode(n fleet.Node) nodeView {
 	return nodeView{
 		Name: n.Name, Rack: n.Rack, Site: n.Site, State: n.State, Reason: n.Reason, Power: n.Power, Health: n.Health,
 		Vendor: n.Vendor, Model: n.Model, Serial: n.Serial, Firmware: n.Firmware, BIOS: n.BIOS, BMC: n.BMC, Address: n.Address, Found: n.Found,
-		Seen: n.Seen, Labels: n.Labels,
+		Seen: n.Seen, Labels: n.Labels, Trust: n.Trust.Level, TrustWhy: n.Trust.Why, TrustSince: n.Trust.Since,
 	}
 }
 

@@ -54,6 +54,7 @@ const (
 	Differs     Verdict = "differs"
 	Unsupported Verdict = "unsupported" // the BMC has no such resource or field
 	Unreadable  Verdict = "unreadable"  // it could not be compared: see Change.Note
+	Barred      Verdict = "refused"     // it differs, and the BMC is not trusted with it: see Change.Note
 )
 
 // Change is one field of a plan: what is there and what the script wants.

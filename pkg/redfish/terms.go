@@ -46,9 +46,11 @@ type Terms struct {
 // ways are the two kinds of connection to the BMC.
 type ways struct{ short, long *http.Client }
 
+// newWays gives each way a configuration of its own: a transport writes into it at
+// its first request, and somebody may be connecting anew meanwhile.
 func (c *Client) newWays() *ways {
 	return &ways{
-		short: &http.Client{Transport: transport(c.cfg.Limits, c.tls), CheckRedirect: stayHome},
+		short: &http.Client{Transport: transport(c.cfg.Limits, c.tls.Clone()), CheckRedirect: stayHome},
 		long:  &http.Client{Transport: aside(c.cfg.Limits, c.tls), CheckRedirect: stayHome},
 	}
 }

@@ -208,6 +208,14 @@ func (r Ref) Of(node fleet.Node) fleet.Value {
 		text = node.Power
 	case "system.health":
 		text = node.Health
+	case "trust.level":
+		text = node.Trust.Level
+	case "trust.listed", "trust.serial-confirmed", "trust.on-link":
+		if said, known := node.Trust.Elements[r.Element.Name]; known {
+			return fleet.Bool(said == "true")
+		}
+	case "trust.key", "trust.vouched-by", "trust.access":
+		text = node.Trust.Elements[r.Element.Name]
 	}
 	if text == "" {
 		return fleet.NoValue("not known without asking the BMC")

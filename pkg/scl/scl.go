@@ -152,8 +152,12 @@ type Show struct{ Refs []Ref }
 // InventoryFormat is the format of a Dump that tells what a server is made of.
 const InventoryFormat = "inventory"
 
+// TrustFormat is the format of a Dump that tells how far a node's BMC is believed
+// and why. No BMC is asked for it.
+const TrustFormat = "trust"
+
 // Dump asks for the whole of what a BMC says, as "json" or "xml", or for the
-// typed InventoryFormat, which is JSON too.
+// typed InventoryFormat or TrustFormat, which are JSON too.
 type Dump struct{ Format string }
 
 // Verb is a command of an action.

@@ -19,6 +19,7 @@ import (
 // Command is `chiba sim`. It uses the flags of cli.NewRoot.
 func Command() *cobra.Command {
 	var nodes int
+	var password string
 	var latency time.Duration
 	var quiet bool
 	var mocks []string
@@ -52,6 +53,11 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 				}
 				specs = Racks(nodes)
 			}
+			for i := range specs {
+				if password != "" {
+					specs[i].Config.Password = fleet.NewSecret(password)
+				}
+			}
 			shape, err := k.shape()
 			if err != nil {
 				return err
@@ -71,6 +77,7 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 0, "run `N` like servers, r01-u01 and so on, instead of the example rack")
+	cmd.Flags().StringVar(&password, "root-password", "", "root's `password` at the first start, instead of the factory's")
 	cmd.Flags().DurationVar(&latency, "latency", 0, "add `TIME` to every request, for example 50ms")
 	cmd.Flags().StringArrayVar(&mocks, "mock", nil, "serve a recorded tree of a real BMC, read-only: `[NAME=]DIR`; repeatable")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "announce nothing over mDNS")

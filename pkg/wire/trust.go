@@ -13,6 +13,7 @@ func ToBMCTrust(t fleet.BMCTrust) *pb.BMCTrust {
 		Pin: utf8(t.Pin), Takeover: utf8(string(t.Takeover)), Wanted: t.Wanted, Released: t.Released, Step: utf8(t.Step),
 		Own: t.Own, CertEndsUnixMs: ToTime(t.CertEnds), UniquePassword: t.UniquePassword, Weak: texts(t.Weak),
 		ClockOffUs: t.ClockOff.Microseconds(), Limits: texts(t.Limits), Quarantine: utf8(t.Quarantine), AtUnixMs: ToTime(t.At),
+		Level: utf8(t.Level), Why: utf8(t.Why), SinceUnixMs: ToTime(t.Since), Elements: labels(t.Elements),
 	}
 }
 
@@ -22,7 +23,7 @@ func FromBMCTrust(m *pb.BMCTrust) fleet.BMCTrust {
 		Pin: m.GetPin(), Takeover: fleet.Takeover(m.GetTakeover()), Wanted: m.GetWanted(), Released: m.GetReleased(), Step: m.GetStep(),
 		Own: m.GetOwn(), CertEnds: FromTime(m.GetCertEndsUnixMs()), UniquePassword: m.GetUniquePassword(), Weak: m.GetWeak(),
 		ClockOff: time.Duration(m.GetClockOffUs()) * time.Microsecond, Limits: m.GetLimits(), Quarantine: m.GetQuarantine(),
-		At: FromTime(m.GetAtUnixMs()),
+		At: FromTime(m.GetAtUnixMs()), Level: m.GetLevel(), Why: m.GetWhy(), Since: FromTime(m.GetSinceUnixMs()), Elements: m.GetElements(),
 	}
 }
 

@@ -17,6 +17,9 @@
 package level
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -102,7 +105,7 @@ type Asset uint8
 // The states of an asset.
 const (
 	Unlisted  Asset = iota
-	Listed          // its key or its serial is in the list
+	Listed          // its key is in the list, or has followed from one that is by our own take-over
 	Confirmed       // and the serial that it tells is the listed one
 	Mismatch        // it tells another serial than the list
 )
@@ -140,4 +143,15 @@ type Facts struct {
 
 	Denied Fact[string] // why it is on the deny list
 	Twin   Fact[string] // the name of another node that tells the same serial
+}
+
+// Digest is the SHA-256 of the facts in hex: what a record of a verdict keeps of
+// them.
+func (f Facts) Digest() string {
+	text, err := json.Marshal(f)
+	if err != nil { // it has no value that could not be encoded
+		return ""
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }

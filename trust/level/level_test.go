@@ -58,7 +58,7 @@ func TestJudge(t *testing.T) {
 			*f = level.Facts{OnLink: fact(true, 0), Key: fact(level.KeyNew, 0)}
 		}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba trust approve NODE, or write it into the catalogue of its agent
+  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
 `},
 		{"taken over", level.Policy{}, func(*level.Facts) {}, `T3 identified
   has    its key is known
@@ -80,11 +80,11 @@ func TestJudge(t *testing.T) {
   has    its key is known
   has    it is in the asset list
   lacks  nobody vouches for its key -> chiba bmc takeover NODE puts a certificate of the rack on it
-  lacks  the password that it left the factory with is in force -> chiba bmc takeover NODE, or set one: (bmc (user …))
+  lacks  the password that it left the factory with is in force -> chiba bmc takeover NODE, or set one: (config "NODE" (bmc (user "root" (password …))))
 `},
 		{"a site that wants to be asked", level.Policy{Ask: true}, func(*level.Facts) {}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba trust approve NODE, or write it into the catalogue of its agent
+  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
 `},
 		{"and was", level.Policy{Ask: true}, func(f *level.Facts) {
 			f.Approved = []level.Fact[string]{fact("ops", time.Hour)}
@@ -100,7 +100,7 @@ func TestJudge(t *testing.T) {
 		}, `T2 admitted
   has    its key is known
   has    let in by ops
-  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent, or have a second person approve it
+  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent
 `},
 		{"two people", level.Policy{}, func(f *level.Facts) {
 			f.Asset = level.Fact[level.Asset]{}
@@ -122,13 +122,13 @@ func TestJudge(t *testing.T) {
   has    its key is known
   has    the trust policy lets it in
   lacks  nobody vouches for its key -> chiba bmc takeover NODE puts a certificate of the rack on it
-  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent, or have a second person approve it
+  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent
 `},
 		{"and from elsewhere does not", level.Policy{Admit: func(level.Facts) bool { return true }}, func(f *level.Facts) {
 			*f = level.Facts{OnLink: fact(false, 0), Key: fact(level.KeyNew, 0)}
 		}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba trust approve NODE, or write it into the catalogue of its agent
+  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
 `},
 		{"another key", level.Policy{}, func(f *level.Facts) { f.Key = fact(level.KeyChanged, 0) }, `TX quarantined
   bad    it answers with another key than before
@@ -141,10 +141,10 @@ func TestJudge(t *testing.T) {
   bad    it answers with another key than before
   bad    it tells another serial than the asset list
   bad    r01-u07 tells the same serial
-  lacks  it is on the deny list: stolen -> chiba trust allow takes it off the list
+  lacks  it is on the deny list: stolen -> chiba trust allow KEY takes it off the list
   lacks  it answers with another key than before -> if the BMC was replaced or reset: chiba bmc accept NODE --pin KEY
-  lacks  it tells another serial than the asset list -> see which server it is, and correct the catalogue or the cabling
-  lacks  r01-u07 tells the same serial -> see which of the two is the server that it says it is
+  lacks  it tells another serial than the asset list -> see which server it is, correct the catalogue or the cabling, then have it looked at again: chiba bmc accept NODE --pin KEY
+  lacks  r01-u07 tells the same serial -> write the serial of each into the catalogue: who is not that server stays out
 `},
 	} {
 		f := good()

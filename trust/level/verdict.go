@@ -88,7 +88,7 @@ func (j *judge) admitted() bool {
 	case f.OnLink.fresh(j.now, j.most) && f.OnLink.Is && j.policy.Admit != nil && j.policy.Admit(f):
 		return j.hold("the trust policy lets it in", "trust-policy", f.OnLink.At)
 	}
-	return j.lack("nobody has let it in", "chiba trust approve NODE, or write it into the catalogue of its agent")
+	return j.lack("nobody has let it in", "chiba bmc accept NODE --pin KEY")
 }
 
 // identified: its key is vouched for, and nothing weak is left.
@@ -105,15 +105,15 @@ func (j *judge) identified() bool {
 	switch {
 	case f.Asset.Is == Confirmed:
 		j.hold("its serial is the listed one", f.Asset.From, f.Asset.At)
-	case f.Asset.Is == Listed && f.By.Is == Person:
+	case f.Asset.Is == Listed && f.By.Is >= vouched:
 		j.hold("its key is the listed one", f.Asset.From, f.Asset.At)
 	case len(f.Approved) >= 2 && f.Approved[0].Is != f.Approved[1].Is:
 		j.hold("two people let it in", f.Approved[1].Is, f.Approved[1].At)
 	default:
-		ok = j.lack("its serial is not confirmed", "write its serial into the catalogue of its agent, or have a second person approve it")
+		ok = j.lack("its serial is not confirmed", "write its serial into the catalogue of its agent")
 	}
 	if f.Default.Is {
-		ok = j.lack("the password that it left the factory with is in force", "chiba bmc takeover NODE, or set one: (bmc (user …))")
+		ok = j.lack("the password that it left the factory with is in force", "chiba bmc takeover NODE, or set one: (config \"NODE\" (bmc (user \"root\" (password …))))")
 	}
 	return ok
 }
@@ -125,16 +125,16 @@ func (*judge) attested() bool { return false }
 func (j *judge) clamp() {
 	f := j.facts
 	if f.Denied.Known() {
-		j.quarantine("it is on the deny list: "+f.Denied.Is, "chiba trust allow takes it off the list")
+		j.quarantine("it is on the deny list: "+f.Denied.Is, "chiba trust allow KEY takes it off the list")
 	}
 	if f.Key.Is == KeyChanged {
 		j.quarantine("it answers with another key than before", "if the BMC was replaced or reset: chiba bmc accept NODE --pin KEY")
 	}
 	if f.Asset.Is == Mismatch {
-		j.quarantine("it tells another serial than the asset list", "see which server it is, and correct the catalogue or the cabling")
+		j.quarantine("it tells another serial than the asset list", "see which server it is, correct the catalogue or the cabling, then have it looked at again: chiba bmc accept NODE --pin KEY")
 	}
 	if f.Twin.Known() {
-		j.quarantine(f.Twin.Is+" tells the same serial", "see which of the two is the server that it says it is")
+		j.quarantine(f.Twin.Is+" tells the same serial", "write the serial of each into the catalogue: who is not that server stays out")
 	}
 }
 

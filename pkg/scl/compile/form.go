@@ -150,7 +150,7 @@ func (c *compiler) dumpForm(n *syntax.Node) {
 	if !c.args(n, 1, 2, `(dump json "name")`) {
 		return
 	}
-	format, _ := c.choice(n.Args()[0], "format", []string{"json", "xml", scl.InventoryFormat})
+	format, _ := c.choice(n.Args()[0], "format", []string{"json", "xml", scl.InventoryFormat, scl.TrustFormat})
 	target := scl.Target{Kind: scl.TargetAll, Text: `"all"`, Span: n.Span}
 	if len(n.Args()) > 1 {
 		target = c.target(n.Args()[1])

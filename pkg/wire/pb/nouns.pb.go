@@ -733,6 +733,10 @@ type BMCTrust struct {
 	Limits         []string               `protobuf:"bytes,11,rep,name=limits,proto3" json:"limits,omitempty"`
 	Quarantine     string                 `protobuf:"bytes,12,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
 	AtUnixMs       int64                  `protobuf:"varint,13,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"`
+	Level          string                 `protobuf:"bytes,14,opt,name=level,proto3" json:"level,omitempty"`                                                                                 // "TX", "T0" to "T4"; "" from agents that judge nobody
+	Why            string                 `protobuf:"bytes,15,opt,name=why,proto3" json:"why,omitempty"`                                                                                     // what keeps it from the next level
+	SinceUnixMs    int64                  `protobuf:"varint,16,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`                                               // of the level
+	Elements       map[string]string      `protobuf:"bytes,17,rep,name=elements,proto3" json:"elements,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // SCL's trust.…, of what is known
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -858,6 +862,111 @@ func (x *BMCTrust) GetAtUnixMs() int64 {
 	return 0
 }
 
+func (x *BMCTrust) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *BMCTrust) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *BMCTrust) GetSinceUnixMs() int64 {
+	if x != nil {
+		return x.SinceUnixMs
+	}
+	return 0
+}
+
+func (x *BMCTrust) GetElements() map[string]string {
+	if x != nil {
+		return x.Elements
+	}
+	return nil
+}
+
+// TrustChange is a BMC that is believed more or less than before.
+type TrustChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // a level, "" at first
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`     // what keeps it from the next level
+	Facts         string                 `protobuf:"bytes,5,opt,name=facts,proto3" json:"facts,omitempty"` // hex SHA-256 of the facts that were judged
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustChange) Reset() {
+	*x = TrustChange{}
+	mi := &file_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustChange) ProtoMessage() {}
+
+func (x *TrustChange) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustChange.ProtoReflect.Descriptor instead.
+func (*TrustChange) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TrustChange) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *TrustChange) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TrustChange) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TrustChange) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *TrustChange) GetFacts() string {
+	if x != nil {
+		return x.Facts
+	}
+	return ""
+}
+
 type Firing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Script        string                 `protobuf:"bytes,1,opt,name=script,proto3" json:"script,omitempty"`
@@ -875,7 +984,7 @@ type Firing struct {
 
 func (x *Firing) Reset() {
 	*x = Firing{}
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +996,7 @@ func (x *Firing) String() string {
 func (*Firing) ProtoMessage() {}
 
 func (x *Firing) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1009,7 @@ func (x *Firing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firing.ProtoReflect.Descriptor instead.
 func (*Firing) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{7}
+	return file_nouns_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Firing) GetScript() string {
@@ -979,7 +1088,7 @@ type HardwareNews struct {
 
 func (x *HardwareNews) Reset() {
 	*x = HardwareNews{}
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1100,7 @@ func (x *HardwareNews) String() string {
 func (*HardwareNews) ProtoMessage() {}
 
 func (x *HardwareNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1113,7 @@ func (x *HardwareNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareNews.ProtoReflect.Descriptor instead.
 func (*HardwareNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{8}
+	return file_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HardwareNews) GetNode() string {
@@ -1048,7 +1157,7 @@ type HardwareChange struct {
 
 func (x *HardwareChange) Reset() {
 	*x = HardwareChange{}
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1169,7 @@ func (x *HardwareChange) String() string {
 func (*HardwareChange) ProtoMessage() {}
 
 func (x *HardwareChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1182,7 @@ func (x *HardwareChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
 func (*HardwareChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{9}
+	return file_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HardwareChange) GetWhat() string {
@@ -1131,7 +1240,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1252,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1265,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{10}
+	return file_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Script) GetName() string {
@@ -1253,7 +1362,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1374,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1387,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{11}
+	return file_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Run) GetId() string {
@@ -1401,7 +1510,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1522,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1535,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{12}
+	return file_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1487,6 +1596,7 @@ type Record struct {
 	//	*Record_Gone
 	//	*Record_Hardware
 	//	*Record_Refused
+	//	*Record_Trust
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1494,7 +1604,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1616,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1629,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -1615,6 +1725,15 @@ func (x *Record) GetRefused() *Refused {
 	return nil
 }
 
+func (x *Record) GetTrust() *TrustChange {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Trust); ok {
+			return x.Trust
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1651,6 +1770,10 @@ type Record_Refused struct {
 	Refused *Refused `protobuf:"bytes,9,opt,name=refused,proto3,oneof"` // the agent did not obey
 }
 
+type Record_Trust struct {
+	Trust *TrustChange `protobuf:"bytes,30,opt,name=trust,proto3,oneof"` // another level of a node's BMC
+}
+
 func (*Record_Result) isRecord_Body() {}
 
 func (*Record_Done) isRecord_Body() {}
@@ -1667,6 +1790,8 @@ func (*Record_Hardware) isRecord_Body() {}
 
 func (*Record_Refused) isRecord_Body() {}
 
+func (*Record_Trust) isRecord_Body() {}
+
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1677,7 +1802,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1814,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1827,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -1732,7 +1857,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1869,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1882,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -1808,7 +1933,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1945,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1958,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Denial) GetSubject() string {
@@ -1874,7 +1999,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2011,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2024,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -1930,7 +2055,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2067,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2080,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2006,7 +2131,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2143,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2156,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2127,7 +2252,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb9\x04\n" +
 	"\bBMCTrust\x12\x10\n" +
 	"\x03pin\x18\x01 \x01(\tR\x03pin\x12\x1a\n" +
 	"\btakeover\x18\x02 \x01(\tR\btakeover\x12\x16\n" +
@@ -2146,7 +2271,20 @@ const file_nouns_proto_rawDesc = "" +
 	"quarantine\x18\f \x01(\tR\n" +
 	"quarantine\x12\x1c\n" +
 	"\n" +
-	"at_unix_ms\x18\r \x01(\x03R\batUnixMs\"\x8c\x02\n" +
+	"at_unix_ms\x18\r \x01(\x03R\batUnixMs\x12\x14\n" +
+	"\x05level\x18\x0e \x01(\tR\x05level\x12\x10\n" +
+	"\x03why\x18\x0f \x01(\tR\x03why\x12\"\n" +
+	"\rsince_unix_ms\x18\x10 \x01(\x03R\vsinceUnixMs\x12<\n" +
+	"\belements\x18\x11 \x03(\v2 .chiba.v1.BMCTrust.ElementsEntryR\belements\x1a;\n" +
+	"\rElementsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"m\n" +
+	"\vTrustChange\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x14\n" +
+	"\x05facts\x18\x05 \x01(\tR\x05facts\"\x8c\x02\n" +
 	"\x06Firing\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\tR\x06script\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x12\n" +
@@ -2208,7 +2346,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xb3\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xe2\x03\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -2220,7 +2358,8 @@ const file_nouns_proto_rawDesc = "" +
 	"\baccepted\x18\a \x01(\v2\x19.chiba.v1.RackRunAcceptedH\x00R\baccepted\x12(\n" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
-	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefusedB\x06\n" +
+	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
+	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trustB\x06\n" +
 	"\x04body\"9\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
@@ -2264,7 +2403,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -2273,45 +2412,49 @@ var file_nouns_proto_goTypes = []any{
 	(*Result)(nil),          // 4: chiba.v1.Result
 	(*Node)(nil),            // 5: chiba.v1.Node
 	(*BMCTrust)(nil),        // 6: chiba.v1.BMCTrust
-	(*Firing)(nil),          // 7: chiba.v1.Firing
-	(*HardwareNews)(nil),    // 8: chiba.v1.HardwareNews
-	(*HardwareChange)(nil),  // 9: chiba.v1.HardwareChange
-	(*Script)(nil),          // 10: chiba.v1.Script
-	(*Run)(nil),             // 11: chiba.v1.Run
-	(*RackRun)(nil),         // 12: chiba.v1.RackRun
-	(*Record)(nil),          // 13: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 14: chiba.v1.RackRunAccepted
-	(*RackRunDone)(nil),     // 15: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 16: chiba.v1.Denial
-	(*NodeGone)(nil),        // 17: chiba.v1.NodeGone
-	(*Refused)(nil),         // 18: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 19: chiba.v1.Checkpoint
-	nil,                     // 20: chiba.v1.Node.LabelsEntry
+	(*TrustChange)(nil),     // 7: chiba.v1.TrustChange
+	(*Firing)(nil),          // 8: chiba.v1.Firing
+	(*HardwareNews)(nil),    // 9: chiba.v1.HardwareNews
+	(*HardwareChange)(nil),  // 10: chiba.v1.HardwareChange
+	(*Script)(nil),          // 11: chiba.v1.Script
+	(*Run)(nil),             // 12: chiba.v1.Run
+	(*RackRun)(nil),         // 13: chiba.v1.RackRun
+	(*Record)(nil),          // 14: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 15: chiba.v1.RackRunAccepted
+	(*RackRunDone)(nil),     // 16: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 17: chiba.v1.Denial
+	(*NodeGone)(nil),        // 18: chiba.v1.NodeGone
+	(*Refused)(nil),         // 19: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 20: chiba.v1.Checkpoint
+	nil,                     // 21: chiba.v1.Node.LabelsEntry
+	nil,                     // 22: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	20, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	21, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
-	2,  // 6: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
-	4,  // 7: chiba.v1.Firing.results:type_name -> chiba.v1.Result
-	9,  // 8: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	12, // 9: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	4,  // 10: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	15, // 11: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	7,  // 12: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 13: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	14, // 14: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	17, // 15: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	8,  // 16: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	18, // 17: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	22, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	2,  // 7: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
+	4,  // 8: chiba.v1.Firing.results:type_name -> chiba.v1.Result
+	10, // 9: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
+	13, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	4,  // 11: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	16, // 12: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	8,  // 13: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 14: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	15, // 15: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	18, // 16: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	9,  // 17: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	19, // 18: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	7,  // 19: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -2325,7 +2468,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[13].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[14].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -2334,6 +2477,7 @@ func file_nouns_proto_init() {
 		(*Record_Gone)(nil),
 		(*Record_Hardware)(nil),
 		(*Record_Refused)(nil),
+		(*Record_Trust)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2341,7 +2485,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
