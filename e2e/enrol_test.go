@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -99,8 +100,11 @@ func TestEnrolment(t *testing.T) {
 	}
 	w.rackNodes(dir)
 	w.beside("agent", "--state", dir, "--join", bundle).wait("linked to a coordinator")
-	if shown := w.must("show", "all", "cpu.temp"); strings.Count(shown, "C\n") < 8 {
-		t.Errorf("its sensors:\n%s", shown)
+	shown := ""
+	for over := time.Now().Add(patience); strings.Count(shown, "C\n") < 8; { // it tells of its nodes when it has seen them
+		if shown = w.run("show", "all", "cpu.temp").stdout; time.Now().After(over) {
+			t.Fatalf("its sensors:\n%s", shown)
+		}
 	}
 	thief := w.beside("agent", "join", bundle, "--state", filepath.Join(w.dir, "thief"))
 	thief.wait("was used at")
