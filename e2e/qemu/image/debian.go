@@ -15,7 +15,6 @@ import (
 const (
 	suite   = "bookworm"
 	arch    = "armhf"
-	mirror  = "http://deb.debian.org/debian"
 	keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 	// meta depends on the newest kernel package of the suite.
 	meta = "linux-image-armmp"
@@ -28,9 +27,13 @@ type apt struct{ dir string }
 
 // prepare makes the directories. An empty status file is a machine on which
 // nothing is installed.
-func (a apt) prepare() error {
+func (a apt) prepare(ctx context.Context) error {
+	mirror, err := mirrorOf(ctx)
+	if err != nil {
+		return err
+	}
 	for _, dir := range []string{"etc/preferences.d", "etc/apt.conf.d", "state/lists/partial", "cache/archives/partial"} {
-		if err := os.MkdirAll(filepath.Join(a.dir, dir), 0o755); err != nil {
+		if err = os.MkdirAll(filepath.Join(a.dir, dir), 0o755); err != nil {
 			return err
 		}
 	}
@@ -38,6 +41,26 @@ func (a apt) prepare() error {
 	return errors.Join(
 		os.WriteFile(filepath.Join(a.dir, "etc", "sources.list"), []byte(source), 0o644),
 		os.WriteFile(filepath.Join(a.dir, "state", "status"), nil, 0o644))
+}
+
+// mirrorOf is where the machine's own apt gets the suite from.
+func mirrorOf(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
+	if err != nil {
+		return "", fault.Wrap(fault.Unavailable, "ask apt for its mirror", err)
+	}
+	return mirrorIn(string(out))
+}
+
+// mirrorIn is the first mirror with the suite, of lines "URI RELEASE COMPONENT".
+func mirrorIn(targets string) (string, error) {
+	for line := range strings.Lines(targets) {
+		if cells := strings.Fields(line); len(cells) == 3 && cells[1] == suite && cells[2] == "main" {
+			return cells[0], nil
+		}
+	}
+	e := fault.New(fault.NotFound, "ask apt for its mirror", "this machine has none of Debian "+suite)
+	return "", e.WithHint("run it on Debian " + suite + ", or add that suite to apt's sources")
 }
 
 // args are the options before a command.
@@ -56,7 +79,7 @@ func (a apt) args(command ...string) []string {
 
 // download gets the newest kernel package into the directory and unpacks it there.
 func (a apt) download(ctx context.Context) error {
-	if err := a.prepare(); err != nil {
+	if err := a.prepare(ctx); err != nil {
 		return fault.Wrap(fault.Unavailable, "make apt's directories", err)
 	}
 	if err := run(ctx, "", "apt-get", a.args("update")...); err != nil {
