@@ -130,6 +130,13 @@ func (l *single) Propose(ctx context.Context, c *pb.Command) (state.Outcome, err
 	return o, err
 }
 
+// written is how many commands there were.
+func (l *single) written() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.index
+}
+
 func (l *single) clock() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
