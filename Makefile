@@ -56,6 +56,13 @@ fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
 			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZMORE) ./$$(dirname $$file); \
 		done; done
 
+# GUESTS BMCs in machines of their own, 2 to 4. CHIBA_OPENBMC_IMAGE=FILE: one of a real OpenBMC instead.
+GUESTS ?= 2
+
+e2e-qemu: build ## drive the whole line against BMCs in QEMU; as root; fetches what it needs into the cache
+	go build -trimpath -o bin/e2e-qemu ./e2e/qemu
+	bin/e2e-qemu -guests $(GUESTS)
+
 threats: ## try every threat that has a test; last line: threats: N of TOTAL
 	@go run ./e2e/threats
 

@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -172,5 +173,24 @@ func packages(t *testing.T) []listed {
 			t.Fatal(err)
 		}
 		all = append(all, p)
+	}
+}
+
+// A target that is only called phony is "done" without doing anything.
+func TestEveryMakeTargetHasARule(t *testing.T) {
+	text, err := os.ReadFile("Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		names, is := strings.CutPrefix(line, ".PHONY:")
+		if !is {
+			continue
+		}
+		for name := range strings.FieldsSeq(names) {
+			if !strings.Contains(string(text), "\n"+name+":") {
+				t.Errorf("make %s does nothing: it has no rule", name)
+			}
+		}
 	}
 }
