@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"crypto/tls"
+	"net"
 	"testing"
 	"time"
 
@@ -25,12 +26,22 @@ func TestThreat34OlderALPN(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = ours.Close() }()
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := &quic.Transport{Conn: socket}
+	defer func() { _ = caller.Close(); _ = socket.Close() }() // quic.DialAddr's own would go on for a while
+	at, err := net.ResolveUDPAddr("udp", ours.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, protocols := range [][]string{nil, {"chiba/0"}, {"h3", "chiba/0"}} {
-		if conn, refused := quic.DialAddr(t.Context(), ours.Addr(), conf(protocols...), nil); refused == nil {
+		if conn, refused := caller.Dial(t.Context(), at, conf(protocols...), nil); refused == nil {
 			t.Errorf("%q was let in with %q", protocols, conn.ConnectionState().TLS.NegotiatedProtocol)
 		}
 	}
-	theirs, err := quic.ListenAddr("127.0.0.1:0", conf("chiba/0"), nil)
+	theirs, err := caller.Listen(conf("chiba/0"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +49,7 @@ func TestThreat34OlderALPN(t *testing.T) {
 	if _, err := mesh.Dial(t.Context(), theirs.Addr().String(), conf("chiba/0")); !fault.Is(err, fault.Untrusted) {
 		t.Errorf("an older listener: %v", err)
 	}
-	if conn, err := quic.DialAddr(t.Context(), ours.Addr(), conf(mesh.ALPN), nil); err != nil {
+	if conn, err := caller.Dial(t.Context(), at, conf(mesh.ALPN), nil); err != nil {
 		t.Errorf("our own protocol: %v", err)
 	} else {
 		_ = conn.CloseWithError(0, "")
