@@ -189,7 +189,7 @@ func FuzzCredentials(f *testing.F) {
 		if user, _, valid := Basic(basic); valid && strings.Contains(user, ":") {
 			t.Errorf("%q gives the user %q", basic, user)
 		}
-		if token := CookieToken(cookie); token != "" && !strings.Contains(cookie, Cookie+"="+strings.TrimSpace(token)) {
+		if token := CookieToken(cookie); token != "" && !strings.Contains(cookie, Cookie+"="+token) {
 			t.Errorf("%q gives %q", cookie, token)
 		}
 	})
