@@ -133,7 +133,7 @@ func (t *Tx) forget() error {
 func (s *Spool) Restart(above uint64) error {
 	err := s.Update(func(t *Tx) error {
 		c := t.Cursor()
-		epoch, seq := newEpoch(max(c.Epoch, above)), uint64(0)
+		epoch, seq := s.newEpoch(max(c.Epoch, above)), uint64(0)
 		for old := c.First; old < c.Next; old++ {
 			r := &pb.Record{}
 			if err := proto.Unmarshal(t.Get(outbox, place(c.Epoch, old)), r); err != nil {

@@ -18,6 +18,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -49,11 +50,27 @@ const (
 type Options struct {
 	MaxSize int64         // in bytes; 0 means DefaultMaxSize
 	Gather  time.Duration // how long UpdateSoon waits for others; 0: it is Update
+
+	Now    func() time.Time // default: the clock
+	Random io.Reader        // default: crypto/rand; both make the numbers of epochs
+}
+
+func (o Options) filled() Options {
+	if o.MaxSize <= 0 {
+		o.MaxSize = DefaultMaxSize
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	return o
 }
 
 // Spool is an open spool file.
 type Spool struct {
-	db   *bolt.DB
+	file File
 	opt  Options
 	wake chan struct{} // holds a token if records were appended
 
@@ -79,12 +96,22 @@ func Open(path string, opt Options) (*Spool, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
-	if opt.MaxSize <= 0 {
-		opt.MaxSize = DefaultMaxSize
-	}
-	s := &Spool{db: db, opt: opt, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
-	if err := db.Update(prepare); err != nil {
+	if err = db.Update(makeTables); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
+	}
+	s, err := On(boltFile{db}, opt)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
+	}
+	return s, nil
+}
+
+// On is the spool in a file that is open already and stays the caller's if there is
+// an error.
+func On(file File, opt Options) (*Spool, error) {
+	s := &Spool{file: file, opt: opt.filled(), wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	if err := file.Update(s.prepare); err != nil {
+		return nil, err
 	}
 	s.poke() // whatever an earlier process left in the outbox
 	return s, nil
@@ -139,18 +166,13 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// prepare makes the buckets, and the epoch of a new file.
-func prepare(tx *bolt.Tx) error {
-	for _, t := range tables() {
-		if _, err := tx.CreateBucketIfNotExists([]byte(t)); err != nil {
-			return err
-		}
-	}
-	t := &Tx{tx: tx}
+// prepare makes the epoch of a new file.
+func (s *Spool) prepare(store Store) error {
+	t := &Tx{store: store}
 	if t.number(keyEpoch) != 0 {
 		return nil
 	}
-	t.setNumber(keyEpoch, newEpoch(0))
+	t.setNumber(keyEpoch, s.newEpoch(0))
 	t.setNumber(keyFirst, 1)
 	t.setNumber(keyNext, 1)
 	return t.err
@@ -158,26 +180,26 @@ func prepare(tx *bolt.Tx) error {
 
 // newEpoch is a number that no other file has had and that grows from file to
 // file: milliseconds of the clock and 20 random bits, above the one before.
-func newEpoch(before uint64) uint64 {
+func (s *Spool) newEpoch(before uint64) uint64 {
 	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails, see its documentation
-	fresh := uint64(time.Now().UnixMilli())<<20 | binary.BigEndian.Uint64(b[:])>>44
+	_, _ = io.ReadFull(s.opt.Random, b[:]) // crypto/rand never fails, see its documentation
+	fresh := uint64(s.opt.Now().UnixMilli())<<20 | binary.BigEndian.Uint64(b[:])>>44
 	return max(fresh, before+1)
 }
 
 // Close waits for a commit under way and closes the file.
-func (s *Spool) Close() error { return errors.Join(s.trim(), s.db.Close()) }
+func (s *Spool) Close() error { return errors.Join(s.trim(), s.file.Close()) }
 
 // Full reports whether new work is to be refused, and says why.
 func (s *Spool) Full() error {
-	used, _ := usage(s.db)
+	used, _ := s.file.Usage()
 	if used*100 < s.opt.MaxSize*acceptBelow {
 		return nil
 	}
 	if err := s.trim(); err != nil {
 		return err
 	}
-	if used, _ = usage(s.db); used*100 < s.opt.MaxSize*acceptBelow {
+	if used, _ = s.file.Usage(); used*100 < s.opt.MaxSize*acceptBelow {
 		return nil
 	}
 	return fault.New(fault.Unavailable, "accept work", fmt.Sprintf("the agent's spool is %d %% full", used*100/s.opt.MaxSize)).

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -62,7 +61,7 @@ func Key(parts ...string) string {
 // Tx is a transaction. Its writing methods remember the first error, which then
 // ends the transaction.
 type Tx struct {
-	tx       *bolt.Tx
+	store    Store
 	acked    *ack // nil: nothing that is not in the file
 	appended bool
 	err      error
@@ -74,11 +73,9 @@ func (t *Tx) keep(err error) {
 	}
 }
 
-func (t *Tx) bucket(table Table) *bolt.Bucket { return t.tx.Bucket([]byte(table)) }
-
 // Get is the value of key, nil if there is none. It is valid until the
 // transaction ends.
-func (t *Tx) Get(table Table, key string) []byte { return t.bucket(table).Get([]byte(key)) }
+func (t *Tx) Get(table Table, key string) []byte { return t.store.Get(table, key) }
 
 // Has reports whether key has a value.
 func (t *Tx) Has(table Table, key string) bool { return t.Get(table, key) != nil }
@@ -88,11 +85,11 @@ func (t *Tx) Put(table Table, key string, value []byte) {
 	if value == nil {
 		value = []byte{}
 	}
-	t.keep(t.bucket(table).Put([]byte(key), value))
+	t.keep(t.store.Put(table, key, value))
 }
 
 // Delete removes key, if it is there.
-func (t *Tx) Delete(table Table, key string) { t.keep(t.bucket(table).Delete([]byte(key))) }
+func (t *Tx) Delete(table Table, key string) { t.keep(t.store.Delete(table, key)) }
 
 // DeleteAll removes every key that begins with prefix.
 func (t *Tx) DeleteAll(table Table, prefix string) {
@@ -108,14 +105,7 @@ func (t *Tx) DeleteAll(table Table, prefix string) {
 // All is every key that begins with prefix, in order, with its value, which is
 // valid until the transaction ends. The table must not be changed meanwhile.
 func (t *Tx) All(table Table, prefix string) iter.Seq2[string, []byte] {
-	return func(yield func(string, []byte) bool) {
-		c := t.bucket(table).Cursor()
-		for k, v := c.Seek([]byte(prefix)); k != nil && len(k) >= len(prefix) && string(k[:len(prefix)]) == prefix; k, v = c.Next() {
-			if !yield(string(k), v) {
-				return
-			}
-		}
-	}
+	return t.store.All(table, prefix)
 }
 
 // PutMessage sets the value of key to m.
@@ -190,7 +180,7 @@ func (s *Spool) carry(c *call) error {
 // View runs fn in a transaction that can only read.
 func (s *Spool) View(fn func(*Tx) error) error {
 	acked := s.acked.Load() // before the transaction begins: a commit takes it away when it has ended
-	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx, acked: acked}) })
+	return s.file.View(func(store Store) error { return fn(&Tx{store: store, acked: acked}) })
 }
 
 type call struct {
@@ -223,12 +213,12 @@ func (s *Spool) commit(calls []*call) {
 	for len(calls) > 0 {
 		failed, appended := -1, false
 		acked := s.acked.Load()
-		err := s.db.Update(func(tx *bolt.Tx) error {
-			if err := (&Tx{tx: tx, acked: acked}).forget(); err != nil {
+		err := s.file.Update(func(store Store) error {
+			if err := (&Tx{store: store, acked: acked}).forget(); err != nil {
 				return err
 			}
 			for i, c := range calls {
-				t := &Tx{tx: tx}
+				t := &Tx{store: store}
 				if err := t.run(c.fn); err != nil {
 					failed = i
 					return err
