@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/agent/link/talk"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
@@ -28,7 +28,7 @@ import (
 )
 
 // Version is the version of the protocol that this package speaks.
-const Version = 1
+const Version = talk.Version
 
 const (
 	firstDelay  = 500 * time.Millisecond
@@ -43,32 +43,18 @@ const (
 
 // Agent is what the link serves. Its methods are called from several goroutines.
 type Agent interface {
-	// Have is the desired state the agent holds: its revision, and the digest
-	// of each standing script, as wire.Mark writes it.
-	Have() (revision uint64, scripts map[string]string)
-	// PolicyVersion is that of the policy of authors it holds, 0 without one.
-	PolicyVersion() uint64
-	// AuditSize is that of the audit log whose checkpoint it holds.
-	AuditSize() int64
-	// Desired takes the desired state of the rack. When it returns nil it is
-	// durable.
-	Desired(ctx context.Context, d *pb.Desired) error
+	talk.Agent
 	// Query answers q by calling send, until ctx ends. The link adds the last
 	// event, Done, from the returned one.
 	Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent) error) *pb.QueryEvent_Done
-	// Introduce records again what a coordinator must know of the rack: one was
-	// met that knows nothing, being new or having lost its disk.
-	Introduce() error
 	// Linked is told whenever a coordinator is reached or lost.
 	Linked(connected bool, since time.Time)
 }
 
 // Outbox is where the records for the coordinators wait; a *spool.Spool is one.
 type Outbox interface {
-	Cursor() (spool.Cursor, error)
-	Batch(from uint64, size int) (*pb.RecordBatch, error)
-	Ack(epoch, next uint64) error
-	Restart(above uint64) error
+	talk.Outbox
+	// Wait returns when there may be records that were not there before.
 	Wait(ctx context.Context) error
 }
 
@@ -120,7 +106,7 @@ type Link struct {
 	since     time.Time
 
 	progress chan *pb.Progress
-	behind   int // consecutive coordinators that had forgotten records
+	side     *talk.Side // of Run's goroutine
 }
 
 // New is a link that is not connected yet.
@@ -133,6 +119,7 @@ func New(cfg Config, agent Agent, outbox Outbox) (*Link, error) {
 	}
 	return &Link{
 		cfg: cfg, agent: agent, outbox: outbox, since: time.Now(),
+		side:     talk.New(talk.Self{Agent: cfg.Agent, Rack: cfg.Rack, Site: cfg.Site, Build: cfg.Build}, agent, outbox),
 		progress: make(chan *pb.Progress, maxProgress),
 	}, nil
 }
@@ -229,7 +216,7 @@ func (l *Link) session(ctx context.Context, addr string) (welcomed bool, err err
 	}
 	l.linked(true)
 	defer l.linked(false)
-	l.cfg.Log.Info("linked to a coordinator", obs.Addr, addr, obs.Peer, s.coordinator)
+	l.cfg.Log.Info("linked to a coordinator", obs.Addr, addr, obs.Peer, s.talk.Coordinator)
 	return true, s.run(ctx)
 }
 

@@ -3,41 +3,30 @@ package link
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/agent/link/talk"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
-	"github.com/chiba-mesh/chiba/pkg/obs"
-	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
 const (
-	batchSize = 32 << 10
 	// pongWithin is how long a ping may stay unanswered.
 	pongWithin = 10 * time.Second
 	// pullEvery bounds how long a change is missed if its hint is never sent,
 	// for example because a coordinator died after the commit.
 	pullEvery = time.Minute
-	// patience is how many welcomes in a row may ask for records that are
-	// acknowledged already. A coordinator that lags catches up; one that was
-	// restored from an old backup does not.
-	patience = 3
 )
 
-// session is one connection to one coordinator.
+// session is one connection to one coordinator. What is said on it, talk decides.
 type session struct {
 	*Link
-	conn        mesh.Session
-	control     *mesh.Channel
-	coordinator string
-	start       uint64       // the first record to send
-	acked       atomic.Int64 // when an ack last came, Unix ms
-	pulls       chan struct{}
+	conn    mesh.Session
+	control *mesh.Channel
+	talk    *talk.Session // from the welcome on
+	pulls   chan struct{}
 }
 
 // greet says Hello and waits for the Welcome.
@@ -48,7 +37,11 @@ func (s *session) greet(ctx context.Context) error {
 	if s.control, err = s.open(opening, pb.StreamOpen_CONTROL, mesh.MaxMessage); err != nil {
 		return err
 	}
-	hello, err := s.hello()
+	sealKey, proof, err := s.cfg.SealKey()
+	if err != nil {
+		return err
+	}
+	hello, err := s.side.Hello(sealKey, proof)
 	if err != nil {
 		return err
 	}
@@ -64,14 +57,11 @@ func (s *session) greet(ctx context.Context) error {
 	if err = s.control.Receive(&answer); err != nil {
 		return err
 	}
-	switch body := answer.GetBody().(type) {
-	case *pb.FromCoordinator_Welcome:
-		return s.welcome(hello, body.Welcome)
-	case *pb.FromCoordinator_Refusal:
-		return wire.FromFault(body.Refusal.GetKind(), body.Refusal.GetError(), body.Refusal.GetHint())
-	default:
-		return fault.New(fault.Garbage, "greet coordinator", fmt.Sprintf("it answers a hello with %T", body))
+	if w := answer.GetWelcome(); w.GetVersion() == Version && s.cfg.Trust != nil {
+		s.cfg.Trust.Time(time.UnixMilli(w.GetTimeUnixMs()))
 	}
+	s.talk, err = s.side.Answered(time.Now(), hello, &answer)
+	return err
 }
 
 func (s *session) open(ctx context.Context, kind pb.StreamOpen_Kind, limit int) (*mesh.Channel, error) {
@@ -83,69 +73,9 @@ func (s *session) open(ctx context.Context, kind pb.StreamOpen_Kind, limit int) 
 	return ch, ch.Send(&pb.StreamOpen{Kind: kind})
 }
 
-func (s *session) hello() (*pb.Hello, error) {
-	c, err := s.outbox.Cursor()
-	if err != nil {
-		return nil, err
-	}
-	revision, _ := s.agent.Have()
-	sealKey, proof, err := s.cfg.SealKey()
-	if err != nil {
-		return nil, err
-	}
-	return &pb.Hello{
-		Version: Version, Agent: string(s.cfg.Agent), Rack: string(s.cfg.Rack), Site: string(s.cfg.Site),
-		SpoolEpoch: c.Epoch, FirstUnacked: c.First, NextSeq: c.Next,
-		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.cfg.Build,
-	}, nil
-}
-
-// welcome compares what the coordinator has recorded with what the spool holds.
-func (s *session) welcome(hello *pb.Hello, w *pb.Welcome) error {
-	const op = "compare the spool with the coordinator"
-	if w.GetVersion() != Version {
-		return fault.New(fault.Unsupported, "greet coordinator", fmt.Sprintf("it speaks version %d, we speak %d", w.GetVersion(), Version)).
-			WithHint("run the same build of chiba on agents and coordinators")
-	}
-	s.coordinator, s.start = w.GetCoordinator(), w.GetNextWanted()
-	if s.cfg.Trust != nil {
-		s.cfg.Trust.Time(time.UnixMilli(w.GetTimeUnixMs()))
-	}
-	switch {
-	case w.GetNextWanted() > hello.GetNextSeq():
-		s.cfg.Log.Warn("the spool is an old copy of itself; a new epoch begins", obs.Epoch, hello.GetSpoolEpoch(), obs.Seq, w.GetNextWanted())
-		return s.restart(op, w.GetSpoolEpoch())
-	case w.GetNextWanted() < hello.GetFirstUnacked():
-		if s.behind++; s.behind < patience {
-			return fault.New(fault.Conflict, op, "it has not yet what another one has acknowledged")
-		}
-		s.cfg.Log.Warn("the coordinators have lost records; a new epoch begins", obs.Epoch, hello.GetSpoolEpoch(), obs.Seq, w.GetNextWanted())
-		return s.restart(op, w.GetSpoolEpoch())
-	}
-	s.behind = 0
-	if err := s.outbox.Ack(hello.GetSpoolEpoch(), w.GetNextWanted()); err != nil {
-		return err
-	}
-	if w.GetFirstMeeting() {
-		return s.agent.Introduce()
-	}
-	return nil
-}
-
-// restart begins a new epoch, above the one that the coordinator knows, and ends
-// the session, which was opened for the old.
-func (s *session) restart(op string, known uint64) error {
-	s.behind = 0
-	if err := s.outbox.Restart(known); err != nil {
-		return err
-	}
-	return fault.New(fault.Conflict, op, "a new epoch begins with the next session")
-}
-
 // run works until one part of the session fails or the session ends.
 func (s *session) run(parent context.Context) error {
 	s.pulls = make(chan struct{}, 1)
-	s.acked.Store(time.Now().UnixMilli())
 	group, ctx := errgroup.WithContext(parent)
 	// Closing the connection is what ends every Receive and Send.
 	defer context.AfterFunc(ctx, func() { s.conn.Close("agent leaves") })()
@@ -174,26 +104,20 @@ func (s *session) listen(ctx context.Context) error {
 }
 
 func (s *session) take(ctx context.Context, m *pb.FromCoordinator) error {
-	switch body := m.GetBody().(type) {
-	case *pb.FromCoordinator_Hint:
+	ask, err := s.talk.Take(ctx, time.Now(), m)
+	if err != nil {
+		return err
+	}
+	switch ask {
+	case talk.ToPull:
 		s.pull()
-	case *pb.FromCoordinator_Desired:
-		if err := s.agent.Desired(ctx, body.Desired); err != nil {
-			return err
-		}
+	case talk.Kept:
 		return s.still()
-	case *pb.FromCoordinator_Renewed:
+	case talk.Renewed:
 		if s.cfg.Trust != nil {
-			s.cfg.Trust.Renewed(body.Renewed)
+			s.cfg.Trust.Renewed(m.GetRenewed())
 		}
-	case *pb.FromCoordinator_Ack:
-		s.acked.Store(time.Now().UnixMilli())
-		return s.outbox.Ack(body.Ack.GetSpoolEpoch(), body.Ack.GetNextWanted())
-	case *pb.FromCoordinator_Drain:
-		return fault.New(fault.Unavailable, "coordinator drains", body.Drain.GetReason())
-	case *pb.FromCoordinator_Refusal:
-		return wire.FromFault(body.Refusal.GetKind(), body.Refusal.GetError(), body.Refusal.GetHint())
-	default: // a pong, or something that a later version says
+	case talk.Nothing:
 	}
 	return nil
 }
@@ -220,7 +144,7 @@ func (s *session) tick(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case now := <-ping.C:
-			if err := errors.Join(s.stalled(now), s.still(), s.renew()); err != nil {
+			if err := errors.Join(s.talk.Stalled(now, s.cfg.PingEvery), s.still(), s.renew()); err != nil {
 				return err
 			}
 			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli()}}
@@ -228,10 +152,7 @@ func (s *session) tick(ctx context.Context) error {
 			s.pull()
 			continue
 		case <-s.pulls:
-			_, have := s.agent.Have()
-			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{
-				Have: have, Denied: s.denied(), PolicyVersion: s.agent.PolicyVersion(), AuditSize: s.agent.AuditSize(),
-			}}
+			m = s.talk.Pull(s.denied())
 		case p := <-s.progress:
 			m.Body = &pb.FromAgent_Progress{Progress: p}
 		}
@@ -268,35 +189,18 @@ func (s *session) denied() []*pb.Denial {
 	return s.cfg.Trust.Denied()
 }
 
-// stalled is an error if records wait and no ack comes for them: whoever has them
-// may have lost them, and another session replays them.
-func (s *session) stalled(now time.Time) error {
-	c, err := s.outbox.Cursor()
-	if err != nil {
-		return err
-	}
-	if c.First == c.Next {
-		s.acked.Store(now.UnixMilli())
-		return nil
-	}
-	if idle := now.Sub(time.UnixMilli(s.acked.Load())); idle > 3*s.cfg.PingEvery {
-		return fault.New(fault.Timeout, "send results", fmt.Sprintf("no acknowledgement for %s", idle.Truncate(time.Second)))
-	}
-	return nil
-}
-
 // replay sends the spool in order, ahead of the acks; flow control bounds it.
 func (s *session) replay(ctx context.Context) error {
 	out, err := s.open(ctx, pb.StreamOpen_RESULTS, 0)
 	if err != nil {
 		return err
 	}
-	for next := s.start; ; {
-		batch, err := s.outbox.Batch(next, batchSize)
+	for {
+		batch, err := s.talk.Next()
 		if err != nil {
 			return err
 		}
-		if len(batch.GetRecords()) == 0 {
+		if batch == nil {
 			if err := s.outbox.Wait(ctx); err != nil {
 				return err
 			}
@@ -305,6 +209,5 @@ func (s *session) replay(ctx context.Context) error {
 		if err := out.Send(batch); err != nil {
 			return err
 		}
-		next += uint64(len(batch.GetRecords()))
 	}
 }
