@@ -5,20 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/chiba-mesh/chiba/coordinator/hub/talk"
+	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
-	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	trustenroll "github.com/chiba-mesh/chiba/trust/enroll"
@@ -37,9 +35,6 @@ const (
 	// maxBatch is the largest batch: one record may hold a dump of 1 MiB and
 	// what was read with it.
 	maxBatch = 4 << 20
-	// maxSources is how much of scripts goes into one Desired; the frame takes
-	// 16 MiB.
-	maxSources = 12 << 20
 )
 
 // session is one agent's connection.
@@ -68,19 +63,14 @@ func (s *session) greet(parent context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, met := s.hub.conf.Machine.Agent(s.agent)
-	next, err := s.register(ctx, hello)
+	welcome, err := s.register(ctx, hello)
 	if err != nil {
 		return err
 	}
 	s.revision.Store(hello.GetRevision())
 	s.hub.enter(s)
 	s.cut() // a denial that was applied since the handshake has not met it yet
-	err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: &pb.Welcome{
-		Version: Version, NextWanted: next, Revision: s.hub.conf.Machine.Counts().Revision,
-		TimeUnixMs: time.Now().UnixMilli(), Coordinator: s.hub.conf.Name, SpoolEpoch: s.epoch(),
-		FirstMeeting: !met,
-	}}})
+	err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: welcome}})
 	if err != nil {
 		s.hub.leave(s)
 	}
@@ -160,39 +150,22 @@ func checkKey(key []byte) error {
 	return fault.Wrap(fault.BadInput, "greet agent: check its sealing key", err)
 }
 
-// register commits what is new about the agent, and tells the next record that
-// is wanted of its spool.
-func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, err error) {
-	said := &pb.AgentInfo{
-		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), SealProof: hello.GetSealProof(), Build: s.build,
-		SpoolEpoch: hello.GetSpoolEpoch(), NextSeq: hello.GetFirstUnacked(),
+// register commits what is new about the agent, and is the welcome for it.
+func (s *session) register(ctx context.Context, hello *pb.Hello) (*pb.Welcome, error) {
+	greeting := talk.Greet(s.hub.conf.Machine, hello)
+	if greeting.Old {
+		s.hub.conf.Log.Warn("agent has an old spool", obs.Agent, s.agent, obs.Epoch, hello.GetSpoolEpoch())
 	}
-	known, ok := s.hub.conf.Machine.Agent(s.agent)
-	if ok && known.GetSpoolEpoch() > said.GetSpoolEpoch() {
-		// An old copy of its disk, or a new disk and a clock that is behind. It
-		// begins a new epoch when it is asked for records that it has not
-		// written yet.
-		s.hub.conf.Log.Warn("agent has an old spool", obs.Agent, s.agent, obs.Epoch, said.GetSpoolEpoch())
-		return math.MaxUint64, nil
+	var o state.Outcome
+	if greeting.Command != nil {
+		var err error
+		if o, err = s.hub.conf.Commands.Propose(ctx, greeting.Command); err != nil || o.Err != nil {
+			return nil, errors.Join(err, o.Err)
+		}
 	}
-	if ok && same(known, said) {
-		return known.GetNextSeq(), nil
-	}
-	o, err := s.hub.conf.Commands.Propose(ctx, &pb.Command{Body: &pb.Command_PutAgent{PutAgent: &pb.PutAgent{Agent: said}}})
-	return o.NextWanted, errors.Join(err, o.Err)
-}
-
-// epoch is that of the agent's spool, as far as it is known.
-func (s *session) epoch() uint64 {
-	known, _ := s.hub.conf.Machine.Agent(s.agent)
-	return known.GetSpoolEpoch()
-}
-
-// same reports whether there is nothing new in what the agent says.
-func same(known, said *pb.AgentInfo) bool {
-	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
-		string(known.GetSealKey()) == string(said.GetSealKey()) && string(known.GetSealProof()) == string(said.GetSealProof()) &&
-		known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
+	w := greeting.Welcome(s.hub.conf.Machine, o)
+	w.TimeUnixMs, w.Coordinator = time.Now().UnixMilli(), s.hub.conf.Name
+	return w, nil
 }
 
 // refuse tells the agent why and ends the session.
@@ -293,39 +266,14 @@ func (s *session) listen(ctx context.Context) error {
 	}
 }
 
-// desired sends the desired state of the rack. What does not fit into one
-// message goes without its source: the agent still lacks it and pulls again.
+// desired sends the desired state of the rack.
 func (s *session) desired(pull *pb.Pull, settled []string) error {
-	have := pull.GetHave()
-	d := s.hub.conf.Machine.Desired(s.rack)
+	d := talk.Desired(s.hub.conf.Machine, s.rack, pull)
 	d.Settled = settled
-	if _, version := s.hub.conf.Machine.Policy(); version == pull.GetPolicyVersion() {
-		d.Policy = nil
-	}
 	if s.hub.conf.Checkpoint != nil {
 		var err error
 		if d.Audit, err = s.hub.conf.Checkpoint(pull.GetAuditSize()); err != nil {
 			return err
-		}
-	}
-	// Only who has a script needs to know that it is over.
-	d.Ended = slices.DeleteFunc(d.GetEnded(), func(e *pb.Ended) bool { return have[e.GetName()] == "" })
-	room := maxSources - size(d.GetEnded()) - size(d.GetCanceled())
-	for i, r := range d.GetRuns() {
-		if room -= len(r.GetSource()) + len(r.GetEnvelope()); room < 0 {
-			d.Runs = d.GetRuns()[:i] // the later ones when these are done
-			break
-		}
-	}
-	for i, sc := range d.GetScripts() {
-		if have[sc.GetName()] != wire.Mark(sc) {
-			if room -= len(sc.GetSource()) + len(sc.GetEnvelope()); room >= 0 {
-				continue
-			}
-		}
-		d.Scripts[i] = &pb.Script{
-			Name: sc.GetName(), File: sc.GetFile(), Digest: sc.GetDigest(), Revision: sc.GetRevision(), Version: sc.GetVersion(),
-			AppliedUnixMs: sc.GetAppliedUnixMs(), AppliedBy: sc.GetAppliedBy(),
 		}
 	}
 	if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Desired{Desired: d}}); err != nil {
@@ -334,13 +282,6 @@ func (s *session) desired(pull *pb.Pull, settled []string) error {
 	s.revision.Store(d.GetRevision())
 	s.hub.version.Add(1)
 	return nil
-}
-
-func size[M proto.Message](list []M) (n int) {
-	for _, m := range list {
-		n += proto.Size(m)
-	}
-	return n
 }
 
 // hint wakes the agent, soon; hints that come together are one.
@@ -363,8 +304,7 @@ func (s *session) nudge(ctx context.Context) error {
 			return err
 		case <-s.hints:
 		}
-		revision := s.hub.conf.Machine.Counts().Revision
-		if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Hint{Hint: &pb.Hint{Revision: revision}}}); err != nil {
+		if err := s.control.Send(talk.Hint(s.hub.conf.Machine)); err != nil {
 			return err
 		}
 	}
@@ -419,35 +359,21 @@ func (s *session) record(ctx context.Context, ch *mesh.Channel) error {
 		if err := ch.Receive(&batch); err != nil {
 			return err
 		}
-		if err := readable(&batch); err != nil {
+		command, err := talk.Record(s.agent, s.rack, &batch)
+		if err != nil {
 			return err
 		}
-		o, err := s.hub.conf.Commands.Propose(ctx, &pb.Command{Body: &pb.Command_RecordResults{RecordResults: &pb.RecordResults{
-			Agent: s.agent, Rack: s.rack, SpoolEpoch: batch.GetSpoolEpoch(), Records: batch.GetRecords(),
-		}}})
+		o, err := s.hub.conf.Commands.Propose(ctx, command)
 		if err = errors.Join(err, o.Err); err != nil {
 			return err
 		}
 		for _, d := range o.Dropped {
 			s.hub.conf.Log.Warn("record dropped", obs.Agent, s.agent, obs.Seq, d.Seq, obs.Reason, d.Reason)
 		}
-		ack := &pb.Ack{SpoolEpoch: batch.GetSpoolEpoch(), NextWanted: o.NextWanted}
-		if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Ack{Ack: ack}}); err != nil {
+		if err := s.control.Send(talk.Ack(&batch, o)); err != nil {
 			return err
 		}
 	}
-}
-
-// readable keeps out of the log what would stop the machine: a record of a type
-// that a later version knows.
-func readable(b *pb.RecordBatch) error {
-	for _, r := range b.GetRecords() {
-		if r.GetBody() == nil {
-			return fault.New(fault.Garbage, "record results", fmt.Sprintf("record %d is of a type that this coordinator does not know", r.GetSeq())).
-				WithHint("run the same build of chiba on agents and coordinators")
-		}
-	}
-	return nil
 }
 
 // status is the session for people.
