@@ -360,6 +360,7 @@ func (a *agent) drainHints() {
 func TestStopping(t *testing.T) {
 	w := newWorld(t, 0)
 	a := w.join("r1")
+	a.drainHints() // it is greeted, and its session runs
 	go w.stop()
 	a.expect(func(m *pb.FromCoordinator) bool { return m.GetDrain() != nil })
 	a.conn.Close("drained")
