@@ -2,17 +2,16 @@ package agent
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -24,23 +23,14 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-const (
-	keyRevision = "revision"
-	keyCut      = "cut"
-	// stalePulls is how many older states in a row are taken for a coordinator
-	// that lags. One that was restored from a backup goes on telling its own.
-	stalePulls = 3
-	// finishedFor is how long the end of a run is remembered, so that a
-	// coordinator that lags can't have it done twice.
-	finishedFor = 30 * 24 * time.Hour
-)
+const keyCut = "cut"
 
 // standing are the scripts in force. Programs are immutable.
 type standing struct {
 	mu       sync.Mutex
 	revision uint64
 	scripts  map[string]*script
-	stale    int
+	patience journal.Patience
 }
 
 type script struct {
@@ -55,9 +45,7 @@ func (a *Agent) restore() error {
 	a.standing.scripts = make(map[string]*script)
 	var spoiled []*pb.Script
 	err := a.spool.View(func(tx *spool.Tx) error {
-		if raw := tx.Get(spool.Notes, keyRevision); len(raw) == 8 {
-			a.standing.revision = binary.BigEndian.Uint64(raw)
-		}
+		a.standing.revision = journal.Revision(tx)
 		for _, raw := range tx.All(spool.Scripts, "") {
 			s := &pb.Script{}
 			if err := proto.Unmarshal(raw, s); err != nil {
@@ -173,18 +161,17 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 		for name, s := range next {
 			if have[name] != s {
 				tx.PutMessage(spool.Scripts, name, s.Script)
-				raise(tx, floorOfScript, name, s.GetVersion(), s.hash)
+				journal.Raise(tx, journal.FloorOfScript, name, s.GetVersion(), s.hash)
 			}
 		}
 		for name, version := range c.ended {
-			raise(tx, floorOfScript, name, version, "")
+			journal.Raise(tx, journal.FloorOfScript, name, version, "")
 		}
-		tx.Put(spool.Notes, keyRevision, binary.BigEndian.AppendUint64(nil, d.GetRevision()))
+		journal.SetRevision(tx, d.GetRevision())
 		for _, r := range fresh {
-			tx.PutMessage(spool.Runs, runKey(r), r)
-			raise(tx, floorOfRun, r.GetScript(), r.GetVersion(), "")
+			journal.Accept(tx, r)
 		}
-		a.tidy(tx, d.GetRuns())
+		journal.Tidy(tx, a.now(), d.GetRuns())
 		return nil
 	})
 	if err != nil {
@@ -203,7 +190,7 @@ func (a *Agent) unknownRuns(listed []*pb.Run) (fresh []*pb.Run, err error) {
 	var unknown []*pb.Run
 	err = a.spool.View(func(tx *spool.Tx) error {
 		for _, r := range listed {
-			if !tx.Has(spool.Finished, runKey(r)) && !tx.Has(spool.Runs, runKey(r)) {
+			if journal.Fresh(tx, r) {
 				unknown = append(unknown, r)
 			}
 		}
@@ -251,12 +238,7 @@ func (a *Agent) lags(revision uint64) bool {
 	s := &a.standing
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if revision >= s.revision {
-		s.stale = 0
-		return false
-	}
-	s.stale++
-	return s.stale <= stalePulls
+	return s.patience.Lags(s.revision, revision)
 }
 
 // wanted are the scripts that are to be in force: those that are, but for what an
@@ -306,20 +288,6 @@ func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, en
 		next[o.Name].hash = hashOf(o)
 	}
 	return next, ended, err
-}
-
-// tidy forgets the ends of runs that nobody lists any longer.
-func (a *Agent) tidy(tx *spool.Tx, listed []*pb.Run) {
-	var old []string
-	for key := range tx.All(spool.Finished, "") {
-		isListed := slices.ContainsFunc(listed, func(r *pb.Run) bool { return runKey(r) == key })
-		if !isListed && a.now().Sub(tx.Time(spool.Finished, key)) > finishedFor {
-			old = append(old, key)
-		}
-	}
-	for _, key := range old {
-		tx.Delete(spool.Finished, key)
-	}
 }
 
 // programs are the standing programs by the names of their scripts.

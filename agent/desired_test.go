@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -59,7 +60,7 @@ func TestOlderState(t *testing.T) {
 		w.start(w.dir)
 		defer w.stop()
 		w.desire(&pb.Desired{Revision: 5, Scripts: []*pb.Script{standingScript("a", quiet)}})
-		for range stalePulls {
+		for range journal.StalePulls {
 			w.desire(&pb.Desired{Revision: 4})
 			w.expectHave(5, "a")
 		}

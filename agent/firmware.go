@@ -10,7 +10,6 @@ import (
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
-	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/trust/level"
 )
 
@@ -60,10 +59,9 @@ func (a *Agent) teller(r *run, n *node, u unit) teller {
 
 // intendAt keeps the phase that an update has come to.
 func (a *Agent) intendAt(r *run, n *node, u unit, news bmc.FirmwareNews) {
-	unknown := atPhase(unknownResult(n.entry.Name, u.text), news)
-	unknown.Started = a.now()
+	unknown := atPhase(a.begun(n, u), news)
 	err := a.spool.Update(func(tx *spool.Tx) error {
-		tx.PutMessage(spool.Intents, intentKey(r, n, u), wire.ToResult(unknown))
+		r.entry(n, u).Intend(tx, unknown)
 		return nil
 	})
 	if err != nil {

@@ -2,11 +2,11 @@ package agent
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"sync"
 
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -29,13 +29,6 @@ const (
 	refusedEnd    = "removal"
 	refusedCancel = "cancel"
 	refusedPolicy = "policy"
-)
-
-// Of what the newest order is kept: an order puts a script into force and begins
-// a run, in any order.
-const (
-	floorOfScript = "script"
-	floorOfRun    = "run"
 )
 
 // authority is whom the agent obeys: the authors in the policy that the roots have
@@ -157,7 +150,7 @@ func (a *Agent) refuseRun(r *pb.Run, why error) error {
 	}
 	return a.spool.Update(func(tx *spool.Tx) error {
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Done{Done: &pb.RackRunDone{Run: r.GetId(), Error: "refused: " + why.Error()}}})
-		tx.PutTime(spool.Finished, runKey(r), a.now())
+		tx.PutTime(spool.Finished, journal.Key(r), a.now())
 		return nil
 	})
 }
@@ -171,7 +164,7 @@ func (a *Agent) scriptOrder(s *pb.Script) (order.Order, error) {
 	if err = named(o, s.GetName(), order.Standing); err != nil {
 		return o, err
 	}
-	seen, hash, err := a.floor(floorOfScript, o.Name)
+	seen, hash, err := a.floor(journal.FloorOfScript, o.Name)
 	if err == nil && (o.Version < seen || o.Version == seen && hash != hashOf(o)) {
 		err = older(o, seen)
 	}
@@ -190,7 +183,7 @@ func (a *Agent) runOrder(r *pb.Run) (order.Order, error) {
 	if err = sign.Begins(o, a.now()); err != nil {
 		return o, err
 	}
-	seen, _, err := a.floor(floorOfRun, o.Name)
+	seen, _, err := a.floor(journal.FloorOfRun, o.Name)
 	if err == nil && o.Version <= seen {
 		err = older(o, seen)
 	}
@@ -269,21 +262,10 @@ func older(o order.Order, seen uint64) error {
 // obeyed here.
 func (a *Agent) floor(of, name string) (version uint64, hash string, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
-		if raw := tx.Get(spool.Floors, spool.Key(of, name)); len(raw) >= 8 {
-			version, hash = binary.BigEndian.Uint64(raw), string(raw[8:])
-		}
+		version, hash = journal.Floor(tx, of, name)
 		return nil
 	})
 	return version, hash, err
-}
-
-// raise keeps o as the newest order for its name, if it is.
-func raise(tx *spool.Tx, of, name string, version uint64, hash string) {
-	key := spool.Key(of, name)
-	if raw := tx.Get(spool.Floors, key); len(raw) >= 8 && binary.BigEndian.Uint64(raw) >= version {
-		return
-	}
-	tx.Put(spool.Floors, key, append(binary.BigEndian.AppendUint64(nil, version), hash...))
 }
 
 // hashOf tells two orders of one version apart.

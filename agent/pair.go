@@ -6,7 +6,6 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
-	"github.com/chiba-mesh/chiba/pkg/wire"
 )
 
 // together does two units that follow each other as one, if they are a boot target
@@ -39,7 +38,8 @@ func (a *Agent) together(ctx, deadline context.Context, j job, boot, restart uni
 	}
 	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		for i, result := range results {
-			a.put(tx, j.run, j.node, []unit{boot, restart}[i], []fleet.Result{result})
+			u, all := []unit{boot, restart}[i], []fleet.Result{result}
+			j.run.entry(j.node, u).Record(tx, a.now(), all, verdict(u, all))
 		}
 		return nil
 	})
@@ -56,9 +56,7 @@ func (a *Agent) untouched(j job, units ...unit) (fresh bool, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
 		fresh = true
 		for _, u := range units {
-			if tx.Has(spool.Done, unitKey(j.run, j.node, u)) || tx.Has(spool.Intents, intentKey(j.run, j.node, u)) {
-				fresh = false
-			}
+			fresh = fresh && j.run.entry(j.node, u).Untouched(tx)
 		}
 		return nil
 	})
@@ -69,11 +67,10 @@ func (a *Agent) untouched(j job, units ...unit) (fresh bool, err error) {
 // that the boot target before it has so far: set again after the restart, it would
 // be there for one boot more.
 func (a *Agent) intendBoth(j job, boot unit, so fleet.Result, restart unit) error {
-	unknown := unknownResult(j.node.entry.Name, restart.text)
-	unknown.Started = a.now()
+	unknown := a.begun(j.node, restart)
 	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
-		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, boot), wire.ToResult(so))
-		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, restart), wire.ToResult(unknown))
+		j.run.entry(j.node, boot).Intend(tx, so)
+		j.run.entry(j.node, restart).Intend(tx, unknown)
 		return nil
 	})
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -94,18 +94,12 @@ type run struct {
 	doing  map[fleet.NodeName]string // what takes long, in words
 }
 
-// runKey is what is kept of a run under. Its number alone is not enough:
-// coordinators that were restored from a backup give it again.
-func runKey(r *pb.Run) string {
-	return spool.Key(r.GetId(), strconv.FormatInt(r.GetStartedUnixMs(), 10))
-}
-
 // orderKey names a run by the order that began it.
 func orderKey(script string, version uint64) string {
 	return spool.Key(script, strconv.FormatUint(version, 10))
 }
 
-func (r *run) key() string { return runKey(r.Run) }
+func (r *run) key() string { return journal.Key(r.Run) }
 
 func newRun(msg *pb.Run) *run {
 	r := &run{Run: msg}
@@ -191,14 +185,8 @@ func (a *Agent) work(ctx context.Context) error {
 
 func (a *Agent) accepted() (all []*pb.Run, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
-		for _, raw := range tx.All(spool.Runs, "") {
-			r := &pb.Run{}
-			if err = proto.Unmarshal(raw, r); err != nil {
-				return fault.Wrap(fault.Garbage, "read runs", err)
-			}
-			all = append(all, r)
-		}
-		return nil
+		all, err = journal.Accepted(tx)
+		return err
 	})
 	return all, err
 }
@@ -270,7 +258,7 @@ func (r *run) stopped(deadline context.Context) error {
 // chosen is which units concern which node. It is decided once and kept, so that
 // a restart does not choose other nodes because the run has changed them.
 func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit, error) {
-	ids, known, err := a.keptChoice(r.key())
+	ids, known, err := a.keptChoice(r)
 	if err != nil {
 		return nil, err
 	}
@@ -294,17 +282,14 @@ func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit,
 	return chosen, nil
 }
 
-// choice is the ids of the units of each node.
-type choice map[fleet.NodeName]map[string]bool
-
-func (a *Agent) choose(ctx context.Context, r *run) choice {
+func (a *Agent) choose(ctx context.Context, r *run) journal.Choice {
 	c := a.chooser(r.program)
 	targets := make([]scl.Target, len(r.units))
 	for i, u := range r.units {
 		targets[i] = u.target
 	}
 	a.learn(ctx, c, targets, learnTimeout)
-	ids := make(choice)
+	ids := make(journal.Choice)
 	for _, n := range a.nodes {
 		for _, u := range r.units {
 			if c.match(u.target, n) != scl.True {
@@ -322,62 +307,58 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 // doNode does the units of one node in order. The first that fails stops the
 // node; the others are told as skipped.
 func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []unit) error {
-	ok, stop := true, error(nil)
+	var walk journal.Walk
 	for i, u := range units {
-		if i+1 < len(units) && stop == nil {
+		if i+1 < len(units) && walk.Stop() == nil {
 			if err := a.together(ctx, deadline, job{r, n}, u, units[i+1]); err != nil {
 				return err
 			}
 		}
-		done, was, err := a.mark(r, n, u)
+		was, err := a.doUnit(ctx, deadline, job{r, n}, u, walk.Stop())
 		if err != nil {
 			return err
 		}
-		if !done {
-			if was, err = a.doUnit(ctx, deadline, r, n, u, stop); err != nil {
-				return err
-			}
-		}
-		ok = ok && was == markOK
-		if was == markStop && stop == nil {
-			stop = fault.New(fault.Conflict, "", "not tried: an earlier step failed on this node")
-		}
+		walk.Passed(was)
 	}
-	r.ended(ok)
+	r.ended(walk.OK())
 	a.link.Progress(r.progress(a.cfg.Rack))
 	return nil
 }
 
-// doUnit does one unit and records it. It records nothing if the agent stops
-// meanwhile: an action is then unknown at the next start, all else is done again.
-func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, stop error) (mark, error) {
-	if ctx.Err() != nil {
-		return markStop, ctx.Err()
-	}
-	left, err := a.leftover(r, n, u)
-	if err != nil {
-		return markStop, err
-	}
-	if left != nil {
-		a.aftermath(ctx, n, u, left)
-		return a.record(r, n, u, []fleet.Result{*left})
-	}
+// doUnit does one unit and records it, if it has no result yet. It records nothing if
+// the agent stops meanwhile: an action is then unknown at the next start, all else is
+// done again.
+func (a *Agent) doUnit(ctx, deadline context.Context, j job, u unit, stop error) (journal.Mark, error) {
 	if stop == nil {
-		stop = r.stopped(deadline)
+		stop = j.run.stopped(deadline)
 	}
-	if stop != nil {
-		return a.record(r, n, u, []fleet.Result{skipped(n.entry.Name, u.text, stop)})
+	e := j.run.entry(j.node, u)
+	step, err := a.next(e, stop)
+	if err != nil || step.Doing == journal.Pass {
+		return step.Was, err
 	}
-	if u.cmd != nil && once(*u.cmd) {
-		if err := a.intend(r, n, u); err != nil {
-			return markStop, err
+	if ctx.Err() != nil {
+		return journal.Stop, ctx.Err()
+	}
+	var results []fleet.Result
+	switch step.Doing {
+	case journal.Settle:
+		a.aftermath(ctx, j.node, u, &step.Left)
+		results = []fleet.Result{step.Left}
+	case journal.Skip:
+		results = []fleet.Result{skipped(j.node.entry.Name, u.text, stop)}
+	case journal.Intend:
+		if err := a.intend(e, a.begun(j.node, u)); err != nil {
+			return journal.Stop, err
+		}
+		fallthrough
+	default:
+		results = a.perform(deadline, j.run, j.node, u)
+		if ctx.Err() != nil {
+			return journal.Stop, ctx.Err()
 		}
 	}
-	results := a.perform(deadline, r, n, u)
-	if ctx.Err() != nil {
-		return markStop, ctx.Err()
-	}
-	return a.record(r, n, u, results)
+	return a.record(e, u, results)
 }
 
 func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Result {

@@ -3,12 +3,12 @@ package agent
 import (
 	"context"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -123,7 +123,7 @@ func (w *watcher) keep(out core.Output) error {
 			if f.Firing.Held != "" {
 				tx.Append(w.now(), &pb.Record{Body: &pb.Record_Firing{Firing: wire.ToFiring(f.Firing)}})
 			} else {
-				tx.PutMessage(spool.Intents, firingKey(f.Firing), wire.ToFiring(notBegun(f)))
+				tx.PutMessage(spool.Intents, journal.FiringKey(f.Firing), wire.ToFiring(notBegun(f)))
 			}
 		}
 		return nil
@@ -142,10 +142,6 @@ func notBegun(f core.Fire) fleet.Firing {
 
 func stateKey(k core.Key) string {
 	return spool.Key(string(k.Script), k.Rule, string(k.Node))
-}
-
-func firingKey(f fleet.Firing) string {
-	return spool.Key(intentFiring, string(f.Script), f.Rule, string(f.Node), strconv.FormatInt(f.At.UnixMilli(), 10))
 }
 
 // sample reads what the engine asked for and tells it, whatever came of it.
@@ -171,14 +167,14 @@ func (a *Agent) tell(ctx context.Context, in core.Input) {
 // records the firing with what came of it. Each command is noted before it begins,
 // and only begun while the rule stands: whoever removes a rule wants it to stop.
 func (w *watcher) fire(ctx context.Context, f core.Fire) {
-	firing, key := f.Firing, firingKey(f.Firing)
+	firing, key := f.Firing, journal.FiringKey(f.Firing)
 	n := w.byName[firing.Node]
 	for _, c := range flat(f.Commands) {
 		if !w.stands(firing) {
 			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
 			break
 		}
-		if err := w.intendFiring(key, firing, unknownResult(firing.Node, c.Text)); err != nil {
+		if err := w.intendFiring(key, firing, journal.Unknown(firing.Node, c.Text)); err != nil {
 			w.complain("firing", err)
 			return
 		}
@@ -206,7 +202,7 @@ func (w *watcher) teller(key string, f fleet.Firing, c scl.Command) teller {
 		if !news.Phase {
 			return
 		}
-		if err := w.intendFiring(key, f, atPhase(unknownResult(f.Node, c.Text), news)); err != nil {
+		if err := w.intendFiring(key, f, atPhase(journal.Unknown(f.Node, c.Text), news)); err != nil {
 			w.complain("journal", err)
 		}
 	}

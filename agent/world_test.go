@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -398,7 +399,7 @@ func (w *world) sign(d *pb.Desired) {
 			r.Script = "s"
 		}
 		if len(r.GetEnvelope()) == 0 {
-			o, envelope := w.order(order.Run, runKey(r), r.GetScript(), string(r.GetSource()), r.GetDeadlineUnixMs())
+			o, envelope := w.order(order.Run, journal.Key(r), r.GetScript(), string(r.GetSource()), r.GetDeadlineUnixMs())
 			r.Version, r.Digest, r.Envelope = o.Version, o.Digest, envelope
 		}
 	}

@@ -1,0 +1,50 @@
+package journal
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/wire"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
+
+// FiringKey is what is kept of a firing under, until it is over.
+func FiringKey(f fleet.Firing) string {
+	return spool.Key(intentFiring, string(f.Script), f.Rule, string(f.Node), strconv.FormatInt(f.At.UnixMilli(), 10))
+}
+
+// IntendFiring notes a firing as it is before its next command: what is done so
+// far, and that command as unknown.
+func IntendFiring(tx *spool.Tx, key string, f fleet.Firing, next fleet.Result) {
+	f.Results = append(slices.Clip(f.Results), next)
+	tx.PutMessage(spool.Intents, key, wire.ToFiring(f))
+}
+
+// RecordFiring records a firing that is over.
+func RecordFiring(tx *spool.Tx, at time.Time, key string, f fleet.Firing) {
+	tx.Append(at, &pb.Record{Body: &pb.Record_Firing{Firing: wire.ToFiring(f)}})
+	tx.Delete(spool.Intents, key)
+}
+
+// Unfinished records the firings that an earlier process began and did not end.
+func Unfinished(tx *spool.Tx, at time.Time) error {
+	var keys []string
+	for key, raw := range tx.All(spool.Intents, spool.Key(intentFiring)) {
+		f := &pb.Firing{}
+		if err := proto.Unmarshal(raw, f); err != nil {
+			return fault.Wrap(fault.Garbage, "read journal", err)
+		}
+		tx.Append(at, &pb.Record{Body: &pb.Record_Firing{Firing: f}})
+		keys = append(keys, key)
+	}
+	for _, key := range keys {
+		tx.Delete(spool.Intents, key)
+	}
+	return nil
+}
