@@ -21,9 +21,9 @@ func (a *Agent) begun(n *node, u unit) fleet.Result {
 }
 
 // next is what is to be done about a unit.
-func (a *Agent) next(e journal.Unit, stop error) (step journal.Step, err error) {
+func (a *Agent) next(e journal.Unit, stopped bool) (step journal.Step, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
-		step, err = e.Next(tx, stop)
+		step, err = e.Next(tx, stopped)
 		return err
 	})
 	return step, err

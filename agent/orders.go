@@ -149,8 +149,7 @@ func (a *Agent) refuseRun(r *pb.Run, why error) error {
 		return err
 	}
 	return a.spool.Update(func(tx *spool.Tx) error {
-		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Done{Done: &pb.RackRunDone{Run: r.GetId(), Error: "refused: " + why.Error()}}})
-		tx.PutTime(spool.Finished, journal.Key(r), a.now())
+		journal.Refuse(tx, a.now(), r, why)
 		return nil
 	})
 }
@@ -164,11 +163,7 @@ func (a *Agent) scriptOrder(s *pb.Script) (order.Order, error) {
 	if err = named(o, s.GetName(), order.Standing); err != nil {
 		return o, err
 	}
-	seen, hash, err := a.floor(journal.FloorOfScript, o.Name)
-	if err == nil && (o.Version < seen || o.Version == seen && hash != hashOf(o)) {
-		err = older(o, seen)
-	}
-	return o, err
+	return o, a.admits(journal.FloorOfScript, o)
 }
 
 // runOrder verifies a run that has just come. An order begins one run, once.
@@ -183,11 +178,7 @@ func (a *Agent) runOrder(r *pb.Run) (order.Order, error) {
 	if err = sign.Begins(o, a.now()); err != nil {
 		return o, err
 	}
-	seen, _, err := a.floor(journal.FloorOfRun, o.Name)
-	if err == nil && o.Version <= seen {
-		err = older(o, seen)
-	}
-	return o, err
+	return o, a.admits(journal.FloorOfRun, o)
 }
 
 // ending verifies an order that ends the force of a script which stands here: one
@@ -258,14 +249,14 @@ func older(o order.Order, seen uint64) error {
 		fmt.Sprintf("version %d of %s is not newer than version %d, which this rack has had", o.Version, o.Name, seen))
 }
 
-// floor is the version, and the hash, of the newest order for a name that was
-// obeyed here.
-func (a *Agent) floor(of, name string) (version uint64, hash string, err error) {
-	err = a.spool.View(func(tx *spool.Tx) error {
-		version, hash = journal.Floor(tx, of, name)
+// admits is an error if an order is older than what was obeyed here for its name.
+func (a *Agent) admits(of string, o order.Order) error {
+	return a.spool.View(func(tx *spool.Tx) error {
+		if ok, floor := journal.Admits(tx, of, o.Name, o.Version, hashOf(o)); !ok {
+			return older(o, floor)
+		}
 		return nil
 	})
-	return version, hash, err
 }
 
 // hashOf tells two orders of one version apart.

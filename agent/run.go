@@ -333,7 +333,7 @@ func (a *Agent) doUnit(ctx, deadline context.Context, j job, u unit, stop error)
 		stop = j.run.stopped(deadline)
 	}
 	e := j.run.entry(j.node, u)
-	step, err := a.next(e, stop)
+	step, err := a.next(e, stop != nil)
 	if err != nil || step.Doing == journal.Pass {
 		return step.Was, err
 	}

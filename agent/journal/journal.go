@@ -78,9 +78,9 @@ type Step struct {
 	Left  fleet.Result // of Settle: what is to be recorded, if nobody knows better
 }
 
-// Next is what is to be done about a unit; stop is why nothing new is begun on its
-// node, nil if nothing stands against it.
-func (u Unit) Next(tx *spool.Tx, stop error) (Step, error) {
+// Next is what is to be done about a unit; stopped says that nothing new is begun on
+// its node.
+func (u Unit) Next(tx *spool.Tx, stopped bool) (Step, error) {
 	if raw := tx.Get(spool.Done, u.key()); len(raw) == 1 {
 		return Step{Doing: Pass, Was: Mark(raw[0])}, nil
 	}
@@ -92,7 +92,7 @@ func (u Unit) Next(tx *spool.Tx, stop error) (Step, error) {
 		return Step{Doing: Settle, Left: wire.FromResult(msg)}, nil
 	}
 	switch {
-	case stop != nil:
+	case stopped:
 		return Step{Doing: Skip}, nil
 	case u.Once:
 		return Step{Doing: Intend}, nil
@@ -160,6 +160,12 @@ func Fresh(tx *spool.Tx, r *pb.Run) bool {
 func Accept(tx *spool.Tx, r *pb.Run) {
 	tx.PutMessage(spool.Runs, Key(r), r)
 	Raise(tx, FloorOfRun, r.GetScript(), r.GetVersion(), "")
+}
+
+// Refuse records that a run is not begun here, and why.
+func Refuse(tx *spool.Tx, at time.Time, r *pb.Run, why error) {
+	tx.Append(at, &pb.Record{Body: &pb.Record_Done{Done: &pb.RackRunDone{Run: r.GetId(), Error: "refused: " + why.Error()}}})
+	tx.PutTime(spool.Finished, Key(r), at)
 }
 
 // Accepted are the runs that are to be done.

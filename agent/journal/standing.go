@@ -63,6 +63,17 @@ func Floor(tx *spool.Tx, of, name string) (version uint64, hash string) {
 	return 0, ""
 }
 
+// Admits reports whether an order for a name is to be obeyed: one that puts a script
+// into force if it is not older than the last, and the same if it is not newer; one
+// that begins a run only if it is newer, because it begins one run, once.
+func Admits(tx *spool.Tx, of, name string, version uint64, hash string) (ok bool, floor uint64) {
+	floor, last := Floor(tx, of, name)
+	if of == FloorOfScript && version == floor {
+		return hash == last, floor
+	}
+	return version > floor, floor
+}
+
 // Raise keeps an order as the newest for its name, if it is.
 func Raise(tx *spool.Tx, of, name string, version uint64, hash string) {
 	key := spool.Key(of, name)

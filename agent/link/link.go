@@ -8,14 +8,11 @@
 package link
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +28,6 @@ import (
 const Version = talk.Version
 
 const (
-	firstDelay  = 500 * time.Millisecond
-	maxDelay    = 30 * time.Second
 	dialTimeout = 10 * time.Second
 	// welcomeTimeout bounds the wait for the Welcome: a coordinator answers it
 	// from what it has applied, without asking anybody.
@@ -143,7 +138,7 @@ func (l *Link) Progress(p *pb.Progress) {
 // Run connects, and connects again, until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
 	failures, said := 0, ""
-	order := preferred(string(l.cfg.Agent), l.cfg.Coordinators)
+	order := talk.Preferred(string(l.cfg.Agent), l.cfg.Coordinators)
 	for turn := 0; ctx.Err() == nil; turn++ {
 		addr := order[turn%len(order)]
 		welcomed, err := l.session(ctx, addr)
@@ -158,32 +153,9 @@ func (l *Link) Run(ctx context.Context) error {
 			l.cfg.Log.Warn("no link to the coordinators", obs.Addr, addr, obs.Err, err, obs.Kind, fault.KindOf(err))
 			said = text
 		}
-		wait(ctx, backoff(max(0, failures-1)/len(l.cfg.Coordinators), rand.Float64())) //nolint:gosec // jitter
+		wait(ctx, talk.Backoff(max(0, failures-1)/len(l.cfg.Coordinators), rand.Float64())) //nolint:gosec // jitter
 	}
 	return ctx.Err()
-}
-
-// preferred are the coordinators in the order in which an agent tries them, by
-// rendezvous hashing: each agent has an order of its own, so that many agents are
-// spread evenly, and those of a coordinator that dies go to all of the others.
-func preferred(agent string, coordinators []string) []string {
-	weight := func(addr string) []byte {
-		sum := sha256.Sum256([]byte(agent + "\x00" + addr))
-		return sum[:]
-	}
-	order := slices.Clone(coordinators)
-	slices.SortFunc(order, func(a, b string) int { return bytes.Compare(weight(b), weight(a)) })
-	return order
-}
-
-// backoff is how long to wait after so many rounds without success: a random part
-// of a span that doubles, so that ten thousand agents do not come back at once.
-func backoff(rounds int, part float64) time.Duration {
-	span := maxDelay
-	if rounds < 6 {
-		span = min(firstDelay<<rounds, maxDelay)
-	}
-	return time.Duration(part * float64(span))
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -1,4 +1,4 @@
-package link
+package talk
 
 import (
 	"fmt"
@@ -12,11 +12,11 @@ func TestPreferred(t *testing.T) {
 	all := []string{"c1:7443", "c2:7443", "c3:7443"}
 	first, next := map[string]int{}, map[string]int{}
 	for i := range 1000 {
-		order := preferred(fmt.Sprint("agent-", i), all)
+		order := Preferred(fmt.Sprint("agent-", i), all)
 		if len(order) != 3 || order[0] == order[1] || order[1] == order[2] || order[0] == order[2] {
 			t.Fatalf("the order is %v", order)
 		}
-		if again := preferred(fmt.Sprint("agent-", i), []string{"c3:7443", "c1:7443", "c2:7443"}); !slices.Equal(again, order) {
+		if again := Preferred(fmt.Sprint("agent-", i), []string{"c3:7443", "c1:7443", "c2:7443"}); !slices.Equal(again, order) {
 			t.Errorf("another configuration gives %v, not %v", again, order)
 		}
 		first[order[0]]++
@@ -48,8 +48,8 @@ func TestBackoff(t *testing.T) {
 		{6, 1, 30 * time.Second},
 		{1 << 40, 0.5, 15 * time.Second},
 	} {
-		if got := backoff(c.rounds, c.part); got != c.want {
-			t.Errorf("backoff(%d, %v) = %v, want %v", c.rounds, c.part, got, c.want)
+		if got := Backoff(c.rounds, c.part); got != c.want {
+			t.Errorf("Backoff(%d, %v) = %v, want %v", c.rounds, c.part, got, c.want)
 		}
 	}
 }
