@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
@@ -135,6 +136,9 @@ func TestMembers(t *testing.T) {
 func FuzzScan(f *testing.F) {
 	for _, text := range texts {
 		f.Add([]byte(text))
+	}
+	for _, body := range recorded.Bodies(f) {
+		f.Add(body)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		const depth = 64
