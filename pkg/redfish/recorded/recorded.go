@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"testing"
 )
 
 // Where is the variable of the environment that lists records, as PATH lists
@@ -28,10 +27,16 @@ const (
 	most = 256 << 20
 )
 
+// TB is what Bodies needs of a test.
+type TB interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
 // Bodies are the bodies of the records that Where lists, each once, in the order
 // of the records; none if it lists none. A file that holds an exchange, an object
 // with a response, gives the body of the response; any other is a body itself.
-func Bodies(tb testing.TB) [][]byte {
+func Bodies(tb TB) [][]byte {
 	tb.Helper()
 	var list [][]byte
 	seen := map[string]bool{}
@@ -74,25 +79,25 @@ func bodyOf(text []byte) []byte {
 
 // files gives each the content of every file of a record.
 func files(name string, each func([]byte)) error {
-	info, err := os.Stat(name)
+	info, err := os.Stat(name) //nolint:gosec // a test reads what its user names
 	if err != nil {
 		return err
 	}
 	if !info.IsDir() {
 		return unpack(name, each)
 	}
-	return filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
+	return filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error { //nolint:gosec // as above
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
-		text, err := os.ReadFile(path) //nolint:gosec // a test reads what its user names
+		text, err := os.ReadFile(path) //nolint:gosec // as above
 		each(text)
 		return err
 	})
 }
 
 func unpack(name string, each func([]byte)) (err error) {
-	file, err := os.Open(name) //nolint:gosec // a test reads what its user names
+	file, err := os.Open(name) //nolint:gosec // as above
 	if err != nil {
 		return err
 	}
