@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -114,10 +115,13 @@ func New(cfg Config, agent Agent, outbox Outbox) (*Link, error) {
 	}
 	return &Link{
 		cfg: cfg, agent: agent, outbox: outbox, since: time.Now(),
-		side:     talk.New(talk.Self{Agent: cfg.Agent, Rack: cfg.Rack, Site: cfg.Site, Build: cfg.Build}, agent, outbox),
+		side:     talk.New(talk.Self{Agent: cfg.Agent, Rack: cfg.Rack, Site: cfg.Site, Build: cfg.Build, Boot: boot()}, agent, outbox),
 		progress: make(chan *pb.Progress, maxProgress),
 	}, nil
 }
+
+// boot tells this process from an earlier one with the same disk.
+func boot() uint64 { return 1 + rand.Uint64N(math.MaxUint64) } //nolint:gosec // it is no secret
 
 // Connected reports whether a coordinator is reached, and since when it is so.
 func (l *Link) Connected() (connected bool, since time.Time) {

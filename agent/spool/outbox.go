@@ -53,6 +53,10 @@ func (s *Spool) Cursor() (c Cursor, err error) {
 	return c, err
 }
 
+// Opened is where the outbox stood when the file was opened: an earlier process has
+// told nobody of what comes after that.
+func (s *Spool) Opened() Cursor { return s.opened }
+
 // Batch is the records from the seq from on, in order: as many as fit into size
 // bytes, and one if the first is larger.
 func (s *Spool) Batch(from uint64, size int) (*pb.RecordBatch, error) {

@@ -74,6 +74,8 @@ type Spool struct {
 	opt  Options
 	wake chan struct{} // holds a token if records were appended
 
+	opened Cursor
+
 	turn  chan struct{} // held by the one who commits
 	queue queue
 
@@ -84,6 +86,19 @@ type Spool struct {
 // Open opens the spool at path, and makes it on first use (0600). A file that
 // another process has open is an error.
 func Open(path string, opt Options) (*Spool, error) {
+	file, err := OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := On(file, opt)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, "open spool "+path, errors.Join(err, file.Close()))
+	}
+	return s, nil
+}
+
+// OpenFile opens the bbolt file at path, and makes it on first use.
+func OpenFile(path string) (File, error) {
 	op := "open spool " + path
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
@@ -99,11 +114,7 @@ func Open(path string, opt Options) (*Spool, error) {
 	if err = db.Update(makeTables); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
 	}
-	s, err := On(boltFile{db}, opt)
-	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
-	}
-	return s, nil
+	return boltFile{db}, nil
 }
 
 // On is the spool in a file that is open already and stays the caller's if there is
@@ -166,15 +177,15 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// prepare makes the epoch of a new file.
+// prepare makes the epoch of a new file, and looks where the outbox stands.
 func (s *Spool) prepare(store Store) error {
 	t := &Tx{store: store}
-	if t.number(keyEpoch) != 0 {
-		return nil
+	if t.number(keyEpoch) == 0 {
+		t.setNumber(keyEpoch, s.newEpoch(0))
+		t.setNumber(keyFirst, 1)
+		t.setNumber(keyNext, 1)
 	}
-	t.setNumber(keyEpoch, s.newEpoch(0))
-	t.setNumber(keyFirst, 1)
-	t.setNumber(keyNext, 1)
+	s.opened = t.Cursor()
 	return t.err
 }
 

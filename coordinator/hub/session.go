@@ -48,6 +48,7 @@ type session struct {
 	since   time.Time
 
 	agent, rack, site, build string // from the Hello
+	hello                    *pb.Hello
 
 	revision atomic.Uint64 // of the desired state the agent has, or was sent
 	results  sync.Mutex    // held by the one results stream
@@ -59,7 +60,7 @@ func (s *session) greet(parent context.Context) error {
 	defer cancel()
 	// Closing the connection is what ends a Receive.
 	defer context.AfterFunc(parent, func() { s.conn.Close("coordinator stops") })()
-	hello, err := s.hello(ctx)
+	hello, err := s.first(ctx)
 	if err != nil {
 		return err
 	}
@@ -77,8 +78,8 @@ func (s *session) greet(parent context.Context) error {
 	return err
 }
 
-// hello reads the first message of the first stream.
-func (s *session) hello(ctx context.Context) (*pb.Hello, error) {
+// first reads the first message of the first stream, the hello.
+func (s *session) first(ctx context.Context) (*pb.Hello, error) {
 	const op = "greet agent"
 	stream, err := s.conn.Accept(ctx)
 	if err != nil {
@@ -136,7 +137,7 @@ func (s *session) check(hello *pb.Hello) error {
 	if len(hello.GetSealProof()) > mostProof {
 		return fault.New(fault.TooLarge, op, "the proof of its sealing key is too large")
 	}
-	s.rack, s.site, s.build = hello.GetRack(), hello.GetSite(), hello.GetBuild()
+	s.hello, s.rack, s.site, s.build = hello, hello.GetRack(), hello.GetSite(), hello.GetBuild()
 	return checkKey(hello.GetSealKey())
 }
 
@@ -359,7 +360,7 @@ func (s *session) record(ctx context.Context, ch *mesh.Channel) error {
 		if err := ch.Receive(&batch); err != nil {
 			return err
 		}
-		command, err := talk.Record(s.agent, s.rack, &batch)
+		command, err := talk.Record(s.hello, &batch)
 		if err != nil {
 			return err
 		}

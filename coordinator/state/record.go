@@ -22,6 +22,9 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 	if agent.GetRack() != b.GetRack() {
 		return refused(fault.Denied, op, fmt.Sprintf("agent %s serves rack %s, not %s", b.GetAgent(), agent.GetRack(), b.GetRack()))
 	}
+	if b.GetBoot() != agent.GetBoot() {
+		return Outcome{Err: fault.New(fault.Conflict, op, "another process of agent "+b.GetAgent()+" has said hello since"), NextWanted: agent.GetNextSeq()}
+	}
 	next, err := resume(agent, b)
 	if err != nil {
 		return Outcome{Err: err, NextWanted: agent.GetNextSeq()}

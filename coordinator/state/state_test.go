@@ -150,6 +150,25 @@ func TestEachRecordCountsOnce(t *testing.T) {
 	refusedAs(t, l.try(batch("a1", "r1", 4, result("R1", "n4"))), fault.Conflict, "spool epoch 7 is over")
 }
 
+// A batch may still be on its way when the agent's process has died. The disk may have
+// been put back since: then the next process has other records under its numbers.
+func TestBatchOfAnEarlierProcess(t *testing.T) {
+	l := newLog(t)
+	hello := func(boot uint64) *pb.Command {
+		return agent(&pb.AgentInfo{Name: "a1", Rack: "r1", SpoolEpoch: 7, NextSeq: 1, Boot: boot})
+	}
+	from := func(boot uint64, c *pb.Command) *pb.Command {
+		c.GetRecordResults().Boot = boot
+		return c
+	}
+	l.must(apply(nil, runOf("x", "r1")))
+	l.must(hello(11))
+	l.must(from(11, batch("a1", "r1", 1, result("R1", "n1"))))
+	l.must(hello(12))
+	refusedAs(t, l.try(from(11, batch("a1", "r1", 2, result("R1", "n2")))), fault.Conflict, "another process of agent a1")
+	equal(t, "next wanted", l.must(from(12, batch("a1", "r1", 2, result("R1", "n3")))).NextWanted, uint64(3))
+}
+
 func TestWhereASpoolGoesOn(t *testing.T) {
 	said := func(epoch, next uint64) *pb.Command {
 		return agent(&pb.AgentInfo{Name: "a1", Rack: "r1", SpoolEpoch: epoch, NextSeq: next})

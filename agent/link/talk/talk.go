@@ -7,10 +7,17 @@
 //
 // Records have a number in an epoch, which is one life of the spool's file. A hello
 // tells (epoch, first that is not acknowledged, next to be written), the welcome
-// the record that is wanted next. Wanted above what was written: the disk is an old
-// copy of itself. Wanted below what was acknowledged: the coordinator lags, or its
-// disk is an old copy. In both cases at last the agent begins a new epoch above the
-// one that the coordinator knows, and takes along what is not acknowledged.
+// the record that is wanted next. Wanted above what can have been sent: the disk is
+// an old copy of itself, and another life of it has told more. Wanted below what was
+// acknowledged: the coordinator lags, or its disk is an old copy. In both cases at
+// last the agent begins a new epoch above the one that the coordinator knows, and
+// takes along what is not acknowledged.
+//
+// What can have been sent is what was in the file when it was opened, and what this
+// process has sent since. What it has written since does not count: a disk that was
+// put back may have been written to before the first hello, under numbers that its
+// other life has used. So that nothing of that other life comes later, a hello tells
+// the process, and batches of an earlier one are refused from then on.
 package talk
 
 import (
@@ -59,6 +66,8 @@ type Agent interface {
 // Outbox is where the records for the coordinators wait; a *spool.Spool is one.
 type Outbox interface {
 	Cursor() (spool.Cursor, error)
+	// Opened is where it stood when this process opened it.
+	Opened() spool.Cursor
 	Batch(from uint64, size int) (*pb.RecordBatch, error)
 	Ack(epoch, next uint64) error
 	Restart(above uint64) error
@@ -70,6 +79,7 @@ type Self struct {
 	Rack  fleet.RackName
 	Site  fleet.SiteName
 	Build string
+	Boot  uint64 // of this process: random, not 0
 }
 
 // Side is the agent's side of its sessions, one after the other. It is not safe for
@@ -79,6 +89,9 @@ type Side struct {
 	agent  Agent
 	outbox Outbox
 	behind int // consecutive coordinators that had forgotten records
+
+	epoch uint64        // of the outbox at the last hello
+	told  atomic.Uint64 // of that epoch: no record from here on can have been sent
 }
 
 // New is a side that has met nobody yet.
@@ -92,12 +105,25 @@ func (s *Side) Hello(sealKey, proof []byte) (*pb.Hello, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.enter(c.Epoch)
 	revision, _ := s.agent.Have()
 	return &pb.Hello{
-		Version: Version, Agent: string(s.self.Agent), Rack: string(s.self.Rack), Site: string(s.self.Site),
+		Version: Version, Boot: s.self.Boot, Agent: string(s.self.Agent), Rack: string(s.self.Rack), Site: string(s.self.Site),
 		SpoolEpoch: c.Epoch, FirstUnacked: c.First, NextSeq: c.Next,
 		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.self.Build,
 	}, nil
+}
+
+// enter notes the epoch that is spoken of from now on.
+func (s *Side) enter(epoch uint64) {
+	if epoch == s.epoch {
+		return
+	}
+	s.epoch = epoch
+	s.told.Store(1)
+	if opened := s.outbox.Opened(); opened.Epoch == epoch {
+		s.told.Store(opened.Next)
+	}
 }
 
 // Answered takes the first message of a coordinator, the answer to hello. An error
@@ -122,7 +148,7 @@ func (s *Side) welcomed(now time.Time, hello *pb.Hello, w *pb.Welcome) (*Session
 	}
 	wanted := w.GetNextWanted()
 	switch {
-	case wanted > hello.GetNextSeq():
+	case wanted > s.told.Load():
 		return nil, s.restart(op, "the spool is an old copy of itself", w)
 	case wanted < hello.GetFirstUnacked():
 		if s.behind++; s.behind < patience {
@@ -139,9 +165,7 @@ func (s *Side) welcomed(now time.Time, hello *pb.Hello, w *pb.Welcome) (*Session
 			return nil, err
 		}
 	}
-	t := &Session{side: s, Coordinator: w.GetCoordinator(), next: wanted}
-	t.acked.Store(now.UnixMilli())
-	return t, nil
+	return &Session{side: s, Coordinator: w.GetCoordinator(), next: wanted, since: now}, nil
 }
 
 // restart begins a new epoch, above the one that the coordinator knows, and ends
@@ -165,7 +189,8 @@ type Session struct {
 
 	side  *Side
 	next  uint64       // the record to send next
-	acked atomic.Int64 // when an ack last came, Unix ms
+	since time.Time    // the welcome
+	acked atomic.Int64 // when an ack last came: ns since then, whatever becomes of the clock
 }
 
 // Ask is what the agent owes the coordinator after a message.
@@ -189,7 +214,7 @@ func (s *Session) Take(ctx context.Context, now time.Time, m *pb.FromCoordinator
 	case *pb.FromCoordinator_Renewed:
 		return Renewed, nil
 	case *pb.FromCoordinator_Ack:
-		s.acked.Store(now.UnixMilli())
+		s.acked.Store(int64(now.Sub(s.since)))
 		return Nothing, s.side.outbox.Ack(body.Ack.GetSpoolEpoch(), body.Ack.GetNextWanted())
 	case *pb.FromCoordinator_Drain:
 		return Nothing, fault.New(fault.Unavailable, "coordinator drains", body.Drain.GetReason())
@@ -216,10 +241,10 @@ func (s *Session) Stalled(now time.Time, pingEvery time.Duration) error {
 		return err
 	}
 	if c.First == c.Next {
-		s.acked.Store(now.UnixMilli())
+		s.acked.Store(int64(now.Sub(s.since)))
 		return nil
 	}
-	if idle := now.Sub(time.UnixMilli(s.acked.Load())); idle > stallAfter*pingEvery {
+	if idle := now.Sub(s.since) - time.Duration(s.acked.Load()); idle > stallAfter*pingEvery {
 		return fault.New(fault.Timeout, "send results", fmt.Sprintf("no acknowledgement for %s", idle.Truncate(time.Second)))
 	}
 	return nil
@@ -232,5 +257,6 @@ func (s *Session) Next() (*pb.RecordBatch, error) {
 		return nil, err
 	}
 	s.next += uint64(len(batch.GetRecords()))
+	s.side.told.Store(max(s.side.told.Load(), s.next))
 	return batch, nil
 }

@@ -50,7 +50,7 @@ type Greeting struct {
 func Greet(m Machine, h *pb.Hello) Greeting {
 	said := &pb.AgentInfo{
 		Name: h.GetAgent(), Rack: h.GetRack(), Site: h.GetSite(), SealKey: h.GetSealKey(), SealProof: h.GetSealProof(), Build: h.GetBuild(),
-		SpoolEpoch: h.GetSpoolEpoch(), NextSeq: h.GetFirstUnacked(),
+		SpoolEpoch: h.GetSpoolEpoch(), NextSeq: h.GetFirstUnacked(), Boot: h.GetBoot(),
 	}
 	known, met := m.Agent(said.GetName())
 	g := Greeting{agent: said.GetName(), met: met, next: known.GetNextSeq()}
@@ -69,7 +69,7 @@ func Greet(m Machine, h *pb.Hello) Greeting {
 func same(known, said *pb.AgentInfo) bool {
 	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
 		string(known.GetSealKey()) == string(said.GetSealKey()) && string(known.GetSealProof()) == string(said.GetSealProof()) &&
-		known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
+		known.GetBoot() == said.GetBoot() && known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
 }
 
 // Welcome is the answer to the hello, by the outcome of the Command if there was
@@ -87,8 +87,9 @@ func (g Greeting) Welcome(m Machine, o state.Outcome) *pb.Welcome {
 }
 
 // Record is the command that records a batch. What a later version alone can read
-// is kept out of the log: it would stop the machine.
-func Record(agent, rack string, b *pb.RecordBatch) (*pb.Command, error) {
+// is kept out of the log: it would stop the machine. The hello is that of the session
+// on which the batch has come.
+func Record(h *pb.Hello, b *pb.RecordBatch) (*pb.Command, error) {
 	for _, r := range b.GetRecords() {
 		if r.GetBody() == nil {
 			return nil, fault.New(fault.Garbage, "record results", fmt.Sprintf("record %d is of a type that this coordinator does not know", r.GetSeq())).
@@ -96,7 +97,7 @@ func Record(agent, rack string, b *pb.RecordBatch) (*pb.Command, error) {
 		}
 	}
 	return &pb.Command{Body: &pb.Command_RecordResults{RecordResults: &pb.RecordResults{
-		Agent: agent, Rack: rack, SpoolEpoch: b.GetSpoolEpoch(), Records: b.GetRecords(),
+		Agent: h.GetAgent(), Rack: h.GetRack(), Boot: h.GetBoot(), SpoolEpoch: b.GetSpoolEpoch(), Records: b.GetRecords(),
 	}}}, nil
 }
 

@@ -835,6 +835,7 @@ type RecordResults struct {
 	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
 	SpoolEpoch    uint64                 `protobuf:"varint,3,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`
 	Records       []*Record              `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`
+	Boot          uint64                 `protobuf:"varint,70,opt,name=boot,proto3" json:"boot,omitempty"` // of the process that sent them; refused if another has said hello since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -897,6 +898,13 @@ func (x *RecordResults) GetRecords() []*Record {
 	return nil
 }
 
+func (x *RecordResults) GetBoot() uint64 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
 type PutAgent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agent         *AgentInfo             `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
@@ -951,6 +959,7 @@ type AgentInfo struct {
 	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`
 	NextSeq       uint64                 `protobuf:"varint,7,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"` // of that epoch: the next one wanted
 	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
+	Boot          uint64                 `protobuf:"varint,70,opt,name=boot,proto3" json:"boot,omitempty"` // of the process that said hello last
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1039,6 +1048,13 @@ func (x *AgentInfo) GetSealProof() []byte {
 		return x.SealProof
 	}
 	return nil
+}
+
+func (x *AgentInfo) GetBoot() uint64 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
 }
 
 // Snapshot is the whole replicated state, in a stable order.
@@ -1739,15 +1755,16 @@ const file_state_proto_rawDesc = "" +
 	"\adenials\x18\x01 \x03(\v2\x10.chiba.v1.DenialR\adenials\"1\n" +
 	"\x05Allow\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\"\x86\x01\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"\x9a\x01\n" +
 	"\rRecordResults\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x1f\n" +
 	"\vspool_epoch\x18\x03 \x01(\x04R\n" +
 	"spoolEpoch\x12*\n" +
-	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\"5\n" +
+	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\x12\x12\n" +
+	"\x04boot\x18F \x01(\x04R\x04boot\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xd3\x01\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xe7\x01\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -1758,7 +1775,8 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\x97\x06\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\x12\x12\n" +
+	"\x04boot\x18F \x01(\x04R\x04boot\"\x97\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
