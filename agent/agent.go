@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -18,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -365,14 +365,8 @@ func (f *firstPass) giveUp() { f.once.Do(func() { close(f.done) }) }
 // ruleStates are the states of the rules as they were kept.
 func (a *Agent) ruleStates() (states []core.State, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
-		for _, raw := range tx.All(spool.Rules, "") {
-			var s core.State
-			if err = json.Unmarshal(raw, &s); err != nil {
-				return fault.Wrap(fault.Garbage, "read rule states", err)
-			}
-			states = append(states, s)
-		}
-		return nil
+		states, err = journal.RuleStates(tx)
+		return err
 	})
 	return states, err
 }

@@ -14,8 +14,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
-	"github.com/chiba-mesh/chiba/pkg/wire"
-	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
 // sampleTimeout bounds one sample of one node.
@@ -107,25 +105,7 @@ func (w *watcher) keep(out core.Output) error {
 		return nil
 	}
 	return w.spool.Update(func(tx *spool.Tx) error {
-		for _, s := range out.Changed {
-			tx.PutJSON(spool.Rules, stateKey(s.Key), s)
-		}
-		for _, k := range out.Gone {
-			tx.Delete(spool.Rules, stateKey(k))
-		}
-		if out.Deaf {
-			tx.DeleteAll(spool.Heard, "")
-		}
-		for _, m := range out.Marks {
-			tx.PutJSON(spool.Heard, string(m.Node), m)
-		}
-		for _, f := range out.Fire {
-			if f.Firing.Held != "" {
-				tx.Append(w.now(), &pb.Record{Body: &pb.Record_Firing{Firing: wire.ToFiring(f.Firing)}})
-			} else {
-				tx.PutMessage(spool.Intents, journal.FiringKey(f.Firing), wire.ToFiring(notBegun(f)))
-			}
-		}
+		journal.KeepRules(tx, w.now(), out, notBegun)
 		return nil
 	})
 }
@@ -138,10 +118,6 @@ func notBegun(f core.Fire) fleet.Firing {
 		firing.Results = append(firing.Results, skipped(firing.Node, c.Text, why))
 	}
 	return firing
-}
-
-func stateKey(k core.Key) string {
-	return spool.Key(string(k.Script), k.Rule, string(k.Node))
 }
 
 // sample reads what the engine asked for and tells it, whatever came of it.
@@ -175,8 +151,8 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 			break
 		}
 		if err := w.intendFiring(key, firing, journal.Unknown(firing.Node, c.Text)); err != nil {
-			w.complain("firing", err)
-			return
+			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, err))
+			break
 		}
 		r := w.command(ctx, n, c, w.teller(key, firing, c))
 		if ctx.Err() != nil {
@@ -188,8 +164,11 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 			break
 		}
 	}
-	if err := w.recordFiring(key, firing); err != nil {
+	// Something may have been done: what came of it must be told, however long the
+	// disk takes nothing. The next process would tell that it is unknown.
+	for err := w.recordFiring(key, firing); err != nil && ctx.Err() == nil; err = w.recordFiring(key, firing) {
 		w.complain("firing", err)
+		wait(ctx, retryAfter)
 	}
 }
 

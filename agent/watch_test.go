@@ -50,6 +50,28 @@ func TestRulesRunFromDisk(t *testing.T) {
 	})
 }
 
+// The disk is full when a firing is over: it is told when there is room again, not
+// after the next restart alone.
+func TestFiringOnAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.temp("n1", 50)
+		w.start(w.dir)
+		defer w.stop()
+		w.apply(hotRule)
+		w.lanes["n2"].do = func(context.Context, scl.Command) fleet.Result {
+			w.full.Store(true)
+			return fleet.Result{Status: fleet.Confirmed}
+		}
+		w.temp("n1", 95)
+		pass(time.Minute)
+		expect(t, nil, w.records())
+		w.full.Store(false)
+		pass(10 * time.Second)
+		expect(t, []string{fired}, w.records())
+	})
+}
+
 // The process dies while it acts on a firing. The next one tells what it knows,
 // and does not fire again for the same edge.
 func TestKilledWhileFiring(t *testing.T) {

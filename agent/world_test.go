@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,6 +46,7 @@ type world struct {
 	cfg   Config
 	lanes map[fleet.NodeName]*fakeLane
 	logs  lockedBuffer
+	full  atomic.Bool // the disk
 
 	mu   sync.Mutex
 	pins map[string]string // address -> the key that answers there
@@ -299,6 +302,19 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// fullFile takes nothing while the disk is full.
+type fullFile struct {
+	spool.File
+	full *atomic.Bool
+}
+
+func (f fullFile) Update(fn func(spool.Store) error) error {
+	if f.full.Load() {
+		return syscall.ENOSPC
+	}
+	return f.File.Update(fn)
+}
+
 // assemble is an agent on the state directory dir that does not run yet.
 func (w *world) assemble(dir string) *Agent {
 	w.t.Helper()
@@ -306,7 +322,11 @@ func (w *world) assemble(dir string) *Agent {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	disk, err := spool.Open(filepath.Join(dir, spoolFile), spool.Options{})
+	file, err := spool.OpenFile(filepath.Join(dir, spoolFile))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	disk, err := spool.On(fullFile{file, &w.full}, spool.Options{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
