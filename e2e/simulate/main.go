@@ -10,6 +10,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -36,6 +37,20 @@ func main() {
 	os.Exit(code)
 }
 
+// worlds are the seeds from first on.
+type worlds struct {
+	first, seeds uint64
+	agents       int
+	mutant       sim.Mutant
+}
+
+// story is one world to be looked at.
+type story struct {
+	seed, faults string
+	agents       int
+	verbose      bool
+}
+
 // run is the command; it returns the exit code.
 func run(ctx context.Context, args []string, out, said io.Writer) int {
 	flags := flag.NewFlagSet("simulate", flag.ContinueOnError)
@@ -46,35 +61,37 @@ func run(ctx context.Context, args []string, out, said io.Writer) int {
 	only := flags.String("faults", "", "with -seed: only these of its faults, as 0,3,7; \"none\" for none")
 	verbose := flags.Bool("v", false, "with -seed: tell what happens, line by line")
 	mutants := flags.Bool("mutants", false, "plant bugs and see that each is found")
-	large := flags.Bool("large", false, "one large world for an hour, with what it costs")
-	agents := flags.Int("agents", 10_000, "with -large: how many, of 100 nodes each")
+	big := flags.Bool("large", false, "one large world for an hour, with what it costs")
+	agents := flags.Int("agents", 0, "how many; default 20 of 10 nodes each, with -large 10,000 of 100")
+	hour := flags.Duration("for", time.Hour, "with -large: how long, in the world's time")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
+	w := worlds{first: *first, seeds: *seeds, agents: *agents}
 	debug.SetGCPercent(400) // the worlds are small and many
 	switch {
-	case *large:
-		return hour(out, said, *agents)
+	case *big:
+		return large(out, said, cmp.Or(*agents, 10_000), *hour)
 	case *mutants:
-		return plant(ctx, out, *first, *seeds)
+		return plant(ctx, out, w)
 	case *one != "":
-		return replay(out, said, *one, *only, *verbose)
+		return replay(out, said, story{*one, *only, *agents, *verbose})
 	}
-	return many(ctx, out, said, *first, *seeds)
+	return many(ctx, out, said, w)
 }
 
 // replay runs the world of one seed and tells its story.
-func replay(out, said io.Writer, one, only string, verbose bool) int {
-	seed, err := strconv.ParseUint(one, 10, 64)
+func replay(out, said io.Writer, s story) int {
+	seed, err := strconv.ParseUint(s.seed, 10, 64)
 	if err != nil {
-		fmt.Fprintf(said, "simulate: error: -seed %s is no number\n", one)
+		fmt.Fprintf(said, "simulate: error: -seed %s is no number\n", s.seed)
 		return 2
 	}
-	o := sim.Options{Seed: seed}
-	if only != "" {
-		o.Faults = sim.Some(sim.Draw(seed), numbers(only))
+	o := sim.Options{Seed: seed, Agents: s.agents}
+	if s.faults != "" {
+		o.Faults = sim.Some(sim.Draw(seed), numbers(s.faults))
 	}
-	if verbose {
+	if s.verbose {
 		o.Story = out
 	}
 	v := sim.Run(o)
@@ -97,21 +114,21 @@ func numbers(list string) (all []int) {
 
 // many runs the worlds of many seeds, as many at once as there are processors. Each
 // is one thread.
-func many(ctx context.Context, out, said io.Writer, first, seeds uint64) int {
+func many(ctx context.Context, out, said io.Writer, w worlds) int {
 	begun, told := time.Now(), time.Now()
 	var broken []sim.Verdict
 	done, records, events := 0, 0, 0
-	for v := range verdicts(ctx, first, seeds, sim.None) {
+	for v := range verdicts(ctx, w) {
 		done++
 		records += v.Recorded
 		events += v.Events
 		if len(v.Violations) > 0 {
 			broken = append(broken, v)
-			report(out, v, len(broken) <= shrunk)
+			report(out, w, v, len(broken) <= shrunk)
 		}
 		if time.Since(told) > 5*time.Second {
 			told = time.Now()
-			fmt.Fprintf(said, "%d of %d seeds, violations: %d\n", done, seeds, len(broken))
+			fmt.Fprintf(said, "%d of %d seeds, violations: %d\n", done, w.seeds, len(broken))
 		}
 	}
 	fmt.Fprintf(out, "%d events, %d records in %.1f s\n", events, records, time.Since(begun).Seconds())
@@ -119,14 +136,18 @@ func many(ctx context.Context, out, said io.Writer, first, seeds uint64) int {
 	return exit(len(broken))
 }
 
+func (w worlds) options(seed uint64) sim.Options {
+	return sim.Options{Seed: seed, Agents: w.agents, Mutant: w.mutant}
+}
+
 // verdicts runs the worlds and gives what came of them as it comes.
-func verdicts(ctx context.Context, first, seeds uint64, m sim.Mutant) <-chan sim.Verdict {
+func verdicts(ctx context.Context, w worlds) <-chan sim.Verdict {
 	todo, came := make(chan uint64), make(chan sim.Verdict)
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for seed := range todo {
-				came <- sim.Run(sim.Options{Seed: seed, Mutant: m})
+				came <- sim.Run(w.options(seed))
 			}
 		})
 	}
@@ -134,7 +155,7 @@ func verdicts(ctx context.Context, first, seeds uint64, m sim.Mutant) <-chan sim
 		defer close(came)
 		defer workers.Wait()
 		defer close(todo)
-		for seed := first; seed < first+seeds; seed++ {
+		for seed := w.first; seed < w.first+w.seeds; seed++ {
 			select {
 			case todo <- seed:
 			case <-ctx.Done():
@@ -146,13 +167,13 @@ func verdicts(ctx context.Context, first, seeds uint64, m sim.Mutant) <-chan sim
 }
 
 // report tells of a broken world, and how to see it again.
-func report(out io.Writer, v sim.Verdict, shrink bool) {
+func report(out io.Writer, w worlds, v sim.Verdict, shrink bool) {
 	fmt.Fprintf(out, "seed %d: %s\n", v.Seed, v.Violations[0])
 	fmt.Fprintf(out, "  replay: go run ./e2e/simulate -seed %d -v\n", v.Seed)
 	if !shrink {
 		return
 	}
-	least, which := sim.Shrink(sim.Options{Seed: v.Seed}, v)
+	least, which := sim.Shrink(w.options(v.Seed), v)
 	list := "none"
 	if len(which) > 0 {
 		list = strings.Trim(strings.Join(strings.Fields(fmt.Sprint(which)), ","), "[]")
@@ -164,12 +185,13 @@ func report(out io.Writer, v sim.Verdict, shrink bool) {
 }
 
 // plant runs worlds with each mutant until one of them is found out.
-func plant(ctx context.Context, out io.Writer, first, seeds uint64) int {
+func plant(ctx context.Context, out io.Writer, w worlds) int {
 	caught := 0
 	for _, m := range sim.Mutants() {
 		trying, stop := context.WithCancel(ctx)
 		found, tried := "", 0
-		for v := range verdicts(trying, first, seeds, m) {
+		w.mutant = m
+		for v := range verdicts(trying, w) {
 			tried++
 			if len(v.Violations) > 0 && found == "" {
 				found = fmt.Sprintf("caught at seed %d: %s", v.Seed, v.Violations[0])
@@ -188,9 +210,9 @@ func plant(ctx context.Context, out io.Writer, first, seeds uint64) int {
 	return exit(len(sim.Mutants()) - caught)
 }
 
-// hour runs the large world.
-func hour(out, said io.Writer, agents int) int {
-	r, err := sim.RunLarge(sim.LargeOptions{Agents: agents, Log: said})
+// large runs the large world.
+func large(out, said io.Writer, agents int, d time.Duration) int {
+	r, err := sim.RunLarge(sim.LargeOptions{Agents: agents, For: d, Log: said})
 	fmt.Fprint(out, r)
 	if err != nil {
 		fmt.Fprintf(said, "simulate: error: %v\n", err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,7 +20,8 @@ import (
 // LargeOptions of a large world.
 type LargeOptions struct {
 	Agents int
-	Log    io.Writer // is told how far it is
+	For    time.Duration // of its own time; at least what the phases take
+	Log    io.Writer     // is told how far it is
 }
 
 // Report is what a large world costs.
@@ -36,7 +38,6 @@ func (r Report) String() string {
 
 const (
 	largeRack = 100
-	hour      = time.Hour
 	look      = 100 * time.Millisecond // between two looks at whether something is done
 )
 
@@ -48,7 +49,7 @@ type large struct {
 	report Report
 }
 
-// RunLarge runs one world of many agents for a virtual hour. Every BMC is sampled
+// RunLarge runs one world of many agents. Every BMC is sampled
 // once a minute by the rules of its rack; a script is given to all, every summary is
 // gathered anew, and the coordinator that leads is lost and comes back.
 func RunLarge(o LargeOptions) (Report, error) {
@@ -71,8 +72,13 @@ func RunLarge(o LargeOptions) (Report, error) {
 	if err != nil {
 		return l.report, err
 	}
-	if err := l.pass("the rest of the hour", func() bool { return l.now >= hour }); err != nil {
+	rest, events := l.now, l.events
+	spent := cpu()
+	if err := l.pass("the rest of the time", func() bool { return l.now >= o.For }); err != nil {
 		return l.report, err
+	}
+	if rest = l.now - rest; rest > 0 {
+		l.tell("a quiet minute: %.0f events, %.2f s of CPU", float64(l.events-events)/rest.Minutes(), (cpu()-spent).Seconds()/rest.Minutes())
 	}
 	l.check()
 	l.costs(before)
@@ -83,7 +89,7 @@ func RunLarge(o LargeOptions) (Report, error) {
 func (l *large) pass(what string, done func() bool) error {
 	told := time.Now()
 	for !done() {
-		if l.now >= 2*hour || len(l.violations) > 0 {
+		if l.now >= 2*time.Hour || len(l.violations) > 0 {
 			return fmt.Errorf("%s: it is not done after %s %v", what, clock(l.now), l.violations)
 		}
 		l.until(l.now + look)
@@ -98,11 +104,11 @@ func (l *large) pass(what string, done func() bool) error {
 
 // measure tells how long something took in the world, and here.
 func (l *large) measure(what string, done func() bool) error {
-	now, begun := l.now, time.Now()
+	now, begun := l.now, cpu()
 	if err := l.pass(what, done); err != nil {
 		return err
 	}
-	l.tell("%-64s %8.1f s virtual %7.1f s here", what, (l.now - now).Seconds(), time.Since(begun).Seconds())
+	l.tell("%-64s %8.1f s virtual %7.1f s of CPU", what, (l.now - now).Seconds(), (cpu() - begun).Seconds())
 	return nil
 }
 
@@ -137,7 +143,7 @@ func (l *large) dispatch() error {
 	source := []byte(setBoot)
 	run := &pb.Run{
 		Script: "all", Source: source, Digest: order.Digest(source), Version: 1, Envelope: []byte("order"),
-		DeadlineUnixMs: start.Add(hour).UnixMilli(),
+		DeadlineUnixMs: start.Add(time.Hour).UnixMilli(),
 	}
 	for _, a := range l.agents {
 		run.Racks = append(run.Racks, &pb.RackRun{Rack: a.rack, Nodes: largeRack})
@@ -230,9 +236,9 @@ func (l *large) failover() error {
 	if err := l.measure(fmt.Sprintf("… and its %d agents are back at the others", orphans), back); err != nil {
 		return err
 	}
-	begun := time.Now()
+	begun := cpu()
 	lost.boot()
-	l.tell("%-64s %29.1f s here", fmt.Sprintf("… and it has read its log again, %d commands", lost.applied), time.Since(begun).Seconds())
+	l.tell("%-64s %18s %7.1f s of CPU", fmt.Sprintf("… and it has read its log again, %d commands", lost.applied), "", (cpu() - begun).Seconds())
 	return nil
 }
 
@@ -261,9 +267,8 @@ func (l *large) check() {
 
 // costs tells what it took.
 func (l *large) costs(before uint64) {
-	took := time.Since(l.begun)
 	all := heap()
-	l.tell("%d events, %d commands in the log; %.1f s, %.2f million events/s", l.events, len(l.group.log), took.Seconds(), float64(l.events)/took.Seconds()/1e6)
+	l.tell("%d events, %d commands in the log, %s of virtual time: %.0f s, %.0f s of CPU", l.events, len(l.group.log), clock(l.now), time.Since(l.begun).Seconds(), cpu().Seconds())
 	l.tell("memory of the whole world: %d MiB, %d coordinators, agents and BMCs", (all-before)>>20, len(l.group.replicas))
 	data := encode(l.group.replicas[0].machine.Snapshot())
 	var s pb.Snapshot
@@ -281,6 +286,16 @@ func (l *large) costs(before uint64) {
 	l.tell("memory of one coordinator's state: %d MiB, %d bytes per node; its snapshot: %d MiB", grown>>20, grown/uint64(l.report.Nodes), size>>20)
 	runtime.KeepAlive(m)
 	runtime.KeepAlive(data)
+}
+
+// cpu is the processor's time that this process has used: on a machine that others
+// use too it tells more than a clock.
+func cpu() time.Duration {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func heap() uint64 {
