@@ -16,6 +16,8 @@ const (
 	keyEpoch = "epoch"
 	keyFirst = "first"
 	keyNext  = "next"
+	keyTold  = "told"  // no earlier process can have sent this record, or a later one
+	keyTalks = "talks" // not 0: the last process may have sent whatever it has written
 )
 
 // Cursor says where the outbox stands.
@@ -53,9 +55,24 @@ func (s *Spool) Cursor() (c Cursor, err error) {
 	return c, err
 }
 
-// Opened is where the outbox stood when the file was opened: an earlier process has
-// told nobody of what comes after that.
+// Opened is what was told of the outbox before this process: of the epoch, no record
+// from Next on can have been sent. What an earlier process wrote without having
+// reached anybody does not count.
 func (s *Spool) Opened() Cursor { return s.opened }
+
+// Talks notes that from now on records are sent. It is to be called before the first
+// is; later calls cost nothing.
+func (s *Spool) Talks() error {
+	if s.talks.Load() {
+		return nil
+	}
+	err := s.Update(func(t *Tx) error {
+		t.setNumber(keyTalks, 1)
+		return nil
+	})
+	s.talks.Store(err == nil)
+	return err
+}
 
 // Batch is the records from the seq from on, in order: as many as fit into size
 // bytes, and one if the first is larger.
@@ -148,13 +165,21 @@ func (s *Spool) Restart(above uint64) error {
 			r.Seq = seq
 			t.PutMessage(outbox, place(epoch, seq), r)
 		}
-		t.setNumber(keyEpoch, epoch)
-		t.setNumber(keyFirst, 1)
-		t.setNumber(keyNext, seq+1)
+		t.begin(epoch, seq+1)
 		return nil
 	})
+	s.talks.Store(false)
 	s.poke()
 	return err
+}
+
+// begin begins an epoch of which nothing is told.
+func (t *Tx) begin(epoch, next uint64) {
+	t.setNumber(keyEpoch, epoch)
+	t.setNumber(keyFirst, 1)
+	t.setNumber(keyNext, next)
+	t.setNumber(keyTold, 1)
+	t.setNumber(keyTalks, 0)
 }
 
 // place is the key of a record: big-endian, so that the keys are in order.

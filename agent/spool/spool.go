@@ -75,6 +75,7 @@ type Spool struct {
 	wake chan struct{} // holds a token if records were appended
 
 	opened Cursor
+	talks  atomic.Bool // this process may have sent records, and the file says so
 
 	turn  chan struct{} // held by the one who commits
 	queue queue
@@ -177,15 +178,18 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// prepare makes the epoch of a new file, and looks where the outbox stands.
+// prepare makes the epoch of a new file, and looks what may have been told of it.
 func (s *Spool) prepare(store Store) error {
 	t := &Tx{store: store}
-	if t.number(keyEpoch) == 0 {
-		t.setNumber(keyEpoch, s.newEpoch(0))
-		t.setNumber(keyFirst, 1)
-		t.setNumber(keyNext, 1)
+	switch {
+	case t.number(keyEpoch) == 0:
+		t.begin(s.newEpoch(0), 1)
+	case t.number(keyTalks) != 0 || t.number(keyTold) == 0: // or an earlier version wrote the file
+		t.setNumber(keyTold, t.number(keyNext))
+		t.setNumber(keyTalks, 0)
 	}
 	s.opened = t.Cursor()
+	s.opened.Next = t.number(keyTold)
 	return t.err
 }
 

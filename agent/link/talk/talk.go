@@ -13,10 +13,10 @@
 // last the agent begins a new epoch above the one that the coordinator knows, and
 // takes along what is not acknowledged.
 //
-// What can have been sent is what was in the file when it was opened, and what this
-// process has sent since. What it has written since does not count: a disk that was
-// put back may have been written to before the first hello, under numbers that its
-// other life has used. So that nothing of that other life comes later, a hello tells
+// What can have been sent is what this process has sent, and what the file held when
+// it was opened, but for what was written by a process that nobody has welcomed. A
+// disk that was put back may have been written to before the first welcome, under
+// numbers that its other life has used: that must not hide it. So that nothing of that other life comes later, a hello tells
 // the process, and batches of an earlier one are refused from then on.
 package talk
 
@@ -66,8 +66,10 @@ type Agent interface {
 // Outbox is where the records for the coordinators wait; a *spool.Spool is one.
 type Outbox interface {
 	Cursor() (spool.Cursor, error)
-	// Opened is where it stood when this process opened it.
+	// Opened is what was told of it before this process.
 	Opened() spool.Cursor
+	// Talks notes durably that records are sent from now on.
+	Talks() error
 	Batch(from uint64, size int) (*pb.RecordBatch, error)
 	Ack(epoch, next uint64) error
 	Restart(above uint64) error
@@ -157,6 +159,9 @@ func (s *Side) welcomed(now time.Time, hello *pb.Hello, w *pb.Welcome) (*Session
 		return nil, s.restart(op, "the coordinators have lost records", w)
 	}
 	s.behind = 0
+	if err := s.outbox.Talks(); err != nil {
+		return nil, err
+	}
 	if err := s.outbox.Ack(hello.GetSpoolEpoch(), wanted); err != nil {
 		return nil, err
 	}

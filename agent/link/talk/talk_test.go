@@ -110,9 +110,14 @@ func TestGoingOn(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, path)
-	if _, err := greet(t, New(Self{Agent: "a1"}, &rack{}, s), 6, 0); err != nil {
-		t.Errorf("the next process: %v", err)
+	for range 2 {
+		s = open(t, path)
+		if _, err := greet(t, New(Self{Agent: "a1"}, &rack{}, s), 6, 0); err != nil {
+			t.Errorf("the next process: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -140,6 +145,30 @@ func TestDiskThatWasPutBackAndWrittenTo(t *testing.T) {
 	session, err := greet(t, New(Self{Agent: "a1"}, &rack{}, s), 1, 0)
 	if err != nil || send(t, session) != 6 {
 		t.Errorf("the new epoch: %v", err)
+	}
+}
+
+// The same, and the process that has written reaches nobody and dies: the one after it
+// must not take that for told either.
+func TestDiskThatWasPutBackTwoProcessesAgo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "spool.db")
+	s := open(t, path)
+	add(t, s, 1)
+	if _, err := greet(t, New(Self{Agent: "a1"}, &rack{}, s), 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	old := copyOf(t, path)
+	add(t, s, 2) // told
+
+	s = open(t, old)
+	add(t, s, 5)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, old)
+	_, err := greet(t, New(Self{Agent: "a1"}, &rack{}, s), 4, 0)
+	if !fault.Is(err, fault.Conflict) {
+		t.Errorf("it is welcomed: %v", err)
 	}
 }
 
