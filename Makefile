@@ -8,7 +8,7 @@ PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test conformance fuzz fuzz-all bench bench-code crawl-report threats e2e-qemu clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz fuzz-all bench bench-code crawl-report threats simulate simulate-large simulate-mutants e2e-qemu clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,19 @@ e2e-qemu: build ## drive the whole line against BMCs in QEMU; as root; fetches w
 
 threats: ## try every threat that has a test; last line: threats: N of TOTAL
 	@go run ./e2e/threats
+
+# SEEDS worlds in which everything goes wrong; FIRST is the seed of the first.
+SEEDS ?= 1000
+FIRST ?= 0
+
+simulate: ## run SEEDS worlds in one thread each; last line: seeds: N violations: N
+	@go run ./e2e/simulate -first $(FIRST) -seeds $(SEEDS)
+
+simulate-mutants: ## plant bugs in the simulated worlds and see that each is found
+	@go run ./e2e/simulate -mutants -seeds 300
+
+simulate-large: ## an hour of 10,000 agents and 1,000,000 nodes, with what it costs
+	@go run ./e2e/simulate -large
 
 bench: build ## what Chiba and others need for a simulated rack, against the goals
 	bin/chiba bench
