@@ -445,6 +445,36 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 	}
 }
 
+// A release that was broken off goes on by the same command, as a run does it again
+// after a crash; with another password it is another one, and is refused.
+func TestReleaseGoesOn(t *testing.T) {
+	o := newOwner(t, bmcsim.Config{})
+	o.start()
+	o.taken()
+	release := func(ctx context.Context, password string) fleet.Result {
+		c := scl.Command{Verb: scl.DoRelease, Text: "(bmc-release)"}
+		c.Secret.Literal = fleet.NewSecret(password)
+		return o.agent.command(ctx, o.node(), c, nil)
+	}
+	for range takenAtOnce { // no step is done meanwhile
+		o.agent.taking <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if r := release(ctx, "Known-to-0wner"); r.Status.OK() {
+		t.Fatalf("given back without a step: %+v", r)
+	}
+	if r := release(t.Context(), "An0ther-one"); r.Kind != string(fault.Conflict) {
+		t.Errorf("with another password: %+v", r)
+	}
+	for range takenAtOnce {
+		<-o.agent.taking
+	}
+	if r := release(t.Context(), "Known-to-0wner"); r.Status != fleet.Confirmed || r.After != "given back" {
+		t.Errorf("the same again: %+v", r)
+	}
+}
+
 // A BMC that was reset comes back in 1970. Its clock is set right by itself, long
 // before the next audit.
 func TestAResetBMCHasItsClockSet(t *testing.T) {
