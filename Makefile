@@ -8,7 +8,7 @@ PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report threats e2e-qemu clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report threats drill e2e-qemu clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ e2e-qemu: build ## drive the whole line against BMCs in QEMU; as root; fetches w
 
 threats: ## try every threat that has a test; last line: threats: N of TOTAL
 	@go run ./e2e/threats
+
+drill: ## kill -9 at every single write to a BMC: take-over, release, renewal, change of key
+	CHIBA_DRILL=all go test -count=1 -timeout 30m -v -run '^TestKill9AtEveryWrite' ./e2e
 
 bench: build ## what Chiba and others need for a simulated rack, against the goals
 	bin/chiba bench

@@ -119,8 +119,14 @@ func TestKill9DuringTheTakeover(t *testing.T) {
 	}
 }
 
-// takenOver checks that every BMC is, as the coordinator knows it.
+// takenOver checks that every BMC of the first rack is, as the coordinator knows it.
 func (w *world) takenOver() {
+	w.t.Helper()
+	w.taken(8)
+}
+
+// taken checks that as many BMCs are taken over as there are.
+func (w *world) taken(bmcs int) {
 	w.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		var all []bmcLine // anew: a decoder leaves in an element what is not said
@@ -131,11 +137,11 @@ func (w *world) takenOver() {
 				done++
 			}
 		}
-		if done == 8 {
+		if done == bmcs {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%d of 8 are taken over: %+v", done, all)
+			w.t.Fatalf("%d of %d are taken over: %+v", done, bmcs, all)
 		}
 	}
 }
@@ -177,6 +183,17 @@ func (w *world) clientCertificate() (cert, key, anchor string) {
 
 func request(t *testing.T, url, cert, key, anchor string) (*http.Response, error) {
 	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (&http.Client{Transport: transport(t, cert, key, anchor)}).Do(req)
+}
+
+// transport shows the certificate, if there is one, and believes who has one below
+// the anchor.
+func transport(t *testing.T, cert, key, anchor string) *http.Transport {
+	t.Helper()
 	roots := x509.NewCertPool()
 	text, err := os.ReadFile(anchor)
 	if err != nil {
@@ -194,12 +211,7 @@ func request(t *testing.T, url, cert, key, anchor string) (*http.Response, error
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tr := &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}
-	return (&http.Client{Transport: tr}).Do(req)
+	return &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}
 }
 
 // get is the status of a GET, 0 if nobody answers.
