@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
-	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/spool"
@@ -52,6 +51,8 @@ type Agent struct {
 	pass  *passport
 	// taking holds a token for each BMC that is being taken over.
 	taking chan struct{}
+	// rekeying serialises what changes the key of the rack's CA.
+	rekeying sync.Mutex
 	// askAgain has the key at an address read anew, see askAt.
 	askAgain chan string
 	// receiver takes what BMCs deliver; nil: they are not asked to.
@@ -116,18 +117,14 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer, account, err := cfg.openIssuer()
-	if err != nil {
-		return nil, errors.Join(err, disk.Close())
-	}
 	a, err := assemble(cfg, disk, key)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
-	a.certifyBy(issuer, account)
 	if a.trust, err = openTrust(cfg, disk); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.certifyBy(a.trust.rack)
 	a.denials = &a.trust.denials
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
@@ -189,17 +186,6 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		return nil, err
 	}
 	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall())
-}
-
-// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
-func (a *Agent) certifyBy(issuer openbmc.Issuer, account string) {
-	a.pass.issuer, a.pass.account = issuer, account
-	for _, n := range a.nodes {
-		if issuer != nil {
-			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
-		}
-		n.ledger.refresh()
-	}
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {

@@ -25,6 +25,8 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/bmctest"
 	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/ca"
 	"github.com/chiba-mesh/chiba/trust/seal"
 	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
@@ -185,11 +187,11 @@ func (o *owner) start() {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	issuer, account, err := o.cfg.openIssuer()
+	rack, err := ca.OpenRack(filepath.Join(o.cfg.State, rackDir), trust.Domain{Site: "s1", Rack: "r1"}, nil)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	a.certifyBy(issuer, account)
+	a.certifyBy(rack)
 	a.link = &fakeLink{}
 	o.agent = a
 	ctx, cancel := context.WithCancel(context.Background())

@@ -409,3 +409,48 @@ func (d *drill) serveUntil(end time.Time) {
 		d.t.Fatalf("a certificate that ends soon: %s", res.Status)
 	}
 }
+
+// The key of the rack's authority is changed; the agent dies at any write of the move.
+func TestKill9AtEveryWriteOfARekey(t *testing.T) {
+	d := newDrill(t, bmcsim.Config{})
+	agent := d.agent()
+	agent.wait(allTaken)
+	rekey := func(m moment) (did []string) {
+		t.Helper()
+		before := d.served()
+		d.arm(m, func() *process { return agent })
+		command := d.start("bmc", "rekey", "r01", "--yes")
+		if m.nth > 0 {
+			select {
+			case <-agent.done:
+			case <-time.After(patience):
+				t.Fatalf("there is no %s: %s", m, command.out)
+			}
+			agent = d.agent()
+		}
+		<-command.done
+		if code := command.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Fatalf("rekey: exit %d\n%s", code, command.out)
+		}
+		did = d.disarm()
+		d.taken(1)
+		d.await("one key is left", func() bool {
+			keys, err := filepath.Glob(filepath.Join(d.dir, "agent", "rack-ca", "*", "key.pem"))
+			return err == nil && len(keys) == 1
+		})
+		d.ours()
+		if bytes.Equal(before.AuthorityKeyId, d.served().AuthorityKeyId) {
+			t.Error("its certificate is by the same key as before")
+		}
+		return did
+	}
+	whole := rekey(moment{})
+	if len(whole) < 4 {
+		t.Fatalf("a change of key has only %d writes: %v", len(whole), whole)
+	}
+	for _, m := range moments(t, len(whole)) {
+		did := rekey(m)
+		t.Logf("%s: it died at %s", m, did[m.nth-1])
+	}
+	agent.interrupt()
+}
