@@ -103,6 +103,9 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if err := cfg.check(); err != nil {
 		return nil, fault.Wrap(fault.BadInput, "configure agent", err)
 	}
@@ -121,6 +124,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.now, a.pass.now = cfg.Now, cfg.Now
 	if a.trust, err = openTrust(cfg, disk); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}

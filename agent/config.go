@@ -89,6 +89,9 @@ type Config struct {
 	// block and may be called by several goroutines at once.
 	Taken func(node fleet.NodeName, how fleet.BMCTrust) `yaml:"-"`
 
+	// Now is the machine's clock; nil: time.Now.
+	Now func() time.Time `yaml:"-"`
+
 	// Written is when the catalogue was; zero: at the start of the agent.
 	Written time.Time `yaml:"-"`
 }
