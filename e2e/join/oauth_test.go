@@ -196,8 +196,8 @@ func TestThreat31StatementsSignedOtherwise(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, by, err := trustenroll.DecodeBundle(good, time.Now()); err != nil || by.Name != "ada" {
-		t.Fatalf("%v, %v", by, err)
+	if _, by, no := trustenroll.DecodeBundle(good, time.Now()); no != nil || by.Name != "ada" {
+		t.Fatalf("%v, %v", by, no)
 	}
 	type statement struct {
 		Claim     []byte   `json:"claim"`
@@ -206,13 +206,13 @@ func TestThreat31StatementsSignedOtherwise(t *testing.T) {
 	}
 	edit := func(change func(*statement)) []byte {
 		var st statement
-		if err := json.Unmarshal(good, &st); err != nil {
-			t.Fatal(err)
+		if no := json.Unmarshal(good, &st); no != nil {
+			t.Fatal(no)
 		}
 		change(&st)
-		text, err := json.Marshal(st)
-		if err != nil {
-			t.Fatal(err)
+		text, no := json.Marshal(st)
+		if no != nil {
+			t.Fatal(no)
 		}
 		return text
 	}

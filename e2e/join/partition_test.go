@@ -96,13 +96,13 @@ func (a *apart) denies() []string {
 	if err != nil {
 		return nil
 	}
-	defer disk.Close()
+	defer func() { _ = disk.Close() }()
 	var all []string
 	err = disk.View(func(tx *spool.Tx) error {
 		for _, key := range []string{"denied", "denied-local"} {
 			var list pb.Desired
-			if err := proto.Unmarshal(tx.Get(spool.Notes, key), &list); err != nil {
-				return err
+			if no := proto.Unmarshal(tx.Get(spool.Notes, key), &list); no != nil {
+				return no
 			}
 			all = append(all, subjects(list.GetDenied())...)
 		}
