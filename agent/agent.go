@@ -53,6 +53,8 @@ type Agent struct {
 	taking chan struct{}
 	// rekeying serialises what changes the key of the rack's CA.
 	rekeying sync.Mutex
+	// escrowing holds a token if the escrow may be out of date.
+	escrowing chan struct{}
 	// askAgain has the key at an address read anew, see askAt.
 	askAgain chan string
 	// receiver takes what BMCs deliver; nil: they are not asked to.
@@ -161,6 +163,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
+	a.escrowing = make(chan struct{}, 1)
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.denials = &trust.Denials{}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
@@ -280,7 +283,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.keepEscrow, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {

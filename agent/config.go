@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
 // ConfigFile is the configuration in a state directory.
@@ -63,6 +64,11 @@ type Config struct {
 	// ScriptRoot is the file of the keys that sign the policy of authors, whose
 	// scripts alone are run; by default script-root.json in State.
 	ScriptRoot string `yaml:"script_root"`
+
+	// Recovery is the public half of a key that lies offline, as chiba agent
+	// recovery-key shows it: what opens the BMCs is kept in escrow.json in State,
+	// sealed to it. "": a lost state directory is lost.
+	Recovery string `yaml:"recovery"`
 
 	// Interfaces of the BMC network to browse; by default every multicast
 	// interface. NoMDNS browses none: then each node needs an address.
@@ -205,6 +211,11 @@ func (c *Config) check() error {
 	}
 	if err := c.checkEvents(); err != nil {
 		return err
+	}
+	if c.Recovery != "" {
+		if _, err := seal.ParseText(c.Recovery, string(c.Rack)); err != nil {
+			return fmt.Errorf("recovery: %w", err)
+		}
 	}
 	if err := c.Login.check(); err != nil {
 		return fmt.Errorf("login: %w", err)

@@ -300,6 +300,10 @@ func (a *Agent) trustBy(n *node, s fleet.Node, j judgement) fleet.BMCTrust {
 // reportTrust tells how far a take-over is.
 func (a *Agent) reportTrust(n *node) {
 	now := a.settle(n)
+	select {
+	case a.escrowing <- struct{}{}:
+	default:
+	}
 	if a.cfg.Taken != nil {
 		a.cfg.Taken(now.Name, now.Trust)
 	}

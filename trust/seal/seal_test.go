@@ -98,3 +98,24 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// The public half survives the way through a configuration; nothing else is taken for it.
+func TestRecoveryKeyAsText(t *testing.T) {
+	k := key(t, filepath.Join(t.TempDir(), "k"))
+	to, err := seal.ParseText(k.Text(), "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := seal.Seal([]seal.Recipient{to}, use, fleet.NewSecret(canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain, err := k.Open(text, "r1", use); err != nil || plain.Reveal() != canary {
+		t.Errorf("sealed to the text: %v", err)
+	}
+	for _, bad := range []string{"", "x", k.Text()[1:], k.Text() + "A", k.Text()[:30], text} {
+		if _, err := seal.ParseText(bad, "r1"); !fault.Is(err, fault.BadInput) || fault.HintOf(err) == "" {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
