@@ -114,6 +114,9 @@ func New(cfg Config) (*Agent, error) {
 	if _, err := cfg.credentials(); err != nil {
 		return nil, err
 	}
+	if err := seal.RenewKey(filepath.Join(cfg.State, sealFile), cfg.Now(), false); err != nil {
+		return nil, err
+	}
 	key, err := seal.OpenKey(filepath.Join(cfg.State, sealFile))
 	if err != nil {
 		return nil, err

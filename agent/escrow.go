@@ -45,7 +45,7 @@ type escrowClaim struct {
 type belongings struct {
 	SealKey []byte            `json:"seal_key"`
 	CA      map[string][]byte `json:"ca"` // the files below rack-ca
-	Spool   []escrowRow            `json:"spool"`
+	Spool   []escrowRow       `json:"spool"`
 }
 
 type escrowRow struct {
