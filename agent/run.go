@@ -225,9 +225,16 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	}
 	r.nodes = len(chosen)
 	var group errgroup.Group
-	group.SetLimit(atOnce)
+	places := make(chan struct{}, atWork(program))
 	for n, units := range chosen {
-		group.Go(func() error { return a.doNode(ctx, deadline, r, n, units) })
+		group.Go(func() error {
+			if err := a.begin(deadline, r, n); err != nil {
+				return err
+			}
+			places <- struct{}{}
+			defer func() { <-places }()
+			return a.doNode(ctx, deadline, r, n, units)
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -290,6 +297,9 @@ func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit,
 				chosen[n] = append(chosen[n], u)
 			}
 		}
+		if last := lastUnit(r.program); last != nil && len(chosen[n]) > 0 {
+			chosen[n] = append(chosen[n], *last)
+		}
 	}
 	return chosen, nil
 }
@@ -342,6 +352,9 @@ func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []u
 		if was == markStop && stop == nil {
 			stop = fault.New(fault.Conflict, "", "not tried: an earlier step failed on this node")
 		}
+	}
+	if err := a.endNode(r, n, ok); err != nil {
+		return err
 	}
 	r.ended(ok)
 	a.link.Progress(r.progress(a.cfg.Rack))
