@@ -89,7 +89,8 @@ func (a *Agent) begin(deadline context.Context, r *run, n *node) error {
 	for {
 		news := a.waves.until()
 		released, err := a.has(waveKey(r.Run, n.entry.Name, markReleased))
-		if err != nil || released && !(rollout.Hold && a.waves.cutOff()) {
+		held := rollout.Hold && a.waves.cutOff()
+		if err != nil || released && !held {
 			return err
 		}
 		select {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -124,6 +125,22 @@ func TestARolloutHoldsWhenCutOff(t *testing.T) {
 		if did := w.lanes["n1"].did(); did != "(power cycle)" {
 			t.Errorf("back again, n1 was told %q", did)
 		}
+	})
+}
+
+// An order that names nodes touches no other.
+func TestOnlyTheNodesOfTheOrder(t *testing.T) {
+	const source = `(action "n[1-3]" (power cycle))`
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(w.dir)
+		defer w.stop()
+		o := w.authors.Order(order.Run, "s", source)
+		o.NotAfter, o.Only = time.Now().Add(time.Hour), []string{"n3", "elsewhere"}
+		w.told(&pb.Desired{Revision: 1, Policy: w.policy, Runs: []*pb.Run{{
+			Id: "R1", Script: "s", File: "s.scl", Source: []byte(source), Version: o.Version, Digest: o.Digest, Envelope: w.authors.Sign(o),
+		}}})
+		expect(t, []string{"R1 accepted for 1", "R1 n3: (power cycle) confirmed", "R1 done: 1 ok, 0 failed"}, w.records())
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -83,6 +84,7 @@ type run struct {
 	*pb.Run
 	program *scl.Program
 	units   []unit
+	only    []string // nodes; none: all
 
 	canceled context.Context // ended: stop before the next unit
 	cancel   context.CancelFunc
@@ -213,7 +215,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if program == nil {
 		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
 	}
-	r.program, r.units = program, unitsOf(program)
+	r.program, r.units, r.only = program, unitsOf(program), a.onlyOf(r.GetEnvelope())
 	deadline, cancel := ctx, func() {}
 	if ms := r.GetDeadlineUnixMs(); ms > 0 {
 		deadline, cancel = context.WithDeadline(ctx, time.UnixMilli(ms))
@@ -317,7 +319,7 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 	ids := make(choice)
 	for _, n := range a.nodes {
 		for _, u := range r.units {
-			if c.match(u.target, n) != scl.True {
+			if !r.may(n) || c.match(u.target, n) != scl.True {
 				continue
 			}
 			if ids[n.entry.Name] == nil {
@@ -327,6 +329,11 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 		}
 	}
 	return ids
+}
+
+// may reports whether the order lets the run touch a node.
+func (r *run) may(n *node) bool {
+	return len(r.only) == 0 || slices.Contains(r.only, string(n.entry.Name))
 }
 
 // doNode does the units of one node in order. The first that fails stops the

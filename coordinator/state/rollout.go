@@ -220,7 +220,7 @@ func (r *run) step(at int64) bool {
 	case int(ro.GetFailed()) > allowed:
 		r.edit(func(ro *pb.Rollout) {
 			ro.State, ro.NextUnixMs = Paused, 0
-			ro.Reason = fmt.Sprintf("%d of %d nodes failed, %d may", ro.GetFailed(), ro.GetReleased(), allowed)
+			ro.Reason = fmt.Sprintf("%d failed of %d, and %d may", ro.GetFailed(), ro.GetReleased(), allowed)
 		})
 		return false
 	case ro.GetEnded() < ro.GetReleased() || ro.GetReleased() == ro.GetNodes():

@@ -113,16 +113,16 @@ func TestARolloutThatGoesWrong(t *testing.T) {
 	r.ended("r1", "a!")
 	equal(t, "one of five may fail", r.is(), "running: wave 2, 1 of 5 ended, 1 failed: a b x")
 	r.ended("r2", "x!")
-	equal(t, "two may not", r.is(), "paused: wave 2, 2 of 5 ended, 2 failed (2 of 3 nodes failed, 1 may): a b x")
+	equal(t, "two may not", r.is(), "paused: wave 2, 2 of 5 ended, 2 failed (2 failed of 3, and 1 may): a b x")
 	r.ended("r1", "b")
-	equal(t, "what was begun ends", r.is(), "paused: wave 2, 3 of 5 ended, 2 failed (2 of 3 nodes failed, 1 may): a b x")
+	equal(t, "what was begun ends", r.is(), "paused: wave 2, 3 of 5 ended, 2 failed (2 failed of 3, and 1 may): a b x")
 	refusedAs(t, r.try(steer(state.Pause)), fault.Conflict, "paused already")
 	r.must(steer(state.Resume))
 	equal(t, "a person takes note", r.is(), "running: wave 3, 3 of 5 ended, 2 failed: a b c x y")
 	r.ended("r1", "c!")
 	equal(t, "as many more may fail", r.is(), "running: wave 3, 4 of 5 ended, 3 failed: a b c x y")
 	r.ended("r2", "y!")
-	equal(t, "no more", r.is(), "paused: wave 3, 5 of 5 ended, 4 failed (4 of 5 nodes failed, 3 may): a b c x y")
+	equal(t, "no more", r.is(), "paused: wave 3, 5 of 5 ended, 4 failed (4 failed of 5, and 3 may): a b c x y")
 }
 
 func TestARolloutWaits(t *testing.T) {
@@ -181,7 +181,7 @@ func TestARackThatIsCutOffComesLast(t *testing.T) {
 	r.says("r2", rec)
 	r.ended("r1", "a")
 	equal(t, "a rack that gives up has failed", r.is(),
-		"paused: wave 3, 3 of 4 ended, 1 failed (1 of 3 nodes failed, 0 may): a")
+		"paused: wave 3, 3 of 4 ended, 1 failed (1 failed of 3, and 0 may): a")
 }
 
 func TestSteeringWhatIsNoRollout(t *testing.T) {

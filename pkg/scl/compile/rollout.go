@@ -57,7 +57,7 @@ func (c *compiler) rolloutOption(r *scl.Rollout, n *syntax.Node) {
 	switch n.Head() {
 	case "canary":
 		if c.args(n, 1, 1, "(canary 2)") {
-			r.Canary, _ = c.wholeNumber(n.Args()[0])
+			r.Canary = c.wholeNumber(n.Args()[0])
 		}
 	case "wave":
 		c.share(&r.Wave, n, 1)
@@ -116,7 +116,7 @@ func (c *compiler) parallel(r *scl.Rollout, n *syntax.Node) {
 	if !c.args(n, 1, 2, usage) {
 		return
 	}
-	r.Parallel, _ = c.wholeNumber(n.Args()[0])
+	r.Parallel = c.wholeNumber(n.Args()[0])
 	if len(n.Args()) < 2 {
 		return
 	}
