@@ -73,6 +73,7 @@ type Agent struct {
 	witnessed witnessed
 	standing  standing
 	runs      runs
+	waves     waves
 
 	inputs  chan core.Input // to the rules
 	links   chan core.Link  // the latest news of the link

@@ -134,6 +134,9 @@ func (p plan) print(w io.Writer) {
 			say("  %s: %s", r.Node, without(r.Node, r.Error))
 		}
 	}
+	if r := p.program.Rollout; r != nil {
+		say("  %s", wavesOf(r))
+	}
 	for _, g := range p.program.Groups {
 		say("  group %s: %s", g.Name, g.Members.Text)
 	}

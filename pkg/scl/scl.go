@@ -25,6 +25,9 @@ type Program struct {
 
 	// Steps are the one-shot forms in the order of the source.
 	Steps []Step
+
+	// Rollout says in which waves all of it is done; nil: at once.
+	Rollout *Rollout
 }
 
 // Standing reports whether the program leaves anything in force.

@@ -150,18 +150,21 @@ func (c *compiler) boot(cmd *scl.Command, n *syntax.Node) {
 
 // wait checks (wait PRED [(timeout TIME)]).
 func (c *compiler) wait(cmd *scl.Command, n *syntax.Node) {
-	const usage = `(wait (= power.state "on") (timeout 10m))`
 	cmd.Timeout = 10 * time.Minute
-	if !c.args(n, 1, 2, usage) {
-		return
+	if c.args(n, 1, 2, `(wait (= power.state "on") (timeout 10m))`) {
+		c.until(cmd, n)
 	}
+}
+
+// until reads what is waited for, and for how long.
+func (c *compiler) until(cmd *scl.Command, n *syntax.Node) {
 	cmd.Until = c.condition(n.Args()[:1])
 	if len(n.Args()) < 2 {
 		return
 	}
 	option := n.Args()[1]
 	if !option.Is("timeout") || len(option.List) != 2 {
-		c.fail(BadValue, option, c.say(option)+" does not belong to wait", "write "+usage)
+		c.fail(BadValue, option, c.say(option)+" does not belong to "+n.Head(), "write ("+n.Head()+` (= power.state "on") (timeout 10m))`)
 		return
 	}
 	if d, ok := c.duration(option.List[1], time.Second); ok {
