@@ -167,6 +167,7 @@ func (k kind) offer(conf *tls.Config) *tls.Config {
 type Listener struct {
 	transport *quic.Transport
 	listener  *quic.Listener
+	limits    *limits
 	now       func() time.Time // by which certificates are judged; nil: time.Now
 }
 
@@ -207,16 +208,21 @@ func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listen
 		return nil, fault.Wrap(fault.Unavailable, "listen at "+addr, err)
 	}
 	// With ids of this length a ping is large enough to be answered by a reset.
-	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
+	limits := newLimits()
+	transport := &quic.Transport{
+		Conn: socket, ConnectionIDLength: connectionID, VerifySourceAddress: limits.retry, ConnContext: limits.admit,
+	}
 	if resetKey != nil {
 		key := quic.StatelessResetKey(*resetKey)
 		transport.StatelessResetKey = &key
 	}
-	listener, err := transport.Listen(k.offer(conf), k.config())
+	quicConf := k.config()
+	quicConf.AllowConnectionWindowIncrease = limits.widen
+	listener, err := transport.Listen(k.offer(conf), quicConf)
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen at "+addr, err), transport.Close(), socket.Close())
 	}
-	return &Listener{transport: transport, listener: listener, now: conf.Time}, nil
+	return &Listener{transport: transport, listener: listener, limits: limits, now: conf.Time}, nil
 }
 
 // Addr is the address that agents dial.
@@ -237,19 +243,11 @@ func (l *Listener) Close() error {
 }
 
 // session is a quic connection.
-type session struct {
-	conn   *quic.Conn
-	expiry *time.Timer
-}
+type session struct{ conn *quic.Conn }
 
 func newSession(conn *quic.Conn, now func() time.Time) *session {
 	s := &session{conn: conn}
-	if now == nil {
-		now = time.Now
-	}
-	// Nobody re-checks a certificate on a live connection: its end ends it.
-	s.expiry = time.AfterFunc(s.Peer().NotAfter.Sub(now()), func() { s.Close("certificate expired") })
-	context.AfterFunc(conn.Context(), func() { s.expiry.Stop() })
+	endWith(conn.Context(), s, now)
 	return s
 }
 
