@@ -2,6 +2,7 @@ package wan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,4 +120,33 @@ func TestCoordinatorThatHangs(t *testing.T) {
 		w.fired(fans.said)
 	}
 	w.audited()
+}
+
+// A coordinator is cut off from the others but not from its agent: the agent moves by
+// itself to one that is led, and what its rules did is recorded.
+func TestCoordinatorWithoutMajority(t *testing.T) {
+	long(t)
+	w := newWorld(t, plan{cable: far()})
+	w.must("apply", w.script("fan", fanRule))
+	w.ready()
+	fans := &fans{w: w, said: map[string]int{}}
+	for _, lonely := range coordinators {
+		w.signal(others(lonely)[0], unix.SIGSTOP)
+		w.signal(others(lonely)[1], unix.SIGSTOP)
+		w.pause(20 * time.Second) // nobody leads, for longer than agents bear
+		fans.fail(racks...)
+		w.signal(others(lonely)[0], unix.SIGCONT)
+		w.cut(lonely)
+		w.signal(others(lonely)[1], unix.SIGCONT)
+		w.linked(racks...)
+		fans.fail(racks...)
+		w.heal(far(), lonely)
+		w.linked(racks...)
+		w.fired(fans.said)
+	}
+	w.audited()
+}
+
+func others(than string) []string {
+	return slices.DeleteFunc(slices.Clone(coordinators), func(c string) bool { return c == than })
 }
