@@ -11,7 +11,8 @@ import (
 func verbs() []string {
 	return []string{
 		string(scl.DoPower), string(scl.DoReboot), string(scl.DoBoot), string(scl.DoIndicator), string(scl.DoClearLog),
-		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept), string(scl.DoLog), string(scl.DoStartImage),
+		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept),
+		string(scl.DoRekey), string(scl.DoRekeyAbort), string(scl.DoLog), string(scl.DoStartImage),
 		string(scl.DoWait), string(scl.DoSequence), string(scl.DoFirmware),
 	}
 }
@@ -53,7 +54,7 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.texts(cmd, n, "a message", 1, 1, `(log "message")`)
 	case scl.DoStartImage:
 		c.startImage(cmd, n)
-	case scl.DoClearLog, scl.DoBMCReset:
+	case scl.DoClearLog, scl.DoBMCReset, scl.DoRekeyAbort:
 		c.args(n, 0, 0, "("+n.Head()+")")
 	case scl.DoTakeOver:
 		c.givenPassword(cmd, n, 0, `(bmc-takeover), or (bmc-takeover (password "the one that it has"))`)
@@ -61,6 +62,8 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.givenPassword(cmd, n, 1, `(bmc-release (password "the one that it gets"))`)
 	case scl.DoAccept:
 		c.texts(cmd, n, "the pin of a key", 1, 1, `(bmc-accept "sha256/…")`)
+	case scl.DoRekey:
+		c.texts(cmd, n, "a name for this change", 1, 1, `(rack-rekey "2027-03")`)
 	case scl.DoBoot:
 		c.boot(cmd, n)
 	case scl.DoWait:
