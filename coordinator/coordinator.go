@@ -114,6 +114,7 @@ func New(c Config) (*Coordinator, error) {
 		Newcomers: newcomers,
 		Name:      c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
 		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
+		Led: func() bool { return co.node.Status().Leader != "" },
 	})
 	if err = co.meet(); err != nil {
 		return nil, err
