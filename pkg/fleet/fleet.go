@@ -141,6 +141,8 @@ type Node struct {
 	Labels  map[string]string
 	Trust   BMCTrust
 
+	Admission Admission
+
 	// As of the last inventory, "" before the first one.
 	Firmware string // of the BMC
 	BIOS     string // of the server

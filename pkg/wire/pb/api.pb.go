@@ -2278,6 +2278,7 @@ func (x *JudgeJoinReply) GetPending() *PendingJoin {
 
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Candidates    bool                   `protobuf:"varint,1,opt,name=candidates,proto3" json:"candidates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2312,9 +2313,17 @@ func (*ListNodesRequest) Descriptor() ([]byte, []int) {
 	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
+func (x *ListNodesRequest) GetCandidates() bool {
+	if x != nil {
+		return x.Candidates
+	}
+	return false
+}
+
 type ListNodesReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Candidates    []*Node                `protobuf:"bytes,2,rep,name=candidates,proto3" json:"candidates,omitempty"` // if they were asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2352,6 +2361,13 @@ func (*ListNodesReply) Descriptor() ([]byte, []int) {
 func (x *ListNodesReply) GetNodes() []*Node {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListNodesReply) GetCandidates() []*Node {
+	if x != nil {
+		return x.Candidates
 	}
 	return nil
 }
@@ -3830,10 +3846,16 @@ const file_api_proto_rawDesc = "" +
 	"\aapprove\x18\x02 \x01(\bR\aapprove\x12\x12\n" +
 	"\x04look\x18\x03 \x01(\bR\x04look\"A\n" +
 	"\x0eJudgeJoinReply\x12/\n" +
-	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"\x12\n" +
-	"\x10ListNodesRequest\"6\n" +
+	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"2\n" +
+	"\x10ListNodesRequest\x12\x1e\n" +
+	"\n" +
+	"candidates\x18\x01 \x01(\bR\n" +
+	"candidates\"f\n" +
 	"\x0eListNodesReply\x12$\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\"\x13\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\x12.\n" +
+	"\n" +
+	"candidates\x18\x02 \x03(\v2\x0e.chiba.v1.NodeR\n" +
+	"candidates\"\x13\n" +
 	"\x11ListAgentsRequest\"X\n" +
 	"\x0fListAgentsReply\x12-\n" +
 	"\x06agents\x18\x01 \x03(\v2\x15.chiba.v1.AgentStatusR\x06agents\x12\x16\n" +
@@ -4047,82 +4069,83 @@ var file_api_proto_depIdxs = []int32{
 	75, // 25: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
 	75, // 26: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
 	71, // 27: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	25, // 28: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	72, // 29: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	69, // 30: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	69, // 31: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	68, // 32: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	69, // 33: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	73, // 34: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	70, // 35: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	76, // 36: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	76, // 37: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	76, // 38: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	14, // 39: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	15, // 40: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	18, // 41: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	20, // 42: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	23, // 43: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	36, // 44: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	38, // 45: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	40, // 46: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	42, // 47: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	43, // 48: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	45, // 49: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	47, // 50: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	49, // 51: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	53, // 52: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	51, // 53: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	61, // 54: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	55, // 55: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	57, // 56: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	59, // 57: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	7,  // 58: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	10, // 59: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	12, // 60: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	26, // 61: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	28, // 62: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	30, // 63: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	32, // 64: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	34, // 65: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	5,  // 66: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	0,  // 67: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	3,  // 68: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	16, // 69: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	16, // 70: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	19, // 71: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	21, // 72: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	24, // 73: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	37, // 74: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	39, // 75: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	41, // 76: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	72, // 77: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	44, // 78: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	46, // 79: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	48, // 80: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	50, // 81: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	54, // 82: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	52, // 83: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	62, // 84: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	56, // 85: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	58, // 86: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	60, // 87: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	8,  // 88: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	11, // 89: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	13, // 90: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	27, // 91: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	29, // 92: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	31, // 93: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	33, // 94: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	35, // 95: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	6,  // 96: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	1,  // 97: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	4,  // 98: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	69, // [69:99] is the sub-list for method output_type
-	39, // [39:69] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	71, // 28: chiba.v1.ListNodesReply.candidates:type_name -> chiba.v1.Node
+	25, // 29: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	72, // 30: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	69, // 31: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	69, // 32: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	68, // 33: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	69, // 34: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	73, // 35: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	70, // 36: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	76, // 37: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	76, // 38: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	76, // 39: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	14, // 40: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	15, // 41: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	18, // 42: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	20, // 43: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	23, // 44: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	36, // 45: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	38, // 46: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	40, // 47: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	42, // 48: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	43, // 49: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	45, // 50: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	47, // 51: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	49, // 52: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	53, // 53: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	51, // 54: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	61, // 55: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	55, // 56: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	57, // 57: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	59, // 58: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	7,  // 59: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	10, // 60: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	12, // 61: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	26, // 62: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	28, // 63: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	30, // 64: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	32, // 65: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	34, // 66: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	5,  // 67: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	0,  // 68: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	3,  // 69: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	16, // 70: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	16, // 71: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	19, // 72: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	21, // 73: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	24, // 74: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	37, // 75: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	39, // 76: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	41, // 77: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	72, // 78: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	44, // 79: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	46, // 80: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	48, // 81: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	50, // 82: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	54, // 83: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	52, // 84: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	62, // 85: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	56, // 86: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	58, // 87: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	60, // 88: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	8,  // 89: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	11, // 90: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	13, // 91: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	27, // 92: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	29, // 93: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	31, // 94: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	33, // 95: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	35, // 96: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	6,  // 97: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	1,  // 98: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	4,  // 99: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	70, // [70:100] is the sub-list for method output_type
+	40, // [40:70] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
