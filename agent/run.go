@@ -83,6 +83,7 @@ type run struct {
 	*pb.Run
 	program *scl.Program
 	units   []unit
+	by      []string // who has signed its order
 
 	canceled context.Context // ended: stop before the next unit
 	cancel   context.CancelFunc
@@ -123,6 +124,16 @@ type unit struct {
 	config *scl.Config
 	step   *scl.Step // of show, dump, refresh
 	cmd    *scl.Command
+}
+
+// byPerson reports whether it is a person's word about a BMC.
+func (u unit) byPerson() bool { return u.cmd != nil && u.cmd.Verb.ByPerson() }
+
+// means reports whether a unit can be about a node: about a stranger there is only
+// a person's word, and the question who it is.
+func (u unit) means(n *node) bool {
+	asks := u.step != nil && u.step.Dump != nil && u.step.Dump.Format == scl.TrustFormat
+	return u.byPerson() || asks || !n.seen().Outside()
 }
 
 // unitsOf lays a program open, in the order in which it is done.
@@ -209,6 +220,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err := a.kept(r.GetEnvelope(), r.GetSource(), r.GetScript()); err != nil {
 		return errors.Join(a.refuse(refusedRun, r.GetScript(), r.GetEnvelope(), err), a.finish(r, err))
 	}
+	_, r.by, _ = a.authority.current().Order(r.GetEnvelope()) // it was just verified
 	program, diags := programOf(r.GetFile(), r.GetSource(), r.GetScript())
 	if program == nil {
 		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
@@ -284,9 +296,9 @@ func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit,
 		}
 	}
 	chosen := make(map[*node][]unit)
-	for _, n := range a.nodes {
+	for _, n := range a.rack.everybody() {
 		for _, u := range r.units {
-			if ids[n.entry.Name][u.id] {
+			if ids[n.entry.Name][u.id] || ids[n.admitted().Was][u.id] && u.byPerson() {
 				chosen[n] = append(chosen[n], u)
 			}
 		}
@@ -305,9 +317,9 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 	}
 	a.learn(ctx, c, targets, learnTimeout)
 	ids := make(choice)
-	for _, n := range a.nodes {
+	for _, n := range a.rack.everybody() {
 		for _, u := range r.units {
-			if c.match(u.target, n) != scl.True {
+			if !u.means(n) || c.match(u.target, n) != scl.True {
 				continue
 			}
 			if ids[n.entry.Name] == nil {
@@ -388,6 +400,8 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
+	case u.byPerson(), u.cmd != nil && u.cmd.Verb == scl.DoAccept:
+		return []fleet.Result{a.person(ctx, r.by, n, *u.cmd)}
 	case u.cmd != nil:
 		defer r.done(n.entry.Name)
 		return []fleet.Result{a.command(ctx, n, *u.cmd, a.teller(r, n, u))}

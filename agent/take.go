@@ -275,7 +275,7 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 // sameServer refuses a BMC that belongs to another server than the catalogue or
 // the first meeting says.
 func (a *Agent) sameServer(n *node, seen takeover.Facts) error {
-	want := cmp.Or(n.entry.Serial, n.ledger.Record().Serial)
+	want := cmp.Or(n.listedSerial(), n.ledger.Record().Serial)
 	if want == "" || seen.Serial == "" || strings.EqualFold(want, seen.Serial) {
 		return nil
 	}

@@ -272,7 +272,7 @@ func risky(c scl.Command) bool {
 	case scl.DoSequence:
 		return slices.ContainsFunc(c.Commands, risky)
 	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware,
-		scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
+		scl.DoTakeOver, scl.DoRelease, scl.DoAccept, scl.DoAdmit, scl.DoRefuse, scl.DoForget:
 	}
 	return true
 }

@@ -50,7 +50,7 @@ var (
 	powers     = []string{"on", "off", "powering-on", "powering-off", "paused"}
 	lights     = []string{"on", "off", "blink"}
 	links      = []string{"up", "down"}
-	nodeStates = []string{string(fleet.Ready), string(fleet.Unreachable), string(fleet.Untrusted), string(fleet.Refused)}
+	nodeStates = []string{string(fleet.Ready), string(fleet.Unreachable), string(fleet.Untrusted), string(fleet.Refused), string(fleet.Stranger)}
 )
 
 // Where the values of one subject come from. "*" is any member of a collection.

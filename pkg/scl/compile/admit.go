@@ -8,14 +8,21 @@ import (
 )
 
 const (
-	admitUsage = `(bmc-admit (as "r07-u05") (serial "S123") (login "root" (password "…")))`
+	admitUsage = `(bmc-admit "sha256/…" (as "r07-u05") (serial "S123") (login "root" (password "…")))`
 	assetUsage = `(asset "r07-u05" (key "sha256/…") (rack "r07"))`
 )
 
-// admitting checks (bmc-admit {part}).
+// admitting checks (bmc-admit KEY {part}). The key is what a person vouches for: a
+// name anybody could take.
 func (c *compiler) admitting(cmd *scl.Command, n *syntax.Node) {
+	if !c.args(n, 1, -1, admitUsage) {
+		return
+	}
+	if key, ok := c.text(n.Args()[0], "the pin of a key"); ok {
+		cmd.Args = []string{key}
+	}
 	seen := map[string]bool{}
-	for _, part := range n.Args() {
+	for _, part := range n.Args()[1:] {
 		if !c.headed(part, "a part of bmc-admit", `(as "r07-u05")`) || c.twice(seen, part) {
 			continue
 		}
