@@ -178,7 +178,7 @@ func (n *node) doubled(how string, now time.Time) {
 // connect opens the lane of a node at the address where it was seen last. A lane
 // that works is left where it is.
 func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
-	n.heard(c)
+	a.observe(n, c)
 	n.mu.Lock()
 	have, at := n.lane, n.address
 	n.mu.Unlock()

@@ -46,11 +46,12 @@ type node struct {
 	mu         sync.Mutex
 	noticed    noticed
 	admission  admission
-	serialSaid string // that a stranger announces
-	barred     bool   // nothing is to be listened to
-	judged     string // the level of the last verdict of this process
-	lane       lane   // nil until the BMC is found
-	address    string // of the lane
+	serialSaid string                        // that a stranger announces
+	hardware   struct{ address, mac string } // the hardware address at an address
+	barred     bool                          // nothing is to be listened to
+	judged     string                        // the level of the last verdict of this process
+	lane       lane                          // nil until the BMC is found
+	address    string                        // of the lane
 	need       attention
 	summary    fleet.Node
 	stuck      error // why the take-over could not go on, and since when

@@ -120,8 +120,7 @@ func (a *Agent) provisional(pin string) fleet.NodeName {
 
 // sight keeps what is seen of a stranger.
 func (a *Agent) sight(n *node, c discovery.Candidate, clash string) {
-	mac := a.hardware(c.Addresses[0])
-	n.heard(c)
+	a.observe(n, c)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.noticed.key = level.Fact[level.Key]{Is: level.KeyNew, At: c.Seen, From: byHandshake}
@@ -129,11 +128,31 @@ func (a *Agent) sight(n *node, c discovery.Candidate, clash string) {
 	if clash != "" {
 		n.noticed.clash = level.Fact[string]{Is: clash, At: c.Seen, From: "discovery"}
 	}
-	n.summary.Address, n.summary.Found, n.summary.Seen = c.Addresses[0], strings.Join(c.Found, ","), c.Seen
+	if !slices.Contains(c.Addresses, n.summary.Address) {
+		n.summary.Address = c.Addresses[0]
+	}
+	n.summary.Found, n.summary.Seen = strings.Join(c.Found, ","), c.Seen
 	n.summary.Vendor = c.Vendor
 	n.summary.Admission.Make, n.summary.Admission.UUID = c.Make, c.UUID
-	n.summary.Admission.Evidence = evidence(c, mac)
 	n.serialSaid = announced(c.Hints)
+}
+
+// observe keeps what was seen of a BMC from outside, of a member as of a stranger.
+func (a *Agent) observe(n *node, c discovery.Candidate) {
+	n.heard(c)
+	n.mu.Lock()
+	asked := n.hardware.address
+	n.mu.Unlock()
+	mac := ""
+	if fresh := !slices.Contains(c.Addresses, asked); fresh {
+		asked, mac = c.Addresses[0], a.hardware(c.Addresses[0])
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.hardware.address != asked {
+		n.hardware.address, n.hardware.mac = asked, mac
+	}
+	n.summary.Admission.Evidence = evidence(c, n.hardware.mac)
 }
 
 // evidence is what was seen of a BMC from outside, and who saw it.
@@ -148,7 +167,7 @@ func evidence(c discovery.Candidate, mac string) []fleet.Evidence {
 	for _, l := range c.Links {
 		add("link", l, by)
 	}
-	for _, at := range c.Addresses {
+	for _, at := range slices.Sorted(slices.Values(c.Addresses)) {
 		add("address", at, by)
 	}
 	add("mac", mac, "the kernel's neighbours")
@@ -252,6 +271,7 @@ func (a *Agent) letIn(ctx context.Context, n *node, r level.Ruling) error {
 	n.mu.Lock()
 	member.noticed = n.noticed
 	member.noticed.approved = m.approvals()
+	member.hardware = n.hardware
 	member.summary.Admission.Evidence = n.summary.Admission.Evidence
 	member.summary.Trust.Level, member.summary.Trust.Since = n.summary.Trust.Level, n.summary.Trust.Since
 	n.mu.Unlock()

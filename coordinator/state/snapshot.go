@@ -28,8 +28,11 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Policy:    m.policy,
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
-		Denied:    sorted(m.denied),
-		Allowed:   sorted(m.allowed),
+
+		Candidates: sorted(m.found),
+
+		Denied:  sorted(m.denied),
+		Allowed: sorted(m.allowed),
 
 		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
 
@@ -73,6 +76,11 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, node := range s.GetNodes() {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
+		n.claims.put(node)
+	}
+	for _, c := range s.GetCandidates() {
+		n.found[place(c)] = c
+		n.claims.put(c)
 	}
 	for _, d := range s.GetDenied() {
 		n.denied[d.GetSubject()] = d
@@ -108,6 +116,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.found, m.claims = n.found, n.claims
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
