@@ -37,7 +37,7 @@ func (a *Agent) person(ctx context.Context, by []string, n *node, c scl.Command)
 }
 
 func (a *Agent) heed(ctx context.Context, by []string, n *node, c scl.Command) (fleet.Result, error) {
-	switch c.Verb {
+	switch c.Verb { //nolint:exhaustive // the others are no person's word
 	case scl.DoAdmit:
 		return a.admit(ctx, by, n, c)
 	case scl.DoRefuse:
@@ -46,8 +46,9 @@ func (a *Agent) heed(ctx context.Context, by []string, n *node, c scl.Command) (
 		return a.disown(ctx, n)
 	case scl.DoAccept:
 		return a.accept(ctx, by, n, c), nil
+	default:
+		return fleet.Result{}, fault.New(fault.Internal, "hear a person", "no such command: "+string(c.Verb))
 	}
-	return fleet.Result{}, fault.New(fault.Internal, "hear a person", "no such command: "+string(c.Verb))
 }
 
 // admit takes the word of people for a BMC, by its key. A stranger is let in if

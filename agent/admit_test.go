@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -77,7 +78,12 @@ func (s *strangers) up() {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	s.stop = func() { cancel(); <-ended }
+	s.stop = func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			s.t.Errorf("the agent ended with %v", err)
+		}
+	}
 	<-a.Ready()
 	pass(10 * time.Second)
 }
@@ -147,8 +153,10 @@ func TestAStrangerWaitsAndIsToldNoSecret(t *testing.T) {
 		s.run("R1", `(action "all" (power off))`)
 		s.run("R2", `(action "r1-*" (power off))`)
 		s.run("R3", `(action "`+string(n.entry.Name)+`" (power off))`)
-		if got := strings.Join(s.records(), "; "); strings.Contains(got, string(n.entry.Name)) {
-			t.Errorf("done: %s", got)
+		told := strings.Join(s.records(), "; ")
+		want := "R3 " + string(n.entry.Name) + ": (power off) skipped (not tried: it is none of the fleet; it is waiting: nobody has let it in)"
+		if strings.Count(told, string(n.entry.Name)) != 1 || !strings.Contains(told, want) {
+			t.Errorf("done: %s", told)
 		}
 	})
 }

@@ -115,7 +115,7 @@ func (x *query) chosen(ctx context.Context, p *scl.Program) map[*node][]unit {
 	chosen := make(map[*node][]unit)
 	for _, n := range x.rack.everybody() {
 		for _, u := range x.units {
-			if u.means(n) && c.match(u.target, n) == scl.True {
+			if c.match(u.target, n) == scl.True {
 				chosen[n] = append(chosen[n], u)
 			}
 		}

@@ -129,13 +129,6 @@ type unit struct {
 // byPerson reports whether it is a person's word about a BMC.
 func (u unit) byPerson() bool { return u.cmd != nil && u.cmd.Verb.ByPerson() }
 
-// means reports whether a unit can be about a node: about a stranger there is only
-// a person's word, and the question who it is.
-func (u unit) means(n *node) bool {
-	asks := u.step != nil && u.step.Dump != nil && u.step.Dump.Format == scl.TrustFormat
-	return u.byPerson() || asks || !n.seen().Outside()
-}
-
 // unitsOf lays a program open, in the order in which it is done.
 func unitsOf(p *scl.Program) []unit {
 	var units []unit
@@ -319,7 +312,7 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 	ids := make(choice)
 	for _, n := range a.rack.everybody() {
 		for _, u := range r.units {
-			if !u.means(n) || c.match(u.target, n) != scl.True {
+			if c.match(u.target, n) != scl.True {
 				continue
 			}
 			if ids[n.entry.Name] == nil {
@@ -336,6 +329,9 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []unit) error {
 	ok, stop := true, error(nil)
 	for i, u := range units {
+		if stop == nil && !u.byPerson() {
+			stop = n.foreign()
+		}
 		if i+1 < len(units) && stop == nil {
 			if err := a.together(ctx, deadline, job{r, n}, u, units[i+1]); err != nil {
 				return err
@@ -358,6 +354,16 @@ func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []u
 	r.ended(ok)
 	a.link.Progress(r.progress(a.cfg.Rack))
 	return nil
+}
+
+// foreign is why nothing is done on a stranger, nil for a member.
+func (n *node) foreign() error {
+	s := n.seen()
+	if !s.Outside() {
+		return nil
+	}
+	return fault.New(fault.Untrusted, "", "not tried: it is none of the fleet; it is "+s.Reason).
+		WithHint("let it in: chiba bmc admit " + string(s.Name))
 }
 
 // doUnit does one unit and records it. It records nothing if the agent stops

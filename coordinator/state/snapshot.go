@@ -73,15 +73,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
-	for _, node := range s.GetNodes() {
-		n.nodes[node.GetName()] = node
-		n.perRack[node.GetRack()]++
-		n.claims.put(node)
-	}
-	for _, c := range s.GetCandidates() {
-		n.found[place(c)] = c
-		n.claims.put(c)
-	}
+	n.restoreNodes(s)
 	for _, d := range s.GetDenied() {
 		n.denied[d.GetSubject()] = d
 	}
@@ -125,6 +117,18 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied
 	return nil
+}
+
+func (m *Machine) restoreNodes(s *pb.Snapshot) {
+	for _, node := range s.GetNodes() {
+		m.nodes[node.GetName()] = node
+		m.perRack[node.GetRack()]++
+		m.claims.put(node)
+	}
+	for _, c := range s.GetCandidates() {
+		m.found[place(c)] = c
+		m.claims.put(c)
+	}
 }
 
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {

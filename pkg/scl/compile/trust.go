@@ -9,7 +9,9 @@ import (
 
 const trustUsage = `(trust-policy (admit (and trust.on-link trust.listed)) (require T4 firmware))`
 
-func trustParts() []string { return []string{"admit", "approve", "ask", "asset", "fresh", "refuse", "require"} }
+func trustParts() []string {
+	return []string{"admit", "approve", "ask", "asset", "fresh", "refuse", "require"}
+}
 
 // trustForm checks (trust-policy {part}).
 func (c *compiler) trustForm(n *syntax.Node) {
@@ -40,7 +42,7 @@ func (c *compiler) trustPart(p *scl.TrustPolicy, n *syntax.Node) {
 		c.asset(p, n)
 	case "approve":
 		if c.args(n, 1, 1, "(approve 2)") {
-			p.Approve, _ = c.wholeNumber(n.Args()[0])
+			p.Approve = c.wholeNumber(n.Args()[0])
 		}
 	case "ask":
 		if c.args(n, 1, 1, "(ask #t)") {
