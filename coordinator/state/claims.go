@@ -20,7 +20,8 @@ const (
 type claim struct{ what, is string }
 
 // weight is how much stands behind a claim: of two with one identity the lighter is
-// harmed, and of equals both are.
+// harmed, and of equals both are. Those that are none of the fleet harm nobody, nor
+// each other: where several racks share a network each agent sees the BMCs of all.
 type weight int
 
 const (
@@ -55,7 +56,7 @@ func claimsOf(n *pb.Node) map[claim]weight {
 		w = saidOutside
 	}
 	if pin := n.GetTrust().GetPin(); pin != "" {
-		all[claim{claimKey, pin}] = saidInside // whoever has it has proven to hold it
+		all[claim{claimKey, pin}] = w
 	}
 	if uuid := strings.ToLower(n.GetAdmission().GetUuid()); uuid != "" {
 		all[claim{claimUUID, uuid}] = w
@@ -93,6 +94,9 @@ func (c claims) conflict(k claim) *pb.Conflict {
 		return nil
 	}
 	top := slices.Max(slices.Collect(maps.Values(who)))
+	if top == saidOutside {
+		return nil
+	}
 	heavy := 0
 	for _, w := range who {
 		if w == top {

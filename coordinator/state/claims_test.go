@@ -117,9 +117,11 @@ func TestWhatSeveralRacksClaim(t *testing.T) {
 	}{
 		{"nothing in common", pinned("n1", "sha256/1"), pinned("n2", "sha256/2"), "", ""},
 		{
-			"a key that two hold harms both", pinned("n1", "sha256/1"), found("r2-x", "waiting", "sha256/1"),
-			"key sha256/1 of r1/n1 r2/r2-x harms r1/n1 r2/r2-x", "key sha256/1 of r1/n1 r2/r2-x harms r1/n1 r2/r2-x",
+			"a key that two nodes have harms both", pinned("n1", "sha256/1"), pinned("n2", "sha256/1"),
+			"key sha256/1 of r1/n1 r2/n2 harms r1/n1 r2/n2", "key sha256/1 of r1/n1 r2/n2 harms r1/n1 r2/n2",
 		},
+		{"a node that another rack sees, too", pinned("n1", "sha256/1"), found("r2-x", "waiting", "sha256/1"), "", "key sha256/1 of r1/n1 r2/r2-x harms r2/r2-x"},
+		{"a stranger that two racks see", found("r1-x", "waiting", "sha256/1"), found("r2-x", "waiting", "sha256/1"), "", ""},
 		{"a serial that both tell", serial("n1", "s1", false), serial("n2", "S1", false), "serial S1 of r1/n1 r2/n2 harms r1/n1 r2/n2", "serial S1 of r1/n1 r2/n2 harms r1/n1 r2/n2"},
 		{"a serial that one catalogue lists", serial("n1", "S1", true), serial("n2", "S1", false), "", "serial S1 of r1/n1 r2/n2 harms r2/n2"},
 		{"a UUID that a stranger claims", uuid(pinned("n1", "sha256/1")), uuid(found("r2-x", "waiting", "sha256/2")), "", "UUID u1 of r1/n1 r2/r2-x harms r2/r2-x"},
