@@ -104,8 +104,11 @@ func (a *Agent) probe(ctx context.Context, address string, slots chan struct{}, 
 	defer cancel()
 	pin, err := a.fingerprint(asking, address)
 	answer := discovery.Answer{Pin: pin}
-	if err == nil && a.memberBy(pin) == nil && !a.expected(address) {
-		answer, err = a.root(asking, address)
+	stranger := err == nil && a.memberBy(pin) == nil && !a.expected(address)
+	if stranger || err == nil && a.crowded.has(pin) {
+		if answer, err = a.root(asking, address); !stranger {
+			answer, err = discovery.Answer{Pin: pin, Root: answer.Root}, nil // its key is what counts
+		}
 	}
 	select {
 	case answers <- probed{address, answer, err}:
@@ -134,7 +137,9 @@ func (n *node) place(r takeover.Record) string {
 func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 	a.admitting.Lock()
 	defer a.admitting.Unlock()
-	candidates, double := apart(table.Candidates())
+	all := table.Candidates()
+	a.tellApart(all)
+	candidates, double := apart(all)
 	for _, n := range a.rack.members() {
 		if takeover.Over(n.ledger.Record()) {
 			a.leftAlone(n)
@@ -149,6 +154,44 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 		a.missing(n, candidates, table)
 	}
 	a.strange(ctx, candidates, double)
+}
+
+// crowded are keys that answer at several addresses: what else is told there says
+// whether that is one BMC. It is safe for concurrent use.
+type crowded struct {
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+func (c *crowded) has(pin string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys[pin]
+}
+
+// add reports whether the key is news.
+func (c *crowded) add(pin string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.keys[pin] || len(c.keys) >= discovery.MaxAddresses {
+		return false
+	}
+	if c.keys == nil {
+		c.keys = make(map[string]bool)
+	}
+	c.keys[pin] = true
+	return true
+}
+
+// tellApart has the service roots read where one key answers at several addresses.
+func (a *Agent) tellApart(all []discovery.Candidate) {
+	for _, c := range all {
+		if len(c.Addresses) > 1 && a.crowded.add(c.Pin) {
+			for _, at := range c.Addresses {
+				a.askAt(at)
+			}
+		}
+	}
 }
 
 // apart is the candidates by their keys, and which keys several BMCs show: such a

@@ -13,6 +13,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/takeover"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/trust/level"
 )
@@ -255,6 +256,9 @@ func (a *Agent) settle(n *node) fleet.Node {
 	n.judged = now.Trust.Level
 	n.mu.Unlock()
 	n.bar(barred)
+	if other && j.Level == level.Quarantined {
+		a.log.Warn("a BMC is quarantined", obs.Node, string(now.Name), obs.Reason, j.why())
+	}
 	if other {
 		a.retarget() // rules may be barred, or are no longer, also where the mesh knows the level
 	}
