@@ -73,7 +73,7 @@ func (a *Agent) find(ctx context.Context) error {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
 			case address := <-a.askAgain:
-				a.match(ctx, table)
+				a.match(ctx, table, address == "")
 				if address != "" {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
@@ -84,7 +84,7 @@ func (a *Agent) find(ctx context.Context) error {
 			case p := <-answers:
 				table.Answered(a.now(), p.address, p.Answer, p.err)
 				a.answered(p)
-				a.match(ctx, table)
+				a.match(ctx, table, false)
 			}
 		}
 	})
@@ -133,13 +133,14 @@ func (n *node) place(r takeover.Record) string {
 	return r.Address
 }
 
-// match gives lanes to the nodes whose key has answered.
-func (a *Agent) match(ctx context.Context, table *discovery.Table) {
+// match gives lanes to the nodes whose key has answered, and looks at the strangers:
+// at all of them, or at those of whom there is news.
+func (a *Agent) match(ctx context.Context, table *discovery.Table, all bool) {
 	a.admitting.Lock()
 	defer a.admitting.Unlock()
-	all := table.Candidates()
-	a.tellApart(all)
-	candidates, double := apart(all)
+	found := table.Candidates()
+	a.tellApart(found)
+	candidates, double := apart(found)
 	for _, n := range a.rack.members() {
 		if takeover.Over(n.ledger.Record()) {
 			a.leftAlone(n)
@@ -153,7 +154,7 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 		}
 		a.missing(n, candidates, table)
 	}
-	a.strange(ctx, candidates, double)
+	a.strange(ctx, around{candidates, double, all})
 }
 
 // crowded are keys that answer at several addresses: what else is told there says
