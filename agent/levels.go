@@ -37,6 +37,8 @@ var deeds = map[scl.Verb][]level.Deed{
 	scl.DoAdmit:      {},
 	scl.DoRefuse:     {},
 	scl.DoForget:     {},
+	scl.DoRekey:      {level.Takeover},
+	scl.DoRekeyAbort: {},
 	scl.DoLog:        {},
 	scl.DoStartImage: {level.Media, level.Boot, level.Power}, // on the node that it names
 	scl.DoWait:       {level.Look},

@@ -188,7 +188,7 @@ func (c *compiler) limit(l *scl.Limit, n *syntax.Node) {
 	}
 }
 
-// wholeNumber reads one from 1 to a million; 0 if it is none.
+// wholeNumber reads one from 1 to a million, 0 if it is none.
 func (c *compiler) wholeNumber(n *syntax.Node) int {
 	const most = 1_000_000
 	if n.Kind != syntax.Number || n.Unit != "" || n.Num < 1 || n.Num > most || n.Num != float64(int(n.Num)) {
