@@ -37,7 +37,7 @@ func (a *Agent) person(ctx context.Context, by []string, n *node, c scl.Command)
 }
 
 func (a *Agent) heed(ctx context.Context, by []string, n *node, c scl.Command) (fleet.Result, error) {
-	switch c.Verb { //nolint:exhaustive // the others are no person's word
+	switch c.Verb {
 	case scl.DoAdmit:
 		return a.admit(ctx, by, n, c)
 	case scl.DoRefuse:

@@ -471,24 +471,6 @@ func (f *canned) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesReq
 	return connect.NewResponse(reply), nil
 }
 
-// found are the BMCs that are none of the fleet.
-func found() []*pb.Node {
-	return []*pb.Node{
-		stranger("r01-7k2m4q", "sha256/SSSS", "waiting", "nobody has let it in"),
-		stranger("r01-zzzzzz", "sha256/TTTT", "refused", "not ours", "ada"),
-	}
-}
-
-// stranger is a BMC that was found and is none of the fleet.
-func stranger(name, pin, is, why string, by ...string) *pb.Node {
-	return &pb.Node{
-		Name: name, Rack: "r01", Address: "10.1.0.9:443", State: "stranger", Trust: &pb.BMCTrust{Pin: pin, Takeover: "none", Level: "T1"},
-		Admission: &pb.Admission{State: is, Why: why, By: by, Make: "OpenBMC", Evidence: []*pb.Evidence{
-			{What: "link", Is: "eth1", From: "mdns"}, {What: "name", Is: "redfish on \x1b[31m", From: "its own word"},
-		}},
-	}
-}
-
 func (f *canned) ListAgents(context.Context, *connect.Request[pb.ListAgentsRequest]) (*connect.Response[pb.ListAgentsReply], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
