@@ -154,7 +154,7 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table, all bool) {
 		}
 		a.missing(n, candidates, table)
 	}
-	a.strange(ctx, around{candidates, double, all})
+	a.strange(around{candidates, double, all})
 }
 
 // crowded are keys that answer at several addresses: what else is told there says

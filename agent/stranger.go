@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
@@ -38,7 +37,7 @@ type around struct {
 
 // strange keeps what is seen of strangers, has them ruled on, and lets in whom the
 // ruling lets in. Nothing is sent to them for it.
-func (a *Agent) strange(ctx context.Context, s around) {
+func (a *Agent) strange(s around) {
 	uuids := make(map[string][]string)
 	for _, c := range s.found {
 		if c.UUID != "" {
@@ -67,7 +66,7 @@ func (a *Agent) strange(ctx context.Context, s around) {
 			}
 		}
 		a.sight(n, c, clash)
-		a.decide(ctx, n)
+		a.decide(n)
 	}
 }
 
@@ -224,10 +223,10 @@ func announced(hints []string) string {
 }
 
 // decide rules on a stranger, and lets it in if the ruling does.
-func (a *Agent) decide(ctx context.Context, n *node) {
+func (a *Agent) decide(n *node) {
 	r := a.rule(n)
 	if r.State == fleet.Admitted {
-		if why := a.letIn(ctx, n, r); why != nil {
+		if why := a.letIn(n, r); why != nil {
 			r = level.Ruling{State: fleet.Waiting, Why: why.Error()}
 		}
 	}
@@ -261,7 +260,7 @@ func (a *Agent) rule(n *node) level.Ruling {
 
 // letIn makes a stranger a member. Its key is on disk, as that of the member,
 // before anything is done with it.
-func (a *Agent) letIn(ctx context.Context, n *node, r level.Ruling) error {
+func (a *Agent) letIn(n *node, r level.Ruling) error {
 	m := n.admitted()
 	m.Was, m.Name = n.entry.Name, n.entry.Name
 	if r.Asset != nil {
@@ -305,7 +304,7 @@ func (a *Agent) letIn(ctx context.Context, n *node, r level.Ruling) error {
 	a.log.Info("a BMC was let in", obs.Node, string(member.entry.Name), obs.BMC, m.Pin, obs.Reason, r.Why)
 	a.settle(member)
 	a.askAt("")
-	return ctx.Err()
+	return nil
 }
 
 // enlist says of a member how it came to be one.

@@ -157,7 +157,7 @@ func TestSubjectsThatNameNobody(t *testing.T) {
 		}
 	}
 	for s, want := range map[string]string{
-		"serial:sn-7 ": "serial:SN-7", "serial/0A:BC": "serial/abc", "serial/ABC": "serial/abc",
+		"serial:sn-7": "serial:SN-7", "serial/0A:BC": "serial/abc", "serial/ABC": "serial/abc",
 		"spki/" + strings.Repeat("AB", 32): "spki/" + strings.Repeat("ab", 32),
 	} {
 		if got, err := trust.ParseSubject(s); got != want || err != nil {
