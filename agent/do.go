@@ -41,7 +41,7 @@ func flat(commands []scl.Command) []scl.Command {
 func once(c scl.Command) bool {
 	switch c.Verb {
 	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator, scl.DoTakeOver, scl.DoRelease, scl.DoAccept,
-		scl.DoAdmit, scl.DoRefuse, scl.DoForget, scl.DoRekey, scl.DoRekeyAbort:
+		scl.DoRekey, scl.DoRekeyAbort, scl.DoAdmit, scl.DoRefuse, scl.DoForget:
 		return false
 	case scl.DoPower, scl.DoReboot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware:
 	}
@@ -79,10 +79,10 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 		return a.startImage(ctx, c)
 	case scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
 		return a.own(ctx, n, c)
-	case scl.DoAdmit, scl.DoRefuse, scl.DoForget:
-		return failure(fault.New(fault.Denied, string(c.Verb), "only a person can say so, not a rule"))
 	case scl.DoRekey, scl.DoRekeyAbort:
 		return a.rekey(ctx, n, c)
+	case scl.DoAdmit, scl.DoRefuse, scl.DoForget:
+		return failure(fault.New(fault.Denied, string(c.Verb), "only a person can say so, not a rule"))
 	case scl.DoFirmware:
 		return a.firmware(ctx, n, c, tell)
 	case scl.DoBMCReset:

@@ -13,7 +13,6 @@ import (
 	"github.com/chiba-mesh/chiba/agent/takeover"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
-	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/trust/level"
 )
@@ -34,11 +33,11 @@ var deeds = map[scl.Verb][]level.Deed{
 	scl.DoTakeOver:   {level.Takeover},
 	scl.DoRelease:    {level.Takeover},
 	scl.DoAccept:     {},
+	scl.DoRekey:      {level.Takeover},
+	scl.DoRekeyAbort: {},
 	scl.DoAdmit:      {},
 	scl.DoRefuse:     {},
 	scl.DoForget:     {},
-	scl.DoRekey:      {level.Takeover},
-	scl.DoRekeyAbort: {},
 	scl.DoLog:        {},
 	scl.DoStartImage: {level.Media, level.Boot, level.Power}, // on the node that it names
 	scl.DoWait:       {level.Look},
@@ -258,9 +257,6 @@ func (a *Agent) settle(n *node) fleet.Node {
 	n.judged = now.Trust.Level
 	n.mu.Unlock()
 	n.bar(barred)
-	if other && j.Level == level.Quarantined {
-		a.log.Warn("a BMC is quarantined", obs.Node, string(now.Name), obs.Reason, j.why())
-	}
 	if other {
 		a.retarget() // rules may be barred, or are no longer, also where the mesh knows the level
 	}

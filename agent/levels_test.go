@@ -337,7 +337,7 @@ func TestARuleIsFreeAfterARestart(t *testing.T) {
 		n.heard(discovery.Candidate{Found: []string{"static"}, Seen: a.now()})
 		a.refresh(t.Context(), n, w.lanes["n1"])
 		if now := len(w.recordsOf(func(*pb.Record) bool { return true })); now != before {
-			t.Errorf("%d records instead of %d: the test shows nothing", now, before)
+			t.Errorf("%d records instead of %d: the test shows nothing: %q", now, before, w.recordsOf(func(*pb.Record) bool { return true }))
 		}
 		if rules := a.rules(); len(a.targets) == 0 || rules[0].Barred["n1"] != "" {
 			t.Errorf("the rules are not resolved again, or barred: %q", rules[0].Barred["n1"])

@@ -84,8 +84,8 @@ type run struct {
 	*pb.Run
 	program *scl.Program
 	units   []unit
-	by      []string // who has signed its order
 	only    []string // nodes; none: all
+	by      []string // who has signed its order
 
 	canceled context.Context // ended: stop before the next unit
 	cancel   context.CancelFunc

@@ -177,11 +177,11 @@ const (
 	DoTakeOver   Verb = "bmc-takeover" // Secret: the password to log in with, if it is not known
 	DoRelease    Verb = "bmc-release"  // Secret: the password to give the BMC back with
 	DoAccept     Verb = "bmc-accept"   // Args: the pin of the BMC's new key
-	DoAdmit      Verb = "bmc-admit"    // Args: the pin of its key; Admit; Secret: the password to log in with
-	DoRefuse     Verb = "bmc-refuse"   // Args: none, or the reason
-	DoForget     Verb = "bmc-forget"   // take back what bmc-admit or bmc-refuse has said
 	DoRekey      Verb = "rack-rekey"   // Args: the name of the change, which is made once
 	DoRekeyAbort Verb = "rack-rekey-abort"
+	DoAdmit      Verb = "bmc-admit"                   // Args: the pin of its key; Admit; Secret: the password to log in with
+	DoRefuse     Verb = "bmc-refuse"                  // Args: none, or the reason
+	DoForget     Verb = "bmc-forget"                  // take back what bmc-admit or bmc-refuse has said
 	DoLog        Verb = "log"                         // Args: message; touches no BMC
 	DoStartImage Verb = "start-new-server-with-image" // Args: node, image
 	DoWait       Verb = "wait"                        // Until, Timeout

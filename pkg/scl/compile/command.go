@@ -11,8 +11,9 @@ import (
 func verbs() []string {
 	return []string{
 		string(scl.DoPower), string(scl.DoReboot), string(scl.DoBoot), string(scl.DoIndicator), string(scl.DoClearLog),
-		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept), string(scl.DoAdmit),
-		string(scl.DoRefuse), string(scl.DoForget), string(scl.DoRekey), string(scl.DoRekeyAbort), string(scl.DoLog), string(scl.DoStartImage),
+		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept),
+		string(scl.DoRekey), string(scl.DoRekeyAbort), string(scl.DoAdmit), string(scl.DoRefuse), string(scl.DoForget),
+		string(scl.DoLog), string(scl.DoStartImage),
 		string(scl.DoWait), string(scl.DoSequence), string(scl.DoFirmware),
 	}
 }
@@ -62,14 +63,14 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.givenPassword(cmd, n, 1, `(bmc-release (password "the one that it gets"))`)
 	case scl.DoAccept:
 		c.texts(cmd, n, "the pin of a key", 1, 1, `(bmc-accept "sha256/…")`)
+	case scl.DoRekey:
+		c.texts(cmd, n, "a name for this change", 1, 1, `(rack-rekey "2027-03")`)
 	case scl.DoAdmit:
 		c.admitting(cmd, n)
 	case scl.DoRefuse:
 		c.texts(cmd, n, "a reason", 0, 1, `(bmc-refuse), or (bmc-refuse "reason")`)
 	case scl.DoForget:
 		c.args(n, 0, 0, "(bmc-forget)")
-	case scl.DoRekey:
-		c.texts(cmd, n, "a name for this change", 1, 1, `(rack-rekey "2027-03")`)
 	case scl.DoBoot:
 		c.boot(cmd, n)
 	case scl.DoWait:

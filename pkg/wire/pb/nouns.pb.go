@@ -1576,11 +1576,11 @@ type Run struct {
 	State          string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"` // "running", "done", "partly failed", "failed", "canceled"
 	EndedUnixMs    int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
 	AllowEmpty     bool                   `protobuf:"varint,12,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
-	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
-	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
-	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
-	Rollout        *Rollout               `protobuf:"bytes,60,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
-	Released       []string               `protobuf:"bytes,61,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
+	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order that began it
+	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`   // of that order
+	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`      // the signed order that stops it, if there is one
+	Rollout        *Rollout               `protobuf:"bytes,130,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
+	Released       []string               `protobuf:"bytes,131,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2252,11 +2252,11 @@ type Record_Trust struct {
 }
 
 type Record_Rollout struct {
-	Rollout *RolloutNodes `protobuf:"bytes,60,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
+	Rollout *RolloutNodes `protobuf:"bytes,130,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
 }
 
 type Record_NodeEnded struct {
-	NodeEnded *NodeEnded `protobuf:"bytes,61,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
+	NodeEnded *NodeEnded `protobuf:"bytes,131,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
 }
 
 func (*Record_Result) isRecord_Body() {}
@@ -2938,7 +2938,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
 	"\baudience\x18\n" +
-	" \x03(\tR\baudience\"\xfd\x03\n" +
+	" \x03(\tR\baudience\"\xff\x03\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -2957,9 +2957,9 @@ const file_nouns_proto_rawDesc = "" +
 	"allowEmpty\x12\x1a\n" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
-	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12+\n" +
-	"\arollout\x18< \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1a\n" +
-	"\breleased\x18= \x03(\tR\breleased\"\xc2\x03\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12,\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1b\n" +
+	"\breleased\x18\x83\x01 \x03(\tR\breleased\"\xc2\x03\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06canary\x18\x02 \x01(\x05R\x06canary\x12#\n" +
@@ -2989,7 +2989,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xcc\x04\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xce\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -3002,10 +3002,10 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
-	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x122\n" +
-	"\arollout\x18< \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x124\n" +
+	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x123\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x125\n" +
 	"\n" +
-	"node_ended\x18= \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
+	"node_ended\x18\x83\x01 \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
 	"\x04body\"9\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
