@@ -133,16 +133,16 @@ func (f *canned) matched(text string) (map[string][]string, error) {
 		}
 	}
 	out := map[string][]string{}
-	found := false
-	for _, n := range f.nodes() {
+	some := false
+	for _, n := range append(f.nodes(), found()...) {
 		for _, g := range globs {
-			if ok, _ := path.Match(g, n.GetName()); ok {
-				found = true
+			if ok, _ := path.Match(g, n.GetName()); ok && (n.GetState() != "stranger" || g == n.GetName()) {
+				some = true
 				out[n.GetRack()] = append(out[n.GetRack()], n.GetName())
 			}
 		}
 	}
-	if !found {
+	if !some {
 		return nil, clienttest.Error(connect.CodeNotFound, fault.New(fault.NotFound, "", fmt.Sprintf("no node matches %q", globs)).
 			WithHint("see them all: chiba get nodes"))
 	}
@@ -461,10 +461,14 @@ func (f *canned) Watch(_ context.Context, q *connect.Request[pb.WatchRequest], s
 	return clienttest.Error(connect.CodePermissionDenied, fault.New(fault.Denied, "", "your certificate was revoked").WithHint("ask for a new one"))
 }
 
-func (f *canned) ListNodes(context.Context, *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
+func (f *canned) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return connect.NewResponse(&pb.ListNodesReply{Nodes: f.nodes()}), nil
+	reply := &pb.ListNodesReply{Nodes: f.nodes()}
+	if r.Msg.GetCandidates() {
+		reply.Candidates = found()
+	}
+	return connect.NewResponse(reply), nil
 }
 
 func (f *canned) ListAgents(context.Context, *connect.Request[pb.ListAgentsRequest]) (*connect.Response[pb.ListAgentsReply], error) {
