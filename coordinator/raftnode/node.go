@@ -23,6 +23,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/boltfile"
@@ -31,9 +32,10 @@ import (
 )
 
 const (
-	// inFlight bounds the proposals that wait for the disk: more of them make
-	// each one slower and none of them sooner.
-	inFlight = 256
+	// maxProposals and maxWaiting (bytes) bound the proposals of this process that
+	// wait; who makes one more waits until there is room.
+	maxProposals = 4096
+	maxWaiting   = 64 << 20
 	// maxCommand is the largest command: a script and its run, 4 MiB each, and
 	// room for their company.
 	maxCommand = 10 << 20
@@ -104,15 +106,18 @@ type Node struct {
 	wal     *wal.WAL
 	lock    *os.File
 	fsm     *fsm
-	slots   chan struct{} // one is held by each proposal until Raft has answered
+	batches batches
+	slots   chan struct{} // one is held by who sends batches
+	room    *semaphore.Weighted
+	session string // of our proposals
+	lastSeq atomic.Uint64
 	ready   chan struct{}
 	beReady sync.Once     // closes ready
 	shut    chan struct{} // closed by Close
 	once    sync.Once     // for Close
 	err     error         // of Close
-	ids     ids           // of proposals
 
-	wire *raft.NetworkTransport // nil: alone
+	wire *pushing // nil: alone
 	met  meetings
 	lead lead
 	full atomic.Pointer[fault.Error] // why nothing is committed here; nil: it is
@@ -151,10 +156,11 @@ func Open(c Config) (*Node, error) {
 		return nil, errors.Join(lock.Close(), fault.New(fault.Garbage, op, err.Error()).
 			WithHint(damagedHint))
 	}
+	session := newSession(c.Name)
 	n := &Node{
-		conf: c, wal: store, lock: lock, fsm: newFSM(c.Machine, c.Applied, newHashes(c.HashEvery)),
-		slots: make(chan struct{}, inFlight), ready: make(chan struct{}), shut: make(chan struct{}),
-		ids: newIDs(c.Name),
+		conf: c, wal: store, lock: lock, session: session, fsm: newFSM(c.Machine, session, c.Applied, newHashes(c.HashEvery)),
+		slots: make(chan struct{}, inFlight), room: semaphore.NewWeighted(maxWaiting),
+		ready: make(chan struct{}), shut: make(chan struct{}),
 	}
 	if err := n.start(log); err != nil {
 		return nil, errors.Join(fault.Wrap(fault.KindOf(err), op, err), store.Close(), lock.Close())

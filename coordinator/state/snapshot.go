@@ -36,6 +36,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Firings:  append([]*pb.Firing(nil), m.firings...),
 		Hardware: append([]*pb.HardwareNews(nil), m.news...),
 		Recent:   append([]string(nil), m.recent...),
+		Sessions: sessionsOf(m.sessions),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -92,6 +93,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
+	n.sessions = restored(s.GetSessions())
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -114,7 +116,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.news, m.newsBytes = n.news, n.newsBytes
-	m.recent, m.applied = n.recent, n.applied
+	m.recent, m.applied, m.sessions = n.recent, n.applied, n.sessions
 	return nil
 }
 
