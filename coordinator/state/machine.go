@@ -70,8 +70,11 @@ type Machine struct {
 	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
 	nodes   map[string]*pb.Node
 	perRack map[string]int // nodes
-	policy  *pb.PutPolicy  // of authors; nil: none was set
-	audit   *journal
+
+	sourceBytes int               // of all scripts
+	serving     map[string]string // the agent of each rack
+	policy      *pb.PutPolicy     // of authors; nil: none was set
+	audit       *journal
 
 	runs     []*run // by number
 	runBytes int    // of all sources and results
@@ -114,6 +117,7 @@ func New() *Machine {
 		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
+		serving: map[string]string{},
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
@@ -308,12 +312,11 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("agent %s serves rack %s, not %s", a.GetName(), known.GetRack(), a.GetRack())).
 			WithHint("enrol the machine under a new agent name")}
 	}
-	for _, other := range m.agents {
-		if other.GetRack() == a.GetRack() && other.GetName() != a.GetName() {
-			return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other.GetName())).
-				WithHint("give the new machine the identity of the old agent, or its rack another name")}
-		}
+	if other := m.serving[a.GetRack()]; other != "" && other != a.GetName() {
+		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other)).
+			WithHint("give the new machine the identity of the old agent, or its rack another name")}
 	}
+	m.serving[a.GetRack()] = a.GetName()
 	fresh := shallow(a)
 	if known != nil {
 		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)

@@ -59,9 +59,11 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
 	for _, a := range s.GetAgents() {
 		n.agents[a.GetName()] = a
+		n.serving[a.GetRack()] = a.GetName()
 	}
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
+		n.sourceBytes += len(sc.GetSource())
 	}
 	for _, leaf := range s.GetAudit() {
 		if err := n.audit.add(leaf); err != nil {
@@ -110,6 +112,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.sourceBytes, m.serving = n.sourceBytes, n.serving
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
