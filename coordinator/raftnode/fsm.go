@@ -34,10 +34,10 @@ type response struct {
 	err  error
 }
 
-func newFSM(m *state.Machine, session string, applied func(state.Outcome), h *hashes) *fsm {
+func newFSM(m *state.Machine, session string, applied func(state.Outcome)) *fsm {
 	return &fsm{
 		machine: m, session: session, applied: applied, failed: make(chan error, 1), halted: make(chan struct{}),
-		waiting: map[uint64]chan state.Outcome{}, hashes: h,
+		waiting: map[uint64]chan state.Outcome{}, hashes: newHashes(),
 	}
 }
 
@@ -97,8 +97,11 @@ func (f *fsm) apply(l *raft.Log) response {
 	if err != nil {
 		return response{err: f.stop(err)}
 	}
-	f.hashes.applied(l.Index, f.machine)
+	f.hashes.applied(l.Index)
 	for i, o := range all {
+		if list[i].GetMark().GetCheck() {
+			f.hashes.take(l.Index, f.machine)
+		}
 		f.latest.Store(max(f.latest.Load(), list[i].GetAtUnixMs()))
 		if !o.Repeated {
 			f.applied(o)

@@ -94,7 +94,7 @@ func (g *group) start(name string, expect int, join ...string) *member {
 		g.t.Fatal(err)
 	}
 	m.addr, m.machine = p.Addr(), state.New()
-	m.node, err = raftnode.Open(raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, HashEvery: 10, Room: g.room, Log: log})
+	m.node, err = raftnode.Open(raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, CheckEvery: 10, Room: g.room, Log: log})
 	if err != nil {
 		g.t.Fatal(err)
 	}

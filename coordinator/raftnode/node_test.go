@@ -63,9 +63,15 @@ func open(t *testing.T, dir string) *node {
 }
 
 func start(dir string, log *slog.Logger) (*node, error) {
-	n := &node{dir: dir, machine: state.New(), ended: make(chan error, 1)}
+	return startWith(raftnode.Config{Dir: dir, Name: "c1", Log: log})
+}
+
+// startWith opens and runs a node with a machine of its own.
+func startWith(c raftnode.Config) (*node, error) {
+	n := &node{dir: c.Dir, machine: state.New(), ended: make(chan error, 1)}
+	c.Machine = n.machine
 	var err error
-	n.Node, err = raftnode.Open(raftnode.Config{Dir: dir, Name: "c1", Machine: n.machine, Log: log})
+	n.Node, err = raftnode.Open(c)
 	if err != nil {
 		return nil, err
 	}

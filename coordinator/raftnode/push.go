@@ -66,13 +66,13 @@ type place struct {
 	by          raft.Server // the leader of that term; nobody: we know it ourselves
 }
 
-// push tells Raft that the log is committed up to an entry. Raft checks that it has
-// that very entry, as with every message of a leader.
-func (p *pushing) push(at place) bool {
+// push tells Raft, in a term, that the log is committed up to an entry. Raft checks that
+// it has that very entry, as with every message of a leader.
+func (p *pushing) push(at place, term uint64) bool {
 	answer := make(chan raft.RPCResponse, 1)
 	said := p.hand(raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(at.by.ID), Addr: p.EncodePeer(at.by.ID, at.by.Address)},
-		Term:      at.term, PrevLogEntry: at.index, PrevLogTerm: at.term, LeaderCommitIndex: at.index,
+		Term:      term, PrevLogEntry: at.index, PrevLogTerm: at.term, LeaderCommitIndex: at.index,
 	}})
 	if !said {
 		return false
@@ -95,7 +95,7 @@ func (n *Node) learn(at place) {
 	tick := time.NewTicker(pushEvery)
 	defer tick.Stop()
 	for over := time.Now().Add(pushTimeout); time.Now().Before(over); {
-		if n.raft.CommitIndex() >= at.index || n.raft.LastIndex() >= at.index && n.wire.push(at) {
+		if n.raft.CommitIndex() >= at.index || n.raft.LastIndex() >= at.index && n.wire.push(at, at.term) {
 			return
 		}
 		select {

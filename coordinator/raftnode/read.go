@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -13,9 +14,11 @@ import (
 )
 
 const (
-	// hashEvery is how many entries of the log lie between two digests of the
-	// state. One costs an encoding of the whole state, beside the log's work.
-	hashEvery = 4096
+	// checkEvery is how many entries of the log lie between two checks, and checkAfter
+	// how long it takes at most until what was committed is checked. A check costs an
+	// encoding of the whole state and reading the log since the last, beside its work.
+	checkEvery = 4096
+	checkAfter = 5 * time.Minute
 	// hashesKept is how many digests are remembered: others may be behind.
 	hashesKept = 8
 )
@@ -31,14 +34,34 @@ func (n *Node) CatchUp(ctx context.Context) error {
 // Leads reports whether this node leads, as far as it knows.
 func (n *Node) Leads() bool { return n.raft.State() == raft.Leader }
 
-// hashes are digests of the state at some indexes of the log. Machines that have
+// check has all members check, now and then, whether their logs and their states are
+// the same: the leader commits a mark. Where it lies in the log each compares the sum of
+// the entries that it reads with the leader's, and keeps a digest of its state.
+func (n *Node) check() {
+	if !n.Leads() {
+		return
+	}
+	commit, last := n.raft.CommitIndex(), max(n.asked, n.fsm.hashes.checked())
+	if commit < last+n.conf.CheckEvery && (commit <= last || time.Since(n.askedAt) < checkAfter) {
+		return
+	}
+	c := &pb.Command{Version: state.Version, AtUnixMs: n.clock(), Body: &pb.Command_Mark{Mark: &pb.Mark{Check: true}}}
+	data, err := proto.Marshal(c)
+	if err != nil || n.full.Load() != nil {
+		return
+	}
+	n.asked, n.askedAt = commit+1, time.Now()
+	n.raft.Apply(data, n.conf.Patience) // nobody waits: there is a next time
+}
+
+// hashes are digests of the state where the log was checked. Machines that have
 // applied the same commands have the same.
 type hashes struct {
-	every uint64
-	work  chan hashWork
+	work chan hashWork
 
 	mu   sync.Mutex
 	last uint64 // index of the last command
+	at   uint64 // of the last check
 	done []*pb.StateHash
 }
 
@@ -47,20 +70,31 @@ type hashWork struct {
 	state *pb.Snapshot
 }
 
-func newHashes(every uint64) *hashes { return &hashes{every: every, work: make(chan hashWork, 1)} }
+func newHashes() *hashes { return &hashes{work: make(chan hashWork, 1)} }
 
-// applied is told of every command. Where a multiple of every lies between it and
-// the one before, the state is put aside for a digest. It never waits: with work
-// to do already, it skips this one.
-func (h *hashes) applied(index uint64, m *state.Machine) {
+// applied is told of every command.
+func (h *hashes) applied(index uint64) {
 	h.mu.Lock()
-	due := h.last != 0 && index/h.every > h.last/h.every
+	defer h.mu.Unlock()
 	h.last = index
+}
+
+// checked is the index of the last check.
+func (h *hashes) checked() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at
+}
+
+// take puts the state aside for a digest. It never waits: with work to do already, it
+// skips this one.
+func (h *hashes) take(index uint64, m *state.Machine) {
+	h.mu.Lock()
+	h.at = index
 	h.mu.Unlock()
-	if !due || len(h.work) == cap(h.work) {
-		return
+	if len(h.work) < cap(h.work) {
+		h.work <- hashWork{index, m.Snapshot()} // there is room, and nobody else writes
 	}
-	h.work <- hashWork{index, m.Snapshot()} // there is room, and nobody else writes
 }
 
 // run makes the digests until ctx ends.

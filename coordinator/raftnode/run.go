@@ -15,6 +15,9 @@ import (
 const (
 	// lookEvery is how often a node that is not ready looks whether it is.
 	lookEvery = 20 * time.Millisecond
+	// lonelyAfter is how long a member that was started waits for a leader before it
+	// tells what it knows without one.
+	lonelyAfter = 3 * time.Second
 	// yieldTimeout is how long a leader that stops looks for a successor.
 	yieldTimeout = 2 * time.Second
 )
@@ -38,19 +41,25 @@ func (n *Node) Run(ctx context.Context) error {
 	measure := time.NewTicker(measureEvery)
 	defer measure.Stop()
 	n.measure()
-	for {
+	n.askedAt = time.Now()
+	defer n.note()
+	for began := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-n.fsm.failed:
 			return err
+		case err := <-n.store.broken:
+			return fault.New(fault.Unavailable, "write the log in "+n.conf.Dir, err.Error()).
+				WithHint("see whether the disk is full or broken; when it is well again, start the coordinator again")
 		case leads := <-n.raft.LeaderCh():
 			if err := n.led(ctx, leads); err != nil {
 				return err
 			}
 		case <-look.C:
 			n.lead.now(n.leader())
-			if n.follows() {
+			n.check()
+			if n.follows() || n.lonely(began) {
 				n.beReady.Do(func() { close(n.ready) })
 			}
 			if n.alive() {
@@ -58,6 +67,7 @@ func (n *Node) Run(ctx context.Context) error {
 			}
 		case <-measure.C:
 			n.measure()
+			n.note()
 		case <-give.C:
 			if n.conf.Wire != nil { // the others may be away; stale reads go on
 				n.conf.Log.Warn("no leader, nothing can be decided", obs.Took, leaderless)
@@ -153,8 +163,15 @@ func (n *Node) follows() bool {
 	return n.raft.State() == raft.Follower && n.alive() && n.raft.CommitIndex() > 0 && n.raft.AppliedIndex() >= n.raft.CommitIndex()
 }
 
+// lonely reports whether this node, a member of a group, has met no leader since it
+// began, and has applied what it knows.
+func (n *Node) lonely(began time.Time) bool {
+	return n.conf.Wire != nil && !n.alive() && time.Since(began) > lonelyAfter && n.raft.AppliedIndex() >= n.raft.CommitIndex()
+}
+
 // Ready is closed when the node has applied everything that was committed before,
-// and it leads or follows a leader.
+// and it leads or follows a leader; or when it has met none for a while: then what it
+// knows may be old, and nothing can be decided, as Status tells.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Yield gives the lead, if this node has it, to another voter, so that nobody waits
