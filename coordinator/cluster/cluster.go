@@ -45,7 +45,7 @@ type Log interface {
 	Hashes() (list []*pb.StateHash, applied uint64)
 	Member(name string) bool
 	Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerReply
-	CatchUp(ctx context.Context) error
+	CatchUp(ctx context.Context, verified bool) error
 	Remove(ctx context.Context, name string) error
 }
 

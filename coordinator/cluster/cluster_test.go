@@ -59,7 +59,7 @@ func (h *here) Status() raftnode.Status                                  { retur
 func (h *here) Call(context.Context, string, *pb.PeerCall) *pb.PeerReply { return nil }
 func (h *here) Hashes() ([]*pb.StateHash, uint64)                        { return h.hashes, 40 }
 func (h *here) Member(name string) bool                                  { return name == "c2" }
-func (h *here) CatchUp(context.Context) error                            { return nil }
+func (h *here) CatchUp(context.Context, bool) error                      { return nil }
 func (h *here) Remove(context.Context, string) error                     { return nil }
 func (h *here) Watched() []string                                        { return []string{"R1"} }
 func (h *here) Touch(...string)                                          {}

@@ -41,8 +41,11 @@ func (c *Cluster) Remark() string {
 	return ""
 }
 
-// CatchUp returns when all that was committed before is known here.
-func (c *Cluster) CatchUp(ctx context.Context) error { return c.conf.Node.CatchUp(ctx) }
+// CatchUp returns when all that was committed before is known here; see
+// raftnode.Node.CatchUp.
+func (c *Cluster) CatchUp(ctx context.Context, verified bool) error {
+	return c.conf.Node.CatchUp(ctx, verified)
+}
 
 // Remove takes a coordinator out of the group.
 func (c *Cluster) Remove(ctx context.Context, name string) error {

@@ -82,7 +82,7 @@ func TestADamagedLogIsAnErrorThatSaysWhatToDo(t *testing.T) {
 			<-n.Ready()
 			n.put(t, "first")
 			if strings.Contains(name, "snapshot") {
-				if err := n.Snapshot(); err != nil {
+				if err = n.Snapshot(); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -98,7 +98,7 @@ func TestADamagedLogIsAnErrorThatSaysWhatToDo(t *testing.T) {
 				}
 			}
 			n.close(t)
-			if err := c.damage(dir); err != nil {
+			if err = c.damage(dir); err != nil {
 				t.Fatal(err)
 			}
 			again, err := start(dir, slog.New(slog.DiscardHandler))

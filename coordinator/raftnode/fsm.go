@@ -97,7 +97,7 @@ func (f *fsm) apply(l *raft.Log) response {
 	if err != nil {
 		return response{err: f.stop(err)}
 	}
-	f.hashes.applied(l.Index)
+	f.hashes.note(l.Index)
 	for i, o := range all {
 		if list[i].GetMark().GetCheck() {
 			f.hashes.take(l.Index, f.machine)

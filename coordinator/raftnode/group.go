@@ -250,6 +250,8 @@ func (n *Node) Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerRe
 	switch b := c.GetBody().(type) {
 	case *pb.PeerCall_Commit:
 		return n.answerCommit(ctx, from, b.Commit)
+	case *pb.PeerCall_ReadIndex:
+		return n.answerIndex(ctx, from, b.ReadIndex)
 	case *pb.PeerCall_Meet:
 		return n.answerMeet(from, b.Meet)
 	case *pb.PeerCall_Join:

@@ -29,7 +29,7 @@ func knownFile(dir string) string { return filepath.Join(dir, "committed") }
 
 func (k known) encode() []byte {
 	b := binary.BigEndian.AppendUint64(nil, k.index)
-	b = binary.BigEndian.AppendUint64(b, uint64(k.at.UnixMilli())) //nolint:gosec // there and back
+	b = binary.BigEndian.AppendUint64(b, uint64(k.at.UnixMilli()))
 	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
 
@@ -39,7 +39,7 @@ func readKnown(dir string) known {
 	if err != nil || len(b) != 20 || binary.BigEndian.Uint32(b[16:]) != crc32.ChecksumIEEE(b[:16]) {
 		return known{}
 	}
-	return known{binary.BigEndian.Uint64(b), time.UnixMilli(int64(binary.BigEndian.Uint64(b[8:])))} //nolint:gosec // there and back
+	return known{binary.BigEndian.Uint64(b), time.UnixMilli(int64(binary.BigEndian.Uint64(b[8:])))}
 }
 
 // note keeps how far the log is committed, if that is news.

@@ -118,6 +118,8 @@ type Node struct {
 	wire *pushing // nil: alone
 	met  meetings
 	lead lead
+	// ledTerm is the last term in which this node led and has committed something.
+	ledTerm atomic.Uint64
 	full atomic.Pointer[fault.Error] // why nothing is committed here; nil: it is
 
 	damage   atomic.Pointer[fault.Error] // what is wrong with the log on the disk; nil: nothing is known

@@ -25,12 +25,18 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-// victimDir is set in the child process that TestKilled kills.
-const victimDir = "CHIBA_TEST_VICTIM"
+const (
+	victimDir = "CHIBA_TEST_VICTIM"    // is set in the child process that TestKilled kills
+	fullDir   = "CHIBA_TEST_FULL_DISK" // is set in the child process of TestAFullDisk
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(victimDir); dir != "" {
 		victim(dir)
+		return
+	}
+	if dir := os.Getenv(fullDir); dir != "" {
+		fullDisk(dir)
 		return
 	}
 	goleak.VerifyTestMain(m)

@@ -86,7 +86,7 @@ func (n *Node) led(ctx context.Context, leads bool) error {
 		n.conf.Log.Warn("lost the lead of the log")
 		return nil
 	}
-	if err := n.barrier(ctx); err != nil { // the lead is lost again, or we stop
+	if err := n.settleTerm(ctx); err != nil { // the lead is lost again, or we stop
 		n.conf.Log.Warn("catching up with the log", obs.Err, err)
 		return nil
 	}

@@ -109,4 +109,3 @@ func (n *Node) damagedHint() string {
 	}
 	return fmt.Sprintf("the others have all of it: chiba coordinator remove %s, move %s away, and start it again with --join", n.conf.Name, n.conf.Dir)
 }
-
