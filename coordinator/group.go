@@ -99,7 +99,8 @@ func (p commands) Member(name string) bool                        { return p.c.n
 func (p commands) CatchUp(ctx context.Context, verified bool) error {
 	return p.c.node.CatchUp(ctx, verified)
 }
-func (p commands) Remove(ctx context.Context, name string) error  { return p.c.node.Remove(ctx, name) }
+
+func (p commands) Remove(ctx context.Context, name string) error { return p.c.node.Remove(ctx, name) }
 
 func (p commands) Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerReply {
 	return p.c.node.Call(ctx, from, c)

@@ -121,6 +121,7 @@ func TestADamagedLogIsAnErrorThatSaysWhatToDo(t *testing.T) {
 // A bit that changes on the disk below a coordinator that runs is found at the next
 // check, and is told with the place and the next step; it and the others go on.
 func TestSilentDamageIsTold(t *testing.T) {
+	t.Parallel()
 	g := founded(t)
 	name, m := g.follower()
 	g.put(m, "quite-unique")
@@ -129,16 +130,16 @@ func TestSilentDamageIsTold(t *testing.T) {
 	}
 	g.until("it is found", func() bool {
 		g.put(m, "more")
-		return m.node.Status().Damage != ""
+		return m.node.Status().Damage != nil
 	})
-	told := m.node.Status().Damage
-	for _, want := range []string{"log of coordinator " + name, "entries ", m.dir, "storage corruption", "chiba coordinator remove " + name} {
+	told := m.node.Status().Damage.Error() + fault.HintOf(m.node.Status().Damage)
+	for _, want := range []string{"of the log of coordinator " + name, "entries ", m.dir, "chiba coordinator remove " + name} {
 		if !strings.Contains(told, want) {
 			t.Errorf("it tells %q, without %q", told, want)
 		}
 	}
 	for other, o := range g.members {
-		if other != name && o.node.Status().Damage != "" {
+		if other != name && o.node.Status().Damage != nil {
 			t.Errorf("%s is said to be damaged: %s", other, o.node.Status().Damage)
 		}
 	}
@@ -148,6 +149,7 @@ func TestSilentDamageIsTold(t *testing.T) {
 // A leader that had entries which nobody else got, and loses them to the next one, is
 // not damaged.
 func TestAReplacedEndIsNoDamage(t *testing.T) {
+	t.Parallel()
 	g := founded(t)
 	for round := range 3 {
 		_, leader := g.leader()
@@ -162,8 +164,8 @@ func TestAReplacedEndIsNoDamage(t *testing.T) {
 	}
 	g.same()
 	for name, m := range g.members {
-		if d := m.node.Status().Damage; d != "" {
-			t.Errorf("%s: %s", name, d)
+		if d := m.node.Status().Damage; d != nil {
+			t.Errorf("%s: %v", name, d)
 		}
 	}
 }

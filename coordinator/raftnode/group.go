@@ -252,6 +252,8 @@ func (n *Node) Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerRe
 		return n.answerCommit(ctx, from, b.Commit)
 	case *pb.PeerCall_ReadIndex:
 		return n.answerIndex(ctx, from, b.ReadIndex)
+	case *pb.PeerCall_LogState:
+		return n.answerLogState(from)
 	case *pb.PeerCall_Meet:
 		return n.answerMeet(from, b.Meet)
 	case *pb.PeerCall_Join:
@@ -323,8 +325,8 @@ func (n *Node) answerMeet(from string, m *pb.Meet) *pb.PeerReply {
 	return reply
 }
 
-// admit makes a coordinator a voter, as the leader. One that comes back with
-// another address is met there from now on.
+// admit gives a coordinator a place in the group, as the leader; it has a vote when it
+// keeps up, see care. One that comes back with another address is met there from now on.
 func (n *Node) admit(from string, p *pb.Peer) error {
 	const op = "join the group"
 	all := n.members()
@@ -337,7 +339,11 @@ func (n *Node) admit(from string, p *pb.Peer) error {
 			WithHint("chiba coordinator remove NAME makes room")
 	}
 	n.conf.Log.Info("a coordinator joins", obs.Peer, p.GetName(), obs.Addr, p.GetAddr())
-	err := n.raft.AddVoter(raft.ServerID(p.GetName()), raft.ServerAddress(p.GetAddr()), 0, meetTimeout).Error()
+	add := n.raft.AddNonvoter
+	if slices.ContainsFunc(all, func(m Member) bool { return m.Name == p.GetName() && m.Voter }) {
+		add = n.raft.AddVoter
+	}
+	err := add(raft.ServerID(p.GetName()), raft.ServerAddress(p.GetAddr()), 0, meetTimeout).Error()
 	return fault.Wrap(fault.Unavailable, op, err)
 }
 

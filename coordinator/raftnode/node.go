@@ -92,6 +92,10 @@ type Config struct {
 	// CheckEvery is how many entries of the log lie between two checks of it and of the
 	// state, at most; default 4096.
 	CheckEvery uint64
+	// StableAfter is how long one that has joined must keep up before it has a vote;
+	// default 10 s. DeadAfter is how long one may be silent before it is taken out,
+	// default 1 h.
+	StableAfter, DeadAfter time.Duration
 	// Patience bounds a proposal whose context has no deadline; default 10 s.
 	Patience time.Duration
 	Log      *slog.Logger
@@ -120,12 +124,13 @@ type Node struct {
 	lead lead
 	// ledTerm is the last term in which this node led and has committed something.
 	ledTerm atomic.Uint64
-	full atomic.Pointer[fault.Error] // why nothing is committed here; nil: it is
+	full    atomic.Pointer[fault.Error] // why nothing is committed here; nil: it is
 
 	damage   atomic.Pointer[fault.Error] // what is wrong with the log on the disk; nil: nothing is known
 	before   known                       // when we were started
 	recalled time.Time                   // when Raft was told of it
 	noted    known                       // of Run
+	caring   *care                       // of Run: while this node leads a group
 	asked    uint64                      // of Run: where the last check was asked for
 	askedAt  time.Time
 }
@@ -142,6 +147,12 @@ func Open(c Config) (*Node, error) {
 	}
 	if c.Patience <= 0 {
 		c.Patience = proposeTimeout
+	}
+	if c.StableAfter <= 0 {
+		c.StableAfter = stableAfter
+	}
+	if c.DeadAfter <= 0 {
+		c.DeadAfter = deadAfter
 	}
 	if c.CheckEvery == 0 {
 		c.CheckEvery = checkEvery
@@ -279,9 +290,9 @@ type Status struct {
 	// Behind is how long ago the leader was last heard of; 0 for the leader, and if it
 	// is not known.
 	Behind time.Duration
-	// Damage is what is wrong with the log on the disk, and what to do about it; ""
-	// if nothing is known.
-	Damage string
+	// Damage is what is wrong with the log on the disk, with a hint what to do about
+	// it; nil if nothing is known.
+	Damage error
 }
 
 // Member is a coordinator of the group.
@@ -301,7 +312,7 @@ func (n *Node) Status() Status {
 		s.Behind = time.Since(at)
 	}
 	if e := n.damage.Load(); e != nil {
-		s.Damage = e.Error() + "; " + fault.HintOf(e)
+		s.Damage = e
 	}
 	return s
 }

@@ -147,4 +147,3 @@ func (n *Node) reached(index uint64) bool {
 
 // Leads reports whether this node leads, as far as it knows.
 func (n *Node) Leads() bool { return n.raft.State() == raft.Leader }
-

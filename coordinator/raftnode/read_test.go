@@ -38,6 +38,7 @@ func TestCatchUp(t *testing.T) {
 // One that is started without the others tells what it knew, and how old that is, and
 // refuses writes and fresh reads with the reason; when they are back it goes on.
 func TestOneIsStartedWithoutTheOthers(t *testing.T) {
+	t.Parallel()
 	g := founded(t)
 	for i := range 20 {
 		g.put(g.members["c1"], fmt.Sprint("kept", i))
@@ -80,6 +81,7 @@ func TestOneIsStartedWithoutTheOthers(t *testing.T) {
 // What was noted of the last life is damaged or of another log: less is told, and
 // nothing is believed that is not in the log.
 func TestWhatWasKnownIsDamaged(t *testing.T) {
+	t.Parallel()
 	for name, data := range map[string][]byte{
 		"short":   {1, 2},
 		"flipped": append(make([]byte, 16), 1, 2, 3, 4),
@@ -178,6 +180,7 @@ func TestADiskThatFillsUp(t *testing.T) {
 // One whose own disk is full keeps what it has, and delays nobody; when there is room it
 // gets the rest by itself.
 func TestTheDiskOfOneFillsUp(t *testing.T) {
+	t.Parallel()
 	var full atomic.Pointer[string]
 	full.Store(new(string))
 	g := newGroup(t)

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +43,10 @@ func (n *Node) Run(ctx context.Context) error {
 	defer measure.Stop()
 	n.measure()
 	n.askedAt = time.Now()
-	defer n.note()
+	defer func() {
+		n.caring.stop()
+		n.note()
+	}()
 	for began := time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -82,6 +86,8 @@ func (n *Node) Run(ctx context.Context) error {
 
 // led follows the gain and the loss of the lead.
 func (n *Node) led(ctx context.Context, leads bool) error {
+	n.caring.stop()
+	n.caring = nil
 	if !leads {
 		n.conf.Log.Warn("lost the lead of the log")
 		return nil
@@ -98,6 +104,9 @@ func (n *Node) led(ctx context.Context, leads bool) error {
 		n.reachable()
 	}
 	n.beReady.Do(func() { close(n.ready) })
+	if n.conf.Wire != nil {
+		n.caring = n.startCare(ctx)
+	}
 	return nil
 }
 
@@ -177,7 +186,8 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 // Yield gives the lead, if this node has it, to another voter, so that nobody waits
 // for an election. Close does so, too.
 func (n *Node) Yield() {
-	if n.raft.State() != raft.Leader || len(n.members()) < 2 {
+	voters := slices.DeleteFunc(n.members(), func(m Member) bool { return !m.Voter })
+	if n.raft.State() != raft.Leader || len(voters) < 2 {
 		return
 	}
 	gone := make(chan error, 1)

@@ -152,10 +152,9 @@ func (n *Node) checked(r verifier.VerificationReport) {
 	if r.Err == nil || errors.Is(r.Err, verifier.ErrRangeMismatch) || errors.Is(r.Err, raft.ErrLogNotFound) {
 		return // or it has let go of a part meanwhile
 	}
-	e := fault.New(fault.Garbage, "check the log of coordinator "+n.conf.Name,
-		fmt.Sprintf("entries %d to %d in %s are not what was written: %v", r.Range.Start, r.Range.End-1, n.conf.Dir, r.Err)).
+	e := fault.New(fault.Garbage, "", fmt.Sprintf("entries %d to %d of the log of coordinator %s are damaged", r.Range.Start, r.Range.End-1, n.conf.Name)).
 		WithHint(n.damagedHint())
 	if n.damage.CompareAndSwap(nil, e) {
-		n.conf.Log.Error("the log on the disk is damaged", "first", r.Range.Start, "last", r.Range.End-1, obs.Err, e, "next", fault.HintOf(e))
+		n.conf.Log.Error("the log on the disk is damaged", "first", r.Range.Start, "last", r.Range.End-1, obs.Err, r.Err, "next", fault.HintOf(e))
 	}
 }

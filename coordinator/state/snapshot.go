@@ -77,21 +77,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.nodes[node.GetName()] = node
 		n.perRack[node.GetRack()]++
 	}
-	for _, d := range s.GetDenied() {
-		n.denied[d.GetSubject()] = d
-	}
-	for _, d := range s.GetAllowed() {
-		n.allowed[d.GetSubject()] = d
-	}
-	for _, t := range s.GetTokens() {
-		n.tokens[t.GetId()] = t
-	}
-	for _, e := range s.GetEnrolments() {
-		n.enrolled[e.GetName()] = e
-	}
-	for _, p := range s.GetPending() {
-		n.pending[string(p.GetSpki())] = p
-	}
+	n.restoreTrust(s)
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
@@ -121,6 +107,25 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied, m.sessions = n.recent, n.applied, n.sessions
 	return nil
+}
+
+// restoreTrust takes who is denied and who may join.
+func (m *Machine) restoreTrust(s *pb.Snapshot) {
+	for _, d := range s.GetDenied() {
+		m.denied[d.GetSubject()] = d
+	}
+	for _, d := range s.GetAllowed() {
+		m.allowed[d.GetSubject()] = d
+	}
+	for _, t := range s.GetTokens() {
+		m.tokens[t.GetId()] = t
+	}
+	for _, e := range s.GetEnrolments() {
+		m.enrolled[e.GetName()] = e
+	}
+	for _, p := range s.GetPending() {
+		m.pending[string(p.GetSpki())] = p
+	}
 }
 
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {
