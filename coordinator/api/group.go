@@ -58,9 +58,9 @@ func (i reads) fresh(ctx context.Context, level string) error {
 	case readLatest:
 		return i.group.CatchUp(ctx, true)
 	case "", readDefault:
-		ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
+		soon, cancel := context.WithTimeout(ctx, leaderTimeout)
 		defer cancel()
-		_ = i.group.CatchUp(ctx, false) // the remark says how old it is
+		_ = i.group.CatchUp(soon, false) // the remark says how old it is
 		return nil
 	default:
 		return fault.New(fault.BadInput, "", fmt.Sprintf("%q is no consistency", level)).

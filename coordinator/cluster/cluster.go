@@ -92,6 +92,8 @@ type other struct {
 	progress map[string][]*pb.RackProgress
 	applied  uint64
 	behind   time.Duration
+	damage   string // what is wrong with its log, and what to do about it
+	next     string
 }
 
 // New is a cluster of which nothing is known yet.
@@ -187,6 +189,7 @@ func (c *Cluster) take(name string, reply *pb.PeerReply, answered bool) {
 		return
 	}
 	o.heard, o.applied, o.behind = time.Now(), reply.GetApplied(), time.Duration(reply.GetBehindMs())*time.Millisecond
+	o.damage, o.next = reply.GetDamage(), reply.GetDamageNext()
 	if o.version != reply.GetVersion() || o.agents == nil {
 		o.version, o.agents = reply.GetVersion(), map[string]*pb.AgentStatus{}
 		for _, a := range reply.GetAgents() {

@@ -797,14 +797,15 @@ type PeerReply struct {
 	Leader        string                 `protobuf:"bytes,10,opt,name=leader,proto3" json:"leader,omitempty"` // address of the leader, "" if none is known
 	Agents        []*AgentStatus         `protobuf:"bytes,11,rep,name=agents,proto3" json:"agents,omitempty"` // after Presence: connected; left out if known is the version
 	Progress      []*RunProgress         `protobuf:"bytes,12,rep,name=progress,proto3" json:"progress,omitempty"`
-	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                      // of agents; it changes with them
-	Applied       uint64                 `protobuf:"varint,14,opt,name=applied,proto3" json:"applied,omitempty"`                      // index of the last command
-	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                         // the last ones, oldest first
-	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"`    // since the leader was last heard of
-	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                          // after Commit: to ask again is of no use
-	Term          uint64                 `protobuf:"varint,40,opt,name=term,proto3" json:"term,omitempty"`                            // of the entry at index
-	Damage        string                 `protobuf:"bytes,41,opt,name=damage,proto3" json:"damage,omitempty"`                         // after Presence: what is wrong with its log; "" if nothing is known
-	ContactMs     int64                  `protobuf:"varint,42,opt,name=contact_ms,json=contactMs,proto3" json:"contact_ms,omitempty"` // after LogState: since the leader was last heard of
+	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                        // of agents; it changes with them
+	Applied       uint64                 `protobuf:"varint,14,opt,name=applied,proto3" json:"applied,omitempty"`                        // index of the last command
+	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                           // the last ones, oldest first
+	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"`      // since the leader was last heard of
+	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                            // after Commit: to ask again is of no use
+	Term          uint64                 `protobuf:"varint,40,opt,name=term,proto3" json:"term,omitempty"`                              // of the entry at index
+	Damage        string                 `protobuf:"bytes,41,opt,name=damage,proto3" json:"damage,omitempty"`                           // after Presence: what is wrong with its log; "" if nothing is known
+	DamageNext    string                 `protobuf:"bytes,43,opt,name=damage_next,json=damageNext,proto3" json:"damage_next,omitempty"` // and what to do about it
+	ContactMs     int64                  `protobuf:"varint,42,opt,name=contact_ms,json=contactMs,proto3" json:"contact_ms,omitempty"`   // after LogState: since the leader was last heard of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -972,6 +973,13 @@ func (x *PeerReply) GetDamage() string {
 	return ""
 }
 
+func (x *PeerReply) GetDamageNext() string {
+	if x != nil {
+		return x.DamageNext
+	}
+	return ""
+}
+
 func (x *PeerReply) GetContactMs() int64 {
 	if x != nil {
 		return x.ContactMs
@@ -1080,7 +1088,7 @@ const file_peers_proto_rawDesc = "" +
 	"\x05racks\x18\x02 \x03(\v2\x16.chiba.v1.RackProgressR\x05racks\"5\n" +
 	"\tStateHash\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xcc\x04\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xed\x04\n" +
 	"\tPeerReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -1101,7 +1109,9 @@ const file_peers_proto_rawDesc = "" +
 	"\tbehind_ms\x18\x10 \x01(\x03R\bbehindMs\x12\x14\n" +
 	"\x05final\x18\x11 \x01(\bR\x05final\x12\x12\n" +
 	"\x04term\x18( \x01(\x04R\x04term\x12\x16\n" +
-	"\x06damage\x18) \x01(\tR\x06damage\x12\x1d\n" +
+	"\x06damage\x18) \x01(\tR\x06damage\x12\x1f\n" +
+	"\vdamage_next\x18+ \x01(\tR\n" +
+	"damageNext\x12\x1d\n" +
 	"\n" +
 	"contact_ms\x18* \x01(\x03R\tcontactMs\"F\n" +
 	"\tPeerQuery\x12\x12\n" +
