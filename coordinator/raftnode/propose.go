@@ -48,6 +48,9 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error
 	if size > maxCommand {
 		return state.Outcome{}, fault.New(fault.TooLarge, op, fmt.Sprintf("%d bytes, the limit is %d", size, maxCommand))
 	}
+	if full := n.full.Load(); full != nil && n.store.refuses() { // what the others decide can't be applied here
+		return state.Outcome{}, full
+	}
 	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
 	defer cancel()
 	weight := max(int64(size), maxWaiting/maxProposals)

@@ -206,11 +206,40 @@ func TestTheDiskOfOneFillsUp(t *testing.T) {
 		g.put(leader, fmt.Sprint("s", i))
 		return i > 10 && !has(follower, fmt.Sprint("s", i-10))
 	})
+	if _, err := follower.node.Propose(t.Context(), script("there")); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "is full") {
+		t.Errorf("who asks there is told %v", err)
+	}
 	full.Store(new(string))
 	g.same()
 	if !has(follower, fmt.Sprint("s", i)) {
 		t.Error("it has not got the rest")
 	}
+}
+
+// A leader without room gives the lead to another: one full disk of three stops
+// nothing.
+func TestALeaderWhoseDiskIsFull(t *testing.T) {
+	t.Parallel()
+	var full atomic.Value
+	full.Store("")
+	g := newGroup(t)
+	g.room = func(name string) (uint64, uint64, error) {
+		if name == full.Load() {
+			return 50 << 20, 1 << 30, nil
+		}
+		return 1 << 30, 1 << 30, nil
+	}
+	var join []string
+	for i := range 3 {
+		name := fmt.Sprint("c", i+1)
+		g.start(name, 3, join...)
+		join = append(join, g.members[name].addr)
+	}
+	g.ready()
+	name, leader := g.leader()
+	full.Store(name)
+	g.until("another leads", func() bool { return leader.node.Status().State != raftnode.Leader })
+	g.put(leader, "by another")
 }
 
 // One that began alone is joined by others later.

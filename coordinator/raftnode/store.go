@@ -83,6 +83,9 @@ func (s *store) measured(free uint64) {
 	s.room.Store(int64(min(free, 1<<62)) - 2*segment)
 }
 
+// refuses reports whether nothing can be written now.
+func (s *store) refuses() bool { return s.room.Load() < 0 }
+
 // StoreLogs implements raft.LogStore.
 func (s *store) StoreLogs(logs []*raft.Log) error {
 	size := int64(0)

@@ -47,6 +47,7 @@ type Command struct {
 	//	*Command_RenewAgent
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
+	//	*Command_SteerRun
 	//	*Command_Batch
 	Body isCommand_Body `protobuf_oneof:"body"`
 	By   string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
@@ -263,6 +264,15 @@ func (x *Command) GetJudgeJoin() *JudgeJoin {
 	return nil
 }
 
+func (x *Command) GetSteerRun() *SteerRun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SteerRun); ok {
+			return x.SteerRun
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBatch() *Batch {
 	if x != nil {
 		if x, ok := x.Body.(*Command_Batch); ok {
@@ -372,8 +382,12 @@ type Command_JudgeJoin struct {
 	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
 }
 
+type Command_SteerRun struct {
+	SteerRun *SteerRun `protobuf:"bytes,60,opt,name=steer_run,json=steerRun,proto3,oneof"`
+}
+
 type Command_Batch struct {
-	Batch *Batch `protobuf:"bytes,60,opt,name=batch,proto3,oneof"`
+	Batch *Batch `protobuf:"bytes,63,opt,name=batch,proto3,oneof"`
 }
 
 func (*Command_PutScript) isCommand_Body() {}
@@ -409,6 +423,8 @@ func (*Command_RenewAgent) isCommand_Body() {}
 func (*Command_AskJoin) isCommand_Body() {}
 
 func (*Command_JudgeJoin) isCommand_Body() {}
+
+func (*Command_SteerRun) isCommand_Body() {}
 
 func (*Command_Batch) isCommand_Body() {}
 
@@ -714,6 +730,189 @@ func (x *CancelRun) GetEnvelope() []byte {
 	return nil
 }
 
+// SteerRun has a run in waves go on, or not.
+type SteerRun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"` // "pause", "resume", "approve"; "": its time has come
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRun) Reset() {
+	*x = SteerRun{}
+	mi := &file_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRun) ProtoMessage() {}
+
+func (x *SteerRun) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRun.ProtoReflect.Descriptor instead.
+func (*SteerRun) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SteerRun) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SteerRun) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+// RolledNodes are the nodes of a run in waves, in the order in which they are
+// released.
+type RolledNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Nodes         []*RolledNode          `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Told          []string               `protobuf:"bytes,3,rep,name=told,proto3" json:"told,omitempty"` // racks that have said which nodes of theirs it concerns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNodes) Reset() {
+	*x = RolledNodes{}
+	mi := &file_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNodes) ProtoMessage() {}
+
+func (x *RolledNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNodes.ProtoReflect.Descriptor instead.
+func (*RolledNodes) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RolledNodes) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RolledNodes) GetNodes() []*RolledNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RolledNodes) GetTold() []string {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+type RolledNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	Ok            bool                   `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNode) Reset() {
+	*x = RolledNode{}
+	mi := &file_state_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNode) ProtoMessage() {}
+
+func (x *RolledNode) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNode.ProtoReflect.Descriptor instead.
+func (*RolledNode) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RolledNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RolledNode) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *RolledNode) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *RolledNode) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
 // PutPolicy replaces the policy of authors by a newer one.
 type PutPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -725,7 +924,7 @@ type PutPolicy struct {
 
 func (x *PutPolicy) Reset() {
 	*x = PutPolicy{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +936,7 @@ func (x *PutPolicy) String() string {
 func (*PutPolicy) ProtoMessage() {}
 
 func (x *PutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +949,7 @@ func (x *PutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
 func (*PutPolicy) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutPolicy) GetEnvelope() []byte {
@@ -779,7 +978,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +990,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1003,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -832,7 +1031,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1043,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1056,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Deny) GetDenials() []*Denial {
@@ -877,7 +1076,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1088,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1101,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Allow) GetSubject() string {
@@ -931,7 +1130,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1142,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1155,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{11}
+	return file_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -996,7 +1195,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1207,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1220,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{12}
+	return file_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -1047,7 +1246,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1258,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1271,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{13}
+	return file_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -1153,15 +1352,16 @@ type Snapshot struct {
 	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
+	Rolled        []*RolledNodes         `protobuf:"bytes,60,rep,name=rolled,proto3" json:"rolled,omitempty"`         // by run
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
-	Sessions      []*Session             `protobuf:"bytes,60,rep,name=sessions,proto3" json:"sessions,omitempty"`     // who has proposed, by name
+	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`     // who has proposed, by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1373,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1386,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{14}
+	return file_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1322,6 +1522,13 @@ func (x *Snapshot) GetPending() []*PendingJoin {
 	return nil
 }
 
+func (x *Snapshot) GetRolled() []*RolledNodes {
+	if x != nil {
+		return x.Rolled
+	}
+	return nil
+}
+
 func (x *Snapshot) GetAllowed() []*Denial {
 	if x != nil {
 		return x.Allowed
@@ -1348,7 +1555,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1567,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1580,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{15}
+	return file_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Session) GetName() string {
@@ -1407,7 +1614,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1626,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1639,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{16}
+	return file_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PutToken) GetToken() *JoinToken {
@@ -1451,7 +1658,7 @@ type RevokeToken struct {
 
 func (x *RevokeToken) Reset() {
 	*x = RevokeToken{}
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1670,7 @@ func (x *RevokeToken) String() string {
 func (*RevokeToken) ProtoMessage() {}
 
 func (x *RevokeToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1683,7 @@ func (x *RevokeToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
 func (*RevokeToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{17}
+	return file_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeToken) GetId() string {
@@ -1504,7 +1711,7 @@ type EnrolAgent struct {
 
 func (x *EnrolAgent) Reset() {
 	*x = EnrolAgent{}
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1723,7 @@ func (x *EnrolAgent) String() string {
 func (*EnrolAgent) ProtoMessage() {}
 
 func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1736,7 @@ func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolAgent.ProtoReflect.Descriptor instead.
 func (*EnrolAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{18}
+	return file_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EnrolAgent) GetToken() string {
@@ -1605,7 +1812,7 @@ type RenewAgent struct {
 
 func (x *RenewAgent) Reset() {
 	*x = RenewAgent{}
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1824,7 @@ func (x *RenewAgent) String() string {
 func (*RenewAgent) ProtoMessage() {}
 
 func (x *RenewAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1837,7 @@ func (x *RenewAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAgent.ProtoReflect.Descriptor instead.
 func (*RenewAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{19}
+	return file_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RenewAgent) GetName() string {
@@ -1699,7 +1906,7 @@ type AskJoin struct {
 
 func (x *AskJoin) Reset() {
 	*x = AskJoin{}
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1918,7 @@ func (x *AskJoin) String() string {
 func (*AskJoin) ProtoMessage() {}
 
 func (x *AskJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1931,7 @@ func (x *AskJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskJoin.ProtoReflect.Descriptor instead.
 func (*AskJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{20}
+	return file_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AskJoin) GetPending() *PendingJoin {
@@ -1744,7 +1951,7 @@ type JudgeJoin struct {
 
 func (x *JudgeJoin) Reset() {
 	*x = JudgeJoin{}
-	mi := &file_state_proto_msgTypes[21]
+	mi := &file_state_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1963,7 @@ func (x *JudgeJoin) String() string {
 func (*JudgeJoin) ProtoMessage() {}
 
 func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[21]
+	mi := &file_state_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1976,7 @@ func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoin.ProtoReflect.Descriptor instead.
 func (*JudgeJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{21}
+	return file_state_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JudgeJoin) GetCode() string {
@@ -1796,7 +2003,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[22]
+	mi := &file_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +2015,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[22]
+	mi := &file_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +2028,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{22}
+	return file_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RunResults) GetRun() string {
@@ -1843,7 +2050,7 @@ var File_state_proto protoreflect.FileDescriptor
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\xbf\b\n" +
+	"mesh.proto\x1a\fenroll.proto\"\xf2\b\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1871,8 +2078,9 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12'\n" +
-	"\x05batch\x18< \x01(\v2\x0f.chiba.v1.BatchH\x00R\x05batch\x12\x0e\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x121\n" +
+	"\tsteer_run\x18< \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12'\n" +
+	"\x05batch\x18? \x01(\v2\x0f.chiba.v1.BatchH\x00R\x05batch\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02id\x12\x18\n" +
 	"\asession\x18= \x01(\tR\asession\x12\x10\n" +
@@ -1893,7 +2101,20 @@ const file_state_proto_rawDesc = "" +
 	"\tCancelRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
-	"\benvelope\x18\x03 \x01(\fR\benvelope\"A\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\",\n" +
+	"\bSteerRun\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\"_\n" +
+	"\vRolledNodes\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x14.chiba.v1.RolledNodeR\x05nodes\x12\x12\n" +
+	"\x04told\x18\x03 \x03(\tR\x04told\"Z\n" +
+	"\n" +
+	"RolledNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x0e\n" +
+	"\x02ok\x18\x04 \x01(\bR\x02ok\"A\n" +
 	"\tPutPolicy\x12\x1a\n" +
 	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"X\n" +
@@ -1923,7 +2144,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\xc6\x06\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\xf5\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1947,9 +2168,10 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
-	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
+	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12-\n" +
+	"\x06rolled\x18< \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x12-\n" +
-	"\bsessions\x18< \x03(\v2\x11.chiba.v1.SessionR\bsessions\"G\n" +
+	"\bsessions\x18? \x03(\v2\x11.chiba.v1.SessionR\bsessions\"G\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x14\n" +
@@ -2000,7 +2222,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*Batch)(nil),         // 1: chiba.v1.Batch
@@ -2009,86 +2231,92 @@ var file_state_proto_goTypes = []any{
 	(*RemoveScript)(nil),  // 4: chiba.v1.RemoveScript
 	(*StartRun)(nil),      // 5: chiba.v1.StartRun
 	(*CancelRun)(nil),     // 6: chiba.v1.CancelRun
-	(*PutPolicy)(nil),     // 7: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),   // 8: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 9: chiba.v1.Deny
-	(*Allow)(nil),         // 10: chiba.v1.Allow
-	(*RecordResults)(nil), // 11: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 12: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 13: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 14: chiba.v1.Snapshot
-	(*Session)(nil),       // 15: chiba.v1.Session
-	(*PutToken)(nil),      // 16: chiba.v1.PutToken
-	(*RevokeToken)(nil),   // 17: chiba.v1.RevokeToken
-	(*EnrolAgent)(nil),    // 18: chiba.v1.EnrolAgent
-	(*RenewAgent)(nil),    // 19: chiba.v1.RenewAgent
-	(*AskJoin)(nil),       // 20: chiba.v1.AskJoin
-	(*JudgeJoin)(nil),     // 21: chiba.v1.JudgeJoin
-	(*RunResults)(nil),    // 22: chiba.v1.RunResults
-	(*Script)(nil),        // 23: chiba.v1.Script
-	(*Run)(nil),           // 24: chiba.v1.Run
-	(*Denial)(nil),        // 25: chiba.v1.Denial
-	(*Record)(nil),        // 26: chiba.v1.Record
-	(*Node)(nil),          // 27: chiba.v1.Node
-	(*Firing)(nil),        // 28: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 29: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 30: chiba.v1.Ended
-	(*JoinToken)(nil),     // 31: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 32: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 33: chiba.v1.PendingJoin
-	(*JoinState)(nil),     // 34: chiba.v1.JoinState
-	(*Result)(nil),        // 35: chiba.v1.Result
+	(*SteerRun)(nil),      // 7: chiba.v1.SteerRun
+	(*RolledNodes)(nil),   // 8: chiba.v1.RolledNodes
+	(*RolledNode)(nil),    // 9: chiba.v1.RolledNode
+	(*PutPolicy)(nil),     // 10: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),   // 11: chiba.v1.ApplyScript
+	(*Deny)(nil),          // 12: chiba.v1.Deny
+	(*Allow)(nil),         // 13: chiba.v1.Allow
+	(*RecordResults)(nil), // 14: chiba.v1.RecordResults
+	(*PutAgent)(nil),      // 15: chiba.v1.PutAgent
+	(*AgentInfo)(nil),     // 16: chiba.v1.AgentInfo
+	(*Snapshot)(nil),      // 17: chiba.v1.Snapshot
+	(*Session)(nil),       // 18: chiba.v1.Session
+	(*PutToken)(nil),      // 19: chiba.v1.PutToken
+	(*RevokeToken)(nil),   // 20: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),    // 21: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),    // 22: chiba.v1.RenewAgent
+	(*AskJoin)(nil),       // 23: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),     // 24: chiba.v1.JudgeJoin
+	(*RunResults)(nil),    // 25: chiba.v1.RunResults
+	(*Script)(nil),        // 26: chiba.v1.Script
+	(*Run)(nil),           // 27: chiba.v1.Run
+	(*Denial)(nil),        // 28: chiba.v1.Denial
+	(*Record)(nil),        // 29: chiba.v1.Record
+	(*Node)(nil),          // 30: chiba.v1.Node
+	(*Firing)(nil),        // 31: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 32: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 33: chiba.v1.Ended
+	(*JoinToken)(nil),     // 34: chiba.v1.JoinToken
+	(*Enrolment)(nil),     // 35: chiba.v1.Enrolment
+	(*PendingJoin)(nil),   // 36: chiba.v1.PendingJoin
+	(*JoinState)(nil),     // 37: chiba.v1.JoinState
+	(*Result)(nil),        // 38: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	3,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
 	4,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
 	5,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
 	6,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	11, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	12, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	8,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	9,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
-	10, // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
-	7,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	14, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	15, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	11, // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	12, // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	13, // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	10, // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
 	2,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
-	16, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
-	17, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
-	18, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
-	19, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
-	20, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
-	21, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	1,  // 17: chiba.v1.Command.batch:type_name -> chiba.v1.Batch
-	23, // 18: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	24, // 19: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	23, // 20: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	24, // 21: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	25, // 22: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	26, // 23: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	13, // 24: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	13, // 25: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	23, // 26: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	24, // 27: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	27, // 28: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	22, // 29: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	28, // 30: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	29, // 31: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	7,  // 32: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	30, // 33: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	25, // 34: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	31, // 35: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	32, // 36: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	33, // 37: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	25, // 38: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	15, // 39: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
-	31, // 40: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	34, // 41: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	33, // 42: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	35, // 43: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	19, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
+	20, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
+	21, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
+	22, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
+	23, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
+	24, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
+	7,  // 17: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
+	1,  // 18: chiba.v1.Command.batch:type_name -> chiba.v1.Batch
+	26, // 19: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	27, // 20: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	9,  // 21: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	26, // 22: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	27, // 23: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	28, // 24: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	29, // 25: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	16, // 26: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	16, // 27: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	26, // 28: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	27, // 29: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	30, // 30: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	25, // 31: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	31, // 32: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	32, // 33: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	10, // 34: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	33, // 35: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	28, // 36: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	34, // 37: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	35, // 38: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	36, // 39: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	8,  // 40: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	28, // 41: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	18, // 42: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
+	34, // 43: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	37, // 44: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	36, // 45: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	38, // 46: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -2117,6 +2345,7 @@ func file_state_proto_init() {
 		(*Command_RenewAgent)(nil),
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
+		(*Command_SteerRun)(nil),
 		(*Command_Batch)(nil),
 	}
 	type x struct{}
@@ -2125,7 +2354,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
