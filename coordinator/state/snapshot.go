@@ -28,8 +28,11 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Policy:    m.policy,
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
-		Denied:    sorted(m.denied),
-		Allowed:   sorted(m.allowed),
+
+		Candidates: sorted(m.found),
+
+		Denied:  sorted(m.denied),
+		Allowed: sorted(m.allowed),
 
 		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
 
@@ -76,10 +79,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
-	for _, node := range s.GetNodes() {
-		n.nodes[node.GetName()] = node
-		n.perRack[node.GetRack()]++
-	}
+	n.restoreNodes(s)
 	n.restoreTrust(s)
 	for _, id := range s.GetRecent() {
 		n.remember(id)
@@ -102,6 +102,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.sourceBytes, m.serving = n.sourceBytes, n.serving
+	m.found, m.claims = n.found, n.claims
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
@@ -128,6 +129,18 @@ func (m *Machine) restoreTrust(s *pb.Snapshot) {
 	}
 	for _, p := range s.GetPending() {
 		m.pending[string(p.GetSpki())] = p
+	}
+}
+
+func (m *Machine) restoreNodes(s *pb.Snapshot) {
+	for _, node := range s.GetNodes() {
+		m.nodes[node.GetName()] = node
+		m.perRack[node.GetRack()]++
+		m.claims.put(node)
+	}
+	for _, c := range s.GetCandidates() {
+		m.found[place(c)] = c
+		m.claims.put(c)
 	}
 }
 

@@ -556,7 +556,8 @@ type Node struct {
 	Labels        map[string]string      `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Firmware      string                 `protobuf:"bytes,30,opt,name=firmware,proto3" json:"firmware,omitempty"` // of the BMC
 	Bios          string                 `protobuf:"bytes,31,opt,name=bios,proto3" json:"bios,omitempty"`
-	Trust         *BMCTrust              `protobuf:"bytes,40,opt,name=trust,proto3" json:"trust,omitempty"` // absent from agents that know nothing of it
+	Trust         *BMCTrust              `protobuf:"bytes,40,opt,name=trust,proto3" json:"trust,omitempty"`         // absent from agents that know nothing of it
+	Admission     *Admission             `protobuf:"bytes,60,opt,name=admission,proto3" json:"admission,omitempty"` // absent from agents that let nobody in
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,6 +718,228 @@ func (x *Node) GetTrust() *BMCTrust {
 	return nil
 }
 
+func (x *Node) GetAdmission() *Admission {
+	if x != nil {
+		return x.Admission
+	}
+	return nil
+}
+
+// Admission is how a BMC came to be one of the fleet, or why it is none.
+type Admission struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // fleet.AdmissionState
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	By            []string               `protobuf:"bytes,3,rep,name=by,proto3" json:"by,omitempty"`
+	Make          string                 `protobuf:"bytes,4,opt,name=make,proto3" json:"make,omitempty"`
+	Uuid          string                 `protobuf:"bytes,5,opt,name=uuid,proto3" json:"uuid,omitempty"` // as its service root claims
+	Evidence      []*Evidence            `protobuf:"bytes,6,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Admission) Reset() {
+	*x = Admission{}
+	mi := &file_nouns_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Admission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Admission) ProtoMessage() {}
+
+func (x *Admission) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Admission.ProtoReflect.Descriptor instead.
+func (*Admission) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Admission) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Admission) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Admission) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Admission) GetMake() string {
+	if x != nil {
+		return x.Make
+	}
+	return ""
+}
+
+func (x *Admission) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *Admission) GetEvidence() []*Evidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+// Evidence is one thing that was seen of a BMC from outside.
+type Evidence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	Is            string                 `protobuf:"bytes,2,opt,name=is,proto3" json:"is,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"` // who observed it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evidence) Reset() {
+	*x = Evidence{}
+	mi := &file_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evidence) ProtoMessage() {}
+
+func (x *Evidence) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
+func (*Evidence) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Evidence) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Evidence) GetIs() string {
+	if x != nil {
+		return x.Is
+	}
+	return ""
+}
+
+func (x *Evidence) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+// Conflict is one identity that several BMCs claim.
+type Conflict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // "key", "serial", "UUID"
+	Is            string                 `protobuf:"bytes,2,opt,name=is,proto3" json:"is,omitempty"`
+	Nodes         []string               `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"` // RACK/NODE, sorted
+	Bad           []string               `protobuf:"bytes,4,rep,name=bad,proto3" json:"bad,omitempty"`     // those that it harms
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Conflict) Reset() {
+	*x = Conflict{}
+	mi := &file_nouns_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Conflict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Conflict) ProtoMessage() {}
+
+func (x *Conflict) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Conflict.ProtoReflect.Descriptor instead.
+func (*Conflict) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Conflict) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Conflict) GetIs() string {
+	if x != nil {
+		return x.Is
+	}
+	return ""
+}
+
+func (x *Conflict) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Conflict) GetBad() []string {
+	if x != nil {
+		return x.Bad
+	}
+	return nil
+}
+
 // BMCTrust is how far a BMC is ours.
 type BMCTrust struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -743,7 +966,7 @@ type BMCTrust struct {
 
 func (x *BMCTrust) Reset() {
 	*x = BMCTrust{}
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +978,7 @@ func (x *BMCTrust) String() string {
 func (*BMCTrust) ProtoMessage() {}
 
 func (x *BMCTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +991,7 @@ func (x *BMCTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BMCTrust.ProtoReflect.Descriptor instead.
 func (*BMCTrust) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{6}
+	return file_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BMCTrust) GetPin() string {
@@ -904,7 +1127,7 @@ type TrustChange struct {
 
 func (x *TrustChange) Reset() {
 	*x = TrustChange{}
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1139,7 @@ func (x *TrustChange) String() string {
 func (*TrustChange) ProtoMessage() {}
 
 func (x *TrustChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1152,7 @@ func (x *TrustChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustChange.ProtoReflect.Descriptor instead.
 func (*TrustChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{7}
+	return file_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TrustChange) GetNode() string {
@@ -984,7 +1207,7 @@ type Firing struct {
 
 func (x *Firing) Reset() {
 	*x = Firing{}
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1219,7 @@ func (x *Firing) String() string {
 func (*Firing) ProtoMessage() {}
 
 func (x *Firing) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1232,7 @@ func (x *Firing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firing.ProtoReflect.Descriptor instead.
 func (*Firing) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{8}
+	return file_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Firing) GetScript() string {
@@ -1088,7 +1311,7 @@ type HardwareNews struct {
 
 func (x *HardwareNews) Reset() {
 	*x = HardwareNews{}
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1323,7 @@ func (x *HardwareNews) String() string {
 func (*HardwareNews) ProtoMessage() {}
 
 func (x *HardwareNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1336,7 @@ func (x *HardwareNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareNews.ProtoReflect.Descriptor instead.
 func (*HardwareNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{9}
+	return file_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HardwareNews) GetNode() string {
@@ -1157,7 +1380,7 @@ type HardwareChange struct {
 
 func (x *HardwareChange) Reset() {
 	*x = HardwareChange{}
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1392,7 @@ func (x *HardwareChange) String() string {
 func (*HardwareChange) ProtoMessage() {}
 
 func (x *HardwareChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1405,7 @@ func (x *HardwareChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
 func (*HardwareChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{10}
+	return file_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HardwareChange) GetWhat() string {
@@ -1240,7 +1463,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1475,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1488,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{11}
+	return file_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Script) GetName() string {
@@ -1353,18 +1576,18 @@ type Run struct {
 	State          string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"` // "running", "done", "partly failed", "failed", "canceled"
 	EndedUnixMs    int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
 	AllowEmpty     bool                   `protobuf:"varint,12,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
-	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
-	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
-	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
-	Rollout        *Rollout               `protobuf:"bytes,60,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
-	Released       []string               `protobuf:"bytes,61,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
+	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order that began it
+	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`   // of that order
+	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`      // the signed order that stops it, if there is one
+	Rollout        *Rollout               `protobuf:"bytes,130,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
+	Released       []string               `protobuf:"bytes,131,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1599,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1612,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{12}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Run) GetId() string {
@@ -1536,7 +1759,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1771,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1784,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rollout) GetName() string {
@@ -1687,7 +1910,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1922,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1935,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Share) GetCount() int32 {
@@ -1744,7 +1967,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1979,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1992,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1840,7 +2063,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2075,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2088,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -2029,11 +2252,11 @@ type Record_Trust struct {
 }
 
 type Record_Rollout struct {
-	Rollout *RolloutNodes `protobuf:"bytes,60,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
+	Rollout *RolloutNodes `protobuf:"bytes,130,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
 }
 
 type Record_NodeEnded struct {
-	NodeEnded *NodeEnded `protobuf:"bytes,61,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
+	NodeEnded *NodeEnded `protobuf:"bytes,131,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
 }
 
 func (*Record_Result) isRecord_Body() {}
@@ -2068,7 +2291,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2303,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2316,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -2120,7 +2343,7 @@ type RolloutNodes struct {
 
 func (x *RolloutNodes) Reset() {
 	*x = RolloutNodes{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2355,7 @@ func (x *RolloutNodes) String() string {
 func (*RolloutNodes) ProtoMessage() {}
 
 func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2368,7 @@ func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
 func (*RolloutNodes) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RolloutNodes) GetRun() string {
@@ -2173,7 +2396,7 @@ type NodeEnded struct {
 
 func (x *NodeEnded) Reset() {
 	*x = NodeEnded{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2408,7 @@ func (x *NodeEnded) String() string {
 func (*NodeEnded) ProtoMessage() {}
 
 func (x *NodeEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2421,7 @@ func (x *NodeEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
 func (*NodeEnded) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeEnded) GetRun() string {
@@ -2235,7 +2458,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2470,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2483,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -2311,7 +2534,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2546,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2559,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{21}
+	return file_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Denial) GetSubject() string {
@@ -2377,7 +2600,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2612,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2625,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{22}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2433,7 +2656,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2668,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2681,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{23}
+	return file_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2509,7 +2732,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2744,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2757,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{24}
+	return file_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2606,7 +2829,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\atook_us\x18\x0e \x01(\x03R\x06tookUs\x12\x1a\n" +
 	"\battempts\x18\x0f \x01(\x05R\battempts\x12-\n" +
 	"\breadings\x18\x10 \x03(\v2\x11.chiba.v1.ReadingR\breadings\x12\x12\n" +
-	"\x04body\x18\x11 \x01(\fR\x04body\"\x91\x04\n" +
+	"\x04body\x18\x11 \x01(\fR\x04body\"\xc4\x04\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -2627,10 +2850,27 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06labels\x18\x0f \x03(\v2\x1a.chiba.v1.Node.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bfirmware\x18\x1e \x01(\tR\bfirmware\x12\x12\n" +
 	"\x04bios\x18\x1f \x01(\tR\x04bios\x12(\n" +
-	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x1a9\n" +
+	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x121\n" +
+	"\tadmission\x18< \x01(\v2\x13.chiba.v1.AdmissionR\tadmission\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb9\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9b\x01\n" +
+	"\tAdmission\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
+	"\x02by\x18\x03 \x03(\tR\x02by\x12\x12\n" +
+	"\x04make\x18\x04 \x01(\tR\x04make\x12\x12\n" +
+	"\x04uuid\x18\x05 \x01(\tR\x04uuid\x12.\n" +
+	"\bevidence\x18\x06 \x03(\v2\x12.chiba.v1.EvidenceR\bevidence\"B\n" +
+	"\bEvidence\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\tR\x02is\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\"V\n" +
+	"\bConflict\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\tR\x02is\x12\x14\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\x12\x10\n" +
+	"\x03bad\x18\x04 \x03(\tR\x03bad\"\xb9\x04\n" +
 	"\bBMCTrust\x12\x10\n" +
 	"\x03pin\x18\x01 \x01(\tR\x03pin\x12\x1a\n" +
 	"\btakeover\x18\x02 \x01(\tR\btakeover\x12\x16\n" +
@@ -2698,7 +2938,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
 	"\baudience\x18\n" +
-	" \x03(\tR\baudience\"\xfd\x03\n" +
+	" \x03(\tR\baudience\"\xff\x03\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -2717,9 +2957,9 @@ const file_nouns_proto_rawDesc = "" +
 	"allowEmpty\x12\x1a\n" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
-	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12+\n" +
-	"\arollout\x18< \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1a\n" +
-	"\breleased\x18= \x03(\tR\breleased\"\xc2\x03\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12,\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1b\n" +
+	"\breleased\x18\x83\x01 \x03(\tR\breleased\"\xc2\x03\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06canary\x18\x02 \x01(\x05R\x06canary\x12#\n" +
@@ -2749,7 +2989,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xcc\x04\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xce\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -2762,10 +3002,10 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
-	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x122\n" +
-	"\arollout\x18< \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x124\n" +
+	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x123\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x125\n" +
 	"\n" +
-	"node_ended\x18= \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
+	"node_ended\x18\x83\x01 \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
 	"\x04body\"9\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
@@ -2816,7 +3056,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -2824,59 +3064,64 @@ var file_nouns_proto_goTypes = []any{
 	(*Change)(nil),          // 3: chiba.v1.Change
 	(*Result)(nil),          // 4: chiba.v1.Result
 	(*Node)(nil),            // 5: chiba.v1.Node
-	(*BMCTrust)(nil),        // 6: chiba.v1.BMCTrust
-	(*TrustChange)(nil),     // 7: chiba.v1.TrustChange
-	(*Firing)(nil),          // 8: chiba.v1.Firing
-	(*HardwareNews)(nil),    // 9: chiba.v1.HardwareNews
-	(*HardwareChange)(nil),  // 10: chiba.v1.HardwareChange
-	(*Script)(nil),          // 11: chiba.v1.Script
-	(*Run)(nil),             // 12: chiba.v1.Run
-	(*Rollout)(nil),         // 13: chiba.v1.Rollout
-	(*Share)(nil),           // 14: chiba.v1.Share
-	(*RackRun)(nil),         // 15: chiba.v1.RackRun
-	(*Record)(nil),          // 16: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 17: chiba.v1.RackRunAccepted
-	(*RolloutNodes)(nil),    // 18: chiba.v1.RolloutNodes
-	(*NodeEnded)(nil),       // 19: chiba.v1.NodeEnded
-	(*RackRunDone)(nil),     // 20: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 21: chiba.v1.Denial
-	(*NodeGone)(nil),        // 22: chiba.v1.NodeGone
-	(*Refused)(nil),         // 23: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 24: chiba.v1.Checkpoint
-	nil,                     // 25: chiba.v1.Node.LabelsEntry
-	nil,                     // 26: chiba.v1.BMCTrust.ElementsEntry
+	(*Admission)(nil),       // 6: chiba.v1.Admission
+	(*Evidence)(nil),        // 7: chiba.v1.Evidence
+	(*Conflict)(nil),        // 8: chiba.v1.Conflict
+	(*BMCTrust)(nil),        // 9: chiba.v1.BMCTrust
+	(*TrustChange)(nil),     // 10: chiba.v1.TrustChange
+	(*Firing)(nil),          // 11: chiba.v1.Firing
+	(*HardwareNews)(nil),    // 12: chiba.v1.HardwareNews
+	(*HardwareChange)(nil),  // 13: chiba.v1.HardwareChange
+	(*Script)(nil),          // 14: chiba.v1.Script
+	(*Run)(nil),             // 15: chiba.v1.Run
+	(*Rollout)(nil),         // 16: chiba.v1.Rollout
+	(*Share)(nil),           // 17: chiba.v1.Share
+	(*RackRun)(nil),         // 18: chiba.v1.RackRun
+	(*Record)(nil),          // 19: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 20: chiba.v1.RackRunAccepted
+	(*RolloutNodes)(nil),    // 21: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 22: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 23: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 24: chiba.v1.Denial
+	(*NodeGone)(nil),        // 25: chiba.v1.NodeGone
+	(*Refused)(nil),         // 26: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 27: chiba.v1.Checkpoint
+	nil,                     // 28: chiba.v1.Node.LabelsEntry
+	nil,                     // 29: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	25, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
-	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
-	26, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
-	2,  // 7: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
-	4,  // 8: chiba.v1.Firing.results:type_name -> chiba.v1.Result
-	10, // 9: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	15, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	13, // 11: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
-	14, // 12: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
-	14, // 13: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
-	4,  // 14: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	20, // 15: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	8,  // 16: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 17: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	17, // 18: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	22, // 19: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	9,  // 20: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	23, // 21: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	7,  // 22: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	18, // 23: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
-	19, // 24: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	9,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
+	6,  // 6: chiba.v1.Node.admission:type_name -> chiba.v1.Admission
+	7,  // 7: chiba.v1.Admission.evidence:type_name -> chiba.v1.Evidence
+	29, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	2,  // 9: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
+	4,  // 10: chiba.v1.Firing.results:type_name -> chiba.v1.Result
+	13, // 11: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
+	18, // 12: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	16, // 13: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
+	17, // 14: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
+	17, // 15: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
+	4,  // 16: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	23, // 17: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	11, // 18: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 19: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	20, // 20: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	25, // 21: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	12, // 22: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	26, // 23: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	10, // 24: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	21, // 25: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	22, // 26: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -2890,7 +3135,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[16].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[19].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -2909,7 +3154,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
