@@ -471,6 +471,22 @@ func (f *canned) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesReq
 	return connect.NewResponse(reply), nil
 }
 
+// ListCoordinators tells of two, one of which has a damaged log; and how fresh an answer
+// was asked for.
+func (f *canned) ListCoordinators(_ context.Context, r *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error) {
+	reply := connect.NewResponse(&pb.ListCoordinatorsReply{Coordinators: []*pb.CoordinatorStatus{
+		{Name: "c1", Role: "leader", Voter: true, Applied: 90, Answering: true, Address: "10.0.0.1:7444", Agents: 2},
+		{
+			Name: "c2", Role: "follower", Applied: 88, BehindMs: 2000, Address: "10.0.0.2:7444",
+			Problem: "entries 5 to 9 of the log of coordinator c2 are damaged", Next: "mend it",
+		},
+	}})
+	if asked := r.Header().Get("Chiba-Read"); asked != "" {
+		reply.Header().Set("Chiba-Remark", "asked for "+asked)
+	}
+	return reply, nil
+}
+
 func (f *canned) ListAgents(context.Context, *connect.Request[pb.ListAgentsRequest]) (*connect.Response[pb.ListAgentsReply], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
