@@ -47,6 +47,12 @@ func ofNewcomers() kind {
 	return kind{alpn: EnrollALPN, handshake: 5 * time.Second, idle: 30 * time.Second, keepAlive: 0}
 }
 
+// ofSite are the sessions among the agents of a site. They are many and mostly idle,
+// so none is kept alive: one that nobody uses ends, and the next call opens another.
+func ofSite() kind {
+	return kind{alpn: SiteALPN, handshake: 2 * time.Second, idle: 15 * time.Second, keepAlive: 0}
+}
+
 func (k kind) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           k.handshake,
@@ -72,6 +78,11 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 // DialPeer is Dial from one coordinator to another.
 func DialPeer(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	return ofPeers().dial(ctx, addr, conf)
+}
+
+// DialSite is Dial from one agent to another of its site.
+func DialSite(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofSite().dial(ctx, addr, conf)
 }
 
 // DialEnroll is Dial by a machine that is no agent yet.
@@ -163,6 +174,11 @@ func Listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error
 // agents.
 func ListenPeers(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
 	return ofPeers().listen(addr, conf, resetKey)
+}
+
+// ListenSite accepts the sessions of the other agents of a site, as Listen does.
+func ListenSite(addr string, conf *tls.Config) (*Listener, error) {
+	return ofSite().listen(addr, conf, nil)
 }
 
 // ListenWithEnrolment is Listen with a second door in the same port, for those who

@@ -47,6 +47,7 @@ type Command struct {
 	//	*Command_RenewAgent
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
+	//	*Command_PutSiteKey
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
@@ -258,6 +259,15 @@ func (x *Command) GetJudgeJoin() *JudgeJoin {
 	return nil
 }
 
+func (x *Command) GetPutSiteKey() *PutSiteKey {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutSiteKey); ok {
+			return x.PutSiteKey
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -344,6 +354,10 @@ type Command_JudgeJoin struct {
 	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
 }
 
+type Command_PutSiteKey struct {
+	PutSiteKey *PutSiteKey `protobuf:"bytes,60,opt,name=put_site_key,json=putSiteKey,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -377,6 +391,8 @@ func (*Command_RenewAgent) isCommand_Body() {}
 func (*Command_AskJoin) isCommand_Body() {}
 
 func (*Command_JudgeJoin) isCommand_Body() {}
+
+func (*Command_PutSiteKey) isCommand_Body() {}
 
 // Mark changes nothing. Who has applied its own has applied all that was committed
 // before it.
@@ -951,6 +967,8 @@ type AgentInfo struct {
 	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`
 	NextSeq       uint64                 `protobuf:"varint,7,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"` // of that epoch: the next one wanted
 	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
+	SiteGossip    string                 `protobuf:"bytes,60,opt,name=site_gossip,json=siteGossip,proto3" json:"site_gossip,omitempty"`
+	SiteCalls     string                 `protobuf:"bytes,61,opt,name=site_calls,json=siteCalls,proto3" json:"site_calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1041,6 +1059,20 @@ func (x *AgentInfo) GetSealProof() []byte {
 	return nil
 }
 
+func (x *AgentInfo) GetSiteGossip() string {
+	if x != nil {
+		return x.SiteGossip
+	}
+	return ""
+}
+
+func (x *AgentInfo) GetSiteCalls() string {
+	if x != nil {
+		return x.SiteCalls
+	}
+	return ""
+}
+
 // Snapshot is the whole replicated state, in a stable order.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1060,10 +1092,11 @@ type Snapshot struct {
 	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
-	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
-	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
-	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
-	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
+	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                     // by id
+	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
+	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
+	SiteKeys      []*SiteKeyring         `protobuf:"bytes,60,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1234,6 +1267,13 @@ func (x *Snapshot) GetPending() []*PendingJoin {
 func (x *Snapshot) GetAllowed() []*Denial {
 	if x != nil {
 		return x.Allowed
+	}
+	return nil
+}
+
+func (x *Snapshot) GetSiteKeys() []*SiteKeyring {
+	if x != nil {
+		return x.SiteKeys
 	}
 	return nil
 }
@@ -1679,12 +1719,58 @@ func (x *RunResults) GetResults() []*Result {
 	return nil
 }
 
+// PutSiteKey is a new key for the gossip of a site.
+type PutSiteKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *SiteKeyring           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSiteKey) Reset() {
+	*x = PutSiteKey{}
+	mi := &file_state_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSiteKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSiteKey) ProtoMessage() {}
+
+func (x *PutSiteKey) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSiteKey.ProtoReflect.Descriptor instead.
+func (*PutSiteKey) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PutSiteKey) GetKey() *SiteKeyring {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\xea\a\n" +
+	"mesh.proto\x1a\fenroll.proto\x1a\n" +
+	"site.proto\"\xa4\b\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1712,7 +1798,9 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12\x0e\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x128\n" +
+	"\fput_site_key\x18< \x01(\v2\x14.chiba.v1.PutSiteKeyH\x00R\n" +
+	"putSiteKey\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"\x06\n" +
@@ -1747,7 +1835,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12*\n" +
 	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xd3\x01\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\x93\x02\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -1758,7 +1846,11 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\x97\x06\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\x12\x1f\n" +
+	"\vsite_gossip\x18< \x01(\tR\n" +
+	"siteGossip\x12\x1d\n" +
+	"\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\"\xcb\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1783,7 +1875,8 @@ const file_state_proto_rawDesc = "" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
 	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
-	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
+	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x122\n" +
+	"\tsite_keys\x18< \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
 	"\vRevokeToken\x12\x0e\n" +
@@ -1816,7 +1909,10 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
-	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresultsB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\"5\n" +
+	"\n" +
+	"PutSiteKey\x12'\n" +
+	"\x03key\x18\x01 \x01(\v2\x15.chiba.v1.SiteKeyringR\x03keyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_state_proto_rawDescOnce sync.Once
@@ -1830,7 +1926,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*Mark)(nil),          // 1: chiba.v1.Mark
@@ -1853,19 +1949,21 @@ var file_state_proto_goTypes = []any{
 	(*AskJoin)(nil),       // 18: chiba.v1.AskJoin
 	(*JudgeJoin)(nil),     // 19: chiba.v1.JudgeJoin
 	(*RunResults)(nil),    // 20: chiba.v1.RunResults
-	(*Script)(nil),        // 21: chiba.v1.Script
-	(*Run)(nil),           // 22: chiba.v1.Run
-	(*Denial)(nil),        // 23: chiba.v1.Denial
-	(*Record)(nil),        // 24: chiba.v1.Record
-	(*Node)(nil),          // 25: chiba.v1.Node
-	(*Firing)(nil),        // 26: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 27: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 28: chiba.v1.Ended
-	(*JoinToken)(nil),     // 29: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 30: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 31: chiba.v1.PendingJoin
-	(*JoinState)(nil),     // 32: chiba.v1.JoinState
-	(*Result)(nil),        // 33: chiba.v1.Result
+	(*PutSiteKey)(nil),    // 21: chiba.v1.PutSiteKey
+	(*Script)(nil),        // 22: chiba.v1.Script
+	(*Run)(nil),           // 23: chiba.v1.Run
+	(*Denial)(nil),        // 24: chiba.v1.Denial
+	(*Record)(nil),        // 25: chiba.v1.Record
+	(*Node)(nil),          // 26: chiba.v1.Node
+	(*Firing)(nil),        // 27: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 28: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 29: chiba.v1.Ended
+	(*JoinToken)(nil),     // 30: chiba.v1.JoinToken
+	(*Enrolment)(nil),     // 31: chiba.v1.Enrolment
+	(*PendingJoin)(nil),   // 32: chiba.v1.PendingJoin
+	(*SiteKeyring)(nil),   // 33: chiba.v1.SiteKeyring
+	(*JoinState)(nil),     // 34: chiba.v1.JoinState
+	(*Result)(nil),        // 35: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -1885,36 +1983,39 @@ var file_state_proto_depIdxs = []int32{
 	17, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
 	18, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
 	19, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	21, // 17: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	22, // 18: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	21, // 19: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	22, // 20: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	23, // 21: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	24, // 22: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	12, // 23: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	12, // 24: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	21, // 25: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	22, // 26: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	25, // 27: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	20, // 28: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	26, // 29: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	27, // 30: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	6,  // 31: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	28, // 32: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	23, // 33: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	29, // 34: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	30, // 35: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	31, // 36: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	23, // 37: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	29, // 38: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	32, // 39: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	31, // 40: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	33, // 41: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	21, // 17: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
+	22, // 18: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	23, // 19: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	22, // 20: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	23, // 21: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	24, // 22: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	25, // 23: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	12, // 24: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	12, // 25: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	22, // 26: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	23, // 27: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	26, // 28: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	20, // 29: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	27, // 30: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	28, // 31: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	6,  // 32: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	29, // 33: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	24, // 34: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	30, // 35: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	31, // 36: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	32, // 37: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	24, // 38: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	33, // 39: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	30, // 40: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	34, // 41: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	32, // 42: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	35, // 43: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	33, // 44: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -1925,6 +2026,7 @@ func file_state_proto_init() {
 	file_nouns_proto_init()
 	file_mesh_proto_init()
 	file_enroll_proto_init()
+	file_site_proto_init()
 	file_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_PutScript)(nil),
 		(*Command_RemoveScript)(nil),
@@ -1943,6 +2045,7 @@ func file_state_proto_init() {
 		(*Command_RenewAgent)(nil),
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
+		(*Command_PutSiteKey)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1950,7 +2053,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
