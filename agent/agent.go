@@ -19,6 +19,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/link"
+	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -57,6 +58,7 @@ type Agent struct {
 	// receiver takes what BMCs deliver; nil: they are not asked to.
 	receiver  *events.Receiver
 	artifacts *artifacts
+	site      *site.Site     // nil: alone
 	trust     *standingTrust // nil where there is no link
 	denials   *trust.Denials // by a BMC's key
 
@@ -129,13 +131,16 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.Join(err, disk.Close())
 	}
 	a.denials = &a.trust.denials
+	if err = a.joinSite(); err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
-		PingEvery: cfg.Heartbeat,
+		PingEvery: cfg.Heartbeat, SiteAddrs: a.siteAddrs,
 	}, a, disk)
 	if err != nil {
-		return nil, errors.Join(err, disk.Close())
+		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
@@ -290,7 +295,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.neighbours, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {
@@ -302,8 +307,14 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	return group.Wait()
 }
 
-// Close closes the spool. It is for an agent that was never Run.
-func (a *Agent) Close() error { return a.spool.Close() }
+// Close closes the spool and the sockets. It is for an agent that was never Run.
+func (a *Agent) Close() error {
+	var err error
+	if a.site != nil {
+		err = a.site.Close()
+	}
+	return errors.Join(err, a.spool.Close())
+}
 
 // leave closes every lane.
 func (a *Agent) leave(ctx context.Context) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
@@ -77,6 +79,14 @@ type Config struct {
 	EventsURL    string `yaml:"events_url"`
 	EventsCert   string `yaml:"events_cert"`
 	EventsKey    string `yaml:"events_key"`
+
+	// SiteListen is IP:PORT at which the other agents of the site reach this one;
+	// "": it is alone. The port is for gossip (TCP and UDP), the next one for calls
+	// (UDP). Who the others are the coordinators tell.
+	SiteListen string `yaml:"site_listen"`
+	// SiteJoin are such addresses of others, for as long as no coordinator has told
+	// of any.
+	SiteJoin []string `yaml:"site_join"`
 
 	// Artifacts is the directory of firmware images; default artifacts in State.
 	Artifacts string `yaml:"artifacts"`
@@ -200,6 +210,9 @@ func (c *Config) check() error {
 	if c.Inventory != 0 && c.Inventory < leastSurvey {
 		return fmt.Errorf("inventory: %s is too often, the least is %s", c.Inventory, leastSurvey)
 	}
+	if err := c.checkSite(); err != nil {
+		return err
+	}
 	if err := c.checkEvents(); err != nil {
 		return err
 	}
@@ -207,6 +220,24 @@ func (c *Config) check() error {
 		return fmt.Errorf("login: %w", err)
 	}
 	return c.checkNodes()
+}
+
+func (c *Config) checkSite() error {
+	if c.SiteListen == "" {
+		if len(c.SiteJoin) > 0 {
+			return errors.New("site_join: it means nothing without site_listen")
+		}
+		return nil
+	}
+	if _, _, err := site.ParseListen(c.SiteListen); err != nil {
+		return fmt.Errorf("site_listen: %w", err)
+	}
+	for _, addr := range c.SiteJoin {
+		if _, err := netip.ParseAddrPort(addr); err != nil {
+			return fmt.Errorf("site_join: %q is no IP:PORT", addr)
+		}
+	}
+	return nil
 }
 
 func (c *Config) checkEvents() error {

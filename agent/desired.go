@@ -120,6 +120,9 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 			return err
 		}
 	}
+	if err := a.heardSite(d.GetSite()); err != nil {
+		return err
+	}
 	if err := a.witness(d.GetAudit()); err != nil {
 		return err
 	}

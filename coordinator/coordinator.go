@@ -274,6 +274,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
 		group.Go(func() error { return c.api.Run(ctx, c.web, c.trust.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
+		group.Go(func() error { return c.turnKeys(ctx) })
 		group.Go(func() error { return c.group.Run(ctx) })
 		c.introduce(ctx)
 		close(c.ready)

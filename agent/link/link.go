@@ -97,6 +97,9 @@ type Config struct {
 	// proof that it is; it is asked before each Hello.
 	SealKey func() (public, proof []byte, err error)
 
+	// SiteAddrs are where the agents of our site reach us, ip:port; nil: nowhere.
+	SiteAddrs func() (gossip, calls string)
+
 	Coordinators []string // host:port; each agent tries them in an order of its own
 	// TLS is asked before each dial to addr, so that a renewed certificate is used
 	// without a restart; one that has ended may be renewed there.

@@ -41,7 +41,7 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(15) {
+		switch r.IntN(17) {
 		case 11:
 			log[i] = &pb.Command{Body: &pb.Command_PutToken{PutToken: &pb.PutToken{Token: &pb.JoinToken{
 				Id: name("t", 9), Key: key("k"), Rack: rack, Name: "a" + rack, By: "ada", Replace: r.IntN(2) == 0, UntilUnixMs: r.Int64N(40_000_000),
@@ -58,6 +58,10 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 			log[i] = &pb.Command{Body: &pb.Command_AskJoin{AskJoin: &pb.AskJoin{Pending: &pb.PendingJoin{
 				Spki: key(name("", 9)), Code: name("c", 5), Name: "a" + rack, Rack: rack, Remote: "x", UntilUnixMs: r.Int64N(40_000_000),
 			}}}}
+		case 15:
+			log[i] = inSite("a"+rack, rack, name("10.0.0.", 3), name("key", 3))
+		case 16:
+			log[i] = siteKey("s1", "a"+rack, name("ar", 4))
 		case 9:
 			log[i] = denyAt(r.Int64N(20_000_000), name("agent/a", 6), name("rack/r", 4))
 		case 10:

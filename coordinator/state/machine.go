@@ -83,6 +83,8 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
+	siteKeys map[string][]*pb.SiteKeyring // by site, newest first
+
 	firings     []*pb.Firing // oldest first
 	firingBytes int
 
@@ -116,8 +118,9 @@ func New() *Machine {
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
-		nextRun: 1,
-		applied: map[string]bool{},
+		siteKeys: map[string][]*pb.SiteKeyring{},
+		nextRun:  1,
+		applied:  map[string]bool{},
 	}
 }
 
@@ -255,6 +258,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.deny(at, b.Deny.GetDenials())
 	case *pb.Command_Allow:
 		return m.allow(at, b.Allow)
+	case *pb.Command_PutSiteKey:
+		return m.putSiteKey(at, b.PutSiteKey.GetKey())
 	case *pb.Command_Mark:
 		return Outcome{}
 	default:
@@ -270,7 +275,7 @@ func refused(k fault.Kind, op, why string) Outcome {
 // came first: who may take another's rack may read its secrets.
 func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	const op = "register agent"
-	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack())); err != nil {
+	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack()), siteAddrOK(a)); err != nil {
 		return refused(fault.BadInput, op, err.Error())
 	}
 	known := m.agents[a.GetName()]
@@ -290,6 +295,7 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	}
 	m.agents[a.GetName()] = fresh
 	t := take{m: m, at: at, agent: fresh}
+	t.out.Racks = m.moved(known, fresh)
 	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() {
 		t.lost()
 	}

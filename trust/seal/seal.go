@@ -46,6 +46,9 @@ type Key struct {
 	epoch   uint64
 }
 
+// ForGossip is the use of a key of the gossip among the agents of a site.
+func ForGossip(site string) string { return "gossip|" + site }
+
 // Recipient is who can read a secret.
 type Recipient struct {
 	Rack  string
