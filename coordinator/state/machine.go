@@ -41,10 +41,11 @@ const (
 	MaxNews         = 10_000    // of hardware; the oldest goes first
 	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
-	MaxDenied       = 10_000   // subjects denied; as many that were once
-	MaxEnrolled     = 20_000   // agents
-	MaxTokens       = 1_000    // for joining, used ones too until they end
-	MaxPending      = 32       // machines that wait to be approved
+	MaxDenied       = 10_000 // subjects denied; as many that were once
+	MaxEnrolled     = 20_000 // agents
+	MaxTokens       = 1_000  // for joining, used ones too until they end
+	MaxPending      = 32     // machines that wait to be approved
+	MaxArtifacts    = 1_000
 	maxReason       = 1 << 10  // bytes
 	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
@@ -83,7 +84,8 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
-	siteKeys map[string][]*pb.SiteKeyring // by site, newest first
+	siteKeys  map[string][]*pb.SiteKeyring // by site, newest first
+	artifacts map[string]*pb.Artifact      // by digest
 
 	firings     []*pb.Firing // oldest first
 	firingBytes int
@@ -118,9 +120,9 @@ func New() *Machine {
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
-		siteKeys: map[string][]*pb.SiteKeyring{},
-		nextRun:  1,
-		applied:  map[string]bool{},
+		siteKeys: map[string][]*pb.SiteKeyring{}, artifacts: map[string]*pb.Artifact{},
+		nextRun: 1,
+		applied: map[string]bool{},
 	}
 }
 
@@ -142,6 +144,7 @@ type Outcome struct {
 	Denial *pb.Denial // as kept, or ended
 	Denied bool       // the deny list has changed
 
+	Artifact  *pb.Artifact    // as kept, or removed
 	Token     *pb.JoinToken   // as kept, or revoked
 	Pending   *pb.PendingJoin // asked for, or judged
 	Enrolment *pb.Enrolment   // as it is now; it may be locked
@@ -260,6 +263,12 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.allow(at, b.Allow)
 	case *pb.Command_PutSiteKey:
 		return m.putSiteKey(at, b.PutSiteKey.GetKey())
+	case *pb.Command_PutArtifact:
+		return m.putArtifact(at, b.PutArtifact.GetArtifact())
+	case *pb.Command_RemoveArtifact:
+		return m.removeArtifact(b.RemoveArtifact.GetDigest())
+	case *pb.Command_HoldArtifact:
+		return m.holdArtifact(b.HoldArtifact)
 	case *pb.Command_Mark:
 		return Outcome{}
 	default:

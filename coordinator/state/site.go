@@ -181,3 +181,12 @@ func (m *Machine) allSiteKeys() (all []*pb.SiteKeyring) {
 	}
 	return all
 }
+
+func (m *Machine) restoreSites(s *pb.Snapshot) {
+	for _, k := range s.GetSiteKeys() {
+		m.siteKeys[k.GetSite()] = append(m.siteKeys[k.GetSite()], k)
+	}
+	for _, a := range s.GetArtifacts() {
+		m.artifacts[a.GetDigest()] = a
+	}
+}

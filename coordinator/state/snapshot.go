@@ -33,7 +33,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 
 		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
 
-		SiteKeys: m.allSiteKeys(),
+		SiteKeys: m.allSiteKeys(), Artifacts: sorted(m.artifacts),
 		Firings:  append([]*pb.Firing(nil), m.firings...),
 		Hardware: append([]*pb.HardwareNews(nil), m.news...),
 		Recent:   append([]string(nil), m.recent...),
@@ -90,9 +90,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, p := range s.GetPending() {
 		n.pending[string(p.GetSpki())] = p
 	}
-	for _, k := range s.GetSiteKeys() {
-		n.siteKeys[k.GetSite()] = append(n.siteKeys[k.GetSite()], k)
-	}
+	n.restoreSites(s)
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
@@ -116,7 +114,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
-	m.siteKeys = n.siteKeys
+	m.siteKeys, m.artifacts = n.siteKeys, n.artifacts
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied

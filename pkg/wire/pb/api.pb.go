@@ -3496,6 +3496,286 @@ func (x *StatusReply) GetNodes() int32 {
 	return 0
 }
 
+type PutArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // in the first message, with digest and size
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"` // in the others, at most 256 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactRequest) Reset() {
+	*x = PutArtifactRequest{}
+	mi := &file_api_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactRequest) ProtoMessage() {}
+
+func (x *PutArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactRequest.ProtoReflect.Descriptor instead.
+func (*PutArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *PutArtifactRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutArtifactRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PutArtifactRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PutArtifactRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PutArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactReply) Reset() {
+	*x = PutArtifactReply{}
+	mi := &file_api_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactReply) ProtoMessage() {}
+
+func (x *PutArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactReply.ProtoReflect.Descriptor instead.
+func (*PutArtifactReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *PutArtifactReply) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+type ListArtifactsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsRequest) Reset() {
+	*x = ListArtifactsRequest{}
+	mi := &file_api_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsRequest) ProtoMessage() {}
+
+func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
+func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{65}
+}
+
+type ListArtifactsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifacts     []*Artifact            `protobuf:"bytes,1,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsReply) Reset() {
+	*x = ListArtifactsReply{}
+	mi := &file_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsReply) ProtoMessage() {}
+
+func (x *ListArtifactsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsReply.ProtoReflect.Descriptor instead.
+func (*ListArtifactsReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ListArtifactsReply) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+type DropArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      string                 `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropArtifactRequest) Reset() {
+	*x = DropArtifactRequest{}
+	mi := &file_api_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropArtifactRequest) ProtoMessage() {}
+
+func (x *DropArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropArtifactRequest.ProtoReflect.Descriptor instead.
+func (*DropArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *DropArtifactRequest) GetArtifact() string {
+	if x != nil {
+		return x.Artifact
+	}
+	return ""
+}
+
+type DropArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropArtifactReply) Reset() {
+	*x = DropArtifactReply{}
+	mi := &file_api_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropArtifactReply) ProtoMessage() {}
+
+func (x *DropArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropArtifactReply.ProtoReflect.Descriptor instead.
+func (*DropArtifactReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *DropArtifactReply) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
 type QueryReply_Started struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         int32                  `protobuf:"varint,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
@@ -3505,7 +3785,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[63]
+	mi := &file_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +3797,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[63]
+	mi := &file_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +3833,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[64]
+	mi := &file_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +3845,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[64]
+	mi := &file_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3626,7 +3906,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3918,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3890,7 +4170,21 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xdc\x0f\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes\"h\n" +
+	"\x12PutArtifactRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"B\n" +
+	"\x10PutArtifactReply\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact\"\x16\n" +
+	"\x14ListArtifactsRequest\"F\n" +
+	"\x12ListArtifactsReply\x120\n" +
+	"\tartifacts\x18\x01 \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"1\n" +
+	"\x13DropArtifactRequest\x12\x1a\n" +
+	"\bartifact\x18\x01 \x01(\tR\bartifact\"C\n" +
+	"\x11DropArtifactReply\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact2\xc2\x11\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -3924,7 +4218,10 @@ const file_api_proto_rawDesc = "" +
 	"\tJudgeJoin\x12\x1a.chiba.v1.JudgeJoinRequest\x1a\x18.chiba.v1.JudgeJoinReply\x12A\n" +
 	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReply\x12V\n" +
 	"\x10ListCoordinators\x12!.chiba.v1.ListCoordinatorsRequest\x1a\x1f.chiba.v1.ListCoordinatorsReply\x12Y\n" +
-	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReply\x12I\n" +
+	"\vPutArtifact\x12\x1c.chiba.v1.PutArtifactRequest\x1a\x1a.chiba.v1.PutArtifactReply(\x01\x12M\n" +
+	"\rListArtifacts\x12\x1e.chiba.v1.ListArtifactsRequest\x1a\x1c.chiba.v1.ListArtifactsReply\x12J\n" +
+	"\fDropArtifact\x12\x1d.chiba.v1.DropArtifactRequest\x1a\x1b.chiba.v1.DropArtifactReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -3938,7 +4235,7 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_api_proto_goTypes = []any{
 	(*ListCoordinatorsRequest)(nil),  // 0: chiba.v1.ListCoordinatorsRequest
 	(*ListCoordinatorsReply)(nil),    // 1: chiba.v1.ListCoordinatorsReply
@@ -4003,126 +4300,142 @@ var file_api_proto_goTypes = []any{
 	(*ListDeniedReply)(nil),          // 60: chiba.v1.ListDeniedReply
 	(*StatusRequest)(nil),            // 61: chiba.v1.StatusRequest
 	(*StatusReply)(nil),              // 62: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),       // 63: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),         // 64: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),         // 65: chiba.v1.QueryReply.Racks
-	(*Checkpoint)(nil),               // 66: chiba.v1.Checkpoint
-	(*Change)(nil),                   // 67: chiba.v1.Change
-	(*Result)(nil),                   // 68: chiba.v1.Result
-	(*Run)(nil),                      // 69: chiba.v1.Run
-	(*Firing)(nil),                   // 70: chiba.v1.Firing
-	(*Node)(nil),                     // 71: chiba.v1.Node
-	(*Script)(nil),                   // 72: chiba.v1.Script
-	(*HardwareNews)(nil),             // 73: chiba.v1.HardwareNews
-	(*JoinToken)(nil),                // 74: chiba.v1.JoinToken
-	(*PendingJoin)(nil),              // 75: chiba.v1.PendingJoin
-	(*Denial)(nil),                   // 76: chiba.v1.Denial
+	(*PutArtifactRequest)(nil),       // 63: chiba.v1.PutArtifactRequest
+	(*PutArtifactReply)(nil),         // 64: chiba.v1.PutArtifactReply
+	(*ListArtifactsRequest)(nil),     // 65: chiba.v1.ListArtifactsRequest
+	(*ListArtifactsReply)(nil),       // 66: chiba.v1.ListArtifactsReply
+	(*DropArtifactRequest)(nil),      // 67: chiba.v1.DropArtifactRequest
+	(*DropArtifactReply)(nil),        // 68: chiba.v1.DropArtifactReply
+	(*QueryReply_Started)(nil),       // 69: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),         // 70: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),         // 71: chiba.v1.QueryReply.Racks
+	(*Checkpoint)(nil),               // 72: chiba.v1.Checkpoint
+	(*Change)(nil),                   // 73: chiba.v1.Change
+	(*Result)(nil),                   // 74: chiba.v1.Result
+	(*Run)(nil),                      // 75: chiba.v1.Run
+	(*Firing)(nil),                   // 76: chiba.v1.Firing
+	(*Node)(nil),                     // 77: chiba.v1.Node
+	(*Script)(nil),                   // 78: chiba.v1.Script
+	(*HardwareNews)(nil),             // 79: chiba.v1.HardwareNews
+	(*JoinToken)(nil),                // 80: chiba.v1.JoinToken
+	(*PendingJoin)(nil),              // 81: chiba.v1.PendingJoin
+	(*Denial)(nil),                   // 82: chiba.v1.Denial
+	(*Artifact)(nil),                 // 83: chiba.v1.Artifact
 }
 var file_api_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
-	66, // 1: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	72, // 1: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
 	9,  // 2: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
 	17, // 3: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	63, // 4: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	67, // 5: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	68, // 6: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	64, // 7: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	69, // 4: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	73, // 5: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	74, // 6: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	70, // 7: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
 	17, // 8: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	65, // 9: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	69, // 10: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	71, // 9: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	75, // 10: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
 	17, // 11: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	69, // 12: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	68, // 13: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	75, // 12: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	74, // 13: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
 	22, // 14: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	70, // 15: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	71, // 16: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	69, // 17: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	72, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	76, // 15: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	77, // 16: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	75, // 17: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	78, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
 	25, // 19: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	73, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	74, // 21: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
-	74, // 22: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
-	74, // 23: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
-	74, // 24: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
-	75, // 25: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
-	75, // 26: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
-	71, // 27: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	79, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	80, // 21: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	80, // 22: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	80, // 23: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	80, // 24: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	81, // 25: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	81, // 26: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	77, // 27: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
 	25, // 28: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	72, // 29: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	69, // 30: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	69, // 31: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	68, // 32: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	69, // 33: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	73, // 34: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	70, // 35: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	76, // 36: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	76, // 37: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	76, // 38: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	14, // 39: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	15, // 40: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	18, // 41: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	20, // 42: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	23, // 43: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	36, // 44: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	38, // 45: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	40, // 46: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	42, // 47: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	43, // 48: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	45, // 49: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	47, // 50: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	49, // 51: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	53, // 52: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	51, // 53: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	61, // 54: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	55, // 55: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	57, // 56: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	59, // 57: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	7,  // 58: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	10, // 59: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	12, // 60: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	26, // 61: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	28, // 62: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	30, // 63: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	32, // 64: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	34, // 65: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	5,  // 66: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	0,  // 67: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	3,  // 68: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	16, // 69: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	16, // 70: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	19, // 71: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	21, // 72: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	24, // 73: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	37, // 74: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	39, // 75: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	41, // 76: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	72, // 77: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	44, // 78: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	46, // 79: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	48, // 80: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	50, // 81: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	54, // 82: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	52, // 83: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	62, // 84: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	56, // 85: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	58, // 86: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	60, // 87: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	8,  // 88: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	11, // 89: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	13, // 90: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	27, // 91: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	29, // 92: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	31, // 93: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	33, // 94: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	35, // 95: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	6,  // 96: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	1,  // 97: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	4,  // 98: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	69, // [69:99] is the sub-list for method output_type
-	39, // [39:69] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	78, // 29: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	75, // 30: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	75, // 31: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	74, // 32: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	75, // 33: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	79, // 34: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	76, // 35: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	82, // 36: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	82, // 37: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	82, // 38: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	83, // 39: chiba.v1.PutArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	83, // 40: chiba.v1.ListArtifactsReply.artifacts:type_name -> chiba.v1.Artifact
+	83, // 41: chiba.v1.DropArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	14, // 42: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	15, // 43: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	18, // 44: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	20, // 45: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	23, // 46: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	36, // 47: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	38, // 48: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	40, // 49: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	42, // 50: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	43, // 51: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	45, // 52: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	47, // 53: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	49, // 54: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	53, // 55: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	51, // 56: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	61, // 57: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	55, // 58: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	57, // 59: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	59, // 60: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	7,  // 61: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	10, // 62: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	12, // 63: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	26, // 64: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	28, // 65: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	30, // 66: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	32, // 67: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	34, // 68: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	5,  // 69: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	0,  // 70: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	3,  // 71: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	63, // 72: chiba.v1.Fleet.PutArtifact:input_type -> chiba.v1.PutArtifactRequest
+	65, // 73: chiba.v1.Fleet.ListArtifacts:input_type -> chiba.v1.ListArtifactsRequest
+	67, // 74: chiba.v1.Fleet.DropArtifact:input_type -> chiba.v1.DropArtifactRequest
+	16, // 75: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	16, // 76: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	19, // 77: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	21, // 78: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	24, // 79: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	37, // 80: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	39, // 81: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	41, // 82: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	78, // 83: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	44, // 84: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	46, // 85: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	48, // 86: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	50, // 87: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	54, // 88: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	52, // 89: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	62, // 90: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	56, // 91: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	58, // 92: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	60, // 93: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	8,  // 94: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	11, // 95: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	13, // 96: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	27, // 97: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	29, // 98: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	31, // 99: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	33, // 100: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	35, // 101: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	6,  // 102: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	1,  // 103: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	4,  // 104: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	64, // 105: chiba.v1.Fleet.PutArtifact:output_type -> chiba.v1.PutArtifactReply
+	66, // 106: chiba.v1.Fleet.ListArtifacts:output_type -> chiba.v1.ListArtifactsReply
+	68, // 107: chiba.v1.Fleet.DropArtifact:output_type -> chiba.v1.DropArtifactReply
+	75, // [75:108] is the sub-list for method output_type
+	42, // [42:75] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -4160,7 +4473,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   66,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,7 @@ const (
 	StreamOpen_RESULTS          StreamOpen_Kind = 2  // opened by the agent; spool replay in order
 	StreamOpen_QUERY            StreamOpen_Kind = 3  // opened by the coordinator; one Query, then QueryEvents until Done
 	StreamOpen_SITE             StreamOpen_Kind = 60 // among agents of a site: one SiteCall, then one SiteReply
+	StreamOpen_ARTIFACT         StreamOpen_Kind = 61 // one ArtifactPull, then ArtifactPieces until the last
 )
 
 // Enum value maps for StreamOpen_Kind.
@@ -42,6 +43,7 @@ var (
 		2:  "RESULTS",
 		3:  "QUERY",
 		60: "SITE",
+		61: "ARTIFACT",
 	}
 	StreamOpen_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -49,6 +51,7 @@ var (
 		"RESULTS":          2,
 		"QUERY":            3,
 		"SITE":             60,
+		"ARTIFACT":         61,
 	}
 )
 
@@ -1866,16 +1869,17 @@ const file_mesh_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"mesh.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"site.proto\"\x88\x01\n" +
+	"site.proto\"\x96\x01\n" +
 	"\n" +
 	"StreamOpen\x12-\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x19.chiba.v1.StreamOpen.KindR\x04kind\"K\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.chiba.v1.StreamOpen.KindR\x04kind\"Y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCONTROL\x10\x01\x12\v\n" +
 	"\aRESULTS\x10\x02\x12\t\n" +
 	"\x05QUERY\x10\x03\x12\b\n" +
-	"\x04SITE\x10<\"\xe3\x01\n" +
+	"\x04SITE\x10<\x12\f\n" +
+	"\bARTIFACT\x10=\"\xe3\x01\n" +
 	"\tFromAgent\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.chiba.v1.HelloH\x00R\x05hello\x12$\n" +
 	"\x04ping\x18\x02 \x01(\v2\x0e.chiba.v1.PingH\x00R\x04ping\x12$\n" +

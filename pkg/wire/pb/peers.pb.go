@@ -27,24 +27,27 @@ type PeerOpen_Kind int32
 
 const (
 	PeerOpen_KIND_UNSPECIFIED PeerOpen_Kind = 0
-	PeerOpen_RAFT             PeerOpen_Kind = 1 // what follows is Raft's own protocol
-	PeerOpen_CALL             PeerOpen_Kind = 2 // one PeerCall, then one PeerReply
-	PeerOpen_QUERY            PeerOpen_Kind = 3 // one PeerQuery, then QueryEvents until Done
+	PeerOpen_RAFT             PeerOpen_Kind = 1  // what follows is Raft's own protocol
+	PeerOpen_CALL             PeerOpen_Kind = 2  // one PeerCall, then one PeerReply
+	PeerOpen_QUERY            PeerOpen_Kind = 3  // one PeerQuery, then QueryEvents until Done
+	PeerOpen_ARTIFACT         PeerOpen_Kind = 60 // one ArtifactPull, then ArtifactPieces until the last
 )
 
 // Enum value maps for PeerOpen_Kind.
 var (
 	PeerOpen_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "RAFT",
-		2: "CALL",
-		3: "QUERY",
+		0:  "KIND_UNSPECIFIED",
+		1:  "RAFT",
+		2:  "CALL",
+		3:  "QUERY",
+		60: "ARTIFACT",
 	}
 	PeerOpen_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"RAFT":             1,
 		"CALL":             2,
 		"QUERY":            3,
+		"ARTIFACT":         60,
 	}
 )
 
@@ -129,6 +132,7 @@ type PeerCall struct {
 	//	*PeerCall_Join
 	//	*PeerCall_Remove
 	//	*PeerCall_Presence
+	//	*PeerCall_KeepArtifact
 	Body          isPeerCall_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -216,6 +220,15 @@ func (x *PeerCall) GetPresence() *Presence {
 	return nil
 }
 
+func (x *PeerCall) GetKeepArtifact() *KeepArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_KeepArtifact); ok {
+			return x.KeepArtifact
+		}
+	}
+	return nil
+}
+
 type isPeerCall_Body interface {
 	isPeerCall_Body()
 }
@@ -240,6 +253,10 @@ type PeerCall_Presence struct {
 	Presence *Presence `protobuf:"bytes,5,opt,name=presence,proto3,oneof"`
 }
 
+type PeerCall_KeepArtifact struct {
+	KeepArtifact *KeepArtifact `protobuf:"bytes,60,opt,name=keep_artifact,json=keepArtifact,proto3,oneof"`
+}
+
 func (*PeerCall_Commit) isPeerCall_Body() {}
 
 func (*PeerCall_Meet) isPeerCall_Body() {}
@@ -249,6 +266,8 @@ func (*PeerCall_Join) isPeerCall_Body() {}
 func (*PeerCall_Remove) isPeerCall_Body() {}
 
 func (*PeerCall_Presence) isPeerCall_Body() {}
+
+func (*PeerCall_KeepArtifact) isPeerCall_Body() {}
 
 // Commit asks the leader to commit an encoded Command. Its id makes it safe to
 // ask again.
@@ -892,25 +911,81 @@ func (x *PeerQuery) GetQuery() *Query {
 	return nil
 }
 
+// KeepArtifact asks a coordinator to get an artifact from another one; it answers
+// Unavailable while it does, and is asked again until it has it.
+type KeepArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // address of who has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepArtifact) Reset() {
+	*x = KeepArtifact{}
+	mi := &file_peers_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepArtifact) ProtoMessage() {}
+
+func (x *KeepArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepArtifact.ProtoReflect.Descriptor instead.
+func (*KeepArtifact) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *KeepArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *KeepArtifact) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
 var File_peers_proto protoreflect.FileDescriptor
 
 const file_peers_proto_rawDesc = "" +
 	"\n" +
 	"\vpeers.proto\x12\bchiba.v1\x1a\tapi.proto\x1a\n" +
-	"mesh.proto\"t\n" +
+	"mesh.proto\"\x82\x01\n" +
 	"\bPeerOpen\x12+\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x17.chiba.v1.PeerOpen.KindR\x04kind\";\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x17.chiba.v1.PeerOpen.KindR\x04kind\"I\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04RAFT\x10\x01\x12\b\n" +
 	"\x04CALL\x10\x02\x12\t\n" +
-	"\x05QUERY\x10\x03\"\xe8\x01\n" +
+	"\x05QUERY\x10\x03\x12\f\n" +
+	"\bARTIFACT\x10<\"\xa7\x02\n" +
 	"\bPeerCall\x12*\n" +
 	"\x06commit\x18\x01 \x01(\v2\x10.chiba.v1.CommitH\x00R\x06commit\x12$\n" +
 	"\x04meet\x18\x02 \x01(\v2\x0e.chiba.v1.MeetH\x00R\x04meet\x12$\n" +
 	"\x04join\x18\x03 \x01(\v2\x0e.chiba.v1.JoinH\x00R\x04join\x12*\n" +
 	"\x06remove\x18\x04 \x01(\v2\x10.chiba.v1.RemoveH\x00R\x06remove\x120\n" +
-	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresenceB\x06\n" +
+	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresence\x12=\n" +
+	"\rkeep_artifact\x18< \x01(\v2\x16.chiba.v1.KeepArtifactH\x00R\fkeepArtifactB\x06\n" +
 	"\x04body\"\"\n" +
 	"\x06Commit\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"l\n" +
@@ -956,7 +1031,10 @@ const file_peers_proto_rawDesc = "" +
 	"\x05final\x18\x11 \x01(\bR\x05final\"F\n" +
 	"\tPeerQuery\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12%\n" +
-	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05queryB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05query\":\n" +
+	"\fKeepArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04fromB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_peers_proto_rawDescOnce sync.Once
@@ -971,7 +1049,7 @@ func file_peers_proto_rawDescGZIP() []byte {
 }
 
 var file_peers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_peers_proto_goTypes = []any{
 	(PeerOpen_Kind)(0),   // 0: chiba.v1.PeerOpen.Kind
 	(*PeerOpen)(nil),     // 1: chiba.v1.PeerOpen
@@ -986,9 +1064,10 @@ var file_peers_proto_goTypes = []any{
 	(*StateHash)(nil),    // 10: chiba.v1.StateHash
 	(*PeerReply)(nil),    // 11: chiba.v1.PeerReply
 	(*PeerQuery)(nil),    // 12: chiba.v1.PeerQuery
-	(*RackProgress)(nil), // 13: chiba.v1.RackProgress
-	(*AgentStatus)(nil),  // 14: chiba.v1.AgentStatus
-	(*Query)(nil),        // 15: chiba.v1.Query
+	(*KeepArtifact)(nil), // 13: chiba.v1.KeepArtifact
+	(*RackProgress)(nil), // 14: chiba.v1.RackProgress
+	(*AgentStatus)(nil),  // 15: chiba.v1.AgentStatus
+	(*Query)(nil),        // 16: chiba.v1.Query
 }
 var file_peers_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.PeerOpen.kind:type_name -> chiba.v1.PeerOpen.Kind
@@ -997,20 +1076,21 @@ var file_peers_proto_depIdxs = []int32{
 	6,  // 3: chiba.v1.PeerCall.join:type_name -> chiba.v1.Join
 	7,  // 4: chiba.v1.PeerCall.remove:type_name -> chiba.v1.Remove
 	8,  // 5: chiba.v1.PeerCall.presence:type_name -> chiba.v1.Presence
-	5,  // 6: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
-	5,  // 7: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
-	13, // 8: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
-	5,  // 9: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
-	5,  // 10: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
-	14, // 11: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
-	9,  // 12: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
-	10, // 13: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
-	15, // 14: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	13, // 6: chiba.v1.PeerCall.keep_artifact:type_name -> chiba.v1.KeepArtifact
+	5,  // 7: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
+	5,  // 8: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
+	14, // 9: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
+	5,  // 10: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
+	5,  // 11: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
+	15, // 12: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
+	9,  // 13: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
+	10, // 14: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
+	16, // 15: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_peers_proto_init() }
@@ -1026,6 +1106,7 @@ func file_peers_proto_init() {
 		(*PeerCall_Join)(nil),
 		(*PeerCall_Remove)(nil),
 		(*PeerCall_Presence)(nil),
+		(*PeerCall_KeepArtifact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1033,7 +1114,7 @@ func file_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peers_proto_rawDesc), len(file_peers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

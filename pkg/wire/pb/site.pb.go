@@ -24,6 +24,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ArtifactState_State int32
+
+const (
+	ArtifactState_NONE     ArtifactState_State = 0
+	ArtifactState_HAS      ArtifactState_State = 1
+	ArtifactState_FETCHING ArtifactState_State = 2
+	ArtifactState_FAILED   ArtifactState_State = 3 // its last attempt, a moment ago
+)
+
+// Enum value maps for ArtifactState_State.
+var (
+	ArtifactState_State_name = map[int32]string{
+		0: "NONE",
+		1: "HAS",
+		2: "FETCHING",
+		3: "FAILED",
+	}
+	ArtifactState_State_value = map[string]int32{
+		"NONE":     0,
+		"HAS":      1,
+		"FETCHING": 2,
+		"FAILED":   3,
+	}
+)
+
+func (x ArtifactState_State) Enum() *ArtifactState_State {
+	p := new(ArtifactState_State)
+	*p = x
+	return p
+}
+
+func (x ArtifactState_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ArtifactState_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_site_proto_enumTypes[0].Descriptor()
+}
+
+func (ArtifactState_State) Type() protoreflect.EnumType {
+	return &file_site_proto_enumTypes[0]
+}
+
+func (x ArtifactState_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ArtifactState_State.Descriptor instead.
+func (ArtifactState_State) EnumDescriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{10, 0}
+}
+
 // Site is what an agent must know of the others of its site.
 type Site struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -353,6 +405,7 @@ type SiteCall struct {
 	// Types that are valid to be assigned to Body:
 	//
 	//	*SiteCall_Ping
+	//	*SiteCall_Artifact
 	Body          isSiteCall_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -404,6 +457,15 @@ func (x *SiteCall) GetPing() *SitePing {
 	return nil
 }
 
+func (x *SiteCall) GetArtifact() *ArtifactAsk {
+	if x != nil {
+		if x, ok := x.Body.(*SiteCall_Artifact); ok {
+			return x.Artifact
+		}
+	}
+	return nil
+}
+
 type isSiteCall_Body interface {
 	isSiteCall_Body()
 }
@@ -412,7 +474,13 @@ type SiteCall_Ping struct {
 	Ping *SitePing `protobuf:"bytes,1,opt,name=ping,proto3,oneof"`
 }
 
+type SiteCall_Artifact struct {
+	Artifact *ArtifactAsk `protobuf:"bytes,10,opt,name=artifact,proto3,oneof"`
+}
+
 func (*SiteCall_Ping) isSiteCall_Body() {}
+
+func (*SiteCall_Artifact) isSiteCall_Body() {}
 
 type SitePing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -458,6 +526,7 @@ type SiteReply struct {
 	// Types that are valid to be assigned to Body:
 	//
 	//	*SiteReply_Pong
+	//	*SiteReply_Artifact
 	Body          isSiteReply_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -530,6 +599,15 @@ func (x *SiteReply) GetPong() *SitePong {
 	return nil
 }
 
+func (x *SiteReply) GetArtifact() *ArtifactState {
+	if x != nil {
+		if x, ok := x.Body.(*SiteReply_Artifact); ok {
+			return x.Artifact
+		}
+	}
+	return nil
+}
+
 type isSiteReply_Body interface {
 	isSiteReply_Body()
 }
@@ -538,7 +616,13 @@ type SiteReply_Pong struct {
 	Pong *SitePong `protobuf:"bytes,10,opt,name=pong,proto3,oneof"`
 }
 
+type SiteReply_Artifact struct {
+	Artifact *ArtifactState `protobuf:"bytes,11,opt,name=artifact,proto3,oneof"`
+}
+
 func (*SiteReply_Pong) isSiteReply_Body() {}
+
+func (*SiteReply_Artifact) isSiteReply_Body() {}
 
 // SitePong is how an agent sees itself and its site.
 type SitePong struct {
@@ -609,6 +693,327 @@ func (x *SitePong) GetAlive() []string {
 	return nil
 }
 
+// ArtifactAsk asks an agent whether it has an artifact.
+type ArtifactAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // "sha256:" and hex
+	Fetch         bool                   `protobuf:"varint,2,opt,name=fetch,proto3" json:"fetch,omitempty"`  // it shall get it for the site if it has not; asked again for as long as it is wanted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactAsk) Reset() {
+	*x = ArtifactAsk{}
+	mi := &file_site_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactAsk) ProtoMessage() {}
+
+func (x *ArtifactAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactAsk.ProtoReflect.Descriptor instead.
+func (*ArtifactAsk) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ArtifactAsk) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ArtifactAsk) GetFetch() bool {
+	if x != nil {
+		return x.Fetch
+	}
+	return false
+}
+
+type ArtifactState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         ArtifactState_State    `protobuf:"varint,1,opt,name=state,proto3,enum=chiba.v1.ArtifactState_State" json:"state,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // why it has failed
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactState) Reset() {
+	*x = ArtifactState{}
+	mi := &file_site_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactState) ProtoMessage() {}
+
+func (x *ArtifactState) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactState.ProtoReflect.Descriptor instead.
+func (*ArtifactState) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ArtifactState) GetState() ArtifactState_State {
+	if x != nil {
+		return x.State
+	}
+	return ArtifactState_NONE
+}
+
+func (x *ArtifactState) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ArtifactState) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// ArtifactPull asks for one chunk of an artifact, or for what it consists of. It is
+// the first message of a stream of its own.
+type ArtifactPull struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Info          bool                   `protobuf:"varint,2,opt,name=info,proto3" json:"info,omitempty"`
+	Chunk         int64                  `protobuf:"varint,3,opt,name=chunk,proto3" json:"chunk,omitempty"` // its number
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactPull) Reset() {
+	*x = ArtifactPull{}
+	mi := &file_site_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactPull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactPull) ProtoMessage() {}
+
+func (x *ArtifactPull) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactPull.ProtoReflect.Descriptor instead.
+func (*ArtifactPull) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ArtifactPull) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ArtifactPull) GetInfo() bool {
+	if x != nil {
+		return x.Info
+	}
+	return false
+}
+
+func (x *ArtifactPull) GetChunk() int64 {
+	if x != nil {
+		return x.Chunk
+	}
+	return 0
+}
+
+// ArtifactPiece is a part of the answer: the chunk in order, until last.
+type ArtifactPiece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // fault.Kind; "" if it is given
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
+	Info          *ArtifactInfo          `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"`
+	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"` // at most 64 KiB
+	Last          bool                   `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactPiece) Reset() {
+	*x = ArtifactPiece{}
+	mi := &file_site_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactPiece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactPiece) ProtoMessage() {}
+
+func (x *ArtifactPiece) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactPiece.ProtoReflect.Descriptor instead.
+func (*ArtifactPiece) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ArtifactPiece) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ArtifactPiece) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ArtifactPiece) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *ArtifactPiece) GetInfo() *ArtifactInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *ArtifactPiece) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ArtifactPiece) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+// ArtifactInfo is what an artifact consists of.
+type ArtifactInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Chunks        []byte                 `protobuf:"bytes,3,opt,name=chunks,proto3" json:"chunks,omitempty"` // the SHA-256 of each MiB, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactInfo) Reset() {
+	*x = ArtifactInfo{}
+	mi := &file_site_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactInfo) ProtoMessage() {}
+
+func (x *ArtifactInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactInfo.ProtoReflect.Descriptor instead.
+func (*ArtifactInfo) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ArtifactInfo) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ArtifactInfo) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ArtifactInfo) GetChunks() []byte {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
 var File_site_proto protoreflect.FileDescriptor
 
 const file_site_proto_rawDesc = "" +
@@ -640,24 +1045,55 @@ const file_site_proto_rawDesc = "" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05calls\x18\x04 \x01(\rR\x05calls\x12\x10\n" +
-	"\x03key\x18\x05 \x01(\fR\x03key\"<\n" +
+	"\x03key\x18\x05 \x01(\fR\x03key\"q\n" +
 	"\bSiteCall\x12(\n" +
-	"\x04ping\x18\x01 \x01(\v2\x12.chiba.v1.SitePingH\x00R\x04pingB\x06\n" +
+	"\x04ping\x18\x01 \x01(\v2\x12.chiba.v1.SitePingH\x00R\x04ping\x123\n" +
+	"\bartifact\x18\n" +
+	" \x01(\v2\x15.chiba.v1.ArtifactAskH\x00R\bartifactB\x06\n" +
 	"\x04body\"\n" +
 	"\n" +
-	"\bSitePing\"{\n" +
+	"\bSitePing\"\xb2\x01\n" +
 	"\tSiteReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
 	"\x04hint\x18\x03 \x01(\tR\x04hint\x12(\n" +
 	"\x04pong\x18\n" +
-	" \x01(\v2\x12.chiba.v1.SitePongH\x00R\x04pongB\x06\n" +
+	" \x01(\v2\x12.chiba.v1.SitePongH\x00R\x04pong\x125\n" +
+	"\bartifact\x18\v \x01(\v2\x17.chiba.v1.ArtifactStateH\x00R\bartifactB\x06\n" +
 	"\x04body\"`\n" +
 	"\bSitePong\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05alive\x18\x04 \x03(\tR\x05aliveB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x05alive\x18\x04 \x03(\tR\x05alive\";\n" +
+	"\vArtifactAsk\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05fetch\x18\x02 \x01(\bR\x05fetch\"\xa4\x01\n" +
+	"\rArtifactState\x123\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1d.chiba.v1.ArtifactState.StateR\x05state\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"4\n" +
+	"\x05State\x12\b\n" +
+	"\x04NONE\x10\x00\x12\a\n" +
+	"\x03HAS\x10\x01\x12\f\n" +
+	"\bFETCHING\x10\x02\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x03\"P\n" +
+	"\fArtifactPull\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04info\x18\x02 \x01(\bR\x04info\x12\x14\n" +
+	"\x05chunk\x18\x03 \x01(\x03R\x05chunk\"\xa1\x01\n" +
+	"\rArtifactPiece\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\x12*\n" +
+	"\x04info\x18\x04 \x01(\v2\x16.chiba.v1.ArtifactInfoR\x04info\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\x12\x12\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\"R\n" +
+	"\fArtifactInfo\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06chunks\x18\x03 \x01(\fR\x06chunksB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_site_proto_rawDescOnce sync.Once
@@ -671,30 +1107,41 @@ func file_site_proto_rawDescGZIP() []byte {
 	return file_site_proto_rawDescData
 }
 
-var file_site_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_site_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_site_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_site_proto_goTypes = []any{
-	(*Site)(nil),        // 0: chiba.v1.Site
-	(*SiteAgent)(nil),   // 1: chiba.v1.SiteAgent
-	(*SiteKey)(nil),     // 2: chiba.v1.SiteKey
-	(*SiteKeyring)(nil), // 3: chiba.v1.SiteKeyring
-	(*SiteMeta)(nil),    // 4: chiba.v1.SiteMeta
-	(*SiteCall)(nil),    // 5: chiba.v1.SiteCall
-	(*SitePing)(nil),    // 6: chiba.v1.SitePing
-	(*SiteReply)(nil),   // 7: chiba.v1.SiteReply
-	(*SitePong)(nil),    // 8: chiba.v1.SitePong
-	nil,                 // 9: chiba.v1.SiteKeyring.SealedEntry
+	(ArtifactState_State)(0), // 0: chiba.v1.ArtifactState.State
+	(*Site)(nil),             // 1: chiba.v1.Site
+	(*SiteAgent)(nil),        // 2: chiba.v1.SiteAgent
+	(*SiteKey)(nil),          // 3: chiba.v1.SiteKey
+	(*SiteKeyring)(nil),      // 4: chiba.v1.SiteKeyring
+	(*SiteMeta)(nil),         // 5: chiba.v1.SiteMeta
+	(*SiteCall)(nil),         // 6: chiba.v1.SiteCall
+	(*SitePing)(nil),         // 7: chiba.v1.SitePing
+	(*SiteReply)(nil),        // 8: chiba.v1.SiteReply
+	(*SitePong)(nil),         // 9: chiba.v1.SitePong
+	(*ArtifactAsk)(nil),      // 10: chiba.v1.ArtifactAsk
+	(*ArtifactState)(nil),    // 11: chiba.v1.ArtifactState
+	(*ArtifactPull)(nil),     // 12: chiba.v1.ArtifactPull
+	(*ArtifactPiece)(nil),    // 13: chiba.v1.ArtifactPiece
+	(*ArtifactInfo)(nil),     // 14: chiba.v1.ArtifactInfo
+	nil,                      // 15: chiba.v1.SiteKeyring.SealedEntry
 }
 var file_site_proto_depIdxs = []int32{
-	1, // 0: chiba.v1.Site.agents:type_name -> chiba.v1.SiteAgent
-	2, // 1: chiba.v1.Site.keys:type_name -> chiba.v1.SiteKey
-	9, // 2: chiba.v1.SiteKeyring.sealed:type_name -> chiba.v1.SiteKeyring.SealedEntry
-	6, // 3: chiba.v1.SiteCall.ping:type_name -> chiba.v1.SitePing
-	8, // 4: chiba.v1.SiteReply.pong:type_name -> chiba.v1.SitePong
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	2,  // 0: chiba.v1.Site.agents:type_name -> chiba.v1.SiteAgent
+	3,  // 1: chiba.v1.Site.keys:type_name -> chiba.v1.SiteKey
+	15, // 2: chiba.v1.SiteKeyring.sealed:type_name -> chiba.v1.SiteKeyring.SealedEntry
+	7,  // 3: chiba.v1.SiteCall.ping:type_name -> chiba.v1.SitePing
+	10, // 4: chiba.v1.SiteCall.artifact:type_name -> chiba.v1.ArtifactAsk
+	9,  // 5: chiba.v1.SiteReply.pong:type_name -> chiba.v1.SitePong
+	11, // 6: chiba.v1.SiteReply.artifact:type_name -> chiba.v1.ArtifactState
+	0,  // 7: chiba.v1.ArtifactState.state:type_name -> chiba.v1.ArtifactState.State
+	14, // 8: chiba.v1.ArtifactPiece.info:type_name -> chiba.v1.ArtifactInfo
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_site_proto_init() }
@@ -704,22 +1151,25 @@ func file_site_proto_init() {
 	}
 	file_site_proto_msgTypes[5].OneofWrappers = []any{
 		(*SiteCall_Ping)(nil),
+		(*SiteCall_Artifact)(nil),
 	}
 	file_site_proto_msgTypes[7].OneofWrappers = []any{
 		(*SiteReply_Pong)(nil),
+		(*SiteReply_Artifact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_site_proto_rawDesc), len(file_site_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_site_proto_goTypes,
 		DependencyIndexes: file_site_proto_depIdxs,
+		EnumInfos:         file_site_proto_enumTypes,
 		MessageInfos:      file_site_proto_msgTypes,
 	}.Build()
 	File_site_proto = out.File

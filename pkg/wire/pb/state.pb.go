@@ -48,6 +48,9 @@ type Command struct {
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
 	//	*Command_PutSiteKey
+	//	*Command_PutArtifact
+	//	*Command_RemoveArtifact
+	//	*Command_HoldArtifact
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
@@ -268,6 +271,33 @@ func (x *Command) GetPutSiteKey() *PutSiteKey {
 	return nil
 }
 
+func (x *Command) GetPutArtifact() *PutArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutArtifact); ok {
+			return x.PutArtifact
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveArtifact() *RemoveArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemoveArtifact); ok {
+			return x.RemoveArtifact
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetHoldArtifact() *HoldArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_HoldArtifact); ok {
+			return x.HoldArtifact
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -358,6 +388,18 @@ type Command_PutSiteKey struct {
 	PutSiteKey *PutSiteKey `protobuf:"bytes,60,opt,name=put_site_key,json=putSiteKey,proto3,oneof"`
 }
 
+type Command_PutArtifact struct {
+	PutArtifact *PutArtifact `protobuf:"bytes,61,opt,name=put_artifact,json=putArtifact,proto3,oneof"`
+}
+
+type Command_RemoveArtifact struct {
+	RemoveArtifact *RemoveArtifact `protobuf:"bytes,62,opt,name=remove_artifact,json=removeArtifact,proto3,oneof"`
+}
+
+type Command_HoldArtifact struct {
+	HoldArtifact *HoldArtifact `protobuf:"bytes,63,opt,name=hold_artifact,json=holdArtifact,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -393,6 +435,12 @@ func (*Command_AskJoin) isCommand_Body() {}
 func (*Command_JudgeJoin) isCommand_Body() {}
 
 func (*Command_PutSiteKey) isCommand_Body() {}
+
+func (*Command_PutArtifact) isCommand_Body() {}
+
+func (*Command_RemoveArtifact) isCommand_Body() {}
+
+func (*Command_HoldArtifact) isCommand_Body() {}
 
 // Mark changes nothing. Who has applied its own has applied all that was committed
 // before it.
@@ -1097,6 +1145,7 @@ type Snapshot struct {
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
 	SiteKeys      []*SiteKeyring         `protobuf:"bytes,60,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
+	Artifacts     []*Artifact            `protobuf:"bytes,61,rep,name=artifacts,proto3" json:"artifacts,omitempty"`               // by digest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1274,6 +1323,13 @@ func (x *Snapshot) GetAllowed() []*Denial {
 func (x *Snapshot) GetSiteKeys() []*SiteKeyring {
 	if x != nil {
 		return x.SiteKeys
+	}
+	return nil
+}
+
+func (x *Snapshot) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
 	}
 	return nil
 }
@@ -1764,13 +1820,163 @@ func (x *PutSiteKey) GetKey() *SiteKeyring {
 	return nil
 }
 
+// PutArtifact keeps an artifact that its holders have on disk.
+type PutArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifact) Reset() {
+	*x = PutArtifact{}
+	mi := &file_state_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifact) ProtoMessage() {}
+
+func (x *PutArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifact.ProtoReflect.Descriptor instead.
+func (*PutArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PutArtifact) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+type RemoveArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveArtifact) Reset() {
+	*x = RemoveArtifact{}
+	mi := &file_state_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveArtifact) ProtoMessage() {}
+
+func (x *RemoveArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveArtifact.ProtoReflect.Descriptor instead.
+func (*RemoveArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RemoveArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// HoldArtifact is a coordinator that has an artifact on disk now, or no longer.
+type HoldArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Lost          bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldArtifact) Reset() {
+	*x = HoldArtifact{}
+	mi := &file_state_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldArtifact) ProtoMessage() {}
+
+func (x *HoldArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldArtifact.ProtoReflect.Descriptor instead.
+func (*HoldArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *HoldArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *HoldArtifact) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *HoldArtifact) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
 	"mesh.proto\x1a\fenroll.proto\x1a\n" +
-	"site.proto\"\xa4\b\n" +
+	"site.proto\"\xe4\t\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1800,7 +2006,10 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x128\n" +
 	"\fput_site_key\x18< \x01(\v2\x14.chiba.v1.PutSiteKeyH\x00R\n" +
-	"putSiteKey\x12\x0e\n" +
+	"putSiteKey\x12:\n" +
+	"\fput_artifact\x18= \x01(\v2\x15.chiba.v1.PutArtifactH\x00R\vputArtifact\x12C\n" +
+	"\x0fremove_artifact\x18> \x01(\v2\x18.chiba.v1.RemoveArtifactH\x00R\x0eremoveArtifact\x12=\n" +
+	"\rhold_artifact\x18? \x01(\v2\x16.chiba.v1.HoldArtifactH\x00R\fholdArtifact\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"\x06\n" +
@@ -1850,7 +2059,7 @@ const file_state_proto_rawDesc = "" +
 	"\vsite_gossip\x18< \x01(\tR\n" +
 	"siteGossip\x12\x1d\n" +
 	"\n" +
-	"site_calls\x18= \x01(\tR\tsiteCalls\"\xcb\x06\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\"\xfd\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1876,7 +2085,8 @@ const file_state_proto_rawDesc = "" +
 	"enrolments\x12/\n" +
 	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x122\n" +
-	"\tsite_keys\x18< \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\"5\n" +
+	"\tsite_keys\x18< \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\x120\n" +
+	"\tartifacts\x18= \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
 	"\vRevokeToken\x12\x0e\n" +
@@ -1912,7 +2122,15 @@ const file_state_proto_rawDesc = "" +
 	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\"5\n" +
 	"\n" +
 	"PutSiteKey\x12'\n" +
-	"\x03key\x18\x01 \x01(\v2\x15.chiba.v1.SiteKeyringR\x03keyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x03key\x18\x01 \x01(\v2\x15.chiba.v1.SiteKeyringR\x03key\"=\n" +
+	"\vPutArtifact\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact\"(\n" +
+	"\x0eRemoveArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"R\n" +
+	"\fHoldArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\bR\x04lostB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_state_proto_rawDescOnce sync.Once
@@ -1926,44 +2144,48 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_state_proto_goTypes = []any{
-	(*Command)(nil),       // 0: chiba.v1.Command
-	(*Mark)(nil),          // 1: chiba.v1.Mark
-	(*PutScript)(nil),     // 2: chiba.v1.PutScript
-	(*RemoveScript)(nil),  // 3: chiba.v1.RemoveScript
-	(*StartRun)(nil),      // 4: chiba.v1.StartRun
-	(*CancelRun)(nil),     // 5: chiba.v1.CancelRun
-	(*PutPolicy)(nil),     // 6: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),   // 7: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 8: chiba.v1.Deny
-	(*Allow)(nil),         // 9: chiba.v1.Allow
-	(*RecordResults)(nil), // 10: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 11: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 12: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 13: chiba.v1.Snapshot
-	(*PutToken)(nil),      // 14: chiba.v1.PutToken
-	(*RevokeToken)(nil),   // 15: chiba.v1.RevokeToken
-	(*EnrolAgent)(nil),    // 16: chiba.v1.EnrolAgent
-	(*RenewAgent)(nil),    // 17: chiba.v1.RenewAgent
-	(*AskJoin)(nil),       // 18: chiba.v1.AskJoin
-	(*JudgeJoin)(nil),     // 19: chiba.v1.JudgeJoin
-	(*RunResults)(nil),    // 20: chiba.v1.RunResults
-	(*PutSiteKey)(nil),    // 21: chiba.v1.PutSiteKey
-	(*Script)(nil),        // 22: chiba.v1.Script
-	(*Run)(nil),           // 23: chiba.v1.Run
-	(*Denial)(nil),        // 24: chiba.v1.Denial
-	(*Record)(nil),        // 25: chiba.v1.Record
-	(*Node)(nil),          // 26: chiba.v1.Node
-	(*Firing)(nil),        // 27: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 28: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 29: chiba.v1.Ended
-	(*JoinToken)(nil),     // 30: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 31: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 32: chiba.v1.PendingJoin
-	(*SiteKeyring)(nil),   // 33: chiba.v1.SiteKeyring
-	(*JoinState)(nil),     // 34: chiba.v1.JoinState
-	(*Result)(nil),        // 35: chiba.v1.Result
+	(*Command)(nil),        // 0: chiba.v1.Command
+	(*Mark)(nil),           // 1: chiba.v1.Mark
+	(*PutScript)(nil),      // 2: chiba.v1.PutScript
+	(*RemoveScript)(nil),   // 3: chiba.v1.RemoveScript
+	(*StartRun)(nil),       // 4: chiba.v1.StartRun
+	(*CancelRun)(nil),      // 5: chiba.v1.CancelRun
+	(*PutPolicy)(nil),      // 6: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),    // 7: chiba.v1.ApplyScript
+	(*Deny)(nil),           // 8: chiba.v1.Deny
+	(*Allow)(nil),          // 9: chiba.v1.Allow
+	(*RecordResults)(nil),  // 10: chiba.v1.RecordResults
+	(*PutAgent)(nil),       // 11: chiba.v1.PutAgent
+	(*AgentInfo)(nil),      // 12: chiba.v1.AgentInfo
+	(*Snapshot)(nil),       // 13: chiba.v1.Snapshot
+	(*PutToken)(nil),       // 14: chiba.v1.PutToken
+	(*RevokeToken)(nil),    // 15: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),     // 16: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),     // 17: chiba.v1.RenewAgent
+	(*AskJoin)(nil),        // 18: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),      // 19: chiba.v1.JudgeJoin
+	(*RunResults)(nil),     // 20: chiba.v1.RunResults
+	(*PutSiteKey)(nil),     // 21: chiba.v1.PutSiteKey
+	(*PutArtifact)(nil),    // 22: chiba.v1.PutArtifact
+	(*RemoveArtifact)(nil), // 23: chiba.v1.RemoveArtifact
+	(*HoldArtifact)(nil),   // 24: chiba.v1.HoldArtifact
+	(*Script)(nil),         // 25: chiba.v1.Script
+	(*Run)(nil),            // 26: chiba.v1.Run
+	(*Denial)(nil),         // 27: chiba.v1.Denial
+	(*Record)(nil),         // 28: chiba.v1.Record
+	(*Node)(nil),           // 29: chiba.v1.Node
+	(*Firing)(nil),         // 30: chiba.v1.Firing
+	(*HardwareNews)(nil),   // 31: chiba.v1.HardwareNews
+	(*Ended)(nil),          // 32: chiba.v1.Ended
+	(*JoinToken)(nil),      // 33: chiba.v1.JoinToken
+	(*Enrolment)(nil),      // 34: chiba.v1.Enrolment
+	(*PendingJoin)(nil),    // 35: chiba.v1.PendingJoin
+	(*SiteKeyring)(nil),    // 36: chiba.v1.SiteKeyring
+	(*Artifact)(nil),       // 37: chiba.v1.Artifact
+	(*JoinState)(nil),      // 38: chiba.v1.JoinState
+	(*Result)(nil),         // 39: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -1984,38 +2206,43 @@ var file_state_proto_depIdxs = []int32{
 	18, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
 	19, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
 	21, // 17: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
-	22, // 18: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	23, // 19: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	22, // 20: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	23, // 21: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	24, // 22: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	25, // 23: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	12, // 24: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	12, // 25: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	22, // 26: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	23, // 27: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	26, // 28: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	20, // 29: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	27, // 30: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	28, // 31: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	6,  // 32: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	29, // 33: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	24, // 34: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	30, // 35: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	31, // 36: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	32, // 37: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	24, // 38: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	33, // 39: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
-	30, // 40: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	34, // 41: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	32, // 42: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	35, // 43: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	33, // 44: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	22, // 18: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
+	23, // 19: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
+	24, // 20: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
+	25, // 21: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	26, // 22: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	25, // 23: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	26, // 24: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	27, // 25: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	28, // 26: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	12, // 27: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	12, // 28: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	25, // 29: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	26, // 30: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	29, // 31: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	20, // 32: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	30, // 33: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	31, // 34: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	6,  // 35: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	32, // 36: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	27, // 37: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	33, // 38: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	34, // 39: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	35, // 40: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	27, // 41: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	36, // 42: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	37, // 43: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
+	33, // 44: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	38, // 45: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	35, // 46: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	39, // 47: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	36, // 48: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	37, // 49: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -2046,6 +2273,9 @@ func file_state_proto_init() {
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
 		(*Command_PutSiteKey)(nil),
+		(*Command_PutArtifact)(nil),
+		(*Command_RemoveArtifact)(nil),
+		(*Command_HoldArtifact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2053,7 +2283,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
