@@ -24,6 +24,10 @@ const PeerALPN = "chiba-raft/1"
 // its own in the port of the agents, see ListenWithEnrolment.
 const EnrollALPN = "chiba-enroll/1"
 
+// BulkALPN is the protocol of agents that pull artifacts from a coordinator: over
+// connections of their own, so that control is never behind them.
+const BulkALPN = "chiba-bulk/1"
+
 // SiteALPN is the protocol among the agents of a site.
 const SiteALPN = "chiba-site/1"
 

@@ -47,6 +47,12 @@ func ofNewcomers() kind {
 	return kind{alpn: EnrollALPN, handshake: 5 * time.Second, idle: 30 * time.Second, keepAlive: 0}
 }
 
+// ofBulk are the sessions over which an agent pulls artifacts. One that is cut must
+// be given up soon, so that another goes on.
+func ofBulk() kind {
+	return kind{alpn: BulkALPN, handshake: 5 * time.Second, idle: 10 * time.Second, keepAlive: 3 * time.Second}
+}
+
 // ofSite are the sessions among the agents of a site. They are many and mostly idle,
 // so none is kept alive: one that nobody uses ends, and the next call opens another.
 func ofSite() kind {
@@ -78,6 +84,11 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 // DialPeer is Dial from one coordinator to another.
 func DialPeer(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	return ofPeers().dial(ctx, addr, conf)
+}
+
+// DialBulk is Dial for a session over which artifacts are pulled.
+func DialBulk(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofBulk().dial(ctx, addr, conf)
 }
 
 // DialSite is Dial from one agent to another of its site.
@@ -210,7 +221,11 @@ func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listen
 		key := quic.StatelessResetKey(*resetKey)
 		transport.StatelessResetKey = &key
 	}
-	listener, err := transport.Listen(k.offer(conf), k.config())
+	conf = k.offer(conf)
+	if k.alpn == ALPN {
+		conf.NextProtos = append(conf.NextProtos, BulkALPN) // at the same door, by the same certificates
+	}
+	listener, err := transport.Listen(conf, k.config())
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen at "+addr, err), transport.Close(), socket.Close())
 	}

@@ -751,6 +751,7 @@ type ArtifactState struct {
 	State         ArtifactState_State    `protobuf:"varint,1,opt,name=state,proto3,enum=chiba.v1.ArtifactState_State" json:"state,omitempty"`
 	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // why it has failed
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Linked        bool                   `protobuf:"varint,4,opt,name=linked,proto3" json:"linked,omitempty"` // it reaches a coordinator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -804,6 +805,13 @@ func (x *ArtifactState) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *ArtifactState) GetLinked() bool {
+	if x != nil {
+		return x.Linked
+	}
+	return false
 }
 
 // ArtifactPull asks for one chunk of an artifact, or for what it consists of. It is
@@ -1068,11 +1076,12 @@ const file_site_proto_rawDesc = "" +
 	"\x05alive\x18\x04 \x03(\tR\x05alive\";\n" +
 	"\vArtifactAsk\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05fetch\x18\x02 \x01(\bR\x05fetch\"\xa4\x01\n" +
+	"\x05fetch\x18\x02 \x01(\bR\x05fetch\"\xbc\x01\n" +
 	"\rArtifactState\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.chiba.v1.ArtifactState.StateR\x05state\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"4\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x16\n" +
+	"\x06linked\x18\x04 \x01(\bR\x06linked\"4\n" +
 	"\x05State\x12\b\n" +
 	"\x04NONE\x10\x00\x12\a\n" +
 	"\x03HAS\x10\x01\x12\f\n" +
