@@ -18,6 +18,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/depot"
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/agent/spool"
@@ -59,6 +60,7 @@ type Agent struct {
 	receiver  *events.Receiver
 	artifacts *artifacts
 	site      *site.Site     // nil: alone
+	depot     *depot.Depot   // nil where there is no link
 	trust     *standingTrust // nil where there is no link
 	denials   *trust.Denials // by a BMC's key
 
@@ -142,6 +144,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
+	a.openDepot()
 	return a, nil
 }
 
@@ -156,12 +159,15 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
 		surveying: make(chan struct{}, surveysAtOnce), jitter: rand.Float64,
-		receiver:  cfg.receiver(),
-		artifacts: newArtifacts(cfg.artifacts()),
-		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
+		receiver: cfg.receiver(),
+		now:      time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 	}
 	if a.cfg.Written.IsZero() {
 		a.cfg.Written = a.now()
+	}
+	var err error
+	if a.artifacts, err = openArtifacts(cfg.artifacts(), cfg.artifactsQuota()); err != nil {
+		return nil, err
 	}
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
@@ -313,7 +319,7 @@ func (a *Agent) Close() error {
 	if a.site != nil {
 		err = a.site.Close()
 	}
-	return errors.Join(err, a.spool.Close())
+	return errors.Join(err, a.artifacts.store.Close(), a.spool.Close())
 }
 
 // leave closes every lane.

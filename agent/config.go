@@ -31,6 +31,9 @@ const ConfigFile = "agent.yaml"
 // FactoryOpenBMC is the login that a BMC with OpenBMC leaves the factory with.
 const FactoryOpenBMC = "openbmc"
 
+// defaultGiB is how much of the artifacts is kept.
+const defaultGiB = 8
+
 const (
 	factoryUser     = "root"
 	factoryPassword = "0penBmc" // it is printed in the manual
@@ -90,6 +93,9 @@ type Config struct {
 
 	// Artifacts is the directory of firmware images; default artifacts in State.
 	Artifacts string `yaml:"artifacts"`
+	// ArtifactsGiB is how much of what was fetched is kept there, in GiB; default 8.
+	// What was used longest ago goes first.
+	ArtifactsGiB int `yaml:"artifacts_gib"`
 
 	Login Login   `yaml:"login"` // for nodes that name none
 	Nodes []Entry `yaml:"nodes"` // the catalogue
@@ -210,6 +216,9 @@ func (c *Config) check() error {
 	if c.Inventory != 0 && c.Inventory < leastSurvey {
 		return fmt.Errorf("inventory: %s is too often, the least is %s", c.Inventory, leastSurvey)
 	}
+	if c.ArtifactsGiB < 0 {
+		return fmt.Errorf("artifacts_gib: %d is less than nothing", c.ArtifactsGiB)
+	}
 	if err := c.checkSite(); err != nil {
 		return err
 	}
@@ -291,6 +300,9 @@ func (c *Config) artifacts() string {
 	}
 	return filepath.Join(c.State, "artifacts")
 }
+
+// artifactsQuota is how many bytes of what was fetched are kept.
+func (c *Config) artifactsQuota() int64 { return int64(cmp.Or(c.ArtifactsGiB, defaultGiB)) << 30 }
 
 // receiver is where BMCs deliver events, nil without an address.
 func (c *Config) receiver() *events.Receiver {

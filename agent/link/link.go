@@ -159,7 +159,7 @@ func (l *Link) Progress(p *pb.Progress) {
 // Run connects, and connects again, until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
 	failures, said := 0, ""
-	order := preferred(string(l.cfg.Agent), l.cfg.Coordinators)
+	order := Preferred(l.cfg.Agent, l.cfg.Coordinators)
 	for turn := 0; ctx.Err() == nil; turn++ {
 		addr := order[turn%len(order)]
 		welcomed, err := l.session(ctx, addr)
@@ -179,12 +179,12 @@ func (l *Link) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// preferred are the coordinators in the order in which an agent tries them, by
+// Preferred are the coordinators in the order in which an agent tries them, by
 // rendezvous hashing: each agent has an order of its own, so that many agents are
 // spread evenly, and those of a coordinator that dies go to all of the others.
-func preferred(agent string, coordinators []string) []string {
+func Preferred(agent fleet.AgentName, coordinators []string) []string {
 	weight := func(addr string) []byte {
-		sum := sha256.Sum256([]byte(agent + "\x00" + addr))
+		sum := sha256.Sum256([]byte(string(agent) + "\x00" + addr))
 		return sum[:]
 	}
 	order := slices.Clone(coordinators)

@@ -162,27 +162,51 @@ func (s *Store) Put(r io.Reader, want Digest, size int64) error {
 	if size <= 0 || size > MaxSize {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("it has %d bytes; it takes 1 to %d", size, int64(MaxSize)))
 	}
+	got, n, err := s.write(r, want, size)
+	if err == nil && (got != want || n != size) {
+		err = fault.New(fault.BadInput, "", fmt.Sprintf("%d bytes with the digest %s came", n, got))
+	}
+	return fault.Wrap(fault.KindOf(err), op, err)
+}
+
+// Take is Put of at most most bytes, of a size that nobody has said, within the
+// quota. It tells the digest of what came: if it is not the one that is wanted nothing
+// is kept.
+func (s *Store) Take(r io.Reader, want Digest, most int64) (got Digest, err error) {
+	const op = "keep an artifact"
+	got, n, err := s.write(r, want, most)
+	if err == nil && n > most {
+		err = fault.New(fault.TooLarge, op, fmt.Sprintf("it has more than %d GiB", most>>30))
+		got = ""
+	}
+	if err == nil && got == want {
+		err = s.room(0, want)
+	}
+	return got, err
+}
+
+// write writes what r has to a file, and keeps that if it has the digest and at most
+// most bytes.
+func (s *Store) write(r io.Reader, want Digest, most int64) (got Digest, n int64, err error) {
 	name := fmt.Sprintf("%s%d", newStart, time.Now().UnixNano())
 	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
-		return fault.Wrap(fault.Unavailable, op, err)
+		return "", 0, fault.Wrap(fault.Unavailable, "", err)
 	}
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, size+1))
-	kind := fault.KindOf(err)
-	if got := digestOf(sum); err == nil && (n != size || got != want) {
-		kind, err = fault.BadInput, fmt.Errorf("%d bytes with the digest %s came", n, got)
+	n, err = io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, most+1))
+	got = digestOf(sum)
+	keep := err == nil && got == want && n <= most
+	if keep {
+		err = f.Sync()
 	}
-	if err == nil {
-		kind, err = fault.Unavailable, f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = errors.Join(err, f.Close()); err == nil && keep {
 		err = s.settle(name, want)
 	}
-	if err != nil {
+	if err != nil || !keep {
 		_ = s.root.Remove(name)
 	}
-	return fault.Wrap(kind, op, err)
+	return got, n, fault.Wrap(fault.Unavailable, "", err)
 }
 
 // settle gives a whole, synced file its name, durably.
