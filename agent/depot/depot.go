@@ -126,6 +126,11 @@ func (d *Depot) fetchForOthers(ctx context.Context, digest blob.Digest) {
 	}
 }
 
+func (d *Depot) got(digest blob.Digest, from string) {
+	size, _ := d.conf.Store.Size(digest)
+	d.conf.Log.Info("artifact fetched", "digest", string(digest), obs.Peer, from, "bytes", size)
+}
+
 func (d *Depot) job(digest blob.Digest) *job {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -160,6 +165,7 @@ func (d *Depot) direct(ctx context.Context, digest blob.Digest, told func(have, 
 	for _, c := range d.conf.Coordinators {
 		pulled := d.conf.Store.Pull(ctx, digest, c, told)
 		if pulled == nil {
+			d.got(digest, c.Name)
 			err = nil
 			break
 		}
@@ -253,8 +259,10 @@ func (d *Depot) step(ctx context.Context, digest blob.Digest, told func(have, si
 		if states[name].GetState() != pb.ArtifactState_HAS {
 			continue
 		}
-		err := d.conf.Store.Pull(ctx, digest, d.conf.Site.Source(name), told)
+		from := d.conf.Site.Source(name)
+		err := d.conf.Store.Pull(ctx, digest, from, told)
 		if err == nil {
+			d.got(digest, from.Name)
 			return false, nil
 		}
 		d.conf.Log.Warn("an agent of the site did not give an artifact", obs.Peer, string(name), obs.Err, err)

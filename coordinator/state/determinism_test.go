@@ -19,7 +19,11 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	name := func(prefix string, of int) string { return fmt.Sprint(prefix, r.IntN(of)) }
 	record := func() *pb.Record {
 		run := name("R", 12)
-		switch r.IntN(8) {
+		switch r.IntN(10) {
+		case 6:
+			return &pb.Record{Body: &pb.Record_Rollout{Rollout: &pb.RolloutNodes{Run: run, Nodes: []string{name("n", 6), name("n", 6)}}}}
+		case 7:
+			return &pb.Record{Body: &pb.Record_NodeEnded{NodeEnded: &pb.NodeEnded{Run: run, Node: name("n", 6), Ok: r.IntN(3) > 0}}}
 		case 0:
 			return result(run, name("n", 6))
 		case 1:
@@ -41,7 +45,15 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(17) {
+		switch r.IntN(19) {
+		case 15:
+			run := runOf("x", rack, name("r", 4)+"x")
+			run.Rollout = &pb.Rollout{Canary: 1, Wave: &pb.Share{Percent: 30}, MaxFailures: &pb.Share{Count: r.Int32N(3)}, PauseMs: r.Int64N(2) * 70_000}
+			log[i] = apply(nil, run)
+		case 16:
+			log[i] = &pb.Command{By: "ada", Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{
+				Id: name("R", 12), Act: []string{"", state.Pause, state.Resume, state.Approve}[r.IntN(4)],
+			}}}
 		case 11:
 			log[i] = &pb.Command{Body: &pb.Command_PutToken{PutToken: &pb.PutToken{Token: &pb.JoinToken{
 				Id: name("t", 9), Key: key("k"), Rack: rack, Name: "a" + rack, By: "ada", Replace: r.IntN(2) == 0, UntilUnixMs: r.Int64N(40_000_000),
@@ -58,9 +70,9 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 			log[i] = &pb.Command{Body: &pb.Command_AskJoin{AskJoin: &pb.AskJoin{Pending: &pb.PendingJoin{
 				Spki: key(name("", 9)), Code: name("c", 5), Name: "a" + rack, Rack: rack, Remote: "x", UntilUnixMs: r.Int64N(40_000_000),
 			}}}}
-		case 15:
+		case 17:
 			log[i] = inSite("a"+rack, rack, name("10.0.0.", 3), name("key", 3))
-		case 16:
+		case 18:
 			log[i] = siteKey("s1", "a"+rack, name("ar", 4))
 		case 9:
 			log[i] = denyAt(r.Int64N(20_000_000), name("agent/a", 6), name("rack/r", 4))

@@ -449,6 +449,7 @@ type Hello struct {
 	SealKey       []byte                 `protobuf:"bytes,9,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // public key that secrets for this agent are sealed to
 	Build         string                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
 	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`    // that seal_key is this agent's: see trust/seal
+	Any           bool                   `protobuf:"varint,12,opt,name=any,proto3" json:"any,omitempty"`                                // it has found no coordinator that is led: one that is not will do
 	SiteGossip    string                 `protobuf:"bytes,60,opt,name=site_gossip,json=siteGossip,proto3" json:"site_gossip,omitempty"` // ip:port for the agents of its site; empty: it is alone
 	SiteCalls     string                 `protobuf:"bytes,61,opt,name=site_calls,json=siteCalls,proto3" json:"site_calls,omitempty"`    // likewise
 	unknownFields protoimpl.UnknownFields
@@ -560,6 +561,13 @@ func (x *Hello) GetSealProof() []byte {
 		return x.SealProof
 	}
 	return nil
+}
+
+func (x *Hello) GetAny() bool {
+	if x != nil {
+		return x.Any
+	}
+	return false
 }
 
 func (x *Hello) GetSiteGossip() string {
@@ -1896,7 +1904,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05drain\x18\x06 \x01(\v2\x0f.chiba.v1.DrainH\x00R\x05drain\x12-\n" +
 	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusal\x12-\n" +
 	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewedB\x06\n" +
-	"\x04body\"\xec\x02\n" +
+	"\x04body\"\xfe\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -1911,7 +1919,8 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05build\x18\n" +
 	" \x01(\tR\x05build\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\v \x01(\fR\tsealProof\x12\x1f\n" +
+	"seal_proof\x18\v \x01(\fR\tsealProof\x12\x10\n" +
+	"\x03any\x18\f \x01(\bR\x03any\x12\x1f\n" +
 	"\vsite_gossip\x18< \x01(\tR\n" +
 	"siteGossip\x12\x1d\n" +
 	"\n" +

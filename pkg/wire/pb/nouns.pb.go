@@ -1356,6 +1356,8 @@ type Run struct {
 	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
 	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
 	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
+	Rollout        *Rollout               `protobuf:"bytes,60,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
+	Released       []string               `protobuf:"bytes,61,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1495,6 +1497,238 @@ func (x *Run) GetCancel() []byte {
 	return nil
 }
 
+func (x *Run) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Run) GetReleased() []string {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+// Rollout is a run in waves: what its script says of them, and how far they are.
+type Rollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Canary        int32                  `protobuf:"varint,2,opt,name=canary,proto3" json:"canary,omitempty"` // nodes of the first wave; 0: as the others
+	Wave          *Share                 `protobuf:"bytes,3,opt,name=wave,proto3" json:"wave,omitempty"`      // absent: all that are left
+	MaxFailures   *Share                 `protobuf:"bytes,4,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	PauseMs       int64                  `protobuf:"varint,5,opt,name=pause_ms,json=pauseMs,proto3" json:"pause_ms,omitempty"`             // between two waves
+	Approve       string                 `protobuf:"bytes,6,opt,name=approve,proto3" json:"approve,omitempty"`                             // who is asked first; "": nobody
+	State         string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`                                // "gathering", "waiting for approval", "running", "paused"
+	Reason        string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`                              // why it is paused
+	Waves         int32                  `protobuf:"varint,12,opt,name=waves,proto3" json:"waves,omitempty"`                               // that have begun
+	Nodes         int32                  `protobuf:"varint,13,opt,name=nodes,proto3" json:"nodes,omitempty"`                               // that are known to be concerned
+	Released      int32                  `protobuf:"varint,14,opt,name=released,proto3" json:"released,omitempty"`                         // whose wave has begun
+	Ended         int32                  `protobuf:"varint,15,opt,name=ended,proto3" json:"ended,omitempty"`                               // of them
+	Failed        int32                  `protobuf:"varint,16,opt,name=failed,proto3" json:"failed,omitempty"`                             // of them
+	NextUnixMs    int64                  `protobuf:"varint,17,opt,name=next_unix_ms,json=nextUnixMs,proto3" json:"next_unix_ms,omitempty"` // when it goes on by itself; 0: when something happens
+	Waived        int32                  `protobuf:"varint,18,opt,name=waived,proto3" json:"waived,omitempty"`                             // failures that a person took note of
+	ApprovedBy    string                 `protobuf:"bytes,19,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_nouns_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Rollout) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rollout) GetCanary() int32 {
+	if x != nil {
+		return x.Canary
+	}
+	return 0
+}
+
+func (x *Rollout) GetWave() *Share {
+	if x != nil {
+		return x.Wave
+	}
+	return nil
+}
+
+func (x *Rollout) GetMaxFailures() *Share {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return nil
+}
+
+func (x *Rollout) GetPauseMs() int64 {
+	if x != nil {
+		return x.PauseMs
+	}
+	return 0
+}
+
+func (x *Rollout) GetApprove() string {
+	if x != nil {
+		return x.Approve
+	}
+	return ""
+}
+
+func (x *Rollout) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetWaves() int32 {
+	if x != nil {
+		return x.Waves
+	}
+	return 0
+}
+
+func (x *Rollout) GetNodes() int32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+func (x *Rollout) GetReleased() int32 {
+	if x != nil {
+		return x.Released
+	}
+	return 0
+}
+
+func (x *Rollout) GetEnded() int32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *Rollout) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Rollout) GetNextUnixMs() int64 {
+	if x != nil {
+		return x.NextUnixMs
+	}
+	return 0
+}
+
+func (x *Rollout) GetWaived() int32 {
+	if x != nil {
+		return x.Waived
+	}
+	return 0
+}
+
+func (x *Rollout) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
+// Share is a count, or a percentage of all.
+type Share struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         int32                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Percent       float64                `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Share) Reset() {
+	*x = Share{}
+	mi := &file_nouns_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Share) ProtoMessage() {}
+
+func (x *Share) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Share.ProtoReflect.Descriptor instead.
+func (*Share) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Share) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Share) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // RackRun is the part of a run that one rack does.
 type RackRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1510,7 +1744,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1756,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1769,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1597,6 +1831,8 @@ type Record struct {
 	//	*Record_Hardware
 	//	*Record_Refused
 	//	*Record_Trust
+	//	*Record_Rollout
+	//	*Record_NodeEnded
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1604,7 +1840,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1852,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1865,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -1734,6 +1970,24 @@ func (x *Record) GetTrust() *TrustChange {
 	return nil
 }
 
+func (x *Record) GetRollout() *RolloutNodes {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Rollout); ok {
+			return x.Rollout
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetNodeEnded() *NodeEnded {
+	if x != nil {
+		if x, ok := x.Body.(*Record_NodeEnded); ok {
+			return x.NodeEnded
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1774,6 +2028,14 @@ type Record_Trust struct {
 	Trust *TrustChange `protobuf:"bytes,30,opt,name=trust,proto3,oneof"` // another level of a node's BMC
 }
 
+type Record_Rollout struct {
+	Rollout *RolloutNodes `protobuf:"bytes,60,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
+}
+
+type Record_NodeEnded struct {
+	NodeEnded *NodeEnded `protobuf:"bytes,61,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
+}
+
 func (*Record_Result) isRecord_Body() {}
 
 func (*Record_Done) isRecord_Body() {}
@@ -1792,6 +2054,10 @@ func (*Record_Refused) isRecord_Body() {}
 
 func (*Record_Trust) isRecord_Body() {}
 
+func (*Record_Rollout) isRecord_Body() {}
+
+func (*Record_NodeEnded) isRecord_Body() {}
+
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1802,7 +2068,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +2080,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2093,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -1844,6 +2110,118 @@ func (x *RackRunAccepted) GetNodes() int32 {
 	return 0
 }
 
+type RolloutNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Nodes         []string               `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutNodes) Reset() {
+	*x = RolloutNodes{}
+	mi := &file_nouns_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutNodes) ProtoMessage() {}
+
+func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
+func (*RolloutNodes) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RolloutNodes) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RolloutNodes) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type NodeEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Ok            bool                   `protobuf:"varint,3,opt,name=ok,proto3" json:"ok,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeEnded) Reset() {
+	*x = NodeEnded{}
+	mi := &file_nouns_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeEnded) ProtoMessage() {}
+
+func (x *NodeEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
+func (*NodeEnded) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *NodeEnded) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *NodeEnded) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeEnded) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
 type RackRunDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1857,7 +2235,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2247,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2260,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -1933,7 +2311,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2323,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2336,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Denial) GetSubject() string {
@@ -1999,7 +2377,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2389,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2402,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2055,7 +2433,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2445,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2458,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2131,7 +2509,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2521,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2534,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2195,7 +2573,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2585,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2598,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{21}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -2405,7 +2783,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
 	"\baudience\x18\n" +
-	" \x03(\tR\baudience\"\xb4\x03\n" +
+	" \x03(\tR\baudience\"\xfd\x03\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -2424,14 +2802,39 @@ const file_nouns_proto_rawDesc = "" +
 	"allowEmpty\x12\x1a\n" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
-	"\x06cancel\x18\x0f \x01(\fR\x06cancel\"\x87\x01\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12+\n" +
+	"\arollout\x18< \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1a\n" +
+	"\breleased\x18= \x03(\tR\breleased\"\xc2\x03\n" +
+	"\aRollout\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06canary\x18\x02 \x01(\x05R\x06canary\x12#\n" +
+	"\x04wave\x18\x03 \x01(\v2\x0f.chiba.v1.ShareR\x04wave\x122\n" +
+	"\fmax_failures\x18\x04 \x01(\v2\x0f.chiba.v1.ShareR\vmaxFailures\x12\x19\n" +
+	"\bpause_ms\x18\x05 \x01(\x03R\apauseMs\x12\x18\n" +
+	"\aapprove\x18\x06 \x01(\tR\aapprove\x12\x14\n" +
+	"\x05state\x18\n" +
+	" \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x14\n" +
+	"\x05waves\x18\f \x01(\x05R\x05waves\x12\x14\n" +
+	"\x05nodes\x18\r \x01(\x05R\x05nodes\x12\x1a\n" +
+	"\breleased\x18\x0e \x01(\x05R\breleased\x12\x14\n" +
+	"\x05ended\x18\x0f \x01(\x05R\x05ended\x12\x16\n" +
+	"\x06failed\x18\x10 \x01(\x05R\x06failed\x12 \n" +
+	"\fnext_unix_ms\x18\x11 \x01(\x03R\n" +
+	"nextUnixMs\x12\x16\n" +
+	"\x06waived\x18\x12 \x01(\x05R\x06waived\x12\x1f\n" +
+	"\vapproved_by\x18\x13 \x01(\tR\n" +
+	"approvedBy\"7\n" +
+	"\x05Share\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\"\x87\x01\n" +
 	"\aRackRun\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xe2\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xcc\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -2444,11 +2847,21 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
-	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trustB\x06\n" +
+	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x122\n" +
+	"\arollout\x18< \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x124\n" +
+	"\n" +
+	"node_ended\x18= \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
 	"\x04body\"9\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
-	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\"s\n" +
+	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\"6\n" +
+	"\fRolloutNodes\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"A\n" +
+	"\tNodeEnded\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
+	"\x02ok\x18\x03 \x01(\bR\x02ok\"s\n" +
 	"\vRackRunDone\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x0e\n" +
@@ -2495,7 +2908,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -2510,44 +2923,53 @@ var file_nouns_proto_goTypes = []any{
 	(*HardwareChange)(nil),  // 10: chiba.v1.HardwareChange
 	(*Script)(nil),          // 11: chiba.v1.Script
 	(*Run)(nil),             // 12: chiba.v1.Run
-	(*RackRun)(nil),         // 13: chiba.v1.RackRun
-	(*Record)(nil),          // 14: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 15: chiba.v1.RackRunAccepted
-	(*RackRunDone)(nil),     // 16: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 17: chiba.v1.Denial
-	(*NodeGone)(nil),        // 18: chiba.v1.NodeGone
-	(*Refused)(nil),         // 19: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 20: chiba.v1.Checkpoint
-	(*Artifact)(nil),        // 21: chiba.v1.Artifact
-	nil,                     // 22: chiba.v1.Node.LabelsEntry
-	nil,                     // 23: chiba.v1.BMCTrust.ElementsEntry
+	(*Rollout)(nil),         // 13: chiba.v1.Rollout
+	(*Share)(nil),           // 14: chiba.v1.Share
+	(*RackRun)(nil),         // 15: chiba.v1.RackRun
+	(*Record)(nil),          // 16: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 17: chiba.v1.RackRunAccepted
+	(*RolloutNodes)(nil),    // 18: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 19: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 20: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 21: chiba.v1.Denial
+	(*NodeGone)(nil),        // 22: chiba.v1.NodeGone
+	(*Refused)(nil),         // 23: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 24: chiba.v1.Checkpoint
+	(*Artifact)(nil),        // 25: chiba.v1.Artifact
+	nil,                     // 26: chiba.v1.Node.LabelsEntry
+	nil,                     // 27: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	22, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	26, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
-	23, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	27, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
 	2,  // 7: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 8: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	10, // 9: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	13, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	4,  // 11: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	16, // 12: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	8,  // 13: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 14: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	15, // 15: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	18, // 16: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	9,  // 17: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	19, // 18: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	7,  // 19: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	15, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	13, // 11: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
+	14, // 12: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
+	14, // 13: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
+	4,  // 14: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	20, // 15: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	8,  // 16: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 17: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	17, // 18: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	22, // 19: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	9,  // 20: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	23, // 21: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	7,  // 22: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	18, // 23: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	19, // 24: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -2561,7 +2983,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[14].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[16].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -2571,6 +2993,8 @@ func file_nouns_proto_init() {
 		(*Record_Hardware)(nil),
 		(*Record_Refused)(nil),
 		(*Record_Trust)(nil),
+		(*Record_Rollout)(nil),
+		(*Record_NodeEnded)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2578,7 +3002,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -47,6 +47,7 @@ type Command struct {
 	//	*Command_RenewAgent
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
+	//	*Command_SteerRun
 	//	*Command_PutSiteKey
 	//	*Command_PutArtifact
 	//	*Command_RemoveArtifact
@@ -262,6 +263,15 @@ func (x *Command) GetJudgeJoin() *JudgeJoin {
 	return nil
 }
 
+func (x *Command) GetSteerRun() *SteerRun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SteerRun); ok {
+			return x.SteerRun
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetPutSiteKey() *PutSiteKey {
 	if x != nil {
 		if x, ok := x.Body.(*Command_PutSiteKey); ok {
@@ -384,20 +394,24 @@ type Command_JudgeJoin struct {
 	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
 }
 
+type Command_SteerRun struct {
+	SteerRun *SteerRun `protobuf:"bytes,60,opt,name=steer_run,json=steerRun,proto3,oneof"`
+}
+
 type Command_PutSiteKey struct {
-	PutSiteKey *PutSiteKey `protobuf:"bytes,60,opt,name=put_site_key,json=putSiteKey,proto3,oneof"`
+	PutSiteKey *PutSiteKey `protobuf:"bytes,70,opt,name=put_site_key,json=putSiteKey,proto3,oneof"`
 }
 
 type Command_PutArtifact struct {
-	PutArtifact *PutArtifact `protobuf:"bytes,61,opt,name=put_artifact,json=putArtifact,proto3,oneof"`
+	PutArtifact *PutArtifact `protobuf:"bytes,71,opt,name=put_artifact,json=putArtifact,proto3,oneof"`
 }
 
 type Command_RemoveArtifact struct {
-	RemoveArtifact *RemoveArtifact `protobuf:"bytes,62,opt,name=remove_artifact,json=removeArtifact,proto3,oneof"`
+	RemoveArtifact *RemoveArtifact `protobuf:"bytes,72,opt,name=remove_artifact,json=removeArtifact,proto3,oneof"`
 }
 
 type Command_HoldArtifact struct {
-	HoldArtifact *HoldArtifact `protobuf:"bytes,63,opt,name=hold_artifact,json=holdArtifact,proto3,oneof"`
+	HoldArtifact *HoldArtifact `protobuf:"bytes,73,opt,name=hold_artifact,json=holdArtifact,proto3,oneof"`
 }
 
 func (*Command_PutScript) isCommand_Body() {}
@@ -433,6 +447,8 @@ func (*Command_RenewAgent) isCommand_Body() {}
 func (*Command_AskJoin) isCommand_Body() {}
 
 func (*Command_JudgeJoin) isCommand_Body() {}
+
+func (*Command_SteerRun) isCommand_Body() {}
 
 func (*Command_PutSiteKey) isCommand_Body() {}
 
@@ -688,6 +704,189 @@ func (x *CancelRun) GetEnvelope() []byte {
 	return nil
 }
 
+// SteerRun has a run in waves go on, or not.
+type SteerRun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"` // "pause", "resume", "approve"; "": its time has come
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRun) Reset() {
+	*x = SteerRun{}
+	mi := &file_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRun) ProtoMessage() {}
+
+func (x *SteerRun) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRun.ProtoReflect.Descriptor instead.
+func (*SteerRun) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SteerRun) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SteerRun) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+// RolledNodes are the nodes of a run in waves, in the order in which they are
+// released.
+type RolledNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Nodes         []*RolledNode          `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Told          []string               `protobuf:"bytes,3,rep,name=told,proto3" json:"told,omitempty"` // racks that have said which nodes of theirs it concerns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNodes) Reset() {
+	*x = RolledNodes{}
+	mi := &file_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNodes) ProtoMessage() {}
+
+func (x *RolledNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNodes.ProtoReflect.Descriptor instead.
+func (*RolledNodes) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RolledNodes) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RolledNodes) GetNodes() []*RolledNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RolledNodes) GetTold() []string {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+type RolledNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	Ok            bool                   `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNode) Reset() {
+	*x = RolledNode{}
+	mi := &file_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNode) ProtoMessage() {}
+
+func (x *RolledNode) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNode.ProtoReflect.Descriptor instead.
+func (*RolledNode) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RolledNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RolledNode) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *RolledNode) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *RolledNode) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
 // PutPolicy replaces the policy of authors by a newer one.
 type PutPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -699,7 +898,7 @@ type PutPolicy struct {
 
 func (x *PutPolicy) Reset() {
 	*x = PutPolicy{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +910,7 @@ func (x *PutPolicy) String() string {
 func (*PutPolicy) ProtoMessage() {}
 
 func (x *PutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +923,7 @@ func (x *PutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
 func (*PutPolicy) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PutPolicy) GetEnvelope() []byte {
@@ -753,7 +952,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +964,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +977,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -806,7 +1005,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +1017,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +1030,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Deny) GetDenials() []*Denial {
@@ -851,7 +1050,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1062,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1075,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Allow) GetSubject() string {
@@ -905,7 +1104,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1116,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1129,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -970,7 +1169,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1181,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1194,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{11}
+	return file_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -1023,7 +1222,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1234,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1247,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{12}
+	return file_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -1143,16 +1342,17 @@ type Snapshot struct {
 	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                     // by id
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
+	Rolled        []*RolledNodes         `protobuf:"bytes,60,rep,name=rolled,proto3" json:"rolled,omitempty"`                     // by run
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
-	SiteKeys      []*SiteKeyring         `protobuf:"bytes,60,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
-	Artifacts     []*Artifact            `protobuf:"bytes,61,rep,name=artifacts,proto3" json:"artifacts,omitempty"`               // by digest
+	SiteKeys      []*SiteKeyring         `protobuf:"bytes,70,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
+	Artifacts     []*Artifact            `protobuf:"bytes,71,rep,name=artifacts,proto3" json:"artifacts,omitempty"`               // by digest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1364,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1377,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{13}
+	return file_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1313,6 +1513,13 @@ func (x *Snapshot) GetPending() []*PendingJoin {
 	return nil
 }
 
+func (x *Snapshot) GetRolled() []*RolledNodes {
+	if x != nil {
+		return x.Rolled
+	}
+	return nil
+}
+
 func (x *Snapshot) GetAllowed() []*Denial {
 	if x != nil {
 		return x.Allowed
@@ -1344,7 +1551,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1563,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1576,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{14}
+	return file_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutToken) GetToken() *JoinToken {
@@ -1388,7 +1595,7 @@ type RevokeToken struct {
 
 func (x *RevokeToken) Reset() {
 	*x = RevokeToken{}
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1607,7 @@ func (x *RevokeToken) String() string {
 func (*RevokeToken) ProtoMessage() {}
 
 func (x *RevokeToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1620,7 @@ func (x *RevokeToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
 func (*RevokeToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{15}
+	return file_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeToken) GetId() string {
@@ -1441,7 +1648,7 @@ type EnrolAgent struct {
 
 func (x *EnrolAgent) Reset() {
 	*x = EnrolAgent{}
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1660,7 @@ func (x *EnrolAgent) String() string {
 func (*EnrolAgent) ProtoMessage() {}
 
 func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1673,7 @@ func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolAgent.ProtoReflect.Descriptor instead.
 func (*EnrolAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{16}
+	return file_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EnrolAgent) GetToken() string {
@@ -1542,7 +1749,7 @@ type RenewAgent struct {
 
 func (x *RenewAgent) Reset() {
 	*x = RenewAgent{}
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1761,7 @@ func (x *RenewAgent) String() string {
 func (*RenewAgent) ProtoMessage() {}
 
 func (x *RenewAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1774,7 @@ func (x *RenewAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAgent.ProtoReflect.Descriptor instead.
 func (*RenewAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{17}
+	return file_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RenewAgent) GetName() string {
@@ -1636,7 +1843,7 @@ type AskJoin struct {
 
 func (x *AskJoin) Reset() {
 	*x = AskJoin{}
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +1855,7 @@ func (x *AskJoin) String() string {
 func (*AskJoin) ProtoMessage() {}
 
 func (x *AskJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +1868,7 @@ func (x *AskJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskJoin.ProtoReflect.Descriptor instead.
 func (*AskJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{18}
+	return file_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AskJoin) GetPending() *PendingJoin {
@@ -1681,7 +1888,7 @@ type JudgeJoin struct {
 
 func (x *JudgeJoin) Reset() {
 	*x = JudgeJoin{}
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1900,7 @@ func (x *JudgeJoin) String() string {
 func (*JudgeJoin) ProtoMessage() {}
 
 func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1913,7 @@ func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoin.ProtoReflect.Descriptor instead.
 func (*JudgeJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{19}
+	return file_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *JudgeJoin) GetCode() string {
@@ -1733,7 +1940,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1952,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1965,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{20}
+	return file_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunResults) GetRun() string {
@@ -1785,7 +1992,7 @@ type PutSiteKey struct {
 
 func (x *PutSiteKey) Reset() {
 	*x = PutSiteKey{}
-	mi := &file_state_proto_msgTypes[21]
+	mi := &file_state_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +2004,7 @@ func (x *PutSiteKey) String() string {
 func (*PutSiteKey) ProtoMessage() {}
 
 func (x *PutSiteKey) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[21]
+	mi := &file_state_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +2017,7 @@ func (x *PutSiteKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSiteKey.ProtoReflect.Descriptor instead.
 func (*PutSiteKey) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{21}
+	return file_state_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutSiteKey) GetKey() *SiteKeyring {
@@ -1830,7 +2037,7 @@ type PutArtifact struct {
 
 func (x *PutArtifact) Reset() {
 	*x = PutArtifact{}
-	mi := &file_state_proto_msgTypes[22]
+	mi := &file_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +2049,7 @@ func (x *PutArtifact) String() string {
 func (*PutArtifact) ProtoMessage() {}
 
 func (x *PutArtifact) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[22]
+	mi := &file_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2062,7 @@ func (x *PutArtifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutArtifact.ProtoReflect.Descriptor instead.
 func (*PutArtifact) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{22}
+	return file_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutArtifact) GetArtifact() *Artifact {
@@ -1874,7 +2081,7 @@ type RemoveArtifact struct {
 
 func (x *RemoveArtifact) Reset() {
 	*x = RemoveArtifact{}
-	mi := &file_state_proto_msgTypes[23]
+	mi := &file_state_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2093,7 @@ func (x *RemoveArtifact) String() string {
 func (*RemoveArtifact) ProtoMessage() {}
 
 func (x *RemoveArtifact) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[23]
+	mi := &file_state_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2106,7 @@ func (x *RemoveArtifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveArtifact.ProtoReflect.Descriptor instead.
 func (*RemoveArtifact) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{23}
+	return file_state_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveArtifact) GetDigest() string {
@@ -1921,7 +2128,7 @@ type HoldArtifact struct {
 
 func (x *HoldArtifact) Reset() {
 	*x = HoldArtifact{}
-	mi := &file_state_proto_msgTypes[24]
+	mi := &file_state_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2140,7 @@ func (x *HoldArtifact) String() string {
 func (*HoldArtifact) ProtoMessage() {}
 
 func (x *HoldArtifact) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[24]
+	mi := &file_state_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2153,7 @@ func (x *HoldArtifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldArtifact.ProtoReflect.Descriptor instead.
 func (*HoldArtifact) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{24}
+	return file_state_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HoldArtifact) GetDigest() string {
@@ -1976,7 +2183,8 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
 	"mesh.proto\x1a\fenroll.proto\x1a\n" +
-	"site.proto\"\xe4\t\n" +
+	"site.proto\"\x97\n" +
+	"\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -2004,12 +2212,13 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x128\n" +
-	"\fput_site_key\x18< \x01(\v2\x14.chiba.v1.PutSiteKeyH\x00R\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x121\n" +
+	"\tsteer_run\x18< \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x128\n" +
+	"\fput_site_key\x18F \x01(\v2\x14.chiba.v1.PutSiteKeyH\x00R\n" +
 	"putSiteKey\x12:\n" +
-	"\fput_artifact\x18= \x01(\v2\x15.chiba.v1.PutArtifactH\x00R\vputArtifact\x12C\n" +
-	"\x0fremove_artifact\x18> \x01(\v2\x18.chiba.v1.RemoveArtifactH\x00R\x0eremoveArtifact\x12=\n" +
-	"\rhold_artifact\x18? \x01(\v2\x16.chiba.v1.HoldArtifactH\x00R\fholdArtifact\x12\x0e\n" +
+	"\fput_artifact\x18G \x01(\v2\x15.chiba.v1.PutArtifactH\x00R\vputArtifact\x12C\n" +
+	"\x0fremove_artifact\x18H \x01(\v2\x18.chiba.v1.RemoveArtifactH\x00R\x0eremoveArtifact\x12=\n" +
+	"\rhold_artifact\x18I \x01(\v2\x16.chiba.v1.HoldArtifactH\x00R\fholdArtifact\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"\x06\n" +
@@ -2025,7 +2234,20 @@ const file_state_proto_rawDesc = "" +
 	"\tCancelRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
-	"\benvelope\x18\x03 \x01(\fR\benvelope\"A\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\",\n" +
+	"\bSteerRun\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\"_\n" +
+	"\vRolledNodes\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x14.chiba.v1.RolledNodeR\x05nodes\x12\x12\n" +
+	"\x04told\x18\x03 \x03(\tR\x04told\"Z\n" +
+	"\n" +
+	"RolledNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x0e\n" +
+	"\x02ok\x18\x04 \x01(\bR\x02ok\"A\n" +
 	"\tPutPolicy\x12\x1a\n" +
 	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"X\n" +
@@ -2059,7 +2281,7 @@ const file_state_proto_rawDesc = "" +
 	"\vsite_gossip\x18< \x01(\tR\n" +
 	"siteGossip\x12\x1d\n" +
 	"\n" +
-	"site_calls\x18= \x01(\tR\tsiteCalls\"\xfd\x06\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\"\xac\a\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2083,10 +2305,11 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
-	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
+	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12-\n" +
+	"\x06rolled\x18< \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x122\n" +
-	"\tsite_keys\x18< \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\x120\n" +
-	"\tartifacts\x18= \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"5\n" +
+	"\tsite_keys\x18F \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\x120\n" +
+	"\tartifacts\x18G \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
 	"\vRevokeToken\x12\x0e\n" +
@@ -2144,7 +2367,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),        // 0: chiba.v1.Command
 	(*Mark)(nil),           // 1: chiba.v1.Mark
@@ -2152,97 +2375,103 @@ var file_state_proto_goTypes = []any{
 	(*RemoveScript)(nil),   // 3: chiba.v1.RemoveScript
 	(*StartRun)(nil),       // 4: chiba.v1.StartRun
 	(*CancelRun)(nil),      // 5: chiba.v1.CancelRun
-	(*PutPolicy)(nil),      // 6: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),    // 7: chiba.v1.ApplyScript
-	(*Deny)(nil),           // 8: chiba.v1.Deny
-	(*Allow)(nil),          // 9: chiba.v1.Allow
-	(*RecordResults)(nil),  // 10: chiba.v1.RecordResults
-	(*PutAgent)(nil),       // 11: chiba.v1.PutAgent
-	(*AgentInfo)(nil),      // 12: chiba.v1.AgentInfo
-	(*Snapshot)(nil),       // 13: chiba.v1.Snapshot
-	(*PutToken)(nil),       // 14: chiba.v1.PutToken
-	(*RevokeToken)(nil),    // 15: chiba.v1.RevokeToken
-	(*EnrolAgent)(nil),     // 16: chiba.v1.EnrolAgent
-	(*RenewAgent)(nil),     // 17: chiba.v1.RenewAgent
-	(*AskJoin)(nil),        // 18: chiba.v1.AskJoin
-	(*JudgeJoin)(nil),      // 19: chiba.v1.JudgeJoin
-	(*RunResults)(nil),     // 20: chiba.v1.RunResults
-	(*PutSiteKey)(nil),     // 21: chiba.v1.PutSiteKey
-	(*PutArtifact)(nil),    // 22: chiba.v1.PutArtifact
-	(*RemoveArtifact)(nil), // 23: chiba.v1.RemoveArtifact
-	(*HoldArtifact)(nil),   // 24: chiba.v1.HoldArtifact
-	(*Script)(nil),         // 25: chiba.v1.Script
-	(*Run)(nil),            // 26: chiba.v1.Run
-	(*Denial)(nil),         // 27: chiba.v1.Denial
-	(*Record)(nil),         // 28: chiba.v1.Record
-	(*Node)(nil),           // 29: chiba.v1.Node
-	(*Firing)(nil),         // 30: chiba.v1.Firing
-	(*HardwareNews)(nil),   // 31: chiba.v1.HardwareNews
-	(*Ended)(nil),          // 32: chiba.v1.Ended
-	(*JoinToken)(nil),      // 33: chiba.v1.JoinToken
-	(*Enrolment)(nil),      // 34: chiba.v1.Enrolment
-	(*PendingJoin)(nil),    // 35: chiba.v1.PendingJoin
-	(*SiteKeyring)(nil),    // 36: chiba.v1.SiteKeyring
-	(*Artifact)(nil),       // 37: chiba.v1.Artifact
-	(*JoinState)(nil),      // 38: chiba.v1.JoinState
-	(*Result)(nil),         // 39: chiba.v1.Result
+	(*SteerRun)(nil),       // 6: chiba.v1.SteerRun
+	(*RolledNodes)(nil),    // 7: chiba.v1.RolledNodes
+	(*RolledNode)(nil),     // 8: chiba.v1.RolledNode
+	(*PutPolicy)(nil),      // 9: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),    // 10: chiba.v1.ApplyScript
+	(*Deny)(nil),           // 11: chiba.v1.Deny
+	(*Allow)(nil),          // 12: chiba.v1.Allow
+	(*RecordResults)(nil),  // 13: chiba.v1.RecordResults
+	(*PutAgent)(nil),       // 14: chiba.v1.PutAgent
+	(*AgentInfo)(nil),      // 15: chiba.v1.AgentInfo
+	(*Snapshot)(nil),       // 16: chiba.v1.Snapshot
+	(*PutToken)(nil),       // 17: chiba.v1.PutToken
+	(*RevokeToken)(nil),    // 18: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),     // 19: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),     // 20: chiba.v1.RenewAgent
+	(*AskJoin)(nil),        // 21: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),      // 22: chiba.v1.JudgeJoin
+	(*RunResults)(nil),     // 23: chiba.v1.RunResults
+	(*PutSiteKey)(nil),     // 24: chiba.v1.PutSiteKey
+	(*PutArtifact)(nil),    // 25: chiba.v1.PutArtifact
+	(*RemoveArtifact)(nil), // 26: chiba.v1.RemoveArtifact
+	(*HoldArtifact)(nil),   // 27: chiba.v1.HoldArtifact
+	(*Script)(nil),         // 28: chiba.v1.Script
+	(*Run)(nil),            // 29: chiba.v1.Run
+	(*Denial)(nil),         // 30: chiba.v1.Denial
+	(*Record)(nil),         // 31: chiba.v1.Record
+	(*Node)(nil),           // 32: chiba.v1.Node
+	(*Firing)(nil),         // 33: chiba.v1.Firing
+	(*HardwareNews)(nil),   // 34: chiba.v1.HardwareNews
+	(*Ended)(nil),          // 35: chiba.v1.Ended
+	(*JoinToken)(nil),      // 36: chiba.v1.JoinToken
+	(*Enrolment)(nil),      // 37: chiba.v1.Enrolment
+	(*PendingJoin)(nil),    // 38: chiba.v1.PendingJoin
+	(*SiteKeyring)(nil),    // 39: chiba.v1.SiteKeyring
+	(*Artifact)(nil),       // 40: chiba.v1.Artifact
+	(*JoinState)(nil),      // 41: chiba.v1.JoinState
+	(*Result)(nil),         // 42: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
 	3,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
 	4,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
 	5,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	10, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	11, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	7,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	8,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
-	9,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
-	6,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	13, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	14, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	10, // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	11, // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	12, // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	9,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
 	1,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
-	14, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
-	15, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
-	16, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
-	17, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
-	18, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
-	19, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	21, // 17: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
-	22, // 18: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
-	23, // 19: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
-	24, // 20: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
-	25, // 21: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	26, // 22: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	25, // 23: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	26, // 24: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	27, // 25: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	28, // 26: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	12, // 27: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	12, // 28: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	25, // 29: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	26, // 30: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	29, // 31: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	20, // 32: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	30, // 33: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	31, // 34: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	6,  // 35: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	32, // 36: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	27, // 37: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	33, // 38: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	34, // 39: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	35, // 40: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	27, // 41: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	36, // 42: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
-	37, // 43: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
-	33, // 44: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	38, // 45: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	35, // 46: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	39, // 47: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	36, // 48: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
-	37, // 49: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	17, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
+	18, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
+	19, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
+	20, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
+	21, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
+	22, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
+	6,  // 17: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
+	24, // 18: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
+	25, // 19: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
+	26, // 20: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
+	27, // 21: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
+	28, // 22: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	29, // 23: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	8,  // 24: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	28, // 25: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	29, // 26: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	30, // 27: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	31, // 28: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	15, // 29: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	15, // 30: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	28, // 31: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	29, // 32: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	32, // 33: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	23, // 34: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	33, // 35: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	34, // 36: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	9,  // 37: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	35, // 38: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	30, // 39: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	36, // 40: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	37, // 41: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	38, // 42: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	7,  // 43: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	30, // 44: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	39, // 45: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	40, // 46: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
+	36, // 47: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	41, // 48: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	38, // 49: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	42, // 50: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	39, // 51: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	40, // 52: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -2272,6 +2501,7 @@ func file_state_proto_init() {
 		(*Command_RenewAgent)(nil),
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
+		(*Command_SteerRun)(nil),
 		(*Command_PutSiteKey)(nil),
 		(*Command_PutArtifact)(nil),
 		(*Command_RemoveArtifact)(nil),
@@ -2283,7 +2513,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
