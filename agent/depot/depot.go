@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -161,7 +162,7 @@ func (d *Depot) direct(ctx context.Context, digest blob.Digest, told func(have, 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	err := fault.Wrap(fault.NotFound, "fetch the artifact "+string(digest), fmt.Errorf("no coordinator has it"))
+	err := fault.Wrap(fault.NotFound, "fetch the artifact "+string(digest), errors.New("no coordinator has it"))
 	for _, c := range d.conf.Coordinators {
 		pulled := d.conf.Store.Pull(ctx, digest, c, told)
 		if pulled == nil {
@@ -260,7 +261,7 @@ func (d *Depot) step(ctx context.Context, digest blob.Digest, told func(have, si
 			continue
 		}
 		from := d.conf.Site.Source(name)
-		err := d.conf.Store.Pull(ctx, digest, from, told)
+		err = d.conf.Store.Pull(ctx, digest, from, told)
 		if err == nil {
 			d.got(digest, from.Name)
 			return false, nil

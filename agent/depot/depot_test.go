@@ -142,7 +142,7 @@ func (c *counted) Write(b []byte) (int, error) {
 			c.l.w.cut.Store(true)
 		}
 		if c.l.w.cut.Load() {
-			_ = c.Conn.Close()
+			_ = c.Close()
 			return 0, io.ErrClosedPipe
 		}
 	}

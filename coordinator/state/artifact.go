@@ -23,7 +23,7 @@ func (m *Machine) putArtifact(at int64, a *pb.Artifact) Outcome {
 	}
 	for _, other := range m.artifacts {
 		if other.GetName() == a.GetName() && other.GetDigest() != a.GetDigest() {
-			return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("another file is called %s", a.GetName())).
+			return Outcome{Err: fault.New(fault.Conflict, op, "another file is called "+a.GetName()).
 				WithHint("give this one another name with --name, or remove that one: chiba artifact remove " + a.GetName())}
 		}
 	}

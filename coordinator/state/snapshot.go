@@ -84,15 +84,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, d := range s.GetAllowed() {
 		n.allowed[d.GetSubject()] = d
 	}
-	for _, t := range s.GetTokens() {
-		n.tokens[t.GetId()] = t
-	}
-	for _, e := range s.GetEnrolments() {
-		n.enrolled[e.GetName()] = e
-	}
-	for _, p := range s.GetPending() {
-		n.pending[string(p.GetSpki())] = p
-	}
+	n.restoreJoins(s)
 	n.restoreSites(s)
 	for _, id := range s.GetRecent() {
 		n.remember(id)
@@ -122,6 +114,18 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied
 	return nil
+}
+
+func (m *Machine) restoreJoins(s *pb.Snapshot) {
+	for _, t := range s.GetTokens() {
+		m.tokens[t.GetId()] = t
+	}
+	for _, e := range s.GetEnrolments() {
+		m.enrolled[e.GetName()] = e
+	}
+	for _, p := range s.GetPending() {
+		m.pending[string(p.GetSpki())] = p
+	}
 }
 
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {

@@ -27,7 +27,7 @@ import (
 
 const (
 	repairEvery = 10 * time.Second
-	// Grace is how long a file stays that no entry names any more.
+	// grace is how long a file stays that no entry names any more.
 	grace       = 24 * time.Hour
 	askEvery    = 300 * time.Millisecond
 	pullTimeout = 30 * time.Minute

@@ -59,7 +59,7 @@ func content(t *testing.T, s *blob.Store, d blob.Digest) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(f)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func (c *counted) Write(b []byte) (int, error) {
 	if left := c.far.left.Load(); left >= 0 {
 		if left < int64(len(b)) {
 			c.far.left.Store(0)
-			_ = c.Conn.Close()
+			_ = c.Close()
 			return 0, io.ErrClosedPipe
 		}
 		c.far.left.Add(-int64(len(b)))
@@ -204,7 +204,7 @@ func TestAPullIsResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
+	defer func() { _ = again.Close() }()
 	second := newFar(t, there)
 	if err := again.Pull(t.Context(), d, second.source(), nil); err != nil {
 		t.Fatal(err)
@@ -371,7 +371,7 @@ func TestQuota(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	pull(all[3])
 	for i, want := range []bool{true, false, true, true} {
 		if _, has := here.Size(all[i]); has != want {

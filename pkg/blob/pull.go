@@ -88,7 +88,7 @@ func (s *Store) Pull(ctx context.Context, d Digest, from Source, told func(have,
 	if err != nil {
 		return fault.Wrap(fault.KindOf(err), op, err)
 	}
-	defer p.file.Close()
+	defer func() { _ = p.file.Close() }() // it was synced, or is compared again
 	if err = p.pull(ctx, from, told); err == nil {
 		err = p.finish()
 	} else if fault.Is(err, fault.Untrusted) && len(p.left()) == len(info.GetChunks())/sha256.Size {
@@ -279,8 +279,8 @@ func (s *Store) answer(ctx context.Context, ch *mesh.Channel, q *pb.ArtifactPull
 		return err
 	}
 	if q.GetInfo() {
-		info, err := s.Info(d)
-		if err != nil {
+		var info *pb.ArtifactInfo
+		if info, err = s.Info(d); err != nil {
 			return err
 		}
 		if _, has := s.Size(d); !has { // it is here in part
@@ -292,7 +292,7 @@ func (s *Store) answer(ctx context.Context, ch *mesh.Channel, q *pb.ArtifactPull
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	size, _ := s.Size(d)
 	from := q.GetChunk() * ChunkSize
 	if q.GetChunk() < 0 || q.GetChunk() > MaxSize/ChunkSize || from >= size {

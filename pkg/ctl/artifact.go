@@ -63,7 +63,7 @@ func addArtifact(cmd *cobra.Command, c *client.Client, path, name string) error 
 	if err != nil {
 		return fault.Wrap(fault.BadInput, op, err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it is only read
 	if info, statErr := file.Stat(); statErr != nil || !info.Mode().IsRegular() {
 		return fault.New(fault.BadInput, op, path+" is no file")
 	}
