@@ -19,7 +19,9 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/depot"
 	"github.com/chiba-mesh/chiba/agent/link"
+	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/agent/takeover"
 	"github.com/chiba-mesh/chiba/discovery"
@@ -67,6 +69,8 @@ type Agent struct {
 	// receiver takes what BMCs deliver; nil: they are not asked to.
 	receiver  *events.Receiver
 	artifacts *artifacts
+	site      *site.Site     // nil: alone
+	depot     *depot.Depot   // nil where there is no link
 	trust     *standingTrust // nil where there is no link
 	denials   *trust.Denials // by a BMC's key
 
@@ -147,14 +151,18 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.certifyBy(a.trust.rack)
 	a.denials = &a.trust.denials
+	if err = a.joinSite(); err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
-		PingEvery: cfg.Heartbeat,
+		PingEvery: cfg.Heartbeat, SiteAddrs: a.siteAddrs,
 	}, a, disk)
 	if err != nil {
-		return nil, errors.Join(err, disk.Close())
+		return nil, errors.Join(err, a.Close())
 	}
+	a.openDepot()
 	return a, nil
 }
 
@@ -168,13 +176,16 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
 		surveying: make(chan struct{}, surveysAtOnce), jitter: rand.Float64,
-		receiver:  cfg.receiver(),
-		artifacts: newArtifacts(cfg.artifacts()),
-		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
+		receiver: cfg.receiver(),
+		now:      time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
 		root: probe.Ask, hardware: neighbour.Hardware,
 	}
 	if a.cfg.Written.IsZero() {
 		a.cfg.Written = a.now()
+	}
+	var err error
+	if a.artifacts, err = openArtifacts(cfg.artifacts(), cfg.artifactsQuota()); err != nil {
+		return nil, err
 	}
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
@@ -337,14 +348,20 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	a.rack.start(func(n *node) { a.attendTo(ctx, n, group.Go) })
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.keepEscrow, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.neighbours, a.keepEscrow, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
 }
 
-// Close closes the spool. It is for an agent that was never Run.
-func (a *Agent) Close() error { return a.spool.Close() }
+// Close closes the spool and the sockets. It is for an agent that was never Run.
+func (a *Agent) Close() error {
+	var err error
+	if a.site != nil {
+		err = a.site.Close()
+	}
+	return errors.Join(err, a.artifacts.store.Close(), a.spool.Close())
+}
 
 // leave closes every lane.
 func (a *Agent) leave(ctx context.Context) {

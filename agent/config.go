@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
@@ -29,6 +31,9 @@ const ConfigFile = "agent.yaml"
 
 // FactoryOpenBMC is the login that a BMC with OpenBMC leaves the factory with.
 const FactoryOpenBMC = "openbmc"
+
+// defaultGiB is how much of the artifacts is kept.
+const defaultGiB = 8
 
 const (
 	factoryUser     = "root"
@@ -84,8 +89,19 @@ type Config struct {
 	EventsCert   string `yaml:"events_cert"`
 	EventsKey    string `yaml:"events_key"`
 
+	// SiteListen is IP:PORT at which the other agents of the site reach this one;
+	// "": it is alone. The port is for gossip (TCP and UDP), the next one for calls
+	// (UDP). Who the others are the coordinators tell.
+	SiteListen string `yaml:"site_listen"`
+	// SiteJoin are such addresses of others, for as long as no coordinator has told
+	// of any.
+	SiteJoin []string `yaml:"site_join"`
+
 	// Artifacts is the directory of firmware images; default artifacts in State.
 	Artifacts string `yaml:"artifacts"`
+	// ArtifactsGiB is how much of what was fetched is kept there, in GiB; default 8.
+	// What was used longest ago goes first.
+	ArtifactsGiB int `yaml:"artifacts_gib"`
 
 	Login Login   `yaml:"login"` // for nodes that name none
 	Nodes []Entry `yaml:"nodes"` // the catalogue
@@ -211,6 +227,12 @@ func (c *Config) check() error {
 	if c.Inventory != 0 && c.Inventory < leastSurvey {
 		return fmt.Errorf("inventory: %s is too often, the least is %s", c.Inventory, leastSurvey)
 	}
+	if c.ArtifactsGiB < 0 {
+		return fmt.Errorf("artifacts_gib: %d is less than nothing", c.ArtifactsGiB)
+	}
+	if err := c.checkSite(); err != nil {
+		return err
+	}
 	if err := c.checkEvents(); err != nil {
 		return err
 	}
@@ -223,6 +245,24 @@ func (c *Config) check() error {
 		return fmt.Errorf("login: %w", err)
 	}
 	return c.checkNodes()
+}
+
+func (c *Config) checkSite() error {
+	if c.SiteListen == "" {
+		if len(c.SiteJoin) > 0 {
+			return errors.New("site_join: it means nothing without site_listen")
+		}
+		return nil
+	}
+	if _, _, err := site.ParseListen(c.SiteListen); err != nil {
+		return fmt.Errorf("site_listen: %w", err)
+	}
+	for _, addr := range c.SiteJoin {
+		if _, err := netip.ParseAddrPort(addr); err != nil {
+			return fmt.Errorf("site_join: %q is no IP:PORT", addr)
+		}
+	}
+	return nil
 }
 
 func (c *Config) checkEvents() error {
@@ -276,6 +316,9 @@ func (c *Config) artifacts() string {
 	}
 	return filepath.Join(c.State, "artifacts")
 }
+
+// artifactsQuota is how many bytes of what was fetched are kept.
+func (c *Config) artifactsQuota() int64 { return int64(cmp.Or(c.ArtifactsGiB, defaultGiB)) << 30 }
 
 // receiver is where BMCs deliver events, nil without an address.
 func (c *Config) receiver() *events.Receiver {

@@ -120,7 +120,7 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 			return err
 		}
 	}
-	if err := a.heedClashes(d.GetConflicts()); err != nil {
+	if err := errors.Join(a.heedClashes(d.GetConflicts()), a.heardSite(d.GetSite())); err != nil {
 		return err
 	}
 	if err := a.witness(d.GetAudit()); err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/peers"
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/coordinator/stock"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -82,6 +83,7 @@ type Coordinator struct {
 	hub   *hub.Hub
 	api   *api.Server
 	peers *peers.Peers // nil: alone
+	stock *stock.Stock
 	group *cluster.Cluster
 	mesh  *mesh.Listener
 	web   net.Listener
@@ -106,22 +108,25 @@ func New(c Config) (*Coordinator, error) {
 		return nil, err
 	}
 	co.trust = trust.NewEndpoint(c.Credentials, trust.Options{Denied: &co.deny})
-	newcomers, err := co.newcomers()
-	if err != nil {
+	if err = co.keep(); err != nil {
 		return nil, err
 	}
+	newcomers, err := co.newcomers()
+	if err != nil {
+		return nil, errors.Join(err, co.stock.Close())
+	}
 	co.hub = hub.New(hub.Config{
-		Newcomers: newcomers,
-		Name:      c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
+		Newcomers: newcomers, Stock: co.stock,
+		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
 		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
 		Led: func() bool { return co.node.Status().Leader != "" },
 	})
 	if err = co.meet(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, co.stock.Close())
 	}
 	co.api = api.New(api.Config{
 		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.group, Group: co.group,
-		Feed: co.feed, Denied: &co.deny,
+		Feed: co.feed, Stock: co.stock, Denied: &co.deny,
 		Root: c.Root, Checkpoint: co.checkpoint, Site: co.site(), MeshAddr: co.MeshAddr,
 		Raft: co.status, Log: c.Log,
 	})
@@ -275,6 +280,8 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
 		group.Go(func() error { return c.api.Run(ctx, c.web, c.trust.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
+		group.Go(func() error { return c.turnKeys(ctx) })
+		group.Go(func() error { return c.stock.Run(ctx) })
 		group.Go(func() error { return c.group.Run(ctx) })
 		c.introduce(ctx)
 		close(c.ready)
@@ -362,5 +369,5 @@ func (c *Coordinator) shut() error {
 	if c.peers != nil { // after the node, which says goodbye through them
 		errs = append(errs, c.peers.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.stock.Close())...)
 }

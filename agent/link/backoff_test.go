@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
 // A thousand agents spread evenly, and so do those of one that dies.
@@ -12,11 +14,11 @@ func TestPreferred(t *testing.T) {
 	all := []string{"c1:7443", "c2:7443", "c3:7443"}
 	first, next := map[string]int{}, map[string]int{}
 	for i := range 1000 {
-		order := preferred(fmt.Sprint("agent-", i), all)
+		order := Preferred(fleet.AgentName(fmt.Sprint("agent-", i)), all)
 		if len(order) != 3 || order[0] == order[1] || order[1] == order[2] || order[0] == order[2] {
 			t.Fatalf("the order is %v", order)
 		}
-		if again := preferred(fmt.Sprint("agent-", i), []string{"c3:7443", "c1:7443", "c2:7443"}); !slices.Equal(again, order) {
+		if again := Preferred(fleet.AgentName(fmt.Sprint("agent-", i)), []string{"c3:7443", "c1:7443", "c2:7443"}); !slices.Equal(again, order) {
 			t.Errorf("another configuration gives %v, not %v", again, order)
 		}
 		first[order[0]]++

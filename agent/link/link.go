@@ -100,6 +100,9 @@ type Config struct {
 	// proof that it is; it is asked before each Hello.
 	SealKey func() (public, proof []byte, err error)
 
+	// SiteAddrs are where the agents of our site reach us, ip:port; nil: nowhere.
+	SiteAddrs func() (gossip, calls string)
+
 	Coordinators []string // host:port; each agent tries them in an order of its own
 	// TLS is asked before each dial to addr, so that a renewed certificate is used
 	// without a restart; one that has ended may be renewed there.
@@ -160,7 +163,7 @@ func (l *Link) Progress(p *pb.Progress) {
 // Run connects, and connects again, until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
 	failures, said := 0, ""
-	order := preferred(string(l.cfg.Agent), l.cfg.Coordinators)
+	order := Preferred(l.cfg.Agent, l.cfg.Coordinators)
 	for turn := 0; ctx.Err() == nil; turn++ {
 		addr, began := order[turn%len(order)], time.Now()
 		l.any = failures >= len(order)
@@ -183,12 +186,12 @@ func (l *Link) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// preferred are the coordinators in the order in which an agent tries them, by
+// Preferred are the coordinators in the order in which an agent tries them, by
 // rendezvous hashing: each agent has an order of its own, so that many agents are
 // spread evenly, and those of a coordinator that dies go to all of the others.
-func preferred(agent string, coordinators []string) []string {
+func Preferred(agent fleet.AgentName, coordinators []string) []string {
 	weight := func(addr string) []byte {
-		sum := sha256.Sum256([]byte(agent + "\x00" + addr))
+		sum := sha256.Sum256([]byte(string(agent) + "\x00" + addr))
 		return sum[:]
 	}
 	order := slices.Clone(coordinators)

@@ -94,7 +94,12 @@ func (s *session) hello() (*pb.Hello, error) {
 	if err != nil {
 		return nil, err
 	}
+	gossip, calls := "", ""
+	if s.cfg.SiteAddrs != nil {
+		gossip, calls = s.cfg.SiteAddrs()
+	}
 	return &pb.Hello{
+		SiteGossip: gossip, SiteCalls: calls,
 		Version: Version, Agent: string(s.cfg.Agent), Rack: string(s.cfg.Rack), Site: string(s.cfg.Site),
 		SpoolEpoch: c.Epoch, FirstUnacked: c.First, NextSeq: c.Next,
 		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.cfg.Build, Any: s.any,

@@ -72,6 +72,7 @@ type Config struct {
 	Agents   Agents
 	Group    Group
 	Feed     *feed.Feed
+	Stock    Stock          // nil: it keeps no artifacts
 	Denied   *trust.Denials // whose calls are refused
 	Root     sign.Keys      // who signs the policy of authors
 	Site     string         // in which agents can be enrolled here; "": they can't

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -66,14 +67,30 @@ func (h Handler) Member(name string) bool { return h.conf.Node.Member(name) }
 
 // Call implements peers.Handler.
 func (h Handler) Call(ctx context.Context, from string, call *pb.PeerCall) *pb.PeerReply {
-	p := call.GetPresence()
-	if p == nil {
+	p, k := call.GetPresence(), call.GetKeepArtifact()
+	if p == nil && k == nil {
 		return h.conf.Node.Call(ctx, from, call)
 	}
 	if !h.Member(from) {
 		return refused(fault.New(fault.Denied, "tell who is connected", from+" is no member of the group"))
 	}
-	return h.presence(p)
+	if k == nil {
+		return h.presence(p)
+	}
+	if h.conf.Stock == nil {
+		return refused(fault.New(fault.Unsupported, "keep an artifact", "this coordinator keeps none"))
+	}
+	if err := h.conf.Stock.Keep(k); err != nil {
+		return refused(err)
+	}
+	return &pb.PeerReply{Name: h.conf.Name}
+}
+
+// Artifact implements peers.Handler.
+func (h Handler) Artifact(ctx context.Context, ch *mesh.Channel) {
+	if h.conf.Stock != nil {
+		h.conf.Stock.Give(ctx, ch)
+	}
 }
 
 func (c *Cluster) presence(p *pb.Presence) *pb.PeerReply {

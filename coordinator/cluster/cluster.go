@@ -15,6 +15,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -61,6 +62,12 @@ type Watches interface {
 	Touch(runs ...string)
 }
 
+// Stock keeps artifacts; a *stock.Stock is one.
+type Stock interface {
+	Keep(k *pb.KeepArtifact) error
+	Give(ctx context.Context, ch *mesh.Channel)
+}
+
 // Config is what a Cluster needs.
 type Config struct {
 	Name    string // of this coordinator
@@ -68,6 +75,7 @@ type Config struct {
 	Node    Log
 	Peers   Peers // nil: there are no others
 	Watches Watches
+	Stock   Stock // nil: it keeps none
 	Log     *slog.Logger
 }
 

@@ -62,6 +62,11 @@ type Newcomers interface {
 	Serve(ctx context.Context, conn mesh.Session)
 }
 
+// Stock gives artifacts to agents; a *stock.Stock does.
+type Stock interface {
+	Serve(ctx context.Context, conn mesh.Session)
+}
+
 // Config is what a Hub needs.
 type Config struct {
 	Name     string // of this coordinator, for agents' logs
@@ -76,6 +81,8 @@ type Config struct {
 	// Newcomers serves those who come in by the door for enrolment; nil: the
 	// listener has none.
 	Newcomers Newcomers
+	// Stock serves the sessions over which artifacts are pulled; nil: there are none.
+	Stock Stock
 	// Checkpoint is the signed head of the audit log, with the proof that it goes
 	// on from its first size records; nil: agents are told none.
 	Checkpoint func(size int64) (*pb.Checkpoint, error)
@@ -151,6 +158,10 @@ func (h *Hub) Run(ctx context.Context, l Listener) error {
 					h.conf.Newcomers.Serve(ctx, conn)
 					return
 				}
+				if conn.Protocol() == mesh.BulkALPN {
+					h.bulk(ctx, conn)
+					return
+				}
 				h.serve(ctx, conn)
 			})
 		default:
@@ -160,9 +171,20 @@ func (h *Hub) Run(ctx context.Context, l Listener) error {
 	}
 }
 
+func (h *Hub) bulk(ctx context.Context, conn mesh.Session) {
+	if h.conf.Stock == nil {
+		conn.Close("there are no artifacts here")
+		return
+	}
+	h.conf.Stock.Serve(ctx, conn)
+}
+
 // count adds n to the sessions of whoever is at the other end, greeted or not, and
 // reports whether there are no more than one certificate may have.
 func (h *Hub) count(conn mesh.Session, n int) bool {
+	if conn.Protocol() == mesh.BulkALPN {
+		return true // whoever serves them has a limit of its own
+	}
 	who := string(conn.Peer().RawSubjectPublicKeyInfo)
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -155,7 +155,7 @@ func (s *session) check(hello *pb.Hello) error {
 	if len(hello.GetSealProof()) > mostProof {
 		return fault.New(fault.TooLarge, op, "the proof of its sealing key is too large")
 	}
-	s.rack, s.site, s.build = hello.GetRack(), hello.GetSite(), hello.GetBuild()
+	s.rack, s.site, s.build = hello.GetRack(), id.Site, hello.GetBuild()
 	return checkKey(hello.GetSealKey())
 }
 
@@ -175,6 +175,7 @@ func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, e
 	said := &pb.AgentInfo{
 		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), SealProof: hello.GetSealProof(), Build: s.build,
 		SpoolEpoch: hello.GetSpoolEpoch(), NextSeq: hello.GetFirstUnacked(),
+		SiteGossip: hello.GetSiteGossip(), SiteCalls: hello.GetSiteCalls(),
 	}
 	known, ok := s.hub.conf.Machine.Agent(s.agent)
 	if ok && known.GetSpoolEpoch() > said.GetSpoolEpoch() {
@@ -201,6 +202,7 @@ func (s *session) epoch() uint64 {
 func same(known, said *pb.AgentInfo) bool {
 	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
 		string(known.GetSealKey()) == string(said.GetSealKey()) && string(known.GetSealProof()) == string(said.GetSealProof()) &&
+		known.GetSiteGossip() == said.GetSiteGossip() && known.GetSiteCalls() == said.GetSiteCalls() &&
 		known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
 }
 
@@ -312,7 +314,7 @@ func (s *session) listen(ctx context.Context) error {
 func (s *session) desired(pull *pb.Pull, settled []string) error {
 	have := pull.GetHave()
 	d := s.hub.conf.Machine.Desired(s.rack)
-	d.Settled = settled
+	d.Settled, d.Site = settled, s.hub.conf.Machine.Site(s.agent)
 	if _, version := s.hub.conf.Machine.Policy(); version == pull.GetPolicyVersion() {
 		d.Policy = nil
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
@@ -43,6 +44,8 @@ type member struct {
 
 // handler is a node as the others see it.
 type handler struct{ *raftnode.Node }
+
+func (handler) Artifact(context.Context, *mesh.Channel) {}
 
 func (handler) Query(context.Context, string, *pb.Query, func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error) {
 	return nil, errors.New("no agents here")

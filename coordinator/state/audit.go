@@ -93,6 +93,13 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 		return one(b.SteerRun.GetAct(), "run "+b.SteerRun.GetId(), "", "script "+o.Run.GetScript())
 	case *pb.Command_PutPolicy:
 		return one("policy", "authors", order.Digest(b.PutPolicy.GetEnvelope()), fmt.Sprintf("version %d", b.PutPolicy.GetVersion()))
+	case *pb.Command_PutArtifact:
+		return one("add", "artifact "+o.Artifact.GetName(), o.Artifact.GetDigest(), fmt.Sprintf("%d bytes", o.Artifact.GetSize()))
+	case *pb.Command_RemoveArtifact:
+		return one("remove", "artifact "+o.Artifact.GetName(), o.Artifact.GetDigest(), "")
+	case *pb.Command_PutSiteKey:
+		k := b.PutSiteKey.GetKey()
+		return one("new gossip key", "site "+k.GetSite(), "", fmt.Sprintf("for %d agents", len(k.GetSealed())))
 	case *pb.Command_PutAgent:
 		return joined(b.PutAgent.GetAgent(), before)
 	case *pb.Command_RecordResults:

@@ -49,7 +49,7 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(17) {
+		switch r.IntN(22) {
 		case 15:
 			run := runOf("x", rack, name("r", 4)+"x")
 			run.Rollout = &pb.Rollout{Canary: 1, Wave: &pb.Share{Percent: 30}, MaxFailures: &pb.Share{Count: r.Int32N(3)}, PauseMs: r.Int64N(2) * 70_000}
@@ -74,6 +74,16 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 			log[i] = &pb.Command{Body: &pb.Command_AskJoin{AskJoin: &pb.AskJoin{Pending: &pb.PendingJoin{
 				Spki: key(name("", 9)), Code: name("c", 5), Name: "a" + rack, Rack: rack, Remote: "x", UntilUnixMs: r.Int64N(40_000_000),
 			}}}}
+		case 19:
+			log[i] = putArtifact(name("f", 4), r.IntN(4), name("c", 3))
+		case 20:
+			log[i] = dropArtifact(r.IntN(4))
+		case 21:
+			log[i] = holds(r.IntN(4), name("c", 3), r.IntN(2) == 0)
+		case 17:
+			log[i] = inSite("a"+rack, rack, name("10.0.0.", 3), name("key", 3))
+		case 18:
+			log[i] = siteKey("s1", "a"+rack, name("ar", 4))
 		case 9:
 			log[i] = denyAt(r.Int64N(20_000_000), name("agent/a", 6), name("rack/r", 4))
 		case 10:

@@ -41,11 +41,12 @@ const (
 	MaxNews         = 10_000    // of hardware; the oldest goes first
 	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
-	MaxFoundPerRack = 256      // BMCs that are none of the fleet
-	MaxDenied       = 10_000   // subjects denied; as many that were once
-	MaxEnrolled     = 20_000   // agents
-	MaxTokens       = 1_000    // for joining, used ones too until they end
-	MaxPending      = 32       // machines that wait to be approved
+	MaxFoundPerRack = 256    // BMCs that are none of the fleet
+	MaxDenied       = 10_000 // subjects denied; as many that were once
+	MaxEnrolled     = 20_000 // agents
+	MaxTokens       = 1_000  // for joining, used ones too until they end
+	MaxPending      = 32     // machines that wait to be approved
+	MaxArtifacts    = 1_000
 	maxReason       = 1 << 10  // bytes
 	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
@@ -89,6 +90,9 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
+	siteKeys  map[string][]*pb.SiteKeyring // by site, newest first
+	artifacts map[string]*pb.Artifact      // by digest
+
 	firings     []*pb.Firing // oldest first
 	firingBytes int
 
@@ -127,6 +131,7 @@ func New() *Machine {
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
+		siteKeys: map[string][]*pb.SiteKeyring{}, artifacts: map[string]*pb.Artifact{},
 		nextRun: 1,
 		applied: map[string]bool{}, sessions: map[string]*session{},
 	}
@@ -150,6 +155,7 @@ type Outcome struct {
 	Denial *pb.Denial // as kept, or ended
 	Denied bool       // the deny list has changed
 
+	Artifact  *pb.Artifact    // as kept, or removed
 	Token     *pb.JoinToken   // as kept, or revoked
 	Pending   *pb.PendingJoin // asked for, or judged
 	Enrolment *pb.Enrolment   // as it is now; it may be locked
@@ -297,6 +303,14 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.deny(at, b.Deny.GetDenials())
 	case *pb.Command_Allow:
 		return m.allow(at, b.Allow)
+	case *pb.Command_PutSiteKey:
+		return m.putSiteKey(at, b.PutSiteKey.GetKey())
+	case *pb.Command_PutArtifact:
+		return m.putArtifact(at, b.PutArtifact.GetArtifact())
+	case *pb.Command_RemoveArtifact:
+		return m.removeArtifact(b.RemoveArtifact.GetDigest())
+	case *pb.Command_HoldArtifact:
+		return m.holdArtifact(b.HoldArtifact)
 	case *pb.Command_Mark:
 		return Outcome{}
 	default:
@@ -312,7 +326,7 @@ func refused(k fault.Kind, op, why string) Outcome {
 // came first: who may take another's rack may read its secrets.
 func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	const op = "register agent"
-	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack())); err != nil {
+	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack()), siteAddrOK(a)); err != nil {
 		return refused(fault.BadInput, op, err.Error())
 	}
 	known := m.agents[a.GetName()]
@@ -331,6 +345,7 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	}
 	m.agents[a.GetName()] = fresh
 	t := take{m: m, at: at, agent: fresh}
+	t.out.Racks = m.moved(known, fresh)
 	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() {
 		t.lost()
 	}

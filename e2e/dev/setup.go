@@ -32,7 +32,7 @@ func (f *running) agentSetup(ctx context.Context, n int) (agent.Config, error) {
 			WithHint("start it first: chiba dev --only coordinator")
 	}
 	f.rack = r
-	config := r.agentConfig(f.layout, n, coordinators)
+	config := r.agentConfig(f.layout, n, f.size.Racks, coordinators)
 	file := filepath.Join(f.agent(n), agent.ConfigFile)
 	if err = writeAgent(file, config); err != nil {
 		return agent.Config{}, err

@@ -30,7 +30,7 @@ func Commands(authors Authors) []*cobra.Command {
 	all := []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
 		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(), rolloutCommand(),
-		sclCommand(), versionCommand(),
+		artifactCommand(), sclCommand(), versionCommand(),
 	}
 	for _, c := range all {
 		authors.give(c)

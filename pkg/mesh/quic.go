@@ -48,6 +48,18 @@ func ofNewcomers() kind {
 	return kind{alpn: EnrollALPN, handshake: 5 * time.Second, idle: 30 * time.Second, keepAlive: 0}
 }
 
+// ofBulk are the sessions over which an agent pulls artifacts. One that is cut must
+// be given up soon, so that another goes on.
+func ofBulk() kind {
+	return kind{alpn: BulkALPN, handshake: 5 * time.Second, idle: 10 * time.Second, keepAlive: 3 * time.Second}
+}
+
+// ofSite are the sessions among the agents of a site. They are many and mostly idle,
+// so none is kept alive: one that nobody uses ends, and the next call opens another.
+func ofSite() kind {
+	return kind{alpn: SiteALPN, handshake: 2 * time.Second, idle: 15 * time.Second, keepAlive: 0}
+}
+
 func (k kind) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           k.handshake,
@@ -73,6 +85,16 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 // DialPeer is Dial from one coordinator to another.
 func DialPeer(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	return ofPeers().dial(ctx, addr, conf)
+}
+
+// DialBulk is Dial for a session over which artifacts are pulled.
+func DialBulk(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofBulk().dial(ctx, addr, conf)
+}
+
+// DialSite is Dial from one agent to another of its site.
+func DialSite(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofSite().dial(ctx, addr, conf)
 }
 
 // DialEnroll is Dial by a machine that is no agent yet.
@@ -184,6 +206,11 @@ func ListenPeers(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, 
 	return ofPeers().listen(addr, conf, resetKey)
 }
 
+// ListenSite accepts the sessions of the other agents of a site, as Listen does.
+func ListenSite(addr string, conf *tls.Config) (*Listener, error) {
+	return ofSite().listen(addr, conf, nil)
+}
+
 // ListenWithEnrolment is Listen with a second door in the same port, for those who
 // offer EnrollALPN. newcomers is its TLS configuration, which requires any client
 // certificate; who comes in by one door has no way to the other.
@@ -216,9 +243,13 @@ func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listen
 		key := quic.StatelessResetKey(*resetKey)
 		transport.StatelessResetKey = &key
 	}
+	conf = k.offer(conf)
+	if k.alpn == ALPN {
+		conf.NextProtos = append(conf.NextProtos, BulkALPN) // at the same door, by the same certificates
+	}
 	quicConf := k.config()
 	quicConf.AllowConnectionWindowIncrease = limits.widen
-	listener, err := transport.Listen(k.offer(conf), quicConf)
+	listener, err := transport.Listen(conf, quicConf)
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen at "+addr, err), transport.Close(), socket.Close())
 	}

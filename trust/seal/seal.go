@@ -53,6 +53,9 @@ type Key struct {
 	older   []*Key // that open what was sealed before
 }
 
+// ForGossip is the use of a key of the gossip among the agents of a site.
+func ForGossip(site string) string { return "gossip|" + site }
+
 // Recipient is who can read a secret.
 type Recipient struct {
 	Rack  string

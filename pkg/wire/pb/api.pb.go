@@ -3616,6 +3616,286 @@ func (x *StatusReply) GetNodes() int32 {
 	return 0
 }
 
+type PutArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // in the first message, with digest and size
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"` // in the others, at most 256 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactRequest) Reset() {
+	*x = PutArtifactRequest{}
+	mi := &file_api_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactRequest) ProtoMessage() {}
+
+func (x *PutArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactRequest.ProtoReflect.Descriptor instead.
+func (*PutArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *PutArtifactRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutArtifactRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PutArtifactRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PutArtifactRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PutArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactReply) Reset() {
+	*x = PutArtifactReply{}
+	mi := &file_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactReply) ProtoMessage() {}
+
+func (x *PutArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactReply.ProtoReflect.Descriptor instead.
+func (*PutArtifactReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *PutArtifactReply) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+type ListArtifactsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsRequest) Reset() {
+	*x = ListArtifactsRequest{}
+	mi := &file_api_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsRequest) ProtoMessage() {}
+
+func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
+func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{67}
+}
+
+type ListArtifactsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifacts     []*Artifact            `protobuf:"bytes,1,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsReply) Reset() {
+	*x = ListArtifactsReply{}
+	mi := &file_api_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsReply) ProtoMessage() {}
+
+func (x *ListArtifactsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsReply.ProtoReflect.Descriptor instead.
+func (*ListArtifactsReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ListArtifactsReply) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+type DropArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      string                 `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropArtifactRequest) Reset() {
+	*x = DropArtifactRequest{}
+	mi := &file_api_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropArtifactRequest) ProtoMessage() {}
+
+func (x *DropArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropArtifactRequest.ProtoReflect.Descriptor instead.
+func (*DropArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *DropArtifactRequest) GetArtifact() string {
+	if x != nil {
+		return x.Artifact
+	}
+	return ""
+}
+
+type DropArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropArtifactReply) Reset() {
+	*x = DropArtifactReply{}
+	mi := &file_api_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropArtifactReply) ProtoMessage() {}
+
+func (x *DropArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropArtifactReply.ProtoReflect.Descriptor instead.
+func (*DropArtifactReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *DropArtifactReply) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
 type QueryReply_Started struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         int32                  `protobuf:"varint,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
@@ -3625,7 +3905,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3917,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3673,7 +3953,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[66]
+	mi := &file_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +3965,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[66]
+	mi := &file_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,7 +4026,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[67]
+	mi := &file_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3758,7 +4038,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[67]
+	mi := &file_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4022,7 +4302,21 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\x9c\x10\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes\"h\n" +
+	"\x12PutArtifactRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"B\n" +
+	"\x10PutArtifactReply\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact\"\x16\n" +
+	"\x14ListArtifactsRequest\"F\n" +
+	"\x12ListArtifactsReply\x120\n" +
+	"\tartifacts\x18\x01 \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"1\n" +
+	"\x13DropArtifactRequest\x12\x1a\n" +
+	"\bartifact\x18\x01 \x01(\tR\bartifact\"C\n" +
+	"\x11DropArtifactReply\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact2\x82\x12\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -4057,7 +4351,10 @@ const file_api_proto_rawDesc = "" +
 	"\tJudgeJoin\x12\x1a.chiba.v1.JudgeJoinRequest\x1a\x18.chiba.v1.JudgeJoinReply\x12A\n" +
 	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReply\x12V\n" +
 	"\x10ListCoordinators\x12!.chiba.v1.ListCoordinatorsRequest\x1a\x1f.chiba.v1.ListCoordinatorsReply\x12Y\n" +
-	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReply\x12I\n" +
+	"\vPutArtifact\x12\x1c.chiba.v1.PutArtifactRequest\x1a\x1a.chiba.v1.PutArtifactReply(\x01\x12M\n" +
+	"\rListArtifacts\x12\x1e.chiba.v1.ListArtifactsRequest\x1a\x1c.chiba.v1.ListArtifactsReply\x12J\n" +
+	"\fDropArtifact\x12\x1d.chiba.v1.DropArtifactRequest\x1a\x1b.chiba.v1.DropArtifactReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -4071,7 +4368,7 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_api_proto_goTypes = []any{
 	(*SteerRunRequest)(nil),          // 0: chiba.v1.SteerRunRequest
 	(*SteerRunReply)(nil),            // 1: chiba.v1.SteerRunReply
@@ -4138,130 +4435,146 @@ var file_api_proto_goTypes = []any{
 	(*ListDeniedReply)(nil),          // 62: chiba.v1.ListDeniedReply
 	(*StatusRequest)(nil),            // 63: chiba.v1.StatusRequest
 	(*StatusReply)(nil),              // 64: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),       // 65: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),         // 66: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),         // 67: chiba.v1.QueryReply.Racks
-	(*Run)(nil),                      // 68: chiba.v1.Run
-	(*Checkpoint)(nil),               // 69: chiba.v1.Checkpoint
-	(*Change)(nil),                   // 70: chiba.v1.Change
-	(*Result)(nil),                   // 71: chiba.v1.Result
-	(*Firing)(nil),                   // 72: chiba.v1.Firing
-	(*Node)(nil),                     // 73: chiba.v1.Node
-	(*Script)(nil),                   // 74: chiba.v1.Script
-	(*HardwareNews)(nil),             // 75: chiba.v1.HardwareNews
-	(*JoinToken)(nil),                // 76: chiba.v1.JoinToken
-	(*PendingJoin)(nil),              // 77: chiba.v1.PendingJoin
-	(*Denial)(nil),                   // 78: chiba.v1.Denial
+	(*PutArtifactRequest)(nil),       // 65: chiba.v1.PutArtifactRequest
+	(*PutArtifactReply)(nil),         // 66: chiba.v1.PutArtifactReply
+	(*ListArtifactsRequest)(nil),     // 67: chiba.v1.ListArtifactsRequest
+	(*ListArtifactsReply)(nil),       // 68: chiba.v1.ListArtifactsReply
+	(*DropArtifactRequest)(nil),      // 69: chiba.v1.DropArtifactRequest
+	(*DropArtifactReply)(nil),        // 70: chiba.v1.DropArtifactReply
+	(*QueryReply_Started)(nil),       // 71: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),         // 72: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),         // 73: chiba.v1.QueryReply.Racks
+	(*Run)(nil),                      // 74: chiba.v1.Run
+	(*Checkpoint)(nil),               // 75: chiba.v1.Checkpoint
+	(*Change)(nil),                   // 76: chiba.v1.Change
+	(*Result)(nil),                   // 77: chiba.v1.Result
+	(*Firing)(nil),                   // 78: chiba.v1.Firing
+	(*Node)(nil),                     // 79: chiba.v1.Node
+	(*Script)(nil),                   // 80: chiba.v1.Script
+	(*HardwareNews)(nil),             // 81: chiba.v1.HardwareNews
+	(*JoinToken)(nil),                // 82: chiba.v1.JoinToken
+	(*PendingJoin)(nil),              // 83: chiba.v1.PendingJoin
+	(*Denial)(nil),                   // 84: chiba.v1.Denial
+	(*Artifact)(nil),                 // 85: chiba.v1.Artifact
 }
 var file_api_proto_depIdxs = []int32{
-	68, // 0: chiba.v1.SteerRunReply.run:type_name -> chiba.v1.Run
+	74, // 0: chiba.v1.SteerRunReply.run:type_name -> chiba.v1.Run
 	4,  // 1: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
-	69, // 2: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	75, // 2: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
 	11, // 3: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
 	19, // 4: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	65, // 5: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	70, // 6: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	71, // 7: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	66, // 8: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	71, // 5: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	76, // 6: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	77, // 7: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	72, // 8: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
 	19, // 9: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	67, // 10: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	68, // 11: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	73, // 10: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	74, // 11: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
 	19, // 12: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	68, // 13: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	71, // 14: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	74, // 13: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	77, // 14: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
 	24, // 15: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	72, // 16: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	73, // 17: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	68, // 18: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	74, // 19: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	78, // 16: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	79, // 17: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	74, // 18: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	80, // 19: chiba.v1.Event.script:type_name -> chiba.v1.Script
 	27, // 20: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	75, // 21: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	76, // 22: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
-	76, // 23: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
-	76, // 24: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
-	76, // 25: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
-	77, // 26: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
-	77, // 27: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
-	73, // 28: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	73, // 29: chiba.v1.ListNodesReply.candidates:type_name -> chiba.v1.Node
+	81, // 21: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	82, // 22: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	82, // 23: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	82, // 24: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	82, // 25: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	83, // 26: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	83, // 27: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	79, // 28: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	79, // 29: chiba.v1.ListNodesReply.candidates:type_name -> chiba.v1.Node
 	27, // 30: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	74, // 31: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	68, // 32: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	68, // 33: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	71, // 34: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	68, // 35: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	75, // 36: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	72, // 37: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	78, // 38: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	78, // 39: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	78, // 40: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	16, // 41: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	17, // 42: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	20, // 43: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	22, // 44: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	25, // 45: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	38, // 46: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	40, // 47: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	42, // 48: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	44, // 49: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	45, // 50: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	47, // 51: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	49, // 52: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	51, // 53: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	0,  // 54: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
-	55, // 55: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	53, // 56: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	63, // 57: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	57, // 58: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	59, // 59: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	61, // 60: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	9,  // 61: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	12, // 62: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	14, // 63: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	28, // 64: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	30, // 65: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	32, // 66: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	34, // 67: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	36, // 68: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	7,  // 69: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	2,  // 70: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	5,  // 71: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	18, // 72: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	18, // 73: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	21, // 74: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	23, // 75: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	26, // 76: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	39, // 77: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	41, // 78: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	43, // 79: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	74, // 80: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	46, // 81: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	48, // 82: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	50, // 83: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	52, // 84: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	1,  // 85: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
-	56, // 86: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	54, // 87: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	64, // 88: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	58, // 89: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	60, // 90: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	62, // 91: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	10, // 92: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	13, // 93: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	15, // 94: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	29, // 95: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	31, // 96: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	33, // 97: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	35, // 98: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	37, // 99: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	8,  // 100: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	3,  // 101: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	6,  // 102: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	72, // [72:103] is the sub-list for method output_type
-	41, // [41:72] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	80, // 31: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	74, // 32: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	74, // 33: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	77, // 34: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	74, // 35: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	81, // 36: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	78, // 37: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	84, // 38: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	84, // 39: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	84, // 40: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	85, // 41: chiba.v1.PutArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	85, // 42: chiba.v1.ListArtifactsReply.artifacts:type_name -> chiba.v1.Artifact
+	85, // 43: chiba.v1.DropArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	16, // 44: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	17, // 45: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	20, // 46: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	22, // 47: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	25, // 48: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	38, // 49: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	40, // 50: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	42, // 51: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	44, // 52: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	45, // 53: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	47, // 54: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	49, // 55: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	51, // 56: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	0,  // 57: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
+	55, // 58: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	53, // 59: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	63, // 60: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	57, // 61: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	59, // 62: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	61, // 63: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	9,  // 64: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	12, // 65: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	14, // 66: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	28, // 67: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	30, // 68: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	32, // 69: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	34, // 70: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	36, // 71: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	7,  // 72: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	2,  // 73: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	5,  // 74: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	65, // 75: chiba.v1.Fleet.PutArtifact:input_type -> chiba.v1.PutArtifactRequest
+	67, // 76: chiba.v1.Fleet.ListArtifacts:input_type -> chiba.v1.ListArtifactsRequest
+	69, // 77: chiba.v1.Fleet.DropArtifact:input_type -> chiba.v1.DropArtifactRequest
+	18, // 78: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	18, // 79: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	21, // 80: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	23, // 81: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	26, // 82: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	39, // 83: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	41, // 84: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	43, // 85: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	80, // 86: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	46, // 87: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	48, // 88: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	50, // 89: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	52, // 90: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	1,  // 91: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
+	56, // 92: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	54, // 93: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	64, // 94: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	58, // 95: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	60, // 96: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	62, // 97: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	10, // 98: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	13, // 99: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	15, // 100: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	29, // 101: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	31, // 102: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	33, // 103: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	35, // 104: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	37, // 105: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	8,  // 106: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	3,  // 107: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	6,  // 108: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	66, // 109: chiba.v1.Fleet.PutArtifact:output_type -> chiba.v1.PutArtifactReply
+	68, // 110: chiba.v1.Fleet.ListArtifacts:output_type -> chiba.v1.ListArtifactsReply
+	70, // 111: chiba.v1.Fleet.DropArtifact:output_type -> chiba.v1.DropArtifactReply
+	78, // [78:112] is the sub-list for method output_type
+	44, // [44:78] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -4299,7 +4612,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   68,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

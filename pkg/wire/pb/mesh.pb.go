@@ -28,24 +28,30 @@ type StreamOpen_Kind int32
 
 const (
 	StreamOpen_KIND_UNSPECIFIED StreamOpen_Kind = 0
-	StreamOpen_CONTROL          StreamOpen_Kind = 1 // opened by the agent, first; lives as long as the connection
-	StreamOpen_RESULTS          StreamOpen_Kind = 2 // opened by the agent; spool replay in order
-	StreamOpen_QUERY            StreamOpen_Kind = 3 // opened by the coordinator; one Query, then QueryEvents until Done
+	StreamOpen_CONTROL          StreamOpen_Kind = 1  // opened by the agent, first; lives as long as the connection
+	StreamOpen_RESULTS          StreamOpen_Kind = 2  // opened by the agent; spool replay in order
+	StreamOpen_QUERY            StreamOpen_Kind = 3  // opened by the coordinator; one Query, then QueryEvents until Done
+	StreamOpen_SITE             StreamOpen_Kind = 60 // among agents of a site: one SiteCall, then one SiteReply
+	StreamOpen_ARTIFACT         StreamOpen_Kind = 61 // one ArtifactPull, then ArtifactPieces until the last
 )
 
 // Enum value maps for StreamOpen_Kind.
 var (
 	StreamOpen_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "CONTROL",
-		2: "RESULTS",
-		3: "QUERY",
+		0:  "KIND_UNSPECIFIED",
+		1:  "CONTROL",
+		2:  "RESULTS",
+		3:  "QUERY",
+		60: "SITE",
+		61: "ARTIFACT",
 	}
 	StreamOpen_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"CONTROL":          1,
 		"RESULTS":          2,
 		"QUERY":            3,
+		"SITE":             60,
+		"ARTIFACT":         61,
 	}
 )
 
@@ -442,8 +448,10 @@ type Hello struct {
 	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`             // of the desired state the agent has
 	SealKey       []byte                 `protobuf:"bytes,9,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // public key that secrets for this agent are sealed to
 	Build         string                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
-	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"` // that seal_key is this agent's: see trust/seal
-	Any           bool                   `protobuf:"varint,12,opt,name=any,proto3" json:"any,omitempty"`                             // it has found no coordinator that is led: one that is not will do
+	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`    // that seal_key is this agent's: see trust/seal
+	Any           bool                   `protobuf:"varint,12,opt,name=any,proto3" json:"any,omitempty"`                                // it has found no coordinator that is led: one that is not will do
+	SiteGossip    string                 `protobuf:"bytes,60,opt,name=site_gossip,json=siteGossip,proto3" json:"site_gossip,omitempty"` // ip:port for the agents of its site; empty: it is alone
+	SiteCalls     string                 `protobuf:"bytes,61,opt,name=site_calls,json=siteCalls,proto3" json:"site_calls,omitempty"`    // likewise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -560,6 +568,20 @@ func (x *Hello) GetAny() bool {
 		return x.Any
 	}
 	return false
+}
+
+func (x *Hello) GetSiteGossip() string {
+	if x != nil {
+		return x.SiteGossip
+	}
+	return ""
+}
+
+func (x *Hello) GetSiteCalls() string {
+	if x != nil {
+		return x.SiteCalls
+	}
+	return ""
 }
 
 type Welcome struct {
@@ -1025,6 +1047,7 @@ type Desired struct {
 	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`       // the whole deny list
 	Conflicts     []*Conflict            `protobuf:"bytes,60,rep,name=conflicts,proto3" json:"conflicts,omitempty"` // that harm a BMC of the rack
 	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"`     // subjects of the Pull that the coordinators have decided on: denied, or allowed since
+	Site          *Site                  `protobuf:"bytes,260,opt,name=site,proto3" json:"site,omitempty"`          // absent for an agent that does not listen for others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1125,6 +1148,13 @@ func (x *Desired) GetConflicts() []*Conflict {
 func (x *Desired) GetSettled() []string {
 	if x != nil {
 		return x.Settled
+	}
+	return nil
+}
+
+func (x *Desired) GetSite() *Site {
+	if x != nil {
+		return x.Site
 	}
 	return nil
 }
@@ -1854,15 +1884,18 @@ var File_mesh_proto protoreflect.FileDescriptor
 const file_mesh_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"mesh.proto\x12\bchiba.v1\x1a\vnouns.proto\"~\n" +
+	"mesh.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
+	"site.proto\"\x96\x01\n" +
 	"\n" +
 	"StreamOpen\x12-\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x19.chiba.v1.StreamOpen.KindR\x04kind\"A\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.chiba.v1.StreamOpen.KindR\x04kind\"Y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCONTROL\x10\x01\x12\v\n" +
 	"\aRESULTS\x10\x02\x12\t\n" +
-	"\x05QUERY\x10\x03\"\xe3\x01\n" +
+	"\x05QUERY\x10\x03\x12\b\n" +
+	"\x04SITE\x10<\x12\f\n" +
+	"\bARTIFACT\x10=\"\xe3\x01\n" +
 	"\tFromAgent\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.chiba.v1.HelloH\x00R\x05hello\x12$\n" +
 	"\x04ping\x18\x02 \x01(\v2\x0e.chiba.v1.PingH\x00R\x04ping\x12$\n" +
@@ -1879,7 +1912,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05drain\x18\x06 \x01(\v2\x0f.chiba.v1.DrainH\x00R\x05drain\x12-\n" +
 	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusal\x12-\n" +
 	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewedB\x06\n" +
-	"\x04body\"\xbe\x02\n" +
+	"\x04body\"\xfe\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -1895,7 +1928,11 @@ const file_mesh_proto_rawDesc = "" +
 	" \x01(\tR\x05build\x12\x1d\n" +
 	"\n" +
 	"seal_proof\x18\v \x01(\fR\tsealProof\x12\x10\n" +
-	"\x03any\x18\f \x01(\bR\x03any\"\xea\x01\n" +
+	"\x03any\x18\f \x01(\bR\x03any\x12\x1f\n" +
+	"\vsite_gossip\x18< \x01(\tR\n" +
+	"siteGossip\x12\x1d\n" +
+	"\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\"\xea\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -1934,7 +1971,7 @@ const file_mesh_proto_rawDesc = "" +
 	"audit_size\x18\x03 \x01(\x03R\tauditSize\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x03\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
@@ -1945,7 +1982,8 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05audit\x18\a \x01(\v2\x14.chiba.v1.CheckpointR\x05audit\x12(\n" +
 	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x120\n" +
 	"\tconflicts\x18< \x03(\v2\x12.chiba.v1.ConflictR\tconflicts\x12\x18\n" +
-	"\asettled\x18\x15 \x03(\tR\asettled\"a\n" +
+	"\asettled\x18\x15 \x03(\tR\asettled\x12#\n" +
+	"\x04site\x18\x84\x02 \x01(\v2\x0e.chiba.v1.SiteR\x04site\"a\n" +
 	"\x05Renew\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\bR\x05agent\x12\x19\n" +
 	"\brack_csr\x18\x02 \x01(\fR\arackCsr\x12'\n" +
@@ -2044,9 +2082,10 @@ var file_mesh_proto_goTypes = []any{
 	(*Run)(nil),                // 27: chiba.v1.Run
 	(*Checkpoint)(nil),         // 28: chiba.v1.Checkpoint
 	(*Conflict)(nil),           // 29: chiba.v1.Conflict
-	(*Record)(nil),             // 30: chiba.v1.Record
-	(*Change)(nil),             // 31: chiba.v1.Change
-	(*Result)(nil),             // 32: chiba.v1.Result
+	(*Site)(nil),               // 30: chiba.v1.Site
+	(*Record)(nil),             // 31: chiba.v1.Record
+	(*Change)(nil),             // 32: chiba.v1.Change
+	(*Result)(nil),             // 33: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
@@ -2072,18 +2111,19 @@ var file_mesh_proto_depIdxs = []int32{
 	28, // 20: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
 	25, // 21: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
 	29, // 22: chiba.v1.Desired.conflicts:type_name -> chiba.v1.Conflict
-	15, // 23: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
-	6,  // 24: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
-	30, // 25: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	23, // 26: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	31, // 27: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	32, // 28: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	24, // 29: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	30, // 23: chiba.v1.Desired.site:type_name -> chiba.v1.Site
+	15, // 24: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
+	6,  // 25: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	31, // 26: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	23, // 27: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	32, // 28: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	33, // 29: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	24, // 30: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
@@ -2092,6 +2132,7 @@ func file_mesh_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
+	file_site_proto_init()
 	file_mesh_proto_msgTypes[1].OneofWrappers = []any{
 		(*FromAgent_Hello)(nil),
 		(*FromAgent_Ping)(nil),

@@ -2781,6 +2781,91 @@ func (x *Checkpoint) GetConsistency() [][]byte {
 	return nil
 }
 
+// Artifact is an image or a firmware file that the coordinators keep.
+type Artifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // "sha256:" and hex
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // for people
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Holders       []string               `protobuf:"bytes,4,rep,name=holders,proto3" json:"holders,omitempty"` // coordinators that have it on disk, sorted
+	AddedUnixMs   int64                  `protobuf:"varint,5,opt,name=added_unix_ms,json=addedUnixMs,proto3" json:"added_unix_ms,omitempty"`
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Artifact) Reset() {
+	*x = Artifact{}
+	mi := &file_nouns_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Artifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Artifact) ProtoMessage() {}
+
+func (x *Artifact) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
+func (*Artifact) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Artifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Artifact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Artifact) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Artifact) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+func (x *Artifact) GetAddedUnixMs() int64 {
+	if x != nil {
+		return x.AddedUnixMs
+	}
+	return 0
+}
+
+func (x *Artifact) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 var File_nouns_proto protoreflect.FileDescriptor
 
 const file_nouns_proto_rawDesc = "" +
@@ -3042,7 +3127,14 @@ const file_nouns_proto_rawDesc = "" +
 	"Checkpoint\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
-	"\vconsistency\x18\x03 \x03(\fR\vconsistencyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\vconsistency\x18\x03 \x03(\fR\vconsistency\"\x98\x01\n" +
+	"\bArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
+	"\aholders\x18\x04 \x03(\tR\aholders\x12\"\n" +
+	"\radded_unix_ms\x18\x05 \x01(\x03R\vaddedUnixMs\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02byB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_nouns_proto_rawDescOnce sync.Once
@@ -3056,7 +3148,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -3086,19 +3178,20 @@ var file_nouns_proto_goTypes = []any{
 	(*NodeGone)(nil),        // 25: chiba.v1.NodeGone
 	(*Refused)(nil),         // 26: chiba.v1.Refused
 	(*Checkpoint)(nil),      // 27: chiba.v1.Checkpoint
-	nil,                     // 28: chiba.v1.Node.LabelsEntry
-	nil,                     // 29: chiba.v1.BMCTrust.ElementsEntry
+	(*Artifact)(nil),        // 28: chiba.v1.Artifact
+	nil,                     // 29: chiba.v1.Node.LabelsEntry
+	nil,                     // 30: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	28, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	29, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	9,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
 	6,  // 6: chiba.v1.Node.admission:type_name -> chiba.v1.Admission
 	7,  // 7: chiba.v1.Admission.evidence:type_name -> chiba.v1.Evidence
-	29, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	30, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
 	2,  // 9: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 10: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	13, // 11: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
@@ -3154,7 +3247,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

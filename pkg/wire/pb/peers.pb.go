@@ -27,24 +27,27 @@ type PeerOpen_Kind int32
 
 const (
 	PeerOpen_KIND_UNSPECIFIED PeerOpen_Kind = 0
-	PeerOpen_RAFT             PeerOpen_Kind = 1 // what follows is Raft's own protocol
-	PeerOpen_CALL             PeerOpen_Kind = 2 // one PeerCall, then one PeerReply
-	PeerOpen_QUERY            PeerOpen_Kind = 3 // one PeerQuery, then QueryEvents until Done
+	PeerOpen_RAFT             PeerOpen_Kind = 1  // what follows is Raft's own protocol
+	PeerOpen_CALL             PeerOpen_Kind = 2  // one PeerCall, then one PeerReply
+	PeerOpen_QUERY            PeerOpen_Kind = 3  // one PeerQuery, then QueryEvents until Done
+	PeerOpen_ARTIFACT         PeerOpen_Kind = 60 // one ArtifactPull, then ArtifactPieces until the last
 )
 
 // Enum value maps for PeerOpen_Kind.
 var (
 	PeerOpen_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "RAFT",
-		2: "CALL",
-		3: "QUERY",
+		0:  "KIND_UNSPECIFIED",
+		1:  "RAFT",
+		2:  "CALL",
+		3:  "QUERY",
+		60: "ARTIFACT",
 	}
 	PeerOpen_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"RAFT":             1,
 		"CALL":             2,
 		"QUERY":            3,
+		"ARTIFACT":         60,
 	}
 )
 
@@ -131,6 +134,7 @@ type PeerCall struct {
 	//	*PeerCall_Presence
 	//	*PeerCall_ReadIndex
 	//	*PeerCall_LogState
+	//	*PeerCall_KeepArtifact
 	Body          isPeerCall_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -236,6 +240,15 @@ func (x *PeerCall) GetLogState() *LogState {
 	return nil
 }
 
+func (x *PeerCall) GetKeepArtifact() *KeepArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_KeepArtifact); ok {
+			return x.KeepArtifact
+		}
+	}
+	return nil
+}
+
 type isPeerCall_Body interface {
 	isPeerCall_Body()
 }
@@ -268,6 +281,10 @@ type PeerCall_LogState struct {
 	LogState *LogState `protobuf:"bytes,21,opt,name=log_state,json=logState,proto3,oneof"`
 }
 
+type PeerCall_KeepArtifact struct {
+	KeepArtifact *KeepArtifact `protobuf:"bytes,60,opt,name=keep_artifact,json=keepArtifact,proto3,oneof"`
+}
+
 func (*PeerCall_Commit) isPeerCall_Body() {}
 
 func (*PeerCall_Meet) isPeerCall_Body() {}
@@ -281,6 +298,8 @@ func (*PeerCall_Presence) isPeerCall_Body() {}
 func (*PeerCall_ReadIndex) isPeerCall_Body() {}
 
 func (*PeerCall_LogState) isPeerCall_Body() {}
+
+func (*PeerCall_KeepArtifact) isPeerCall_Body() {}
 
 // Commit asks the leader to commit encoded Commands. Their numbers make it safe to
 // ask again.
@@ -1039,19 +1058,74 @@ func (x *PeerQuery) GetQuery() *Query {
 	return nil
 }
 
+// KeepArtifact asks a coordinator to get an artifact from another one; it answers
+// Unavailable while it does, and is asked again until it has it.
+type KeepArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // address of who has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepArtifact) Reset() {
+	*x = KeepArtifact{}
+	mi := &file_peers_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepArtifact) ProtoMessage() {}
+
+func (x *KeepArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepArtifact.ProtoReflect.Descriptor instead.
+func (*KeepArtifact) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *KeepArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *KeepArtifact) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
 var File_peers_proto protoreflect.FileDescriptor
 
 const file_peers_proto_rawDesc = "" +
 	"\n" +
 	"\vpeers.proto\x12\bchiba.v1\x1a\tapi.proto\x1a\n" +
-	"mesh.proto\"t\n" +
+	"mesh.proto\"\x82\x01\n" +
 	"\bPeerOpen\x12+\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x17.chiba.v1.PeerOpen.KindR\x04kind\";\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x17.chiba.v1.PeerOpen.KindR\x04kind\"I\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04RAFT\x10\x01\x12\b\n" +
 	"\x04CALL\x10\x02\x12\t\n" +
-	"\x05QUERY\x10\x03\"\xd1\x02\n" +
+	"\x05QUERY\x10\x03\x12\f\n" +
+	"\bARTIFACT\x10<\"\x90\x03\n" +
 	"\bPeerCall\x12*\n" +
 	"\x06commit\x18\x01 \x01(\v2\x10.chiba.v1.CommitH\x00R\x06commit\x12$\n" +
 	"\x04meet\x18\x02 \x01(\v2\x0e.chiba.v1.MeetH\x00R\x04meet\x12$\n" +
@@ -1060,7 +1134,8 @@ const file_peers_proto_rawDesc = "" +
 	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresence\x124\n" +
 	"\n" +
 	"read_index\x18\x14 \x01(\v2\x13.chiba.v1.ReadIndexH\x00R\treadIndex\x121\n" +
-	"\tlog_state\x18\x15 \x01(\v2\x12.chiba.v1.LogStateH\x00R\blogStateB\x06\n" +
+	"\tlog_state\x18\x15 \x01(\v2\x12.chiba.v1.LogStateH\x00R\blogState\x12=\n" +
+	"\rkeep_artifact\x18< \x01(\v2\x16.chiba.v1.KeepArtifactH\x00R\fkeepArtifactB\x06\n" +
 	"\x04body\"*\n" +
 	"\x06Commit\x12\x1a\n" +
 	"\bcommands\x18\x02 \x03(\fR\bcommandsJ\x04\b\x01\x10\x02\"'\n" +
@@ -1116,7 +1191,10 @@ const file_peers_proto_rawDesc = "" +
 	"contact_ms\x18* \x01(\x03R\tcontactMs\"F\n" +
 	"\tPeerQuery\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12%\n" +
-	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05queryB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05query\":\n" +
+	"\fKeepArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04fromB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_peers_proto_rawDescOnce sync.Once
@@ -1131,7 +1209,7 @@ func file_peers_proto_rawDescGZIP() []byte {
 }
 
 var file_peers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_peers_proto_goTypes = []any{
 	(PeerOpen_Kind)(0),   // 0: chiba.v1.PeerOpen.Kind
 	(*PeerOpen)(nil),     // 1: chiba.v1.PeerOpen
@@ -1148,9 +1226,10 @@ var file_peers_proto_goTypes = []any{
 	(*StateHash)(nil),    // 12: chiba.v1.StateHash
 	(*PeerReply)(nil),    // 13: chiba.v1.PeerReply
 	(*PeerQuery)(nil),    // 14: chiba.v1.PeerQuery
-	(*RackProgress)(nil), // 15: chiba.v1.RackProgress
-	(*AgentStatus)(nil),  // 16: chiba.v1.AgentStatus
-	(*Query)(nil),        // 17: chiba.v1.Query
+	(*KeepArtifact)(nil), // 15: chiba.v1.KeepArtifact
+	(*RackProgress)(nil), // 16: chiba.v1.RackProgress
+	(*AgentStatus)(nil),  // 17: chiba.v1.AgentStatus
+	(*Query)(nil),        // 18: chiba.v1.Query
 }
 var file_peers_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.PeerOpen.kind:type_name -> chiba.v1.PeerOpen.Kind
@@ -1161,20 +1240,21 @@ var file_peers_proto_depIdxs = []int32{
 	10, // 5: chiba.v1.PeerCall.presence:type_name -> chiba.v1.Presence
 	4,  // 6: chiba.v1.PeerCall.read_index:type_name -> chiba.v1.ReadIndex
 	5,  // 7: chiba.v1.PeerCall.log_state:type_name -> chiba.v1.LogState
-	7,  // 8: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
-	7,  // 9: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
-	15, // 10: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
-	7,  // 11: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
-	7,  // 12: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
-	16, // 13: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
-	11, // 14: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
-	12, // 15: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
-	17, // 16: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 8: chiba.v1.PeerCall.keep_artifact:type_name -> chiba.v1.KeepArtifact
+	7,  // 9: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
+	7,  // 10: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
+	16, // 11: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
+	7,  // 12: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
+	7,  // 13: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
+	17, // 14: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
+	11, // 15: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
+	12, // 16: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
+	18, // 17: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_peers_proto_init() }
@@ -1192,6 +1272,7 @@ func file_peers_proto_init() {
 		(*PeerCall_Presence)(nil),
 		(*PeerCall_ReadIndex)(nil),
 		(*PeerCall_LogState)(nil),
+		(*PeerCall_KeepArtifact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1199,7 +1280,7 @@ func file_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peers_proto_rawDesc), len(file_peers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

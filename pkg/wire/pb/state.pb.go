@@ -49,6 +49,10 @@ type Command struct {
 	//	*Command_JudgeJoin
 	//	*Command_SteerRun
 	//	*Command_Batch
+	//	*Command_PutSiteKey
+	//	*Command_PutArtifact
+	//	*Command_RemoveArtifact
+	//	*Command_HoldArtifact
 	Body isCommand_Body `protobuf_oneof:"body"`
 	By   string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id   string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of a command of an earlier log; one that was applied is not applied again
@@ -282,6 +286,42 @@ func (x *Command) GetBatch() *Batch {
 	return nil
 }
 
+func (x *Command) GetPutSiteKey() *PutSiteKey {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutSiteKey); ok {
+			return x.PutSiteKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutArtifact() *PutArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutArtifact); ok {
+			return x.PutArtifact
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveArtifact() *RemoveArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemoveArtifact); ok {
+			return x.RemoveArtifact
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetHoldArtifact() *HoldArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_HoldArtifact); ok {
+			return x.HoldArtifact
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -390,6 +430,22 @@ type Command_Batch struct {
 	Batch *Batch `protobuf:"bytes,63,opt,name=batch,proto3,oneof"`
 }
 
+type Command_PutSiteKey struct {
+	PutSiteKey *PutSiteKey `protobuf:"bytes,70,opt,name=put_site_key,json=putSiteKey,proto3,oneof"`
+}
+
+type Command_PutArtifact struct {
+	PutArtifact *PutArtifact `protobuf:"bytes,71,opt,name=put_artifact,json=putArtifact,proto3,oneof"`
+}
+
+type Command_RemoveArtifact struct {
+	RemoveArtifact *RemoveArtifact `protobuf:"bytes,72,opt,name=remove_artifact,json=removeArtifact,proto3,oneof"`
+}
+
+type Command_HoldArtifact struct {
+	HoldArtifact *HoldArtifact `protobuf:"bytes,73,opt,name=hold_artifact,json=holdArtifact,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -427,6 +483,14 @@ func (*Command_JudgeJoin) isCommand_Body() {}
 func (*Command_SteerRun) isCommand_Body() {}
 
 func (*Command_Batch) isCommand_Body() {}
+
+func (*Command_PutSiteKey) isCommand_Body() {}
+
+func (*Command_PutArtifact) isCommand_Body() {}
+
+func (*Command_RemoveArtifact) isCommand_Body() {}
+
+func (*Command_HoldArtifact) isCommand_Body() {}
 
 // Batch is several commands in one entry of the log. Each is an encoded Command that
 // is no batch, and has the time of the entry. They are applied in order, each with an
@@ -1240,6 +1304,8 @@ type AgentInfo struct {
 	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`
 	NextSeq       uint64                 `protobuf:"varint,7,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"` // of that epoch: the next one wanted
 	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
+	SiteGossip    string                 `protobuf:"bytes,60,opt,name=site_gossip,json=siteGossip,proto3" json:"site_gossip,omitempty"`
+	SiteCalls     string                 `protobuf:"bytes,61,opt,name=site_calls,json=siteCalls,proto3" json:"site_calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1330,6 +1396,20 @@ func (x *AgentInfo) GetSealProof() []byte {
 	return nil
 }
 
+func (x *AgentInfo) GetSiteGossip() string {
+	if x != nil {
+		return x.SiteGossip
+	}
+	return ""
+}
+
+func (x *AgentInfo) GetSiteCalls() string {
+	if x != nil {
+		return x.SiteCalls
+	}
+	return ""
+}
+
 // Snapshot is the whole replicated state, in a stable order.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1349,13 +1429,15 @@ type Snapshot struct {
 	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
-	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
-	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
-	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
-	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`        // by run
-	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"` // found, and none of the fleet
-	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
-	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`     // who has proposed, by name
+	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                     // by id
+	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
+	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
+	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                    // by run
+	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`             // found, and none of the fleet
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
+	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`                 // who has proposed, by name
+	SiteKeys      []*SiteKeyring         `protobuf:"bytes,70,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
+	Artifacts     []*Artifact            `protobuf:"bytes,71,rep,name=artifacts,proto3" json:"artifacts,omitempty"`               // by digest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1547,6 +1629,20 @@ func (x *Snapshot) GetAllowed() []*Denial {
 func (x *Snapshot) GetSessions() []*Session {
 	if x != nil {
 		return x.Sessions
+	}
+	return nil
+}
+
+func (x *Snapshot) GetSiteKeys() []*SiteKeyring {
+	if x != nil {
+		return x.SiteKeys
+	}
+	return nil
+}
+
+func (x *Snapshot) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
 	}
 	return nil
 }
@@ -2053,12 +2149,209 @@ func (x *RunResults) GetResults() []*Result {
 	return nil
 }
 
+// PutSiteKey is a new key for the gossip of a site.
+type PutSiteKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *SiteKeyring           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSiteKey) Reset() {
+	*x = PutSiteKey{}
+	mi := &file_state_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSiteKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSiteKey) ProtoMessage() {}
+
+func (x *PutSiteKey) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSiteKey.ProtoReflect.Descriptor instead.
+func (*PutSiteKey) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PutSiteKey) GetKey() *SiteKeyring {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// PutArtifact keeps an artifact that its holders have on disk.
+type PutArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifact) Reset() {
+	*x = PutArtifact{}
+	mi := &file_state_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifact) ProtoMessage() {}
+
+func (x *PutArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifact.ProtoReflect.Descriptor instead.
+func (*PutArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PutArtifact) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+type RemoveArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveArtifact) Reset() {
+	*x = RemoveArtifact{}
+	mi := &file_state_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveArtifact) ProtoMessage() {}
+
+func (x *RemoveArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveArtifact.ProtoReflect.Descriptor instead.
+func (*RemoveArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RemoveArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// HoldArtifact is a coordinator that has an artifact on disk now, or no longer.
+type HoldArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Lost          bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldArtifact) Reset() {
+	*x = HoldArtifact{}
+	mi := &file_state_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldArtifact) ProtoMessage() {}
+
+func (x *HoldArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldArtifact.ProtoReflect.Descriptor instead.
+func (*HoldArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *HoldArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *HoldArtifact) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *HoldArtifact) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\xf3\b\n" +
+	"mesh.proto\x1a\fenroll.proto\x1a\n" +
+	"site.proto\"\xed\n" +
+	"\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -2088,7 +2381,12 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x122\n" +
 	"\tsteer_run\x18\x82\x01 \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12'\n" +
-	"\x05batch\x18? \x01(\v2\x0f.chiba.v1.BatchH\x00R\x05batch\x12\x0e\n" +
+	"\x05batch\x18? \x01(\v2\x0f.chiba.v1.BatchH\x00R\x05batch\x128\n" +
+	"\fput_site_key\x18F \x01(\v2\x14.chiba.v1.PutSiteKeyH\x00R\n" +
+	"putSiteKey\x12:\n" +
+	"\fput_artifact\x18G \x01(\v2\x15.chiba.v1.PutArtifactH\x00R\vputArtifact\x12C\n" +
+	"\x0fremove_artifact\x18H \x01(\v2\x18.chiba.v1.RemoveArtifactH\x00R\x0eremoveArtifact\x12=\n" +
+	"\rhold_artifact\x18I \x01(\v2\x16.chiba.v1.HoldArtifactH\x00R\fholdArtifact\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02id\x12\x18\n" +
 	"\asession\x18= \x01(\tR\asession\x12\x10\n" +
@@ -2141,7 +2439,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12*\n" +
 	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xd3\x01\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\x93\x02\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -2152,7 +2450,11 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\xa6\a\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\x12\x1f\n" +
+	"\vsite_gossip\x18< \x01(\tR\n" +
+	"siteGossip\x12\x1d\n" +
+	"\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\"\x8c\b\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2182,7 +2484,9 @@ const file_state_proto_rawDesc = "" +
 	"candidates\x18< \x03(\v2\x0e.chiba.v1.NodeR\n" +
 	"candidates\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x12-\n" +
-	"\bsessions\x18? \x03(\v2\x11.chiba.v1.SessionR\bsessions\"G\n" +
+	"\bsessions\x18? \x03(\v2\x11.chiba.v1.SessionR\bsessions\x122\n" +
+	"\tsite_keys\x18F \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\x120\n" +
+	"\tartifacts\x18G \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"G\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x14\n" +
@@ -2219,7 +2523,18 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
-	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresultsB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\"5\n" +
+	"\n" +
+	"PutSiteKey\x12'\n" +
+	"\x03key\x18\x01 \x01(\v2\x15.chiba.v1.SiteKeyringR\x03key\"=\n" +
+	"\vPutArtifact\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact\"(\n" +
+	"\x0eRemoveArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"R\n" +
+	"\fHoldArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\bR\x04lostB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_state_proto_rawDescOnce sync.Once
@@ -2233,47 +2548,53 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_state_proto_goTypes = []any{
-	(*Command)(nil),       // 0: chiba.v1.Command
-	(*Batch)(nil),         // 1: chiba.v1.Batch
-	(*Mark)(nil),          // 2: chiba.v1.Mark
-	(*PutScript)(nil),     // 3: chiba.v1.PutScript
-	(*RemoveScript)(nil),  // 4: chiba.v1.RemoveScript
-	(*StartRun)(nil),      // 5: chiba.v1.StartRun
-	(*CancelRun)(nil),     // 6: chiba.v1.CancelRun
-	(*SteerRun)(nil),      // 7: chiba.v1.SteerRun
-	(*RolledNodes)(nil),   // 8: chiba.v1.RolledNodes
-	(*RolledNode)(nil),    // 9: chiba.v1.RolledNode
-	(*PutPolicy)(nil),     // 10: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),   // 11: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 12: chiba.v1.Deny
-	(*Allow)(nil),         // 13: chiba.v1.Allow
-	(*RecordResults)(nil), // 14: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 15: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 16: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 17: chiba.v1.Snapshot
-	(*Session)(nil),       // 18: chiba.v1.Session
-	(*PutToken)(nil),      // 19: chiba.v1.PutToken
-	(*RevokeToken)(nil),   // 20: chiba.v1.RevokeToken
-	(*EnrolAgent)(nil),    // 21: chiba.v1.EnrolAgent
-	(*RenewAgent)(nil),    // 22: chiba.v1.RenewAgent
-	(*AskJoin)(nil),       // 23: chiba.v1.AskJoin
-	(*JudgeJoin)(nil),     // 24: chiba.v1.JudgeJoin
-	(*RunResults)(nil),    // 25: chiba.v1.RunResults
-	(*Script)(nil),        // 26: chiba.v1.Script
-	(*Run)(nil),           // 27: chiba.v1.Run
-	(*Denial)(nil),        // 28: chiba.v1.Denial
-	(*Record)(nil),        // 29: chiba.v1.Record
-	(*Node)(nil),          // 30: chiba.v1.Node
-	(*Firing)(nil),        // 31: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 32: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 33: chiba.v1.Ended
-	(*JoinToken)(nil),     // 34: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 35: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 36: chiba.v1.PendingJoin
-	(*JoinState)(nil),     // 37: chiba.v1.JoinState
-	(*Result)(nil),        // 38: chiba.v1.Result
+	(*Command)(nil),        // 0: chiba.v1.Command
+	(*Batch)(nil),          // 1: chiba.v1.Batch
+	(*Mark)(nil),           // 2: chiba.v1.Mark
+	(*PutScript)(nil),      // 3: chiba.v1.PutScript
+	(*RemoveScript)(nil),   // 4: chiba.v1.RemoveScript
+	(*StartRun)(nil),       // 5: chiba.v1.StartRun
+	(*CancelRun)(nil),      // 6: chiba.v1.CancelRun
+	(*SteerRun)(nil),       // 7: chiba.v1.SteerRun
+	(*RolledNodes)(nil),    // 8: chiba.v1.RolledNodes
+	(*RolledNode)(nil),     // 9: chiba.v1.RolledNode
+	(*PutPolicy)(nil),      // 10: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),    // 11: chiba.v1.ApplyScript
+	(*Deny)(nil),           // 12: chiba.v1.Deny
+	(*Allow)(nil),          // 13: chiba.v1.Allow
+	(*RecordResults)(nil),  // 14: chiba.v1.RecordResults
+	(*PutAgent)(nil),       // 15: chiba.v1.PutAgent
+	(*AgentInfo)(nil),      // 16: chiba.v1.AgentInfo
+	(*Snapshot)(nil),       // 17: chiba.v1.Snapshot
+	(*Session)(nil),        // 18: chiba.v1.Session
+	(*PutToken)(nil),       // 19: chiba.v1.PutToken
+	(*RevokeToken)(nil),    // 20: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),     // 21: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),     // 22: chiba.v1.RenewAgent
+	(*AskJoin)(nil),        // 23: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),      // 24: chiba.v1.JudgeJoin
+	(*RunResults)(nil),     // 25: chiba.v1.RunResults
+	(*PutSiteKey)(nil),     // 26: chiba.v1.PutSiteKey
+	(*PutArtifact)(nil),    // 27: chiba.v1.PutArtifact
+	(*RemoveArtifact)(nil), // 28: chiba.v1.RemoveArtifact
+	(*HoldArtifact)(nil),   // 29: chiba.v1.HoldArtifact
+	(*Script)(nil),         // 30: chiba.v1.Script
+	(*Run)(nil),            // 31: chiba.v1.Run
+	(*Denial)(nil),         // 32: chiba.v1.Denial
+	(*Record)(nil),         // 33: chiba.v1.Record
+	(*Node)(nil),           // 34: chiba.v1.Node
+	(*Firing)(nil),         // 35: chiba.v1.Firing
+	(*HardwareNews)(nil),   // 36: chiba.v1.HardwareNews
+	(*Ended)(nil),          // 37: chiba.v1.Ended
+	(*JoinToken)(nil),      // 38: chiba.v1.JoinToken
+	(*Enrolment)(nil),      // 39: chiba.v1.Enrolment
+	(*PendingJoin)(nil),    // 40: chiba.v1.PendingJoin
+	(*SiteKeyring)(nil),    // 41: chiba.v1.SiteKeyring
+	(*Artifact)(nil),       // 42: chiba.v1.Artifact
+	(*JoinState)(nil),      // 43: chiba.v1.JoinState
+	(*Result)(nil),         // 44: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	3,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -2295,40 +2616,48 @@ var file_state_proto_depIdxs = []int32{
 	24, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
 	7,  // 17: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
 	1,  // 18: chiba.v1.Command.batch:type_name -> chiba.v1.Batch
-	26, // 19: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	27, // 20: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	9,  // 21: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
-	26, // 22: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	27, // 23: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	28, // 24: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	29, // 25: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	16, // 26: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	16, // 27: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	26, // 28: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	27, // 29: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	30, // 30: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	25, // 31: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	31, // 32: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	32, // 33: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	10, // 34: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	33, // 35: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	28, // 36: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	34, // 37: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	35, // 38: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	36, // 39: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	8,  // 40: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
-	30, // 41: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
-	28, // 42: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	18, // 43: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
-	34, // 44: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	37, // 45: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	36, // 46: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	38, // 47: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	26, // 19: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
+	27, // 20: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
+	28, // 21: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
+	29, // 22: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
+	30, // 23: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	31, // 24: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	9,  // 25: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	30, // 26: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	31, // 27: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	32, // 28: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	33, // 29: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	16, // 30: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	16, // 31: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	30, // 32: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	31, // 33: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	34, // 34: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	25, // 35: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	35, // 36: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	36, // 37: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	10, // 38: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	37, // 39: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	32, // 40: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	38, // 41: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	39, // 42: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	40, // 43: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	8,  // 44: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	34, // 45: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
+	32, // 46: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	18, // 47: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
+	41, // 48: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	42, // 49: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
+	38, // 50: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	43, // 51: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	40, // 52: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	44, // 53: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	41, // 54: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	42, // 55: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -2339,6 +2668,7 @@ func file_state_proto_init() {
 	file_nouns_proto_init()
 	file_mesh_proto_init()
 	file_enroll_proto_init()
+	file_site_proto_init()
 	file_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_PutScript)(nil),
 		(*Command_RemoveScript)(nil),
@@ -2359,6 +2689,10 @@ func file_state_proto_init() {
 		(*Command_JudgeJoin)(nil),
 		(*Command_SteerRun)(nil),
 		(*Command_Batch)(nil),
+		(*Command_PutSiteKey)(nil),
+		(*Command_PutArtifact)(nil),
+		(*Command_RemoveArtifact)(nil),
+		(*Command_HoldArtifact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2366,7 +2700,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

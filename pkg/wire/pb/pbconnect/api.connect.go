@@ -98,6 +98,12 @@ const (
 	FleetListCoordinatorsProcedure = "/chiba.v1.Fleet/ListCoordinators"
 	// FleetRemoveCoordinatorProcedure is the fully-qualified name of the Fleet's RemoveCoordinator RPC.
 	FleetRemoveCoordinatorProcedure = "/chiba.v1.Fleet/RemoveCoordinator"
+	// FleetPutArtifactProcedure is the fully-qualified name of the Fleet's PutArtifact RPC.
+	FleetPutArtifactProcedure = "/chiba.v1.Fleet/PutArtifact"
+	// FleetListArtifactsProcedure is the fully-qualified name of the Fleet's ListArtifacts RPC.
+	FleetListArtifactsProcedure = "/chiba.v1.Fleet/ListArtifacts"
+	// FleetDropArtifactProcedure is the fully-qualified name of the Fleet's DropArtifact RPC.
+	FleetDropArtifactProcedure = "/chiba.v1.Fleet/DropArtifact"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -151,6 +157,10 @@ type FleetClient interface {
 	ListCoordinators(context.Context, *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error)
 	// RemoveCoordinator takes one out of the group.
 	RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error)
+	// PutArtifact keeps a file: the first message says what it is, the others carry it.
+	PutArtifact(context.Context) *connect.ClientStreamForClient[pb.PutArtifactRequest, pb.PutArtifactReply]
+	ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error)
+	DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -350,6 +360,24 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("RemoveCoordinator")),
 			connect.WithClientOptions(opts...),
 		),
+		putArtifact: connect.NewClient[pb.PutArtifactRequest, pb.PutArtifactReply](
+			httpClient,
+			baseURL+FleetPutArtifactProcedure,
+			connect.WithSchema(fleetMethods.ByName("PutArtifact")),
+			connect.WithClientOptions(opts...),
+		),
+		listArtifacts: connect.NewClient[pb.ListArtifactsRequest, pb.ListArtifactsReply](
+			httpClient,
+			baseURL+FleetListArtifactsProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListArtifacts")),
+			connect.WithClientOptions(opts...),
+		),
+		dropArtifact: connect.NewClient[pb.DropArtifactRequest, pb.DropArtifactReply](
+			httpClient,
+			baseURL+FleetDropArtifactProcedure,
+			connect.WithSchema(fleetMethods.ByName("DropArtifact")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -386,6 +414,9 @@ type fleetClient struct {
 	readAudit         *connect.Client[pb.ReadAuditRequest, pb.ReadAuditReply]
 	listCoordinators  *connect.Client[pb.ListCoordinatorsRequest, pb.ListCoordinatorsReply]
 	removeCoordinator *connect.Client[pb.RemoveCoordinatorRequest, pb.RemoveCoordinatorReply]
+	putArtifact       *connect.Client[pb.PutArtifactRequest, pb.PutArtifactReply]
+	listArtifacts     *connect.Client[pb.ListArtifactsRequest, pb.ListArtifactsReply]
+	dropArtifact      *connect.Client[pb.DropArtifactRequest, pb.DropArtifactReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -543,6 +574,21 @@ func (c *fleetClient) RemoveCoordinator(ctx context.Context, req *connect.Reques
 	return c.removeCoordinator.CallUnary(ctx, req)
 }
 
+// PutArtifact calls chiba.v1.Fleet.PutArtifact.
+func (c *fleetClient) PutArtifact(ctx context.Context) *connect.ClientStreamForClient[pb.PutArtifactRequest, pb.PutArtifactReply] {
+	return c.putArtifact.CallClientStream(ctx)
+}
+
+// ListArtifacts calls chiba.v1.Fleet.ListArtifacts.
+func (c *fleetClient) ListArtifacts(ctx context.Context, req *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error) {
+	return c.listArtifacts.CallUnary(ctx, req)
+}
+
+// DropArtifact calls chiba.v1.Fleet.DropArtifact.
+func (c *fleetClient) DropArtifact(ctx context.Context, req *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error) {
+	return c.dropArtifact.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -594,6 +640,10 @@ type FleetHandler interface {
 	ListCoordinators(context.Context, *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error)
 	// RemoveCoordinator takes one out of the group.
 	RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error)
+	// PutArtifact keeps a file: the first message says what it is, the others carry it.
+	PutArtifact(context.Context, *connect.ClientStream[pb.PutArtifactRequest]) (*connect.Response[pb.PutArtifactReply], error)
+	ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error)
+	DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -789,6 +839,24 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("RemoveCoordinator")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetPutArtifactHandler := connect.NewClientStreamHandler(
+		FleetPutArtifactProcedure,
+		svc.PutArtifact,
+		connect.WithSchema(fleetMethods.ByName("PutArtifact")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetListArtifactsHandler := connect.NewUnaryHandler(
+		FleetListArtifactsProcedure,
+		svc.ListArtifacts,
+		connect.WithSchema(fleetMethods.ByName("ListArtifacts")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetDropArtifactHandler := connect.NewUnaryHandler(
+		FleetDropArtifactProcedure,
+		svc.DropArtifact,
+		connect.WithSchema(fleetMethods.ByName("DropArtifact")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -853,6 +921,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetListCoordinatorsHandler.ServeHTTP(w, r)
 		case FleetRemoveCoordinatorProcedure:
 			fleetRemoveCoordinatorHandler.ServeHTTP(w, r)
+		case FleetPutArtifactProcedure:
+			fleetPutArtifactHandler.ServeHTTP(w, r)
+		case FleetListArtifactsProcedure:
+			fleetListArtifactsHandler.ServeHTTP(w, r)
+		case FleetDropArtifactProcedure:
+			fleetDropArtifactHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -984,4 +1058,16 @@ func (UnimplementedFleetHandler) ListCoordinators(context.Context, *connect.Requ
 
 func (UnimplementedFleetHandler) RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.RemoveCoordinator is not implemented"))
+}
+
+func (UnimplementedFleetHandler) PutArtifact(context.Context, *connect.ClientStream[pb.PutArtifactRequest]) (*connect.Response[pb.PutArtifactReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.PutArtifact is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListArtifacts is not implemented"))
+}
+
+func (UnimplementedFleetHandler) DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.DropArtifact is not implemented"))
 }
