@@ -3,6 +3,7 @@ package owner
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 )
 
 // Epoch numbers the reigns over a rack, in order. Grant is the index in the
@@ -32,7 +33,7 @@ func (e Epoch) Next(odd bool) Epoch {
 // String is "12", or "12.1" after one take-over without a coordinator.
 func (e Epoch) String() string {
 	if e.Local == 0 {
-		return fmt.Sprint(e.Grant)
+		return strconv.FormatUint(e.Grant, 10)
 	}
 	return fmt.Sprintf("%d.%d", e.Grant, e.Local)
 }

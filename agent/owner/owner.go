@@ -163,10 +163,10 @@ func (d *Decider) own() bool { return d.claim.Agent == d.cfg.Self }
 // ours without one; cut off, without limit.
 func (d *Decider) leased() bool { return d.cfg.Partner != "" && d.connected }
 
-// learn takes a claim that somebody makes; it reports whether it is news.
-func (d *Decider) learn(c Claim) bool {
+// learn takes a claim that somebody makes, if it is news.
+func (d *Decider) learn(c Claim) {
 	if c.Agent == "" || !c.After(d.claim) {
-		return false
+		return
 	}
 	before := d.claim
 	d.claim, d.shut, d.out.Keep = c, false, true
@@ -178,7 +178,6 @@ func (d *Decider) learn(c Claim) bool {
 		d.lease = time.Time{}
 		d.become(Standby, c.String()+" owns the rack")
 	}
-	return true
 }
 
 func (l Linked) happen(d *Decider, now time.Time) {

@@ -90,6 +90,8 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 		return one("policy", "authors", order.Digest(b.PutPolicy.GetEnvelope()), fmt.Sprintf("version %d", b.PutPolicy.GetVersion()))
 	case *pb.Command_PutAgent:
 		return joined(b.PutAgent.GetAgent(), before)
+	case *pb.Command_OwnRack:
+		return one("own", "rack "+o.Owner.GetRack(), "", fmt.Sprintf("agent %s in epoch %s: %s", o.Owner.GetAgent(), Epoch(o.Owner), o.Owner.GetWhy()))
 	case *pb.Command_RecordResults:
 		return reported(b.RecordResults, o)
 	case *pb.Command_PutToken:

@@ -66,6 +66,7 @@ type Machine struct {
 	events   uint64 // how many there were
 
 	agents  map[string]*pb.AgentInfo
+	owners  map[string]*pb.Owner // by rack
 	scripts map[string]*pb.Script
 	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
 	nodes   map[string]*pb.Node
@@ -108,6 +109,7 @@ func newRun(msg *pb.Run) *run {
 func New() *Machine {
 	return &Machine{
 		agents:  map[string]*pb.AgentInfo{},
+		owners:  map[string]*pb.Owner{},
 		scripts: map[string]*pb.Script{},
 		over:    map[string]*pb.Ended{},
 		audit:   newJournal(),
@@ -138,6 +140,7 @@ type Outcome struct {
 	Script *pb.Script // as kept
 	Denial *pb.Denial // as kept, or ended
 	Denied bool       // the deny list has changed
+	Owner  *pb.Owner  // of a rack, that has changed
 
 	Token     *pb.JoinToken   // as kept, or revoked
 	Pending   *pb.PendingJoin // asked for, or judged
@@ -255,6 +258,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.deny(at, b.Deny.GetDenials())
 	case *pb.Command_Allow:
 		return m.allow(at, b.Allow)
+	case *pb.Command_OwnRack:
+		return m.ownRack(at, b.OwnRack)
 	case *pb.Command_Mark:
 		return Outcome{}
 	default:
@@ -266,8 +271,7 @@ func refused(k fault.Kind, op, why string) Outcome {
 	return Outcome{Err: fault.New(k, op, why)}
 }
 
-// putAgent keeps what an agent says of itself. A rack belongs to the agent that
-// came first: who may take another's rack may read its secrets.
+// putAgent keeps what an agent says of itself.
 func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	const op = "register agent"
 	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack())); err != nil {
@@ -278,11 +282,8 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("agent %s serves rack %s, not %s", a.GetName(), known.GetRack(), a.GetRack())).
 			WithHint("enrol the machine under a new agent name")}
 	}
-	for _, other := range m.agents {
-		if other.GetRack() == a.GetRack() && other.GetName() != a.GetName() {
-			return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other.GetName())).
-				WithHint("give the new machine the identity of the old agent, or its rack another name")}
-		}
+	if err := m.mayServe(a); err != nil {
+		return Outcome{Err: err}
 	}
 	fresh := shallow(a)
 	if known != nil {
@@ -290,7 +291,8 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	}
 	m.agents[a.GetName()] = fresh
 	t := take{m: m, at: at, agent: fresh}
-	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() {
+	t.out.Owner = m.inherit(at, fresh)
+	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() && m.owners[a.GetRack()].GetAgent() == a.GetName() {
 		t.lost()
 	}
 	t.out.NextWanted = fresh.GetNextSeq()

@@ -23,6 +23,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		NextRun:   m.nextRun,
 		NextEvent: m.events,
 		Agents:    sorted(m.agents),
+		Owners:    sorted(m.owners),
 		Scripts:   sorted(m.scripts),
 		Ended:     sorted(m.over),
 		Policy:    m.policy,
@@ -58,6 +59,14 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
 	for _, a := range s.GetAgents() {
 		n.agents[a.GetName()] = a
+	}
+	for _, o := range s.GetOwners() {
+		n.owners[o.GetRack()] = o
+	}
+	for _, a := range s.GetAgents() { // a state of before there were owners
+		if n.owners[a.GetRack()] == nil {
+			n.owners[a.GetRack()] = &pb.Owner{Rack: a.GetRack(), Agent: a.GetName(), Grant: 1}
+		}
 	}
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
@@ -108,6 +117,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.owners = n.owners
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed

@@ -129,6 +129,7 @@ type PeerCall struct {
 	//	*PeerCall_Join
 	//	*PeerCall_Remove
 	//	*PeerCall_Presence
+	//	*PeerCall_Lent
 	Body          isPeerCall_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -216,6 +217,15 @@ func (x *PeerCall) GetPresence() *Presence {
 	return nil
 }
 
+func (x *PeerCall) GetLent() *Lent {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_Lent); ok {
+			return x.Lent
+		}
+	}
+	return nil
+}
+
 type isPeerCall_Body interface {
 	isPeerCall_Body()
 }
@@ -240,6 +250,10 @@ type PeerCall_Presence struct {
 	Presence *Presence `protobuf:"bytes,5,opt,name=presence,proto3,oneof"`
 }
 
+type PeerCall_Lent struct {
+	Lent *Lent `protobuf:"bytes,80,opt,name=lent,proto3,oneof"`
+}
+
 func (*PeerCall_Commit) isPeerCall_Body() {}
 
 func (*PeerCall_Meet) isPeerCall_Body() {}
@@ -249,6 +263,8 @@ func (*PeerCall_Join) isPeerCall_Body() {}
 func (*PeerCall_Remove) isPeerCall_Body() {}
 
 func (*PeerCall_Presence) isPeerCall_Body() {}
+
+func (*PeerCall_Lent) isPeerCall_Body() {}
 
 // Commit asks the leader to commit an encoded Command. Its id makes it safe to
 // ask again.
@@ -687,6 +703,8 @@ type PeerReply struct {
 	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                      // the last ones, oldest first
 	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"` // since the leader was last heard of
 	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                       // after Commit: to ask again is of no use
+	LentMs        int64                  `protobuf:"varint,80,opt,name=lent_ms,json=lentMs,proto3" json:"lent_ms,omitempty"`       // after Lent: how long ago, 0: never in this life
+	Shut          bool                   `protobuf:"varint,81,opt,name=shut,proto3" json:"shut,omitempty"`                         // after Lent: it says that BMCs have shut it out
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +858,20 @@ func (x *PeerReply) GetFinal() bool {
 	return false
 }
 
+func (x *PeerReply) GetLentMs() int64 {
+	if x != nil {
+		return x.LentMs
+	}
+	return 0
+}
+
+func (x *PeerReply) GetShut() bool {
+	if x != nil {
+		return x.Shut
+	}
+	return false
+}
+
 type PeerQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
@@ -892,6 +924,51 @@ func (x *PeerQuery) GetQuery() *Query {
 	return nil
 }
 
+// Lent asks a coordinator when it last gave an agent its rack for a while.
+type Lent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lent) Reset() {
+	*x = Lent{}
+	mi := &file_peers_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lent) ProtoMessage() {}
+
+func (x *Lent) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lent.ProtoReflect.Descriptor instead.
+func (*Lent) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Lent) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
 var File_peers_proto protoreflect.FileDescriptor
 
 const file_peers_proto_rawDesc = "" +
@@ -904,13 +981,14 @@ const file_peers_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04RAFT\x10\x01\x12\b\n" +
 	"\x04CALL\x10\x02\x12\t\n" +
-	"\x05QUERY\x10\x03\"\xe8\x01\n" +
+	"\x05QUERY\x10\x03\"\x8e\x02\n" +
 	"\bPeerCall\x12*\n" +
 	"\x06commit\x18\x01 \x01(\v2\x10.chiba.v1.CommitH\x00R\x06commit\x12$\n" +
 	"\x04meet\x18\x02 \x01(\v2\x0e.chiba.v1.MeetH\x00R\x04meet\x12$\n" +
 	"\x04join\x18\x03 \x01(\v2\x0e.chiba.v1.JoinH\x00R\x04join\x12*\n" +
 	"\x06remove\x18\x04 \x01(\v2\x10.chiba.v1.RemoveH\x00R\x06remove\x120\n" +
-	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresenceB\x06\n" +
+	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresence\x12$\n" +
+	"\x04lent\x18P \x01(\v2\x0e.chiba.v1.LentH\x00R\x04lentB\x06\n" +
 	"\x04body\"\"\n" +
 	"\x06Commit\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"l\n" +
@@ -934,7 +1012,7 @@ const file_peers_proto_rawDesc = "" +
 	"\x05racks\x18\x02 \x03(\v2\x16.chiba.v1.RackProgressR\x05racks\"5\n" +
 	"\tStateHash\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x81\x04\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xae\x04\n" +
 	"\tPeerReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -953,10 +1031,14 @@ const file_peers_proto_rawDesc = "" +
 	"\aapplied\x18\x0e \x01(\x04R\aapplied\x12+\n" +
 	"\x06hashes\x18\x0f \x03(\v2\x13.chiba.v1.StateHashR\x06hashes\x12\x1b\n" +
 	"\tbehind_ms\x18\x10 \x01(\x03R\bbehindMs\x12\x14\n" +
-	"\x05final\x18\x11 \x01(\bR\x05final\"F\n" +
+	"\x05final\x18\x11 \x01(\bR\x05final\x12\x17\n" +
+	"\alent_ms\x18P \x01(\x03R\x06lentMs\x12\x12\n" +
+	"\x04shut\x18Q \x01(\bR\x04shut\"F\n" +
 	"\tPeerQuery\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12%\n" +
-	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05queryB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05query\"\x1c\n" +
+	"\x04Lent\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agentB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_peers_proto_rawDescOnce sync.Once
@@ -971,7 +1053,7 @@ func file_peers_proto_rawDescGZIP() []byte {
 }
 
 var file_peers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_peers_proto_goTypes = []any{
 	(PeerOpen_Kind)(0),   // 0: chiba.v1.PeerOpen.Kind
 	(*PeerOpen)(nil),     // 1: chiba.v1.PeerOpen
@@ -986,9 +1068,10 @@ var file_peers_proto_goTypes = []any{
 	(*StateHash)(nil),    // 10: chiba.v1.StateHash
 	(*PeerReply)(nil),    // 11: chiba.v1.PeerReply
 	(*PeerQuery)(nil),    // 12: chiba.v1.PeerQuery
-	(*RackProgress)(nil), // 13: chiba.v1.RackProgress
-	(*AgentStatus)(nil),  // 14: chiba.v1.AgentStatus
-	(*Query)(nil),        // 15: chiba.v1.Query
+	(*Lent)(nil),         // 13: chiba.v1.Lent
+	(*RackProgress)(nil), // 14: chiba.v1.RackProgress
+	(*AgentStatus)(nil),  // 15: chiba.v1.AgentStatus
+	(*Query)(nil),        // 16: chiba.v1.Query
 }
 var file_peers_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.PeerOpen.kind:type_name -> chiba.v1.PeerOpen.Kind
@@ -997,20 +1080,21 @@ var file_peers_proto_depIdxs = []int32{
 	6,  // 3: chiba.v1.PeerCall.join:type_name -> chiba.v1.Join
 	7,  // 4: chiba.v1.PeerCall.remove:type_name -> chiba.v1.Remove
 	8,  // 5: chiba.v1.PeerCall.presence:type_name -> chiba.v1.Presence
-	5,  // 6: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
-	5,  // 7: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
-	13, // 8: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
-	5,  // 9: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
-	5,  // 10: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
-	14, // 11: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
-	9,  // 12: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
-	10, // 13: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
-	15, // 14: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	13, // 6: chiba.v1.PeerCall.lent:type_name -> chiba.v1.Lent
+	5,  // 7: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
+	5,  // 8: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
+	14, // 9: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
+	5,  // 10: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
+	5,  // 11: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
+	15, // 12: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
+	9,  // 13: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
+	10, // 14: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
+	16, // 15: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_peers_proto_init() }
@@ -1026,6 +1110,7 @@ func file_peers_proto_init() {
 		(*PeerCall_Join)(nil),
 		(*PeerCall_Remove)(nil),
 		(*PeerCall_Presence)(nil),
+		(*PeerCall_Lent)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1033,7 +1118,7 @@ func file_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peers_proto_rawDesc), len(file_peers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -47,6 +47,7 @@ type Command struct {
 	//	*Command_RenewAgent
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
+	//	*Command_OwnRack
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
@@ -258,6 +259,15 @@ func (x *Command) GetJudgeJoin() *JudgeJoin {
 	return nil
 }
 
+func (x *Command) GetOwnRack() *OwnRack {
+	if x != nil {
+		if x, ok := x.Body.(*Command_OwnRack); ok {
+			return x.OwnRack
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -344,6 +354,10 @@ type Command_JudgeJoin struct {
 	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
 }
 
+type Command_OwnRack struct {
+	OwnRack *OwnRack `protobuf:"bytes,80,opt,name=own_rack,json=ownRack,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -377,6 +391,8 @@ func (*Command_RenewAgent) isCommand_Body() {}
 func (*Command_AskJoin) isCommand_Body() {}
 
 func (*Command_JudgeJoin) isCommand_Body() {}
+
+func (*Command_OwnRack) isCommand_Body() {}
 
 // Mark changes nothing. Who has applied its own has applied all that was committed
 // before it.
@@ -951,6 +967,7 @@ type AgentInfo struct {
 	SpoolEpoch    uint64                 `protobuf:"varint,6,opt,name=spool_epoch,json=spoolEpoch,proto3" json:"spool_epoch,omitempty"`
 	NextSeq       uint64                 `protobuf:"varint,7,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"` // of that epoch: the next one wanted
 	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
+	Pair          string                 `protobuf:"bytes,80,opt,name=pair,proto3" json:"pair,omitempty"` // the other agent of its rack, as it says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1041,6 +1058,13 @@ func (x *AgentInfo) GetSealProof() []byte {
 	return nil
 }
 
+func (x *AgentInfo) GetPair() string {
+	if x != nil {
+		return x.Pair
+	}
+	return ""
+}
+
 // Snapshot is the whole replicated state, in a stable order.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1063,6 +1087,7 @@ type Snapshot struct {
 	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
+	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`         // by rack
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1227,6 +1252,13 @@ func (x *Snapshot) GetEnrolments() []*Enrolment {
 func (x *Snapshot) GetPending() []*PendingJoin {
 	if x != nil {
 		return x.Pending
+	}
+	return nil
+}
+
+func (x *Snapshot) GetOwners() []*Owner {
+	if x != nil {
+		return x.Owners
 	}
 	return nil
 }
@@ -1679,12 +1711,91 @@ func (x *RunResults) GetResults() []*Result {
 	return nil
 }
 
+// OwnRack gives a rack to an agent. Without a claim it is a grant, good only if the
+// owner is still the one of that epoch; with one the agent has taken the rack over
+// while it reached nobody.
+type OwnRack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	From          *Owner                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	Claim         *Owner                 `protobuf:"bytes,4,opt,name=claim,proto3" json:"claim,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OwnRack) Reset() {
+	*x = OwnRack{}
+	mi := &file_state_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnRack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnRack) ProtoMessage() {}
+
+func (x *OwnRack) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnRack.ProtoReflect.Descriptor instead.
+func (*OwnRack) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *OwnRack) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *OwnRack) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *OwnRack) GetFrom() *Owner {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *OwnRack) GetClaim() *Owner {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
+}
+
+func (x *OwnRack) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\xea\a\n" +
+	"mesh.proto\x1a\fenroll.proto\"\x9a\b\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1712,7 +1823,8 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12\x0e\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12.\n" +
+	"\bown_rack\x18P \x01(\v2\x11.chiba.v1.OwnRackH\x00R\aownRack\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"\x06\n" +
@@ -1747,7 +1859,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12*\n" +
 	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xd3\x01\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xe7\x01\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -1758,7 +1870,8 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\x97\x06\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\x12\x12\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\"\xc0\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1782,7 +1895,8 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
-	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
+	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12'\n" +
+	"\x06owners\x18P \x03(\v2\x0f.chiba.v1.OwnerR\x06owners\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
@@ -1816,7 +1930,13 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
-	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresultsB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\"\x91\x01\n" +
+	"\aOwnRack\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12#\n" +
+	"\x04from\x18\x03 \x01(\v2\x0f.chiba.v1.OwnerR\x04from\x12%\n" +
+	"\x05claim\x18\x04 \x01(\v2\x0f.chiba.v1.OwnerR\x05claim\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03whyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_state_proto_rawDescOnce sync.Once
@@ -1830,7 +1950,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*Mark)(nil),          // 1: chiba.v1.Mark
@@ -1853,19 +1973,21 @@ var file_state_proto_goTypes = []any{
 	(*AskJoin)(nil),       // 18: chiba.v1.AskJoin
 	(*JudgeJoin)(nil),     // 19: chiba.v1.JudgeJoin
 	(*RunResults)(nil),    // 20: chiba.v1.RunResults
-	(*Script)(nil),        // 21: chiba.v1.Script
-	(*Run)(nil),           // 22: chiba.v1.Run
-	(*Denial)(nil),        // 23: chiba.v1.Denial
-	(*Record)(nil),        // 24: chiba.v1.Record
-	(*Node)(nil),          // 25: chiba.v1.Node
-	(*Firing)(nil),        // 26: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 27: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 28: chiba.v1.Ended
-	(*JoinToken)(nil),     // 29: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 30: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 31: chiba.v1.PendingJoin
-	(*JoinState)(nil),     // 32: chiba.v1.JoinState
-	(*Result)(nil),        // 33: chiba.v1.Result
+	(*OwnRack)(nil),       // 21: chiba.v1.OwnRack
+	(*Script)(nil),        // 22: chiba.v1.Script
+	(*Run)(nil),           // 23: chiba.v1.Run
+	(*Denial)(nil),        // 24: chiba.v1.Denial
+	(*Record)(nil),        // 25: chiba.v1.Record
+	(*Node)(nil),          // 26: chiba.v1.Node
+	(*Firing)(nil),        // 27: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 28: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 29: chiba.v1.Ended
+	(*JoinToken)(nil),     // 30: chiba.v1.JoinToken
+	(*Enrolment)(nil),     // 31: chiba.v1.Enrolment
+	(*PendingJoin)(nil),   // 32: chiba.v1.PendingJoin
+	(*Owner)(nil),         // 33: chiba.v1.Owner
+	(*JoinState)(nil),     // 34: chiba.v1.JoinState
+	(*Result)(nil),        // 35: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -1885,36 +2007,40 @@ var file_state_proto_depIdxs = []int32{
 	17, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
 	18, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
 	19, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	21, // 17: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	22, // 18: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	21, // 19: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	22, // 20: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	23, // 21: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	24, // 22: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	12, // 23: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	12, // 24: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	21, // 25: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	22, // 26: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	25, // 27: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	20, // 28: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	26, // 29: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	27, // 30: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	6,  // 31: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	28, // 32: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	23, // 33: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	29, // 34: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	30, // 35: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	31, // 36: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	23, // 37: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	29, // 38: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	32, // 39: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	31, // 40: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	33, // 41: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	21, // 17: chiba.v1.Command.own_rack:type_name -> chiba.v1.OwnRack
+	22, // 18: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	23, // 19: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	22, // 20: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	23, // 21: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	24, // 22: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	25, // 23: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	12, // 24: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	12, // 25: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	22, // 26: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	23, // 27: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	26, // 28: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	20, // 29: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	27, // 30: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	28, // 31: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	6,  // 32: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	29, // 33: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	24, // 34: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	30, // 35: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	31, // 36: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	32, // 37: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	33, // 38: chiba.v1.Snapshot.owners:type_name -> chiba.v1.Owner
+	24, // 39: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	30, // 40: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	34, // 41: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	32, // 42: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	35, // 43: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	33, // 44: chiba.v1.OwnRack.from:type_name -> chiba.v1.Owner
+	33, // 45: chiba.v1.OwnRack.claim:type_name -> chiba.v1.Owner
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -1943,6 +2069,7 @@ func file_state_proto_init() {
 		(*Command_RenewAgent)(nil),
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
+		(*Command_OwnRack)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1950,7 +2077,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
