@@ -252,6 +252,9 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 	}
 	begun := a.now()
 	doErr := m.Do(ctx, step)
+	if fault.Is(doErr, fault.Denied) {
+		a.outlawed(ctx, n, string(fault.Denied))
+	}
 	if doErr != nil && ctx.Err() != nil {
 		return step, when, doErr // the end of the process is no outcome
 	}

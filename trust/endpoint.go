@@ -87,6 +87,15 @@ func (e *Endpoint) Client() *tls.Config {
 	return conf
 }
 
+// ClientOfAgents is the configuration of an agent that calls another one of its own
+// site, which listens with Server(Agent). An agent's certificate is that of a client,
+// so each end proves one; who exactly it is, the caller compares.
+func (e *Endpoint) ClientOfAgents() *tls.Config {
+	conf := e.config(x509.ExtKeyUsageClientAuth, []Role{Agent})
+	conf.InsecureSkipVerify = true // VerifyConnection does the whole check, as above
+	return conf
+}
+
 // config is common to both sides: TLS 1.3, no resumption, and the check of the
 // peer in VerifyConnection, which would also run for a resumed session.
 func (e *Endpoint) config(usage x509.ExtKeyUsage, roles []Role) *tls.Config {

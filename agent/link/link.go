@@ -61,6 +61,8 @@ type Agent interface {
 	Introduce() error
 	// Linked is told whenever a coordinator is reached or lost.
 	Linked(connected bool, since time.Time)
+	// Leased is told whose the rack is.
+	Leased(l *pb.Leased)
 }
 
 // Outbox is where the records for the coordinators wait; a *spool.Spool is one.
@@ -106,6 +108,7 @@ type Config struct {
 	Log   *slog.Logger
 
 	PingEvery time.Duration // default 15 s
+	Pair      string        // the other agent of the rack, "" if there is none
 }
 
 // Link is an agent's connection to the coordinators. It is safe for concurrent
@@ -120,7 +123,9 @@ type Link struct {
 	since     time.Time
 
 	progress chan *pb.Progress
-	behind   int // consecutive coordinators that had forgotten records
+	leases   chan *pb.Lease // the last one that was asked for
+	pulls    chan struct{}  // a token: pull the desired state
+	behind   int            // consecutive coordinators that had forgotten records
 }
 
 // New is a link that is not connected yet.
@@ -133,7 +138,7 @@ func New(cfg Config, agent Agent, outbox Outbox) (*Link, error) {
 	}
 	return &Link{
 		cfg: cfg, agent: agent, outbox: outbox, since: time.Now(),
-		progress: make(chan *pb.Progress, maxProgress),
+		progress: make(chan *pb.Progress, maxProgress), leases: make(chan *pb.Lease, 1), pulls: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -149,6 +154,27 @@ func (l *Link) Connected() (connected bool, since time.Time) {
 func (l *Link) Progress(p *pb.Progress) {
 	select {
 	case l.progress <- p:
+	default:
+	}
+}
+
+// Lease asks whose the rack is. It never waits: only the last question counts, and
+// Agent.Leased gets the answer, if a coordinator is reached.
+func (l *Link) Lease(q *pb.Lease) {
+	select {
+	case <-l.leases:
+	default:
+	}
+	select {
+	case l.leases <- q:
+	default:
+	}
+}
+
+// Pull asks for the desired state, soon; questions that come together are one.
+func (l *Link) Pull() {
+	select {
+	case l.pulls <- struct{}{}:
 	default:
 	}
 }

@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
+	"github.com/chiba-mesh/chiba/agent/owner"
+	"github.com/chiba-mesh/chiba/agent/takeover"
+	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/obs"
+)
+
+const (
+	fenceAgain   = 200 * time.Millisecond
+	fenceTimeout = 10 * time.Second
+	// regainAfter is how often a BMC must refuse the fence, before we log in as the one
+	// who has shut us out.
+	regainAfter = 1
+)
+
+// fence says whether the partner is to be shut out of a BMC before anything is
+// written there.
+func (n *node) fence(due bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.toFence = due
+}
+
+func (n *node) fenceDue() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.toFence
+}
+
+// reignMark is what the sessions of this reign are known by.
+func (a *Agent) reignMark() string {
+	if c := a.office.claim(); a.cfg.Pair.Name != "" && c.Agent != "" {
+		return a.cfg.mark(c.Epoch.String())
+	}
+	return a.cfg.mark(string(a.cfg.Name))
+}
+
+// shutOut shuts the other agent out of a node's BMC, if that is due, and tries until
+// it is done or ctx ends.
+func (a *Agent) shutOut(ctx context.Context, n *node) error {
+	for said := ""; n.fenceDue(); {
+		err := a.shutOutOnce(ctx, n)
+		if err == nil {
+			n.fence(false)
+			a.log.Info("the other agent is shut out of a BMC", obs.Node, string(n.entry.Name), obs.Epoch, a.office.claim().Epoch.String())
+			n.lookAtTakeover()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if text := err.Error(); text != said && !fault.Is(err, fault.Unavailable) {
+			a.log.Warn("the other agent could not be shut out of a BMC yet", obs.Node, string(n.entry.Name), obs.Err, err)
+			said = text
+		}
+		wait(ctx, fenceAgain)
+	}
+	return nil
+}
+
+func (a *Agent) shutOutOnce(ctx context.Context, n *node) error {
+	l, err := n.way()
+	if err != nil {
+		return err
+	}
+	h, ok := l.(handed)
+	if !ok {
+		return fault.New(fault.Unsupported, "shut the other agent out", "this way to the BMC can't")
+	}
+	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
+	defer cancel()
+	own, rack := a.reignMark(), a.cfg.mark("")
+	f := openbmc.Fence{Others: func(mark string) bool { return mark != own && strings.HasPrefix(mark, rack) }}
+	if p := n.ledger.Record().Partner; p != nil {
+		f.Account = p.Account
+	}
+	return openbmc.Shut(ctx, h.Hand(bmc.Action), f)
+}
+
+// outlawed asks a BMC that has refused a write whether another agent has shut us out.
+// Then we yield, and it does not return before the reign has ended: what was refused
+// is no result.
+func (a *Agent) outlawed(ctx context.Context, n *node, kinds ...string) {
+	denied := false
+	for _, k := range kinds {
+		denied = denied || k == string(fault.Denied)
+	}
+	r := n.ledger.Record()
+	if !denied || a.pair == nil || r.Goal != takeover.Taken || ctx.Err() != nil {
+		return
+	}
+	l, err := n.way()
+	h, ok := l.(handed)
+	if err != nil || !ok {
+		return
+	}
+	asking, cancel := context.WithTimeout(ctx, fenceTimeout)
+	defer cancel()
+	out, err := openbmc.ShutOut(asking, h.Hand(bmc.Action), r.Account)
+	if err != nil || !out {
+		return
+	}
+	a.log.Warn("a BMC has shut this agent out: another one owns the rack", obs.Node, string(n.entry.Name), obs.Epoch, a.office.claim().Epoch.String())
+	a.office.tell(owner.Refused{})
+	timer := time.NewTimer(fenceTimeout)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+func kindsOf(results []fleet.Result) []string {
+	kinds := make([]string, 0, len(results))
+	for _, r := range results {
+		kinds = append(kinds, r.Kind)
+	}
+	return kinds
+}
