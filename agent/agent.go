@@ -290,7 +290,7 @@ func (a *Agent) getReady(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		told = a.first.isOver() && c.First == c.Next || a.office.now().Role == owner.Standby
+		told = a.first.isOver() && c.First == c.Next || a.standsBy()
 	}
 	return nil
 }

@@ -84,6 +84,12 @@ func (o *office) tell(in owner.Input) {
 	}
 }
 
+// standsBy reports whether the other agent owns the rack, as far as is known.
+func (a *Agent) standsBy() bool {
+	out := a.office.now()
+	return out.Role == owner.Standby && out.Claim.Agent == string(a.cfg.Pair.Name)
+}
+
 // enter decides for the first time.
 func (a *Agent) enter() error {
 	var kept owner.Claim
