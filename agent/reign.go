@@ -290,7 +290,12 @@ func (g *governor) reign(ctx context.Context, out owner.Output) error {
 	ended := g.ended
 	g.first.await(g.nodes)
 	go func() { ended <- g.rule(ctx) }()
-	g.askAt("")
+	g.askAt("") // those that answer with their key have lanes at once
+	for _, n := range g.nodes {
+		if at := n.lastAddress(); at != "" {
+			g.askAt(at)
+		}
+	}
 	g.link.Pull()
 	return nil
 }

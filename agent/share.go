@@ -391,9 +391,13 @@ func (a *Agent) reread(changes []spool.Change) error {
 		return err
 	}
 	for _, n := range a.nodes {
+		before := n.ledger.Record().Pin
 		n.ledger.keeping.Lock()
 		n.ledger.adopt(records[n.entry.Name])
 		n.ledger.keeping.Unlock()
+		if at := n.lastAddress(); at != "" && n.ledger.Record().Pin != before {
+			a.askAt(at) // another key answers there now
+		}
 	}
 	return nil
 }

@@ -225,7 +225,8 @@ func (a *Agent) take(n *node) error {
 	if err != nil {
 		return err
 	}
-	return n.ledger.Keep(func(r takeover.Record) takeover.Record { return r.Take(user, a.pass.account) })
+	partner := a.companion.partner()
+	return n.ledger.Keep(func(r takeover.Record) takeover.Record { return r.Take(user, a.pass.account).With(partner) })
 }
 
 // step looks, decides and does: what is about to be done is recorded before, what
