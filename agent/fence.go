@@ -12,14 +12,12 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
 )
 
 const (
 	fenceAgain   = 200 * time.Millisecond
 	fenceTimeout = 10 * time.Second
-	// regainAfter is how often a BMC must refuse the fence, before we log in as the one
-	// who has shut us out.
-	regainAfter = 1
 )
 
 // fence says whether the partner is to be shut out of a BMC before anything is
@@ -48,7 +46,19 @@ func (a *Agent) reignMark() string {
 // it is done or ctx ends.
 func (a *Agent) shutOut(ctx context.Context, n *node) error {
 	for said := ""; n.fenceDue(); {
+		if _, err := n.way(); err != nil { // it is looked for
+			wait(ctx, fenceAgain)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
 		err := a.shutOutOnce(ctx, n)
+		if fault.Is(err, fault.Denied) { // we are ourselves shut out, by one that is dead
+			if err = a.regain(ctx, n); err == nil {
+				err = a.shutOutOnce(ctx, n)
+			}
+		}
 		if err == nil {
 			n.fence(false)
 			a.log.Info("the other agent is shut out of a BMC", obs.Node, string(n.entry.Name), obs.Epoch, a.office.claim().Epoch.String())
@@ -85,6 +95,58 @@ func (a *Agent) shutOutOnce(ctx context.Context, n *node) error {
 	}
 	return openbmc.Shut(ctx, h.Hand(bmc.Action), f)
 }
+
+// regain makes our account an administrator again, in the name of the other agent,
+// which has shut us out and is dead: the rack has been granted to us since. Its
+// account is the rack's, and so is the authority that lets it in.
+func (a *Agent) regain(ctx context.Context, n *node) error {
+	const op = "be let in again"
+	r := n.ledger.Record()
+	if r.Partner == nil || a.pass.issuer == nil {
+		return fault.New(fault.Denied, op, "no account of another agent is known there")
+	}
+	other := login{User: r.Partner.Account}
+	terms := n.ledger.Terms()
+	terms.User, terms.Certificate = "", nil
+	if r.Proven() {
+		cert, _, err := a.pass.issue(r.Partner.Account)
+		if err != nil {
+			return err
+		}
+		terms.User, terms.Certificate = r.Partner.Account, cert
+	}
+	if sealed := r.Sealed[r.Partner.Account]; sealed != "" {
+		var err error
+		if other.Password, err = n.ledger.Open(sealed); err != nil {
+			return err
+		}
+	}
+	l, err := bmc.New(bmc.Config{Node: n.entry.Name, Vault: other, BMC: redfish.Config{
+		BMC: string(n.entry.Name), Address: n.lastAddress(), Context: a.reignMark(),
+		Terms: func() redfish.Terms { return terms },
+	}})
+	if err != nil {
+		return err
+	}
+	defer a.closeLane(ctx, n, l)
+	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
+	defer cancel()
+	return openbmc.LetIn(ctx, l.Hand(bmc.Action), r.Account)
+}
+
+// login is the one login of a lane.
+type login redfish.Credentials
+
+// Candidates implements bmc.Vault, as the others do.
+func (l login) Candidates(string) ([]redfish.Credentials, error) {
+	return []redfish.Credentials{redfish.Credentials(l)}, nil
+}
+
+// Prove keeps nothing.
+func (login) Prove(string, redfish.Credentials) error { return nil }
+
+// Propose keeps nothing.
+func (login) Propose(string, redfish.Credentials) error { return nil }
 
 // outlawed asks a BMC that has refused a write whether another agent has shut us out.
 // Then we yield, and it does not return before the reign has ended: what was refused

@@ -152,7 +152,7 @@ func (p *passport) current() (*tls.Certificate, error) {
 	if have != nil && p.now().Before(have.Leaf.NotAfter.Add(-takeover.RenewBefore)) {
 		return have, nil
 	}
-	fresh, at, err := p.issue()
+	fresh, at, err := p.issue(p.account)
 	if err != nil {
 		return nil, err
 	}
@@ -208,13 +208,13 @@ func (p *passport) known(twin string) *tls.Certificate {
 	return &cert
 }
 
-func (p *passport) issue() (*tls.Certificate, page, error) {
+func (p *passport) issue(account string) (*tls.Certificate, page, error) {
 	const op = "get our certificate"
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, page{}, fault.Wrap(fault.Internal, op, err)
 	}
-	chain, err := p.issuer.BMCClient(p.account, key.Public())
+	chain, err := p.issuer.BMCClient(account, key.Public())
 	if err != nil {
 		return nil, page{}, err
 	}

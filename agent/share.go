@@ -43,6 +43,7 @@ func mirrored(table spool.Table, key string) bool {
 				return true
 			}
 		}
+	case spool.Scripts, spool.Sessions, spool.Digests, spool.Inventories, spool.Subscribed:
 	}
 	return false
 }

@@ -198,10 +198,13 @@ func TestTheOldOwnerWakes(t *testing.T) {
 		})
 	})
 	p.coordinator.kill()
+	p.first.wait("no link to the coordinators")
 	p.second.wait("no link to the coordinators")
-	if err := p.first.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	before := len(p.requests("r01-u04"))
+	p.until("it goes on writing, cut off", func() bool {
+		return slices.ContainsFunc(p.requests("r01-u04")[before:], func(r bmcsim.Request) bool { return r.Method == http.MethodPatch })
+	})
+	p.signal(p.first, syscall.SIGSTOP)
 	stopped := time.Now()
 	p.second.wait("this agent is active")
 	t.Logf("the standby is active %s after SIGSTOP", time.Since(stopped).Round(time.Millisecond))
@@ -213,10 +216,11 @@ func TestTheOldOwnerWakes(t *testing.T) {
 		}
 		return true
 	})
-	if err := p.first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	p.first.wait("this agent is standby")
+	p.signal(p.second, syscall.SIGSTOP) // it tells nobody: the BMCs alone know
+	p.signal(p.first, syscall.SIGCONT)
+	p.first.wait("a BMC has shut this agent out")
+	p.first.wait(`reason="a BMC has shut it out"`)
+	p.signal(p.second, syscall.SIGCONT)
 	refused := 0
 	for _, n := range p.nodes() {
 		refused += p.nothingAfterTheFence(n)
@@ -224,6 +228,13 @@ func TestTheOldOwnerWakes(t *testing.T) {
 	t.Logf("%d writes of the old owner were refused", refused)
 	if refused == 0 {
 		t.Error("the old owner has not tried to write: nothing was shown")
+	}
+}
+
+func (p *pair) signal(to *process, s syscall.Signal) {
+	p.t.Helper()
+	if err := to.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
 	}
 }
 

@@ -237,9 +237,9 @@ func (d *Decider) lost(now time.Time) bool {
 }
 
 // mayTake reports whether it is ours to take the rack over without being granted
-// it: nobody is left who could say no.
+// it: nobody is left who could say no. Who was shut out knows that somebody is there.
 func (d *Decider) mayTake(now time.Time) bool {
-	return d.role == Standby && !d.connected && now.Sub(d.cut) >= d.cfg.Patience && d.lost(now)
+	return d.role == Standby && !d.shut && !d.connected && now.Sub(d.cut) >= d.cfg.Patience && d.lost(now)
 }
 
 // settle is what follows from the time and from all that is known.

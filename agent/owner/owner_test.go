@@ -129,7 +129,9 @@ func TestWhatFollowsFromWhat(t *testing.T) {
 		"shut out by one that is dead since": {"b", claim("a", 7, 0), []step{
 			{0, owner.Partner{Claim: claim("a", 7, 0)}, "active, a in epoch 7"},
 			{time.Minute, owner.Refused{}, "standby, a in epoch 7, ask, shut"},
-			{time.Minute, linked, "standby, a in epoch 7, ask, shut"},
+			{90 * time.Second, owner.Silent{}, "standby, a in epoch 7, lost, shut"},
+			{90 * time.Second, owner.View{}, "standby, a in epoch 7, lost, shut"},
+			{90 * time.Second, linked, "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, owner.Silent{}, "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, granted(claim("a", 7, 0), 2*time.Minute), "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, granted(claim("a", 9, 0), 2*time.Minute), "active, a in epoch 9, keep, fence"},

@@ -56,9 +56,9 @@ func (r Record) ShutOut(shut bool) Record {
 	return r
 }
 
-// HandTo is the partner's record as it is ours, whose account and twin are given;
+// HandTo is the partner's record as it is ours, whose account and fingerprint of the twin are given;
 // other is the one who has kept it until now. Our own record stays as it is.
-func (r Record) HandTo(account, print string, other Partner) Record {
+func (r Record) HandTo(account, twin string, other Partner) Record {
 	if r.Goal == "" || r.Account == account {
 		return r
 	}
@@ -66,8 +66,8 @@ func (r Record) HandTo(account, print string, other Partner) Record {
 	r.Account, r.AccountProven, r.ProvenBy, r.Doing, r.Last = account, false, "", Nothing, Nothing
 	if mine := before.Partner; mine != nil && mine.Account == account {
 		r.AccountProven = mine.Made
-		if mine.Made && mine.Print == print && before.ProvenBy != "" {
-			r.ProvenBy = print
+		if mine.Made && mine.Print == twin && before.ProvenBy != "" {
+			r.ProvenBy = twin
 		}
 	}
 	other.Account, other.Made = before.Account, before.AccountProven

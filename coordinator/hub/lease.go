@@ -159,7 +159,7 @@ func (s *session) changed(ctx context.Context, q *pb.Lease) *pb.OwnRack {
 	}
 	other := s.other()
 	switch mine := known.GetAgent() == s.agent; {
-	case mine && !(q.GetShut() && q.GetLost()):
+	case mine && (!q.GetShut() || !q.GetLost()):
 		return nil
 	case !mine && !q.GetLost() && !h.outside(other):
 		return nil

@@ -60,14 +60,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, a := range s.GetAgents() {
 		n.agents[a.GetName()] = a
 	}
-	for _, o := range s.GetOwners() {
-		n.owners[o.GetRack()] = o
-	}
-	for _, a := range s.GetAgents() { // a state of before there were owners
-		if n.owners[a.GetRack()] == nil {
-			n.owners[a.GetRack()] = &pb.Owner{Rack: a.GetRack(), Agent: a.GetName(), Grant: 1}
-		}
-	}
+	n.restoreOwners(s)
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
 	}
@@ -126,6 +119,17 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied
 	return nil
+}
+
+func (m *Machine) restoreOwners(s *pb.Snapshot) {
+	for _, o := range s.GetOwners() {
+		m.owners[o.GetRack()] = o
+	}
+	for _, a := range s.GetAgents() { // a state of before there were owners
+		if m.owners[a.GetRack()] == nil {
+			m.owners[a.GetRack()] = &pb.Owner{Rack: a.GetRack(), Agent: a.GetName(), Grant: 1}
+		}
+	}
 }
 
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {

@@ -2,8 +2,6 @@ package openbmc
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/url"
 
 	"github.com/chiba-mesh/chiba/agent/takeover"
@@ -17,10 +15,7 @@ const (
 	readOnly      = "ReadOnly"
 )
 
-const (
-	maxAccounts = 15 // of OpenBMC, for IPMI's sake
-	maxSessions = 100
-)
+const maxSessions = 100
 
 // partnerOf is the other agent of the rack, as the record has it.
 func partnerOf(r takeover.Record) takeover.Partner {
@@ -42,7 +37,7 @@ func (d *Driver) pair(ctx context.Context) error {
 		return err
 	}
 	if err = d.makeAccount(ctx, creds); err != nil {
-		return errors.Join(d.room(ctx), err)
+		return err
 	}
 	if err = d.mendAccount(ctx, creds); err != nil {
 		return err
@@ -65,15 +60,6 @@ func (d *Driver) pair(ctx context.Context) error {
 		}
 		return r
 	})
-}
-
-// room is why there is no place for one more account, nil if there is.
-func (d *Driver) room(ctx context.Context) error {
-	members, err := redfish.Members(ctx, d.BMC, accountsURI, maxMembers)
-	if err != nil || len(members) < maxAccounts {
-		return nil //nolint:nilerr // the failure to make it is the one to tell
-	}
-	return cannot(takeover.Pair, fmt.Sprintf("the BMC has %d accounts, and no room for that of the standby; remove one that nobody needs", len(members)))
 }
 
 func (d *Driver) setRole(ctx context.Context, account, role string) error {
@@ -103,8 +89,7 @@ func Shut(ctx context.Context, to BMC, f Fence) error {
 		return err
 	}
 	if f.Account != "" {
-		uri := string(orURI(root.AccountService, "/redfish/v1/AccountService")) + "/Accounts/" + url.PathEscape(f.Account)
-		if err = to.Patch(ctx, uri, map[string]any{"RoleId": readOnly}); err != nil && !fault.Is(err, fault.NotFound) {
+		if err = to.Patch(ctx, accountOf(root, f.Account), map[string]any{"RoleId": readOnly}); err != nil && !fault.Is(err, fault.NotFound) {
 			return err
 		}
 	}
@@ -131,6 +116,19 @@ func Shut(ctx context.Context, to BMC, f Fence) error {
 	return err
 }
 
+// LetIn makes an account an administrator again.
+func LetIn(ctx context.Context, to BMC, account string) error {
+	root, err := to.Root(ctx)
+	if err != nil {
+		return err
+	}
+	return to.Patch(ctx, accountOf(root, account), map[string]any{"RoleId": administrator})
+}
+
+func accountOf(root *redfish.Root, account string) string {
+	return string(orURI(root.AccountService, "/redfish/v1/AccountService")) + "/Accounts/" + url.PathEscape(account)
+}
+
 // ShutOut reports whether our own account can only read: another agent owns the
 // rack. It is asked when the BMC has refused a write.
 func ShutOut(ctx context.Context, to BMC, account string) (bool, error) {
@@ -141,8 +139,7 @@ func ShutOut(ctx context.Context, to BMC, account string) (bool, error) {
 	var a struct {
 		RoleID redfish.Text `json:"RoleId"`
 	}
-	uri := orURI(root.AccountService, "/redfish/v1/AccountService") + "/Accounts/" + redfish.Link(url.PathEscape(account))
-	if err = redfish.Get(ctx, to, uri, &a); fault.Is(err, fault.NotFound) {
+	if err = redfish.Get(ctx, to, redfish.Link(accountOf(root, account)), &a); fault.Is(err, fault.NotFound) {
 		return false, nil
 	}
 	return a.RoleID == readOnly, err
