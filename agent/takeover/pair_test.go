@@ -35,7 +35,10 @@ func TestThePartnerOfATakeover(t *testing.T) {
 			b.seen.PartnerRoot = false
 		}, "pair"},
 		{"the certificate is the partner's", func() { b.rec.SignedBy = "third" }, ""},
-		{"there is another agent", func() { b.rec = b.rec.With(takeover.Partner{Account: "chiba-c1", Print: "x"}); b.seen.PartnerGood = false }, "request install pair"},
+		{"there is another agent", func() {
+			b.rec = b.rec.With(takeover.Partner{Account: "chiba-c1", Print: "x"})
+			b.seen.PartnerGood = false
+		}, "request install pair"},
 		{"there is none any longer", func() { b.rec = b.rec.With(takeover.Partner{}) }, ""},
 	} {
 		c.do()
