@@ -3,12 +3,12 @@
 
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
-FUZZMORE ?= 2s
+FUZZMORE ?= 20s
 PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test conformance fuzz bench bench-code crawl-report threats e2e-qemu clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz fuzz-all bench bench-code crawl-report threats e2e-qemu chaos drill clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ build: ## build bin/chiba, and bin/chiba-agent, which is the agent alone
 	CGO_ENABLED=0 go build -trimpath -o bin/chiba .
 	CGO_ENABLED=0 go build -trimpath -o bin/chiba-agent ./agent/chiba-agent
 
-check: format vet lint generated test fuzz ## what CI runs before e2e-qemu: format, vet, lint, generated code, tests, fuzzing
+check: format vet lint generated test fuzz ## what CI runs before e2e-qemu: format, vet, lint, generated code, tests, fuzzed scripts
 
 format: ## is every file formatted?
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
@@ -48,10 +48,17 @@ TRANSCRIPTS ?= $(or $(wildcard ../shared/data/openbmc-transcripts.tar.gz),pkg/re
 conformance: ## replay TRANSCRIPTS against the simulator, over TLS
 	@go run ./pkg/redfish/bmcsim/conformance $(TRANSCRIPTS)
 
-fuzz: ## fuzz what parses input: scripts FUZZTIME each, all else FUZZMORE each
+fuzz: ## fuzz the reader and the compiler of scripts, FUZZTIME each
 	go test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime $(FUZZTIME) ./pkg/scl/syntax
 	go test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./pkg/scl/compile
-	@set -e; for file in $$(git grep -lE '^func Fuzz' -- '*_test.go' ':!pkg/scl/syntax' ':!pkg/scl/compile'); do \
+
+# Recordings of real BMCs, if there are any, are what the readers of a BMC's answers begin with.
+RECORDS ?= $(wildcard ../shared/data/*.tar.gz)
+empty   :=
+
+fuzz-all: export CHIBA_RECORDED = $(subst $(empty) ,:,$(abspath $(RECORDS)))
+fuzz-all: ## fuzz all that parses input, FUZZMORE each; takes about 15 minutes
+	@set -e; for file in $$(git grep -lE '^func Fuzz' -- '*_test.go'); do \
 		for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9]*)\(.*/\1/p' $$file); do \
 			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZMORE) ./$$(dirname $$file); \
 		done; done
@@ -63,8 +70,14 @@ e2e-qemu: build ## drive the whole line against BMCs in QEMU; as root; fetches w
 	go build -trimpath -o bin/e2e-qemu ./e2e/qemu
 	bin/e2e-qemu -guests $(GUESTS)
 
+chaos: ## drills over a WAN that is cut, with processes that die, hang or run out of disk; as root, some minutes
+	@CHIBA_CHAOS=1 go test -count=1 -v -timeout 30m ./e2e/wan
+
 threats: ## try every threat that has a test; last line: threats: N of TOTAL
 	@go run ./e2e/threats
+
+drill: ## kill -9 at every single write to a BMC: take-over, release, renewal, change of key
+	CHIBA_DRILL=all go test -count=1 -timeout 30m -v -run '^TestKill9AtEveryWrite' ./e2e
 
 bench: build ## what Chiba and others need for a simulated rack, against the goals
 	bin/chiba bench

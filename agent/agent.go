@@ -7,20 +7,26 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
-	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/agent/takeover"
+	"github.com/chiba-mesh/chiba/discovery"
+	"github.com/chiba-mesh/chiba/discovery/neighbour"
+	"github.com/chiba-mesh/chiba/discovery/probe"
+	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -53,6 +59,10 @@ type Agent struct {
 	pass  *passport
 	// taking holds a token for each BMC that is being taken over.
 	taking chan struct{}
+	// rekeying serialises what changes the key of the rack's CA.
+	rekeying sync.Mutex
+	// escrowing holds a token if the escrow may be out of date.
+	escrowing chan struct{}
 	// askAgain has the key at an address read anew, see askAt.
 	askAgain chan string
 	// receiver takes what BMCs deliver; nil: they are not asked to.
@@ -74,14 +84,16 @@ type Agent struct {
 	taken      taken
 	life       uint64 // of this process
 
-	nodes  []*node // in the order of the catalogue
-	byName map[fleet.NodeName]*node
+	rack      roster
+	admitting sync.Mutex // serialises who comes and who goes
+	clashes   clashes    // that the coordinators have seen
 
 	desiring  sync.Mutex // serialises changes of the desired state
 	authority authority
 	witnessed witnessed
 	standing  standing
 	runs      runs
+	waves     waves
 
 	inputs  chan core.Input // to the rules
 	links   chan core.Link  // the latest news of the link
@@ -99,6 +111,8 @@ type Agent struct {
 	jitter      func() float64 // in [0,1)
 	finders     []finder
 	fingerprint func(ctx context.Context, address string) (pin string, err error)
+	root        func(ctx context.Context, address string) (discovery.Answer, error) // of a stranger
+	hardware    func(address string) string                                         // its hardware address, "" if unknown
 	open        func(e Entry, address string) (lane, error)
 }
 
@@ -117,10 +131,16 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if err := cfg.check(); err != nil {
 		return nil, fault.Wrap(fault.BadInput, "configure agent", err)
 	}
 	if _, err := cfg.credentials(); err != nil {
+		return nil, err
+	}
+	if err := seal.RenewKey(filepath.Join(cfg.State, sealFile), cfg.Now(), false); err != nil {
 		return nil, err
 	}
 	key, err := seal.OpenKey(filepath.Join(cfg.State, sealFile))
@@ -131,18 +151,15 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer, account, err := cfg.openIssuer()
-	if err != nil {
-		return nil, errors.Join(err, disk.Close())
-	}
 	a, err := assemble(cfg, disk, key)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
-	a.certifyBy(issuer, account)
+	a.now, a.pass.now = cfg.Now, cfg.Now
 	if a.trust, err = openTrust(cfg, disk); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.certifyBy(a.trust.rack)
 	a.denials = &a.trust.denials
 	if cfg.Pair.Name != "" {
 		a.pairLink = newPairLink(cfg, a.trust.endpoint)
@@ -163,7 +180,6 @@ func New(cfg Config) (*Agent, error) {
 func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With(obs.Agent, string(cfg.Name)), spool: disk, key: key,
-		byName:    make(map[fleet.NodeName]*node),
 		inputs:    make(chan core.Input, 64),
 		links:     make(chan core.Link, 1),
 		targets:   make(chan struct{}, 1),
@@ -173,12 +189,14 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		receiver:  cfg.receiver(),
 		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
+		root: probe.Ask, hardware: neighbour.Hardware,
 	}
 	if a.cfg.Written.IsZero() {
 		a.cfg.Written = a.now()
 	}
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
+	a.escrowing = make(chan struct{}, 1)
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.denials = &trust.Denials{}
 	a.leased, a.life = make(chan *pb.Leased, 4), uint64(a.now().UnixNano())
@@ -186,13 +204,17 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		return nil, err
 	}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
-	records, err := openLedgers(disk, cfg.Nodes)
+	entries, came, err := a.entries()
+	if err != nil {
+		return nil, err
+	}
+	records, err := openLedgers(disk, entries)
 	if err != nil {
 		return nil, err
 	}
 	a.open = a.openLane
 	a.vault = &vault{others: &a.companion, shared: a.shared, spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
-		n := a.byName[name]
+		n := a.rack.named(name)
 		if n == nil {
 			return Entry{}, false
 		}
@@ -200,36 +222,59 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		e.Login, e.Pin = cfg.loginOf(e), n.ledger.Record().First
 		return e, true
 	}}
-	for _, e := range cfg.Nodes {
+	for _, e := range entries {
 		n := newNode(e, cfg.Rack, cfg.Site)
-		n.ledger = &ledger{spool: disk, key: key, rack: string(cfg.Rack), pass: a.pass, others: &a.companion, shared: a.shared}
-		n.ledger.adopt(records[e.Name])
-		a.nodes = append(a.nodes, n)
-		a.byName[e.Name] = n
+		n.ledger = a.newLedger(records[e.Name])
+		if m, ok := came[e.Name]; ok {
+			a.enlist(n, m)
+		}
+		a.rack.add(n)
 	}
-	a.first.await(a.nodes)
+	a.first.await(a.rack.members())
 	if err := a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
-	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall())
+	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall(), a.recallClashes())
 }
 
-// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
-func (a *Agent) certifyBy(issuer openbmc.Issuer, account string) {
-	a.pass.issuer, a.pass.account = issuer, account
-	for _, n := range a.nodes {
-		if issuer != nil {
-			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
-		}
-		n.ledger.refresh()
+// newLedger is a ledger that begins with a record. Nothing is kept yet.
+func (a *Agent) newLedger(r takeover.Record) *ledger {
+	l := &ledger{spool: a.spool, key: a.key, rack: string(a.cfg.Rack), pass: a.pass, others: &a.companion, shared: a.shared}
+	l.adopt(r)
+	return l
+}
+
+// entries are those of the catalogue and of the BMCs that were let in since, with
+// how these came. What the catalogue says of a name or a key counts more. A BMC is
+// looked for where it was, before it is heard of again.
+func (a *Agent) entries() ([]Entry, map[fleet.NodeName]admission, error) {
+	all, err := admitted(a.spool)
+	if err != nil {
+		return nil, nil, err
 	}
+	entries, came := slices.Clone(a.cfg.Nodes), make(map[fleet.NodeName]admission)
+	var places []string
+	for _, pin := range slices.Sorted(maps.Keys(all)) {
+		m := all[pin]
+		if slices.ContainsFunc(a.cfg.Nodes, func(e Entry) bool { return e.Name == m.Name || e.Pin == pin }) {
+			continue
+		}
+		entries, came[m.Name] = append(entries, m.entry(a.openGiven)), m
+		if m.Address != "" {
+			places = append(places, m.Address)
+		}
+	}
+	if len(places) > 0 {
+		a.finders = append(a.finders, static.Finder{Addresses: places})
+	}
+	return entries, came, nil
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {
 	return bmc.New(bmc.Config{
 		Node: e.Name,
 		BMC: redfish.Config{
-			BMC: string(e.Name), Address: address, Terms: a.byName[e.Name].ledger.Terms, Sessions: a.vault,
+			BMC: string(e.Name), Address: address, Terms: a.rack.named(e.Name).ledger.Terms, Sessions: a.vault,
 			Context: a.reignMark(),
 		},
 		Vault: a.vault, Digests: a.vault,
@@ -310,9 +355,9 @@ func (a *Agent) looked(ctx context.Context) error {
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 	defer a.leave(ctx)
-	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.nodes))
+	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.rack.members()))
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.receive, a.serveMetrics, a.servePartner, a.govern, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.receive, a.serveMetrics, a.keepEscrow, a.servePartner, a.govern, a.link.Run} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
@@ -323,7 +368,7 @@ func (a *Agent) Close() error { return a.spool.Close() }
 
 // leave closes every lane.
 func (a *Agent) leave(ctx context.Context) {
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		if l, err := n.way(); err == nil {
 			a.closing.Go(func() { a.closeLane(ctx, n, l) })
 		}

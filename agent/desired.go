@@ -120,6 +120,9 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 			return err
 		}
 	}
+	if err := a.heedClashes(d.GetConflicts()); err != nil {
+		return err
+	}
 	if err := a.witness(d.GetAudit()); err != nil {
 		return err
 	}
@@ -186,6 +189,7 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 			tx.PutMessage(spool.Runs, runKey(r), r)
 			raise(tx, floorOfRun, r.GetScript(), r.GetVersion(), "")
 		}
+		release(tx, d.GetRuns())
 		a.tidy(tx, d.GetRuns())
 		return nil
 	})
@@ -195,6 +199,7 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 	s.mu.Lock()
 	s.revision, s.scripts = d.GetRevision(), next
 	s.mu.Unlock()
+	a.waves.tell()
 	a.retarget()
 	return nil
 }
@@ -355,7 +360,7 @@ func (a *Agent) rules() core.Rules {
 		for i := range p.Monitors {
 			m := &p.Monitors[i]
 			rule := core.Rule{Script: name, Monitor: m, Barred: make(map[fleet.NodeName]string)}
-			for _, n := range a.nodes {
+			for _, n := range a.rack.members() {
 				if c.match(m.Target, n) == scl.True {
 					rule.Nodes = append(rule.Nodes, n.entry.Name)
 					rule.Barred[n.entry.Name] = a.barred(n, m.Commands)

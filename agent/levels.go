@@ -33,6 +33,11 @@ var deeds = map[scl.Verb][]level.Deed{
 	scl.DoTakeOver:   {level.Takeover},
 	scl.DoRelease:    {level.Takeover},
 	scl.DoAccept:     {},
+	scl.DoRekey:      {level.Takeover},
+	scl.DoRekeyAbort: {},
+	scl.DoAdmit:      {},
+	scl.DoRefuse:     {},
+	scl.DoForget:     {},
 	scl.DoLog:        {},
 	scl.DoStartImage: {level.Media, level.Boot, level.Power}, // on the node that it names
 	scl.DoWait:       {level.Look},
@@ -141,7 +146,7 @@ func (a *Agent) may(n *node, deeds ...level.Deed) error {
 func (a *Agent) way(n *node, deeds ...level.Deed) (lane, error) {
 	l, err := n.way()
 	if err == nil {
-		err = a.begin(n, deeds...)
+		err = a.mayBegin(n, deeds...)
 	}
 	if err == nil {
 		err = a.may(n, deeds...)
@@ -152,9 +157,9 @@ func (a *Agent) way(n *node, deeds ...level.Deed) (lane, error) {
 	return l, nil
 }
 
-// begin is why nothing may be begun on a node's BMC now, nil if it may: the rack is
+// mayBegin is why nothing may be begun on a node's BMC now, nil if it may: the rack is
 // not ours, or the other agent is not shut out yet. To look is always free.
-func (a *Agent) begin(n *node, deeds ...level.Deed) error {
+func (a *Agent) mayBegin(n *node, deeds ...level.Deed) error {
 	if !slices.ContainsFunc(deeds, func(d level.Deed) bool { return d != level.Look }) {
 		return nil
 	}
@@ -197,7 +202,7 @@ func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
 	defer cancel()
 	for ctx.Err() == nil {
 		j := a.judge(n)
-		later := a.begin(n, deeds...) != nil && a.office.reigns()
+		later := a.mayBegin(n, deeds...) != nil && a.office.reigns()
 		if !later && (j.may(n, deeds...) == nil || !a.takenSoon(n, j)) {
 			return
 		}
@@ -208,7 +213,7 @@ func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
 // mayDo is why a command will be refused now, nil if it will not.
 func (a *Agent) mayDo(n *node, c scl.Command) error {
 	if c.Verb == scl.DoStartImage && len(c.Args) > 0 {
-		if target := a.byName[fleet.NodeName(c.Args[0])]; target != nil {
+		if target := a.rack.named(fleet.NodeName(c.Args[0])); target != nil {
 			n = target
 		}
 	}
@@ -288,9 +293,10 @@ func (a *Agent) rejudge() {
 	if !a.first.isOver() {
 		return
 	}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		a.settle(n)
 	}
+	a.askAt("") // strangers are ruled on again
 }
 
 // elements are SCL's trust.… as they read on a node, of what is known.
@@ -351,6 +357,7 @@ func tellFacts(f level.Facts) []fleet.TrustFact {
 		told("clock is right", f.Clock, yesNo),
 		told("denied", f.Denied, text),
 		told("tells the serial of", f.Twin, text),
+		told("claimed by others, too", f.Clash, text),
 	}
 	for _, who := range f.Approved {
 		all = append(all, told("let in by", who, text))

@@ -80,7 +80,7 @@ func (a *Agent) metrics() *prom.Page {
 	}
 	p.Add("chiba_agent_epoch_grant", float64(out.Claim.Epoch.Grant), "agent", string(a.cfg.Name), "rack", string(a.cfg.Rack))
 	p.Add("chiba_agent_epoch_local", float64(out.Claim.Epoch.Local), "agent", string(a.cfg.Name), "rack", string(a.cfg.Rack))
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		seen := n.seen()
 		labels := []string{"node", string(seen.Name), "rack", string(seen.Rack)}
 		p.Add("chiba_node_state", 1, append(labels, "state", string(seen.State))...)

@@ -248,20 +248,20 @@ func (g *governor) look(ctx context.Context) owner.View {
 	}
 	ctx, cancel := context.WithTimeout(ctx, isolatedAfter)
 	defer cancel()
-	reached := make(chan bool, len(g.nodes))
-	for _, n := range g.nodes {
+	reached := make(chan bool, len(g.rack.members()))
+	for _, n := range g.rack.members() {
 		go func() {
 			pin, err := g.fingerprint(ctx, n.lastAddress())
 			reached <- err == nil && n.ledger.Record().Has(pin)
 		}()
 	}
-	for range g.nodes {
+	for range g.rack.members() {
 		if <-reached {
 			v.Isolated = false
 			cancel()
 		}
 	}
-	if len(g.nodes) == 0 {
+	if len(g.rack.members()) == 0 {
 		v.Isolated = false
 	}
 	return v
@@ -288,10 +288,10 @@ func (g *governor) reign(ctx context.Context, out owner.Output) error {
 	ctx, g.end = context.WithCancel(ctx)
 	g.ended = make(chan error, 1)
 	ended := g.ended
-	g.first.await(g.nodes)
-	go func() { ended <- g.rule(ctx) }()
+	g.first.await(g.rack.members())
+	go func() { ended <- g.workOn(ctx) }()
 	g.askAt("") // those that answer with their key have lanes at once
-	for _, n := range g.nodes {
+	for _, n := range g.rack.members() {
 		if at := n.lastAddress(); at != "" {
 			g.askAt(at)
 		}
@@ -305,7 +305,7 @@ func (g *governor) reign(ctx context.Context, out owner.Output) error {
 // recorded.
 func (g *governor) inherit(fence bool) error {
 	partner := g.companion.partner()
-	for _, n := range g.nodes {
+	for _, n := range g.rack.members() {
 		n.fence(fence)
 		if g.cfg.Pair.Name == "" {
 			continue
@@ -348,21 +348,16 @@ func (a *Agent) ownLogin(n *node) error {
 	return a.vault.keep(string(n.entry.Name), []kept{k})
 }
 
-// rule is a reign from its beginning to its end.
-func (a *Agent) rule(ctx context.Context) error {
+// workOn is a reign from its beginning to its end.
+func (a *Agent) workOn(ctx context.Context) error {
 	giveUp := time.AfterFunc(readyAfter, a.first.giveUp)
 	defer giveUp.Stop()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{a.watch, a.work, a.replicate} {
 		group.Go(func() error { return part(ctx) })
 	}
-	for _, n := range a.nodes {
-		group.Go(func() error { return a.shutOut(ctx, n) })
-		group.Go(func() error { return a.tend(ctx, n) })
-		group.Go(func() error { return a.takeOver(ctx, n) })
-		group.Go(func() error { return a.survey(ctx, n) })
-		group.Go(func() error { return a.hear(ctx, n) })
-	}
+	a.rack.start(func(n *node) { a.attendTo(ctx, n, group.Go) })
+	defer a.rack.stop()
 	return group.Wait()
 }
 
@@ -375,7 +370,7 @@ func (g *governor) abdicate() error {
 	g.end()
 	err := <-g.ended
 	g.end, g.ended = nil, nil
-	for _, n := range g.nodes {
+	for _, n := range g.rack.members() {
 		if l := n.leave(); l != nil {
 			g.closing.Go(func() { g.closeLane(context.Background(), n, l) })
 		}
@@ -412,19 +407,19 @@ func (a *Agent) ping(parent context.Context) {
 		a.office.tell(owner.Silent{})
 		return
 	}
-	if err = a.meet(s); err != nil {
+	if err = a.meetPartner(s); err != nil {
 		a.complain("keep what the other agent tells", err)
 	}
 	a.companion.hears(s, a.life)
 	a.office.tell(owner.Partner{Claim: claimOf(s.GetKnown())})
 	if claimOf(s.GetKnown()) == a.office.claim() && !s.GetActive() && a.office.reigns() {
-		a.letIn()
+		a.letPartnerIn()
 	}
 }
 
-// letIn lifts the fence: the partner knows who owns the rack.
-func (a *Agent) letIn() {
-	for _, n := range a.nodes {
+// letPartnerIn lifts the fence: the partner knows who owns the rack.
+func (a *Agent) letPartnerIn() {
+	for _, n := range a.rack.members() {
 		if p := n.ledger.Record().Partner; p == nil || !p.Shut || n.fenceDue() {
 			continue
 		}

@@ -125,8 +125,8 @@ func (a *Agent) recallPartner() error {
 	})
 }
 
-// meet keeps what the partner says of itself; what was sealed is sealed to it, too.
-func (a *Agent) meet(s *pb.PairState) error {
+// meetPartner keeps what the partner says of itself; what was sealed is sealed to it, too.
+func (a *Agent) meetPartner(s *pb.PairState) error {
 	is := introduced{Account: s.GetAccount(), Twin: string(s.GetTwin()), Key: s.GetSealKey()}
 	if len(s.GetSealProof()) > 0 {
 		to, err := seal.Verify(s.GetSealProof(), string(a.cfg.Rack), a.trust.endpoint.Credentials().Roots, a.now())
@@ -154,7 +154,7 @@ func (a *Agent) meet(s *pb.PairState) error {
 
 // reseal seals the passwords of all BMCs anew, to whoever may read them now.
 func (a *Agent) reseal() (err error) {
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		err = errors.Join(err, n.ledger.Keep(func(r takeover.Record) takeover.Record { return n.ledger.resealed(r) }))
 		err = errors.Join(err, a.vault.reseal(string(n.entry.Name)))
 	}
@@ -206,7 +206,7 @@ func (v *vault) reseal(bmc string) error {
 // befriend has the take-overs give the partner its place on every BMC.
 func (a *Agent) befriend() (err error) {
 	p := a.companion.partner()
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		err = errors.Join(err, n.ledger.Keep(func(r takeover.Record) takeover.Record {
 			if r.Goal == "" || p.Account == r.Account {
 				return r
@@ -298,7 +298,7 @@ func (a *Agent) answerPartner(_ context.Context, call *pb.PairCall) *pb.PairRepl
 	switch b := call.GetBody().(type) {
 	case *pb.PairCall_State:
 		a.office.tell(owner.Partner{Claim: claimOf(b.State.GetKnown())})
-		err = a.meet(b.State)
+		err = a.meetPartner(b.State)
 	case *pb.PairCall_Share:
 		a.office.tell(owner.Partner{Claim: claimOf(b.Share.GetOwner())})
 		err = a.takeShare(b.Share)
@@ -391,7 +391,7 @@ func (a *Agent) reread(changes []spool.Change) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		before := n.ledger.Record().Pin
 		n.ledger.keeping.Lock()
 		n.ledger.adopt(records[n.entry.Name])

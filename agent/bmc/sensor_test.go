@@ -12,6 +12,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
@@ -125,6 +126,9 @@ func FuzzSensor(f *testing.F) {
 	f.Add(`{"Id":"a","Status":{"Health":"OK"},"Status":{"HealthRollup":"Critical"},"Name":"` + "\xff" + `"}`)
 	f.Add(`{"Reading":5,"Reading":"x","Status":[{"Health":"OK"}],"\u004eame":"\ud800"}`)
 	known, _ := scanned(`{"Id":"a","Name":"cpu0","ReadingType":"Temperature","ReadingUnits":"Cel","PhysicalContext":"CPU","Status":{"Health":"OK"}}`, sensor{})
+	for _, body := range recorded.Bodies(f) {
+		f.Add(string(body))
+	}
 	f.Fuzz(func(t *testing.T, body string) {
 		got, err := scanned(body, sensor{})
 		again, _ := scanned(body, known)

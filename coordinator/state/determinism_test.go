@@ -19,7 +19,11 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	name := func(prefix string, of int) string { return fmt.Sprint(prefix, r.IntN(of)) }
 	record := func() *pb.Record {
 		run := name("R", 12)
-		switch r.IntN(8) {
+		switch r.IntN(10) {
+		case 6:
+			return &pb.Record{Body: &pb.Record_Rollout{Rollout: &pb.RolloutNodes{Run: run, Nodes: []string{name("n", 6), name("n", 6)}}}}
+		case 7:
+			return &pb.Record{Body: &pb.Record_NodeEnded{NodeEnded: &pb.NodeEnded{Run: run, Node: name("n", 6), Ok: r.IntN(3) > 0}}}
 		case 0:
 			return result(run, name("n", 6))
 		case 1:
@@ -35,13 +39,25 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 		default:
 			rec := node(name("n", 6), name("b", 4))
 			rec.GetNode().Labels = map[string]string{name("k", 5): "v", name("k", 5): "w"}
+			rec.GetNode().Serial, rec.GetNode().Trust = name("S", 3), &pb.BMCTrust{Pin: name("sha256/", 4)}
+			if r.IntN(2) == 0 {
+				rec.GetNode().Admission = &pb.Admission{State: "waiting", Uuid: name("u", 2)}
+			}
 			return rec
 		}
 	}
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(15) {
+		switch r.IntN(17) {
+		case 15:
+			run := runOf("x", rack, name("r", 4)+"x")
+			run.Rollout = &pb.Rollout{Canary: 1, Wave: &pb.Share{Percent: 30}, MaxFailures: &pb.Share{Count: r.Int32N(3)}, PauseMs: r.Int64N(2) * 70_000}
+			log[i] = apply(nil, run)
+		case 16:
+			log[i] = &pb.Command{By: "ada", Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{
+				Id: name("R", 12), Act: []string{"", state.Pause, state.Resume, state.Approve}[r.IntN(4)],
+			}}}
 		case 11:
 			log[i] = &pb.Command{Body: &pb.Command_PutToken{PutToken: &pb.PutToken{Token: &pb.JoinToken{
 				Id: name("t", 9), Key: key("k"), Rack: rack, Name: "a" + rack, By: "ada", Replace: r.IntN(2) == 0, UntilUnixMs: r.Int64N(40_000_000),
@@ -95,7 +111,7 @@ func TestTwoMachinesAgree(t *testing.T) {
 			if err1 != nil || err2 != nil {
 				t.Fatal(err1, err2)
 			}
-			if fmt.Sprint(o1.Err) != fmt.Sprint(o2.Err) || o1.NextWanted != o2.NextWanted || kinds(o1.Events) != kinds(o2.Events) {
+			if fmt.Sprint(o1.Err) != fmt.Sprint(o2.Err) || o1.NextWanted != o2.NextWanted || fmt.Sprint(o1.Racks, one.Conflicts()) != fmt.Sprint(o2.Racks, two.Conflicts()) || kinds(o1.Events) != kinds(o2.Events) {
 				t.Fatalf("seed %d, command %d: outcomes differ:\n%v\n%v", seed, i, o1, o2)
 			}
 			if r.IntN(20) == 0 {
@@ -144,7 +160,10 @@ func TestTheHashSeesEveryChange(t *testing.T) {
 		batch("a1", "r1", 1, node("n1", "b")),
 		batch("a1", "r1", 2, result("R1", "n1")),
 		batch("a1", "r1", 3, firing("m")),
-		batch("a1", "r1", 4, done("R1", 1, 0)),
+		batch("a1", "r1", 4, found("r1-x", "waiting", "sha256/x")),
+		batch("a1", "r1", 5, found("r1-x", "refused", "sha256/x")),
+		batch("a1", "r1", 6, gone("r1-x")),
+		batch("a1", "r1", 7, done("R1", 1, 0)),
 		removeScript("s"),
 	} {
 		l.must(c)

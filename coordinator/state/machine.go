@@ -41,6 +41,7 @@ const (
 	MaxNews         = 10_000    // of hardware; the oldest goes first
 	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
+	MaxFoundPerRack = 256      // BMCs that are none of the fleet
 	MaxDenied       = 10_000   // subjects denied; as many that were once
 	MaxEnrolled     = 20_000   // agents
 	MaxTokens       = 1_000    // for joining, used ones too until they end
@@ -70,8 +71,10 @@ type Machine struct {
 	scripts map[string]*pb.Script
 	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
 	nodes   map[string]*pb.Node
-	perRack map[string]int // nodes
-	policy  *pb.PutPolicy  // of authors; nil: none was set
+	perRack map[string]int      // nodes
+	found   map[string]*pb.Node // BMCs that are none of the fleet, by RACK/NAME
+	claims  claims              // of both
+	policy  *pb.PutPolicy       // of authors; nil: none was set
 	audit   *journal
 
 	runs     []*run // by number
@@ -94,11 +97,12 @@ type Machine struct {
 	applied map[string]bool // the same
 }
 
-// run is a run with what came of it. Only results grows in place.
+// run is a run with what came of it. Only results and rolled change in place.
 type run struct {
 	msg     *pb.Run
 	results []*pb.Result
-	bytes   int // of its source and its results
+	bytes   int     // of its source and its results
+	rolled  *rolled // nil: it is not done in waves
 }
 
 func newRun(msg *pb.Run) *run {
@@ -115,6 +119,8 @@ func New() *Machine {
 		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
+		found:   map[string]*pb.Node{},
+		claims:  claims{},
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
@@ -248,6 +254,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.removeScript(b.RemoveScript)
 	case *pb.Command_CancelRun:
 		return m.cancelRun(at, b.CancelRun)
+	case *pb.Command_SteerRun:
+		return m.steerRun(at, c.GetBy(), b.SteerRun)
 	case *pb.Command_PutPolicy:
 		return m.putPolicy(b.PutPolicy)
 	case *pb.Command_RecordResults:

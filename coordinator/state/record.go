@@ -85,6 +85,10 @@ func (t *take) take(r *pb.Record) {
 		why = t.accepted(b.Accepted)
 	case *pb.Record_Done:
 		why = t.done(b.Done)
+	case *pb.Record_Rollout:
+		why = t.chosen(b.Rollout)
+	case *pb.Record_NodeEnded:
+		why = t.nodeEnded(b.NodeEnded)
 	case *pb.Record_Firing:
 		t.firing(b.Firing)
 	case *pb.Record_Hardware:
@@ -176,6 +180,7 @@ func (t *take) done(d *pb.RackRunDone) string {
 	t.change(r, i, func(p *pb.RackRun) {
 		p.State, p.Nodes, p.Ok, p.Failed, p.Error = Done, d.GetNodes(), d.GetOk(), d.GetFailed(), d.GetError()
 	})
+	t.gaveUp(r)
 	return ""
 }
 
@@ -190,6 +195,7 @@ func (t *take) lost() {
 			t.change(r, i, func(p *pb.RackRun) {
 				p.State, p.Error = Done, "its agent has lost its disk: what it had done is not known"
 			})
+			t.gaveUp(r)
 		}
 	}
 }
@@ -269,6 +275,9 @@ func (t *take) node(n *pb.Node) string {
 		return fmt.Sprintf("its summary has more than %d bytes", maxNode)
 	}
 	m, rack := t.m, t.agent.GetRack()
+	if outside(n) {
+		return t.candidate(n)
+	}
 	known := m.nodes[n.GetName()]
 	moved := known != nil && known.GetRack() != rack
 	switch {
@@ -284,16 +293,28 @@ func (t *take) node(n *pb.Node) string {
 	kept.Rack, kept.Site = rack, t.agent.GetSite()
 	m.nodes[kept.GetName()] = kept
 	m.perRack[rack]++
+	if was := m.found[place(kept)]; was != nil {
+		delete(m.found, place(kept))
+		t.claimed(was, nil)
+	}
+	t.claimed(known, kept)
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Node{Node: kept}})
 	return ""
 }
 
 func (t *take) gone(g *pb.NodeGone) string {
+	at := t.agent.GetRack() + "/" + g.GetNode()
+	if was := t.m.found[at]; was != nil {
+		delete(t.m.found, at)
+		t.claimed(was, nil)
+		return ""
+	}
 	known := t.m.nodes[g.GetNode()]
 	if known == nil || known.GetRack() != t.agent.GetRack() {
 		return fmt.Sprintf("rack %s has no node %q", t.agent.GetRack(), g.GetNode())
 	}
 	t.m.forget(known)
+	t.claimed(known, nil)
 	last := shallow(known)
 	last.State, last.Reason = Gone, g.GetReason()
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Node{Node: last}})

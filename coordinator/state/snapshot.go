@@ -29,8 +29,11 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Policy:    m.policy,
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
-		Denied:    sorted(m.denied),
-		Allowed:   sorted(m.allowed),
+
+		Candidates: sorted(m.found),
+
+		Denied:  sorted(m.denied),
+		Allowed: sorted(m.allowed),
 
 		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
 
@@ -42,6 +45,9 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		s.Runs = append(s.Runs, r.msg)
 		if len(r.results) > 0 {
 			s.Results = append(s.Results, &pb.RunResults{Run: r.msg.GetId(), Results: slices.Clip(r.results)})
+		}
+		if r.rolled != nil {
+			s.Rolled = append(s.Rolled, r.rolledNodes())
 		}
 	}
 	return s
@@ -72,10 +78,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
-	for _, node := range s.GetNodes() {
-		n.nodes[node.GetName()] = node
-		n.perRack[node.GetRack()]++
-	}
+	n.restoreNodes(s)
 	for _, d := range s.GetDenied() {
 		n.denied[d.GetSubject()] = d
 	}
@@ -111,6 +114,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.owners = n.owners
+	m.found, m.claims = n.found, n.claims
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
@@ -132,6 +136,18 @@ func (m *Machine) restoreOwners(s *pb.Snapshot) {
 	}
 }
 
+func (m *Machine) restoreNodes(s *pb.Snapshot) {
+	for _, node := range s.GetNodes() {
+		m.nodes[node.GetName()] = node
+		m.perRack[node.GetRack()]++
+		m.claims.put(node)
+	}
+	for _, c := range s.GetCandidates() {
+		m.found[place(c)] = c
+		m.claims.put(c)
+	}
+}
+
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 	for _, r := range s.GetRuns() {
 		kept := newRun(r)
@@ -150,7 +166,7 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 			m.runBytes += size
 		}
 	}
-	return nil
+	return m.restoreRolled(s.GetRolled())
 }
 
 // Hash is a digest of the whole state: two machines of one version that have

@@ -117,6 +117,7 @@ type runView struct {
 	Ended    time.Time        `json:"ended,omitzero"`
 	By       string           `json:"by,omitempty"`
 	Racks    []rackRunView    `json:"racks"`
+	Rollout  *rolloutView     `json:"rollout,omitempty"`
 	Results  []resultView     `json:"results,omitempty"`
 }
 
@@ -129,9 +130,24 @@ type rackRunView struct {
 	Error  string         `json:"error,omitempty"`
 }
 
+type rolloutView struct {
+	Name     string    `json:"name"`
+	State    string    `json:"state"`
+	Reason   string    `json:"reason,omitempty"`
+	Waves    int       `json:"waves"`
+	Nodes    int       `json:"nodes"`
+	Released int       `json:"released"`
+	Ended    int       `json:"ended"`
+	Failed   int       `json:"failed"`
+	Next     time.Time `json:"next,omitzero"`
+	Approve  string    `json:"approve,omitempty"`
+	Approver string    `json:"approver,omitempty"`
+}
+
 func viewRun(r client.Run) runView {
 	return runView{
-		ID: r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By,
+		Rollout: (*rolloutView)(r.Rollout),
+		ID:      r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By,
 		Racks: mapped(r.Racks, func(k client.RackRun) rackRunView { return rackRunView(k) }),
 	}
 }

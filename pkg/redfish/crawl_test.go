@@ -18,6 +18,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 )
 
 // tree is a Getter over documents.
@@ -162,6 +163,9 @@ func TestCrawlOfAWholeBMC(t *testing.T) {
 func FuzzXML(f *testing.F) {
 	f.Add(`{"a":{"b":[1,null,"x"]},"<":"\u0001"}`)
 	f.Add(`{"xml":1,"a b":{"@odata.id":"/redfish/v1/x"}}`)
+	for _, body := range recorded.Bodies(f) {
+		f.Add(string(body))
+	}
 	f.Fuzz(func(t *testing.T, body string) {
 		if !json.Valid([]byte(body)) {
 			t.Skip()

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 )
 
 func TestDecodeToleratesWhatBMCsSend(t *testing.T) {
@@ -64,6 +65,9 @@ func FuzzDecode(f *testing.F) {
 		`{"error":{"@Message.ExtendedInfo":[{"MessageId":"a.b"}]}}`, "\x00", `{"Link":"\ud800"}`,
 	} {
 		f.Add([]byte(seed), "/Members/0")
+	}
+	for _, body := range recorded.Bodies(f) {
+		f.Add(body, "/Members/0")
 	}
 	f.Fuzz(func(t *testing.T, body []byte, pointer string) {
 		var got struct {

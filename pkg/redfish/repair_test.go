@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 )
 
 func TestRepair(t *testing.T) {
@@ -38,6 +39,9 @@ func TestRepair(t *testing.T) {
 func FuzzRepair(f *testing.F) {
 	f.Add([]byte("\xff\xfe{\x00}\x00"))
 	f.Add([]byte("{\"a\":\"\n\"}\x00"))
+	for _, body := range recorded.Bodies(f) {
+		f.Add(body)
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, flaws := redfish.Repair(body)
 		if json.Valid(body) && len(flaws) > 0 {

@@ -48,7 +48,7 @@ func (d *Driver) pair(ctx context.Context) error {
 		}
 	}
 	if d.Ledger.Record().Seen.Lacks[takeover.Anchor] == "" {
-		if err = d.plant(ctx, []byte(p.Twin)); err != nil {
+		if err = d.plant(ctx, takeover.Pair, []byte(p.Twin)); err != nil {
 			return err
 		}
 	}

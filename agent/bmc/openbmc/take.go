@@ -221,18 +221,21 @@ func (d *Driver) mendAccount(ctx context.Context, creds redfish.Credentials) err
 	return d.BMC.Patch(ctx, uri, confidential(creds.Password, map[string]any{"RoleId": administrator, "Enabled": true}))
 }
 
-// anchor plants the twin.
 func (d *Driver) anchor(ctx context.Context) error {
-	twin := d.Issuer.Twin()
-	if err := d.Ledger.Keep(func(r takeover.Record) takeover.Record { return r.Planted(Fingerprint(twin)) }); err != nil {
-		return err
-	}
-	return d.plant(ctx, twin)
+	return d.plant(ctx, takeover.Anchor, d.Issuer.Twin())
 }
 
-// plant adds an anchor. What the BMC calls an internal error may be a duplicate or a
-// full store: the list tells.
-func (d *Driver) plant(ctx context.Context, twin []byte) error {
+// nextAnchor plants the twin of the key that is to come, if it still is.
+func (d *Driver) nextAnchor(ctx context.Context) error {
+	if next := d.Issuer.Next(); next != nil {
+		return d.plant(ctx, takeover.Second, next)
+	}
+	return nil
+}
+
+// plant puts a twin into the truststore. What the BMC calls an internal error may be
+// a duplicate or a full store: the list tells.
+func (d *Driver) plant(ctx context.Context, step takeover.Step, twin []byte) error {
 	root, err := d.BMC.Root(ctx)
 	if err != nil {
 		return err
@@ -252,9 +255,9 @@ func (d *Driver) plant(ctx context.Context, twin []byte) error {
 		}
 	}
 	if len(all) >= maxAnchors {
-		return cannot(takeover.Anchor, fmt.Sprintf("the BMC's truststore is full: it holds %d certificates of others; remove one that nobody needs", len(all)))
+		return cannot(step, fmt.Sprintf("the BMC's truststore is full: it holds %d certificates of others; remove one that nobody needs", len(all)))
 	}
-	return orCannot(takeover.Anchor, err)
+	return orCannot(step, err)
 }
 
 // request lets the BMC make a key and signs it. The key is recorded before the
@@ -462,9 +465,9 @@ func (d *Driver) removeAnchors(ctx context.Context, keepTwin bool) error {
 		return err
 	}
 	rec := d.Ledger.Record()
-	inUse := []string{Fingerprint(d.Issuer.Twin()), partnerOf(rec).Print}
+	inUse := []string{Fingerprint(d.Issuer.Twin()), Fingerprint(d.Issuer.Next()), partnerOf(rec).Print}
 	for _, a := range all {
-		needed := slices.Contains(inUse, a.print)
+		needed := a.print != "" && slices.Contains(inUse, a.print)
 		if !needed && !slices.Contains(rec.Anchors, a.print) || keepTwin && needed {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 )
 
 // parse reads a whole stream.
@@ -136,6 +137,9 @@ func TestDecode(t *testing.T) {
 func FuzzStream(f *testing.F) {
 	f.Add("id: 1\ndata: {\"Events\":[{\"EventId\":5}]}\n\n")
 	f.Add("\r\n\r\ndata\n:\nretry: 1\n\n")
+	for _, body := range recorded.Bodies(f) {
+		f.Add("data: " + strings.ReplaceAll(string(body), "\n", "\ndata: ") + "\n\n")
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		_, data, err := parse(text)
 		if err == nil {

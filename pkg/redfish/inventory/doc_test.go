@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 )
 
 func TestDocRoundTrip(t *testing.T) {
@@ -162,6 +163,9 @@ func TestHide(t *testing.T) {
 // FuzzDoc holds that what a disk or a peer gives us does no harm.
 func FuzzDoc(f *testing.F) {
 	f.Add([]byte(`{"parts":[{"kind":"drive","uri":"/d","facts":{"serial":{"value":"x"}}}]}`))
+	for _, body := range recorded.Bodies(f) {
+		f.Add(body)
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		doc, err := inventory.ReadDoc(text)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/mock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -207,6 +208,9 @@ func FuzzOf(f *testing.F) {
 	f.Add([]byte(`{"@odata.type":"#Processor.v1.Processor","Status":[{"State":["x"]}],"TotalCores":{"a":1}}`))
 	f.Add([]byte(`{"@odata.type":["#Power"],"Members":[{"@odata.id":7,"x":1}],"PowerSupplies":{"@odata.id":"/redfish/v1"}}`))
 	f.Add([]byte(`{"@odata.type":"#Thermal.v1.Thermal","Fans":[null,1,[{}],{"Name":{}}]}`))
+	for _, body := range recorded.Bodies(f) {
+		f.Add(body)
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		tree, err := mock.New("fuzz", map[string][]byte{"/redfish/v1": body})
 		if err != nil {

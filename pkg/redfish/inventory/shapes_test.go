@@ -14,6 +14,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/mock"
 	"github.com/chiba-mesh/chiba/pkg/redfish/inventory"
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 )
 
 // healthy is a service with one of everything that the shapes bend.
@@ -202,6 +203,9 @@ func FuzzTree(f *testing.F) {
 	f.Add([]byte(`{"Members":["/redfish/v1/Systems/1",null,7]}`), "Systems/index.json")
 	f.Add([]byte("\xff\xfe{\x00}\x00"), "index.json")
 	f.Add([]byte(`<x/>`), "Systems/1.json")
+	for _, body := range recorded.Bodies(f) {
+		f.Add(body, "Systems/1.json")
+	}
 	f.Fuzz(func(t *testing.T, body []byte, name string) {
 		bodies := map[string][]byte{}
 		for file, text := range healthy() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/recorded"
 	"github.com/chiba-mesh/chiba/pkg/redfish/scan"
 )
 
@@ -136,6 +137,10 @@ func FuzzScan(f *testing.F) {
 	for _, text := range texts {
 		f.Add([]byte(text))
 	}
+	for _, body := range recorded.Bodies(f) {
+		f.Add(body)
+	}
+	f.Add([]byte("{\"\xe1\xe1\":0}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		const depth = 64
 		err := scan.Valid(text, depth)
@@ -166,8 +171,8 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// valid is a name as encoding/json gives it: with U+FFFD for what is no UTF-8.
-func valid(name []byte) string { return string(bytes.ToValidUTF8(name, []byte("\ufffd"))) }
+// valid is a name as encoding/json gives it: with U+FFFD for each byte that is no UTF-8.
+func valid(name []byte) string { return string([]rune(string(name))) }
 
 func compact(raw []byte) string {
 	var b bytes.Buffer

@@ -476,6 +476,7 @@ type Hello struct {
 	Build         string                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
 	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"` // that seal_key is this agent's: see trust/seal
 	Pair          string                 `protobuf:"bytes,80,opt,name=pair,proto3" json:"pair,omitempty"`                            // the other agent of its rack
+	Any           bool                   `protobuf:"varint,12,opt,name=any,proto3" json:"any,omitempty"`                             // it has found no coordinator that is led: one that is not will do
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +593,13 @@ func (x *Hello) GetPair() string {
 		return x.Pair
 	}
 	return ""
+}
+
+func (x *Hello) GetAny() bool {
+	if x != nil {
+		return x.Any
+	}
+	return false
 }
 
 type Welcome struct {
@@ -1054,8 +1062,9 @@ type Desired struct {
 	Ended         []*Ended               `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`       // scripts that the agent has and that are over
 	Canceled      []*Run                 `protobuf:"bytes,6,rep,name=canceled,proto3" json:"canceled,omitempty"` // with the order to cancel them; sources left out
 	Audit         *Checkpoint            `protobuf:"bytes,7,opt,name=audit,proto3" json:"audit,omitempty"`
-	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`   // the whole deny list
-	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"` // subjects of the Pull that the coordinators have decided on: denied, or allowed since
+	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`       // the whole deny list
+	Conflicts     []*Conflict            `protobuf:"bytes,60,rep,name=conflicts,proto3" json:"conflicts,omitempty"` // that harm a BMC of the rack
+	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"`     // subjects of the Pull that the coordinators have decided on: denied, or allowed since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1142,6 +1151,13 @@ func (x *Desired) GetAudit() *Checkpoint {
 func (x *Desired) GetDenied() []*Denial {
 	if x != nil {
 		return x.Denied
+	}
+	return nil
+}
+
+func (x *Desired) GetConflicts() []*Conflict {
+	if x != nil {
+		return x.Conflicts
 	}
 	return nil
 }
@@ -2559,7 +2575,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusal\x12-\n" +
 	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewed\x12*\n" +
 	"\x06leased\x18P \x01(\v2\x10.chiba.v1.LeasedH\x00R\x06leasedB\x06\n" +
-	"\x04body\"\xc0\x02\n" +
+	"\x04body\"\xd2\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -2575,7 +2591,8 @@ const file_mesh_proto_rawDesc = "" +
 	" \x01(\tR\x05build\x12\x1d\n" +
 	"\n" +
 	"seal_proof\x18\v \x01(\fR\tsealProof\x12\x12\n" +
-	"\x04pair\x18P \x01(\tR\x04pair\"\xea\x01\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\x12\x10\n" +
+	"\x03any\x18\f \x01(\bR\x03any\"\xea\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -2614,7 +2631,7 @@ const file_mesh_proto_rawDesc = "" +
 	"audit_size\x18\x03 \x01(\x03R\tauditSize\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x03\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
@@ -2623,7 +2640,8 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05ended\x18\x05 \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12)\n" +
 	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\x12*\n" +
 	"\x05audit\x18\a \x01(\v2\x14.chiba.v1.CheckpointR\x05audit\x12(\n" +
-	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12\x18\n" +
+	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x120\n" +
+	"\tconflicts\x18< \x03(\v2\x12.chiba.v1.ConflictR\tconflicts\x12\x18\n" +
 	"\asettled\x18\x15 \x03(\tR\asettled\"a\n" +
 	"\x05Renew\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\bR\x05agent\x12\x19\n" +
@@ -2782,9 +2800,10 @@ var file_mesh_proto_goTypes = []any{
 	(*Script)(nil),             // 34: chiba.v1.Script
 	(*Run)(nil),                // 35: chiba.v1.Run
 	(*Checkpoint)(nil),         // 36: chiba.v1.Checkpoint
-	(*Record)(nil),             // 37: chiba.v1.Record
-	(*Change)(nil),             // 38: chiba.v1.Change
-	(*Result)(nil),             // 39: chiba.v1.Result
+	(*Conflict)(nil),           // 37: chiba.v1.Conflict
+	(*Record)(nil),             // 38: chiba.v1.Record
+	(*Change)(nil),             // 39: chiba.v1.Change
+	(*Result)(nil),             // 40: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
@@ -2811,26 +2830,27 @@ var file_mesh_proto_depIdxs = []int32{
 	35, // 21: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
 	36, // 22: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
 	33, // 23: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
-	15, // 24: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
-	6,  // 25: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
-	37, // 26: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	31, // 27: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	38, // 28: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	39, // 29: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	32, // 30: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	22, // 31: chiba.v1.Lease.known:type_name -> chiba.v1.Owner
-	22, // 32: chiba.v1.Leased.owner:type_name -> chiba.v1.Owner
-	27, // 33: chiba.v1.PairCall.state:type_name -> chiba.v1.PairState
-	28, // 34: chiba.v1.PairCall.share:type_name -> chiba.v1.PairShare
-	27, // 35: chiba.v1.PairReply.state:type_name -> chiba.v1.PairState
-	22, // 36: chiba.v1.PairState.known:type_name -> chiba.v1.Owner
-	22, // 37: chiba.v1.PairShare.owner:type_name -> chiba.v1.Owner
-	29, // 38: chiba.v1.PairShare.rows:type_name -> chiba.v1.PairRow
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	37, // 24: chiba.v1.Desired.conflicts:type_name -> chiba.v1.Conflict
+	15, // 25: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
+	6,  // 26: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	38, // 27: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	31, // 28: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	39, // 29: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	40, // 30: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	32, // 31: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	22, // 32: chiba.v1.Lease.known:type_name -> chiba.v1.Owner
+	22, // 33: chiba.v1.Leased.owner:type_name -> chiba.v1.Owner
+	27, // 34: chiba.v1.PairCall.state:type_name -> chiba.v1.PairState
+	28, // 35: chiba.v1.PairCall.share:type_name -> chiba.v1.PairShare
+	27, // 36: chiba.v1.PairReply.state:type_name -> chiba.v1.PairState
+	22, // 37: chiba.v1.PairState.known:type_name -> chiba.v1.Owner
+	22, // 38: chiba.v1.PairShare.owner:type_name -> chiba.v1.Owner
+	29, // 39: chiba.v1.PairShare.rows:type_name -> chiba.v1.PairRow
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
