@@ -290,14 +290,22 @@ func (g *governor) reign(ctx context.Context, out owner.Output) error {
 	ended := g.ended
 	g.first.await(g.rack.members())
 	go func() { ended <- g.workOn(ctx) }()
-	g.askAt("") // those that answer with their key have lanes at once
-	for _, n := range g.rack.members() {
-		if at := n.lastAddress(); at != "" {
-			g.askAt(at)
-		}
+	if g.pair != nil {
+		g.askAll()
 	}
 	g.link.Pull()
 	return nil
+}
+
+// askAll gives those that answer with their key lanes at once, and has all keys read
+// again: they may be others since.
+func (a *Agent) askAll() {
+	a.askAt("")
+	for _, n := range a.rack.members() {
+		if at := n.lastAddress(); at != "" {
+			a.askAt(at)
+		}
+	}
 }
 
 // inherit takes over what the owner before has left: its records of BMCs are ours,
