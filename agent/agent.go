@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/depot"
 	"github.com/chiba-mesh/chiba/agent/link"
+	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/agent/takeover"
@@ -74,7 +75,18 @@ type Agent struct {
 	trust     *standingTrust // nil where there is no link
 	denials   *trust.Denials // by a BMC's key
 
-	proven struct{ leaf, proof []byte } // of the sealing key, by which certificate
+	proving sync.Mutex
+	proven  struct{ leaf, proof []byte } // of the sealing key, by which certificate
+
+	office     office
+	decider    *owner.Decider  // of govern
+	leased     chan *pb.Leased // a coordinator's last word
+	companion  companion
+	pair       partner    // nil: there is none
+	neighbours neighbours // nil: there are none
+	pairLink   *pairLink  // pair, which also listens
+	taken      taken
+	life       uint64 // of this process
 
 	rack      roster
 	admitting sync.Mutex // serialises who comes and who goes
@@ -113,6 +125,9 @@ type Agent struct {
 type uplink interface {
 	Run(ctx context.Context) error
 	Progress(p *pb.Progress)
+	// Lease asks whose the rack is; Pull asks for the desired state.
+	Lease(q *pb.Lease)
+	Pull()
 }
 
 // New checks the configuration, opens the spool and the keys in its state
@@ -137,7 +152,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: mirrored})
 	if err != nil {
 		return nil, err
 	}
@@ -154,10 +169,14 @@ func New(cfg Config) (*Agent, error) {
 	if err = a.joinSite(); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	if cfg.Pair.Name != "" {
+		a.pairLink = newPairLink(cfg, a.trust.endpoint)
+		a.pair = a.pairLink
+	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
-		PingEvery: cfg.Heartbeat, SiteAddrs: a.siteAddrs,
+		PingEvery: cfg.Heartbeat, SiteAddrs: a.siteAddrs, Pair: string(cfg.Pair.Name),
 	}, a, disk)
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -192,6 +211,10 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	a.escrowing = make(chan struct{}, 1)
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.denials = &trust.Denials{}
+	a.leased, a.life = make(chan *pb.Leased, 4), uint64(a.now().UnixNano())
+	if err := errors.Join(a.enter(), a.recallPartner()); err != nil {
+		return nil, err
+	}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
 	entries, came, err := a.entries()
 	if err != nil {
@@ -202,7 +225,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		return nil, err
 	}
 	a.open = a.openLane
-	a.vault = &vault{spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
+	a.vault = &vault{others: &a.companion, shared: a.shared, spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
 		n := a.rack.named(name)
 		if n == nil {
 			return Entry{}, false
@@ -228,7 +251,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 
 // newLedger is a ledger that begins with a record. Nothing is kept yet.
 func (a *Agent) newLedger(r takeover.Record) *ledger {
-	l := &ledger{spool: a.spool, key: a.key, rack: string(a.cfg.Rack), pass: a.pass}
+	l := &ledger{spool: a.spool, key: a.key, rack: string(a.cfg.Rack), pass: a.pass, others: &a.companion, shared: a.shared}
 	l.adopt(r)
 	return l
 }
@@ -264,15 +287,17 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 		Node: e.Name,
 		BMC: redfish.Config{
 			BMC: string(e.Name), Address: address, Terms: a.rack.named(e.Name).ledger.Terms, Sessions: a.vault,
-			Context: a.cfg.mark(),
+			Context: a.reignMark(),
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
 }
 
 // sealKey is the key that secrets for the agent are sealed to, with the proof that
-// it is ours, by the certificate of today. The link alone calls it.
+// it is ours, by the certificate of today.
 func (a *Agent) sealKey() (public, proof []byte, err error) {
+	a.proving.Lock()
+	defer a.proving.Unlock()
 	creds, err := a.cfg.credentials()
 	if err != nil {
 		return nil, nil, err
@@ -322,7 +347,7 @@ func (a *Agent) getReady(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		told = a.first.over() && c.First == c.Next
+		told = a.first.isOver() && c.First == c.Next || a.standsBy()
 	}
 	return nil
 }
@@ -332,7 +357,7 @@ func (a *Agent) looked(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-a.first.done:
+	case <-a.first.ended():
 		return nil
 	}
 }
@@ -343,12 +368,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 	defer a.leave(ctx)
 	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.rack.members()))
-	if err = errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
-		return err
-	}
 	group, ctx := errgroup.WithContext(ctx)
-	a.rack.start(func(n *node) { a.attendTo(ctx, n, group.Go) })
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.neighbours, a.keepEscrow, a.link.Run} {
+	for _, part := range []func(context.Context) error{
+		a.find, a.getReady, a.receive, a.serveMetrics, a.dwell, a.keepEscrow, a.servePartner, a.govern, a.link.Run,
+	} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
@@ -387,17 +410,33 @@ type firstPass struct {
 	mu   sync.Mutex
 	left map[*node]bool
 	done chan struct{}
-	once sync.Once
+	over bool
 }
 
+// await begins to wait, anew with each reign.
 func (f *firstPass) await(nodes []*node) {
-	f.left, f.done = make(map[*node]bool), make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left, f.done, f.over = make(map[*node]bool), make(chan struct{}), false
 	for _, n := range nodes {
 		f.left[n] = true
 	}
 	if len(nodes) == 0 {
-		f.giveUp()
+		f.end()
 	}
+}
+
+func (f *firstPass) end() {
+	if !f.over {
+		f.over = true
+		close(f.done)
+	}
+}
+
+func (f *firstPass) ended() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done
 }
 
 func (f *firstPass) reached(n *node) {
@@ -405,20 +444,21 @@ func (f *firstPass) reached(n *node) {
 	defer f.mu.Unlock()
 	delete(f.left, n)
 	if len(f.left) == 0 {
-		f.giveUp()
+		f.end()
 	}
 }
 
-func (f *firstPass) over() bool {
-	select {
-	case <-f.done:
-		return true
-	default:
-		return false
-	}
+func (f *firstPass) isOver() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over
 }
 
-func (f *firstPass) giveUp() { f.once.Do(func() { close(f.done) }) }
+func (f *firstPass) giveUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end()
+}
 
 // ruleStates are the states of the rules as they were kept.
 func (a *Agent) ruleStates() (states []core.State, err error) {

@@ -61,6 +61,10 @@ type Config struct {
 	// tell what has changed; default 24 h.
 	Inventory time.Duration `yaml:"inventory"`
 
+	// Pair is the other agent of the rack, which stands by; without one this agent
+	// works alone.
+	Pair Pair `yaml:"pair"`
+
 	// Our credentials in PEM; by default cert.pem, key.pem and ca.pem in State.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
@@ -117,6 +121,38 @@ type Config struct {
 	// Written is when the catalogue was; zero: at the start of the agent.
 	Written time.Time `yaml:"-"`
 }
+
+// Pair is the other agent of a rack. Each names the other.
+type Pair struct {
+	Name   fleet.AgentName `yaml:"name"`   // as in its certificate
+	Listen string          `yaml:"listen"` // host:port (UDP) for the other one
+	Peer   string          `yaml:"peer"`   // host:port (UDP) where the other one listens
+	// Every is how often the other one is asked how it is; default 1 s. It counts as
+	// dead when it has been silent for Patience; default 10 s.
+	Every    time.Duration `yaml:"every"`
+	Patience time.Duration `yaml:"patience"`
+}
+
+func (p Pair) check(self fleet.AgentName) error {
+	if p == (Pair{}) {
+		return nil
+	}
+	if !trust.ValidName(string(p.Name)) || p.Name == self {
+		return fmt.Errorf("pair: name: %q is not the name of another agent", p.Name)
+	}
+	for field, addr := range map[string]string{"listen": p.Listen, "peer": p.Peer} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("pair: %s: %q is no host:port", field, addr)
+		}
+	}
+	if p.every() < 100*time.Millisecond || p.patience() < 2*p.every() {
+		return fmt.Errorf("pair: every: %s, patience: %s: it takes 100ms at least, and a patience of two of them", p.every(), p.patience())
+	}
+	return nil
+}
+
+func (p Pair) every() time.Duration    { return cmp.Or(p.Every, time.Second) }
+func (p Pair) patience() time.Duration { return cmp.Or(p.Patience, 10*time.Second) }
 
 // Login is how to log in on a BMC until a script sets another password.
 type Login struct {
@@ -230,10 +266,7 @@ func (c *Config) check() error {
 	if c.ArtifactsGiB < 0 {
 		return fmt.Errorf("artifacts_gib: %d is less than nothing", c.ArtifactsGiB)
 	}
-	if err := c.checkSite(); err != nil {
-		return err
-	}
-	if err := c.checkEvents(); err != nil {
+	if err := errors.Join(c.checkSite(), c.Pair.check(c.Name), c.checkEvents()); err != nil {
 		return err
 	}
 	if c.Recovery != "" {
@@ -328,8 +361,9 @@ func (c *Config) receiver() *events.Receiver {
 	return events.NewReceiver(c.eventsURL())
 }
 
-// mark is what our sessions and subscriptions on a BMC are known by.
-func (c *Config) mark() string { return fmt.Sprintf("chiba:%s:%s", c.Rack, c.Name) }
+// mark is what sessions and subscriptions of the rack's agents on a BMC are known
+// by: those of who, the agent, or the epoch if there are two.
+func (c *Config) mark(who string) string { return fmt.Sprintf("chiba:%s:%s", c.Rack, who) }
 
 func (c *Config) checkNodes() error {
 	names, pins := map[string]bool{}, map[string]fleet.NodeName{}

@@ -134,9 +134,11 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 	if err != nil {
 		return err
 	}
-	fresh, err := a.unknownRuns(d.GetRuns())
-	if err != nil {
-		return err
+	var fresh []*pb.Run
+	if a.office.reigns() { // else the owner begins them; we ask again when it is we
+		if fresh, err = a.unknownRuns(d.GetRuns()); err != nil {
+			return err
+		}
 	}
 	stopped, err := a.canceled(d.GetCanceled())
 	if err != nil {

@@ -178,9 +178,13 @@ func failed(r fleet.Result, err error) fleet.Result {
 // apply makes the settings of a config so.
 func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Result {
 	begun := a.now()
-	a.awaitTaken(ctx, n, a.deedsOfAll(n, c.Settings)...)
+	deeds := a.deedsOfAll(n, c.Settings)
+	a.awaitTaken(ctx, n, deeds...)
 	opened, left := openSecrets(a.openSecret, c, a.barredSettings(n, c.Settings))
 	l, err := n.way()
+	if err == nil {
+		err = a.mayBegin(n, deeds...)
+	}
 	var got []fleet.Result
 	if err == nil && len(opened) > 0 {
 		got = l.Apply(ctx, opened)

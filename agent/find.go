@@ -225,7 +225,11 @@ func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
 	a.observe(n, c)
 	n.mu.Lock()
 	have, at := n.lane, n.address
+	n.found = c.Addresses[0]
 	n.mu.Unlock()
+	if !a.office.reigns() {
+		return // the standby knows where it is, and leaves it alone
+	}
 	if have != nil {
 		state, _ := have.State()
 		if at == c.Addresses[0] || state != fleet.Unreachable {

@@ -62,10 +62,19 @@ func (a *Agent) mark(r *run, n *node, u unit) (done bool, was mark, err error) {
 func (a *Agent) intend(r *run, n *node, u unit) error {
 	unknown := unknownResult(n.entry.Name, u.text)
 	unknown.Started = a.now()
-	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
+	return a.toldStandby(a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		tx.PutMessage(spool.Intents, intentKey(r, n, u), wire.ToResult(unknown))
 		return nil
-	})
+	}))
+}
+
+// toldStandby is err, and without one waits until the standby knows of what is about to
+// be begun.
+func (a *Agent) toldStandby(err error) error {
+	if err == nil {
+		a.shared()
+	}
+	return err
 }
 
 // leftover is the outcome of a unit that an earlier process began and did not end;
@@ -170,10 +179,10 @@ func (a *Agent) finish(r *run, why error) error {
 // far, and that command as unknown.
 func (a *Agent) intendFiring(key string, f fleet.Firing, next fleet.Result) error {
 	f.Results = append(slices.Clip(f.Results), next)
-	return a.spool.Update(func(tx *spool.Tx) error {
+	return a.toldStandby(a.spool.Update(func(tx *spool.Tx) error {
 		tx.PutMessage(spool.Intents, key, wire.ToFiring(f))
 		return nil
-	})
+	}))
 }
 
 // recordFiring records a firing that is over.

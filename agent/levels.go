@@ -146,12 +146,30 @@ func (a *Agent) may(n *node, deeds ...level.Deed) error {
 func (a *Agent) way(n *node, deeds ...level.Deed) (lane, error) {
 	l, err := n.way()
 	if err == nil {
+		err = a.mayBegin(n, deeds...)
+	}
+	if err == nil {
 		err = a.may(n, deeds...)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// mayBegin is why nothing may be begun on a node's BMC now, nil if it may: the rack is
+// not ours, or the other agent is not shut out yet. To look is always free.
+func (a *Agent) mayBegin(n *node, deeds ...level.Deed) error {
+	if !slices.ContainsFunc(deeds, func(d level.Deed) bool { return d != level.Look }) {
+		return nil
+	}
+	if err := a.office.may(a.now()); err != nil {
+		return err
+	}
+	if n.fenceDue() {
+		return fault.New(fault.Unavailable, "use the BMC", "the other agent of the rack is not shut out of it yet")
+	}
+	return nil
 }
 
 // mayLook is why a node's BMC must not be looked at to see how it is. Each look
@@ -184,7 +202,8 @@ func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
 	defer cancel()
 	for ctx.Err() == nil {
 		j := a.judge(n)
-		if j.may(n, deeds...) == nil || !a.takenSoon(n, j) {
+		later := a.mayBegin(n, deeds...) != nil && a.office.reigns()
+		if !later && (j.may(n, deeds...) == nil || !a.takenSoon(n, j)) {
 			return
 		}
 		wait(ctx, ownLook)
@@ -271,7 +290,7 @@ func (a *Agent) settle(n *node) fleet.Node {
 // rejudge settles every node: time has passed, or what counts has changed. Before
 // the first look at the rack there is nothing to be judged.
 func (a *Agent) rejudge() {
-	if !a.first.over() {
+	if !a.first.isOver() {
 		return
 	}
 	for _, n := range a.rack.members() {

@@ -70,12 +70,12 @@ func TestEveryCommandAndSettingIsADeed(t *testing.T) {
 	}
 }
 
-func (o *owner) do(text string, verb scl.Verb, args ...string) fleet.Result {
+func (o *taker) do(text string, verb scl.Verb, args ...string) fleet.Result {
 	return o.agent.command(o.t.Context(), o.node(), scl.Command{Verb: verb, Args: args, Text: text}, nil)
 }
 
 // at waits for a level.
-func (o *owner) at(l string) fleet.Node {
+func (o *taker) at(l string) fleet.Node {
 	o.t.Helper()
 	return o.until(l, func(n fleet.Node) bool { return n.Trust.Level == l })
 }

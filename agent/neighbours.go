@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -54,11 +55,20 @@ func (a *Agent) joinSite() error {
 		return errors.Join(err, a.site.Close())
 	}
 	a.learnSite(known)
+	a.neighbours = gossip{a.site}
 	return nil
 }
 
-// neighbours keeps in touch with the other agents of the site, and fetches for them.
-func (a *Agent) neighbours(ctx context.Context) error {
+// gossip is what the agents of the site see of each other.
+type gossip struct{ site *site.Site }
+
+// Alive implements neighbours.
+func (g gossip) Alive(agent fleet.AgentName) bool {
+	return slices.ContainsFunc(g.site.Peers(), func(p site.Peer) bool { return p.Agent == agent && p.Alive })
+}
+
+// dwell keeps in touch with the other agents of the site, and fetches for them.
+func (a *Agent) dwell(ctx context.Context) error {
 	if a.site == nil {
 		return nil
 	}

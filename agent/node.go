@@ -54,6 +54,8 @@ type node struct {
 	judged     string                        // the level of the last verdict of this process
 	lane       lane                          // nil until the BMC is found
 	address    string                        // of the lane
+	found      string                        // where its key has answered last
+	toFence    bool                          // the other agent of the rack is to be shut out first
 	need       attention
 	summary    fleet.Node
 	stuck      error // why the take-over could not go on, and since when
@@ -315,6 +317,9 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 // from it another level, with the digest of the facts behind it. It tells the
 // rules, whose targets may select other nodes now.
 func (a *Agent) report(s fleet.Node, facts string) {
+	if !a.office.reigns() {
+		return // the owner tells
+	}
 	msg := wire.ToNode(s)
 	old, news := &pb.Node{}, false
 	err := a.spool.View(func(tx *spool.Tx) (err error) {
@@ -341,6 +346,9 @@ func (a *Agent) report(s fleet.Node, facts string) {
 
 // Introduce records every node's summary again.
 func (a *Agent) Introduce() error {
+	if !a.office.reigns() {
+		return nil
+	}
 	return a.spool.Update(func(tx *spool.Tx) error {
 		for name, raw := range tx.All(spool.Nodes, "") {
 			msg := &pb.Node{}

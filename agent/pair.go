@@ -34,6 +34,7 @@ func (a *Agent) together(ctx, deadline context.Context, j job, boot, restart uni
 	if err != nil {
 		return err
 	}
+	a.outlawed(ctx, j.node, kindsOf(results)...)
 	if ctx.Err() != nil { // the next process records what it finds
 		return ctx.Err()
 	}
@@ -71,9 +72,9 @@ func (a *Agent) untouched(j job, units ...unit) (fresh bool, err error) {
 func (a *Agent) intendBoth(j job, boot unit, so fleet.Result, restart unit) error {
 	unknown := unknownResult(j.node.entry.Name, restart.text)
 	unknown.Started = a.now()
-	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
+	return a.toldStandby(a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, boot), wire.ToResult(so))
 		tx.PutMessage(spool.Intents, intentKey(j.run, j.node, restart), wire.ToResult(unknown))
 		return nil
-	})
+	}))
 }

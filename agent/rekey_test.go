@@ -14,7 +14,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
-func (o *owner) rekey(ctx context.Context, verb scl.Verb, args ...string) fleet.Result {
+func (o *taker) rekey(ctx context.Context, verb scl.Verb, args ...string) fleet.Result {
 	return o.agent.command(ctx, o.node(), scl.Command{Verb: verb, Args: args, Text: "(" + string(verb) + ")"}, nil)
 }
 

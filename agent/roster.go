@@ -123,12 +123,19 @@ func (r *roster) start(begin func(*node)) {
 	}
 }
 
+// stop ends the beginning of work on those that come: the reign is over.
+func (r *roster) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begin = nil
+}
+
 // attendTo does the work on a member until ctx ends, or its membership does, which
 // is no error. spawn runs a part of it and is waited for.
 func (a *Agent) attendTo(ctx context.Context, n *node, spawn func(func() error)) {
 	mine, end := context.WithCancel(ctx)
 	n.end = end
-	for _, part := range []func(context.Context, *node) error{a.tend, a.takeOver, a.survey, a.hear} {
+	for _, part := range []func(context.Context, *node) error{a.shutOut, a.tend, a.takeOver, a.survey, a.hear} {
 		spawn(func() error {
 			err := part(mine, n)
 			if mine.Err() != nil && ctx.Err() == nil {

@@ -412,6 +412,7 @@ func (a *Agent) doUnit(ctx, deadline context.Context, r *run, n *node, u unit, s
 		}
 	}
 	results := a.perform(deadline, r, n, u)
+	a.outlawed(ctx, n, kindsOf(results)...)
 	if ctx.Err() != nil {
 		return markStop, ctx.Err()
 	}

@@ -219,7 +219,8 @@ func (a *Agent) take(n *node) error {
 	if err != nil {
 		return err
 	}
-	return n.ledger.Keep(func(r takeover.Record) takeover.Record { return r.Take(user, a.pass.account) })
+	partner := a.companion.partner()
+	return n.ledger.Keep(func(r takeover.Record) takeover.Record { return r.Take(user, a.pass.account).With(partner) })
 }
 
 // step looks, decides and does: what is about to be done is recorded before, what
@@ -246,6 +247,9 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 	}
 	begun := a.now()
 	doErr := m.Do(ctx, step)
+	if fault.Is(doErr, fault.Denied) {
+		a.outlawed(ctx, n, string(fault.Denied))
+	}
 	if doErr != nil && ctx.Err() != nil {
 		return step, when, doErr // the end of the process is no outcome
 	}

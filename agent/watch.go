@@ -9,6 +9,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -186,6 +187,7 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 			return
 		}
 		r := w.command(ctx, n, c, w.teller(key, firing, c))
+		w.outlawed(ctx, n, r.Kind)
 		if ctx.Err() != nil {
 			return // recorded at the next start
 		}
@@ -241,6 +243,7 @@ func (a *Agent) Linked(connected bool, since time.Time) {
 	default:
 	}
 	a.links <- core.Link{Connected: connected, Since: since}
+	a.office.tell(owner.Linked{Connected: connected})
 }
 
 // cutSince is when a coordinator was last reached, as far as the spool knows.

@@ -267,6 +267,9 @@ func (*fakeLink) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+func (*fakeLink) Lease(*pb.Lease) {}
+func (*fakeLink) Pull()           {}
+
 func (l *fakeLink) Progress(p *pb.Progress) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -86,6 +87,7 @@ then on the log says who is of the group, and both flags mean nothing.`,
 	flags.StringVar(&c.Advertise, "advertise", "", "`host:port` at which the others reach --peer-addr")
 	flags.StringArrayVar(&c.Join, "join", nil, "`host:port` of another coordinator; repeatable")
 	flags.IntVar(&c.Expect, "expect", 0, "how `many` coordinators begin a new group, this one among them")
+	flags.DurationVar(&c.Lease, "lease", 30*time.Second, "`how long` an agent of a pair must be silent before its standby gets its rack")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
 }

@@ -73,7 +73,10 @@ type Config struct {
 	// one that is.
 	Policy []byte
 	Build  string
-	Log    *slog.Logger
+	// Lease is how long a rack is its agent's without a word; default 30 s. A standby
+	// takes no rack over before.
+	Lease time.Duration
+	Log   *slog.Logger
 }
 
 // Coordinator is one coordinator. All methods are safe for concurrent use.
@@ -119,6 +122,7 @@ func New(c Config) (*Coordinator, error) {
 		Newcomers: newcomers, Stock: co.stock,
 		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
 		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
+		Lease: c.Lease, Others: others{co},
 		Led: func() bool { return co.node.Status().Leader != "" },
 	})
 	if err = co.meet(); err != nil {
@@ -232,6 +236,15 @@ func (c *Coordinator) checkpoint(size int64) (*pb.Checkpoint, error) {
 	}
 	note, proof, err := c.notes.Sign(head)
 	return &pb.Checkpoint{Note: note, Proof: proof, Consistency: consistency}, err
+}
+
+// others are the other coordinators, once there is a group.
+type others struct{ *Coordinator }
+
+func (o others) InTouch() bool { return o.group.InTouch() }
+
+func (o others) Lent(ctx context.Context, agent string) (time.Time, bool) {
+	return o.group.Lent(ctx, agent)
 }
 
 // applied runs between two commands: none of the three waits.

@@ -64,6 +64,8 @@ type Agent interface {
 	Introduce() error
 	// Linked is told whenever a coordinator is reached or lost.
 	Linked(connected bool, since time.Time)
+	// Leased is told whose the rack is.
+	Leased(l *pb.Leased)
 }
 
 // Outbox is where the records for the coordinators wait; a *spool.Spool is one.
@@ -112,6 +114,7 @@ type Config struct {
 	Log   *slog.Logger
 
 	PingEvery time.Duration // default 15 s
+	Pair      string        // the other agent of the rack, "" if there is none
 }
 
 // Link is an agent's connection to the coordinators. It is safe for concurrent
@@ -126,8 +129,10 @@ type Link struct {
 	since     time.Time
 
 	progress chan *pb.Progress
-	behind   int  // consecutive coordinators that had forgotten records
-	any      bool // a coordinator without a leader will do: no other was found
+	leases   chan *pb.Lease // the last one that was asked for
+	pulls    chan struct{}  // a token: pull the desired state
+	behind   int            // consecutive coordinators that had forgotten records
+	any      bool           // a coordinator without a leader will do: no other was found
 }
 
 // New is a link that is not connected yet.
@@ -140,7 +145,7 @@ func New(cfg Config, agent Agent, outbox Outbox) (*Link, error) {
 	}
 	return &Link{
 		cfg: cfg, agent: agent, outbox: outbox, since: time.Now(),
-		progress: make(chan *pb.Progress, maxProgress),
+		progress: make(chan *pb.Progress, maxProgress), leases: make(chan *pb.Lease, 1), pulls: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -156,6 +161,27 @@ func (l *Link) Connected() (connected bool, since time.Time) {
 func (l *Link) Progress(p *pb.Progress) {
 	select {
 	case l.progress <- p:
+	default:
+	}
+}
+
+// Lease asks whose the rack is. It never waits: only the last question counts, and
+// Agent.Leased gets the answer, if a coordinator is reached.
+func (l *Link) Lease(q *pb.Lease) {
+	select {
+	case <-l.leases:
+	default:
+	}
+	select {
+	case l.leases <- q:
+	default:
+	}
+}
+
+// Pull asks for the desired state, soon; questions that come together are one.
+func (l *Link) Pull() {
+	select {
+	case l.pulls <- struct{}{}:
 	default:
 	}
 }

@@ -51,7 +51,8 @@ func (*rackAgent) PolicyVersion() uint64 { return 3 }
 
 func (*rackAgent) AuditSize() int64 { return 5 }
 
-func (a *rackAgent) Introduce() error { return nil }
+func (a *rackAgent) Introduce() error  { return nil }
+func (a *rackAgent) Leased(*pb.Leased) {}
 
 func (a *rackAgent) Linked(connected bool, _ time.Time) { a.links <- connected }
 

@@ -38,7 +38,6 @@ type session struct {
 	start       uint64 // the first record to send
 	began       time.Time
 	acked       atomic.Int64 // when an ack last came, since began: a clock that is set changes nothing
-	pulls       chan struct{}
 }
 
 // greet says Hello and waits for the Welcome.
@@ -102,7 +101,7 @@ func (s *session) hello() (*pb.Hello, error) {
 		SiteGossip: gossip, SiteCalls: calls,
 		Version: Version, Agent: string(s.cfg.Agent), Rack: string(s.cfg.Rack), Site: string(s.cfg.Site),
 		SpoolEpoch: c.Epoch, FirstUnacked: c.First, NextSeq: c.Next,
-		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.cfg.Build, Any: s.any,
+		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.cfg.Build, Pair: s.cfg.Pair, Any: s.any,
 	}, nil
 }
 
@@ -150,7 +149,6 @@ func (s *session) restart(op string, known uint64) error {
 
 // run works until one part of the session fails or the session ends.
 func (s *session) run(parent context.Context) error {
-	s.pulls = make(chan struct{}, 1)
 	s.began = time.Now()
 	group, ctx := errgroup.WithContext(parent)
 	// Closing the connection is what ends every Receive and Send.
@@ -164,7 +162,7 @@ func (s *session) run(parent context.Context) error {
 // listen takes what comes on the control stream. Every message puts off the
 // deadline; the pongs alone keep a healthy session within it.
 func (s *session) listen(ctx context.Context) error {
-	s.pull()
+	s.Pull()
 	for {
 		if err := s.control.SetReceiveDeadline(time.Now().Add(s.cfg.PingEvery + min(s.cfg.PingEvery, pongWithin))); err != nil {
 			return err
@@ -182,7 +180,7 @@ func (s *session) listen(ctx context.Context) error {
 func (s *session) take(ctx context.Context, m *pb.FromCoordinator) error {
 	switch body := m.GetBody().(type) {
 	case *pb.FromCoordinator_Hint:
-		s.pull()
+		s.Pull()
 	case *pb.FromCoordinator_Desired:
 		if err := s.agent.Desired(ctx, body.Desired); err != nil {
 			return err
@@ -192,6 +190,8 @@ func (s *session) take(ctx context.Context, m *pb.FromCoordinator) error {
 		if s.cfg.Trust != nil {
 			s.cfg.Trust.Renewed(body.Renewed)
 		}
+	case *pb.FromCoordinator_Leased:
+		s.agent.Leased(body.Leased)
 	case *pb.FromCoordinator_Ack:
 		s.acked.Store(int64(time.Since(s.began)))
 		return s.outbox.Ack(body.Ack.GetSpoolEpoch(), body.Ack.GetNextWanted())
@@ -202,14 +202,6 @@ func (s *session) take(ctx context.Context, m *pb.FromCoordinator) error {
 	default: // a pong, or something that a later version says
 	}
 	return nil
-}
-
-// pull asks for the desired state, soon; hints that come together are one pull.
-func (s *session) pull() {
-	select {
-	case s.pulls <- struct{}{}:
-	default:
-	}
 }
 
 // tick sends what is due by the clock, and the pulls.
@@ -231,13 +223,15 @@ func (s *session) tick(ctx context.Context) error {
 			}
 			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli()}}
 		case <-pull.C:
-			s.pull()
+			s.Pull()
 			continue
 		case <-s.pulls:
 			_, have := s.agent.Have()
 			m.Body = &pb.FromAgent_Pull{Pull: &pb.Pull{
 				Have: have, Denied: s.denied(), PolicyVersion: s.agent.PolicyVersion(), AuditSize: s.agent.AuditSize(),
 			}}
+		case q := <-s.leases:
+			m.Body = &pb.FromAgent_Lease{Lease: q}
 		case p := <-s.progress:
 			m.Body = &pb.FromAgent_Progress{Progress: p}
 		}

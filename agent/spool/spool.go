@@ -49,6 +49,8 @@ const (
 type Options struct {
 	MaxSize int64         // in bytes; 0 means DefaultMaxSize
 	Gather  time.Duration // how long UpdateSoon waits for others; 0: it is Update
+	// Mirrored is what Changes and Everything tell; nil: nothing.
+	Mirrored func(table Table, key string) bool
 }
 
 // Spool is an open spool file.
@@ -56,6 +58,8 @@ type Spool struct {
 	db   *bolt.DB
 	opt  Options
 	wake chan struct{} // holds a token if records were appended
+
+	mirror mirror
 
 	turn  chan struct{} // held by the one who commits
 	queue queue
@@ -82,7 +86,7 @@ func Open(path string, opt Options) (*Spool, error) {
 	if opt.MaxSize <= 0 {
 		opt.MaxSize = DefaultMaxSize
 	}
-	s := &Spool{db: db, opt: opt, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	s := &Spool{db: db, opt: opt, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), mirror: newMirror()}
 	if err := db.Update(prepare); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
 	}

@@ -66,6 +66,9 @@ type Tx struct {
 	acked    *ack // nil: nothing that is not in the file
 	appended bool
 	err      error
+
+	mirrored func(Table, string) bool // nil: nothing is
+	changes  []Change
 }
 
 func (t *Tx) keep(err error) {
@@ -89,10 +92,14 @@ func (t *Tx) Put(table Table, key string, value []byte) {
 		value = []byte{}
 	}
 	t.keep(t.bucket(table).Put([]byte(key), value))
+	t.note(table, key, value)
 }
 
 // Delete removes key, if it is there.
-func (t *Tx) Delete(table Table, key string) { t.keep(t.bucket(table).Delete([]byte(key))) }
+func (t *Tx) Delete(table Table, key string) {
+	t.keep(t.bucket(table).Delete([]byte(key)))
+	t.note(table, key, nil)
+}
 
 // DeleteAll removes every key that begins with prefix.
 func (t *Tx) DeleteAll(table Table, prefix string) {
@@ -222,18 +229,19 @@ func (q *queue) take() []*call {
 func (s *Spool) commit(calls []*call) {
 	for len(calls) > 0 {
 		failed, appended := -1, false
+		var changes []Change
 		acked := s.acked.Load()
 		err := s.db.Update(func(tx *bolt.Tx) error {
 			if err := (&Tx{tx: tx, acked: acked}).forget(); err != nil {
 				return err
 			}
 			for i, c := range calls {
-				t := &Tx{tx: tx}
+				t := &Tx{tx: tx, mirrored: s.opt.Mirrored}
 				if err := t.run(c.fn); err != nil {
 					failed = i
 					return err
 				}
-				appended = appended || t.appended
+				appended, changes = appended || t.appended, append(changes, t.changes...)
 			}
 			return nil
 		})
@@ -244,6 +252,7 @@ func (s *Spool) commit(calls []*call) {
 		}
 		if err == nil {
 			s.acked.CompareAndSwap(acked, nil)
+			s.mirror.add(changes)
 		}
 		if appended && err == nil {
 			s.poke()

@@ -29,6 +29,7 @@ const (
 	Methods  Step = "tls-login"   // a certificate may be a login
 	Mapping  Step = "mapping"     // its common name is the user
 	Prove    Step = "prove"       // a certificate is a login
+	Pair     Step = "pair"        // the other agent of the rack can log in, or can only read
 	Strict   Step = "strict"      // who has no certificate gets no answer
 	Logins   Step = "weak-logins" // basic authentication and cookies are off
 	Services Step = "services"    // IPMI over the network and SSH are off
@@ -72,6 +73,9 @@ type Facts struct {
 	AccountThere bool `json:"account_there,omitempty"`
 	AccountGood  bool `json:"account_good,omitempty"` // enabled, and an administrator
 	RootEnabled  bool `json:"root_enabled,omitempty"` // of the account we came with
+	PartnerThere bool `json:"partner_there,omitempty"`
+	PartnerGood  bool `json:"partner_good,omitempty"` // enabled, and an administrator
+	PartnerRoot  bool `json:"partner_root,omitempty"` // its twin is in the truststore
 	Anchored     bool `json:"anchored,omitempty"`     // the present twin is in the truststore
 	NextAnchored bool `json:"next_anchored,omitempty"`
 	StaleAnchors int  `json:"stale_anchors,omitempty"`
@@ -115,12 +119,13 @@ func taking() []rule {
 		{Methods, func(f Facts, _ Record) bool { return !f.TLS }, unlimited},
 		{Mapping, func(f Facts, _ Record) bool { return !f.ByCommonName }, unlimited},
 		{Prove, func(f Facts, r Record) bool { return r.ProvenBy != f.Twin }, provable},
+		{Pair, pairDue, func(s situation) bool { return unlimited(s) && s.AccountGood && s.rec.AccountProven }},
 		{Strict, func(f Facts, _ Record) bool { return !f.Strict }, func(s situation) bool { return s.rec.Proven() && s.ByCertificate }},
 		{Logins, func(f Facts, _ Record) bool { return f.Basic || f.Cookie }, wayInProven},
 		{Services, func(f Facts, _ Record) bool { return f.IPMI || f.SSH }, wayInProven},
 		{Root, func(f Facts, r Record) bool { return f.RootEnabled && r.Bootstrap != r.Account }, wayInProven},
 		{Second, func(f Facts, _ Record) bool { return f.Next != "" && !f.NextAnchored }, wayInProven},
-		{Prune, func(f Facts, _ Record) bool { return f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.ProvenBy == s.Twin && s.rec.Ours() && s.rec.SignedBy == s.Twin }},
+		{Prune, func(f Facts, _ Record) bool { return f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.ProvenBy == s.Twin && s.rec.signedIn(s.Twin) }},
 	}
 }
 
@@ -130,8 +135,8 @@ func releasing() []rule {
 		{Open, func(f Facts, _ Record) bool { return f.Strict }, always},
 		{Restore, func(f Facts, r Record) bool { return r.Before != nil && *r.Before != f.weak() }, func(s situation) bool { return !s.Strict }},
 		{Return, func(_ Facts, r Record) bool { return !r.Returned }, func(s situation) bool { return !s.Strict }},
-		{Uproot, func(f Facts, _ Record) bool { return f.Anchored || f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.Returned }},
-		{Dismiss, func(f Facts, _ Record) bool { return f.AccountThere }, func(s situation) bool { return s.rec.Returned }},
+		{Uproot, func(f Facts, _ Record) bool { return f.Anchored || f.PartnerRoot || f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.Returned }},
+		{Dismiss, func(f Facts, _ Record) bool { return f.AccountThere || f.PartnerThere }, func(s situation) bool { return s.rec.Returned }},
 	}
 }
 
@@ -144,7 +149,7 @@ func (f Facts) Weak() Weak { return f.weak() }
 func unlimited(s situation) bool { return !s.MustChange }
 
 func requestDue(f Facts, r Record) bool {
-	return r.Next == "" && (r.SignedBy != f.Twin || !f.Ends.IsZero() && f.At.After(f.Ends.Add(-RenewBefore)))
+	return r.Next == "" && (!r.signedIn(f.Twin) || !f.Ends.IsZero() && f.At.After(f.Ends.Add(-RenewBefore)))
 }
 
 // provable: a certificate can be a login.

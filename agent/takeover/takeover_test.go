@@ -54,6 +54,11 @@ func (b *toy) do(step takeover.Step) {
 		s.ByCommonName = true
 	case takeover.Prove:
 		r.ProvenBy, s.ByCertificate = s.Twin, true
+	case takeover.Pair:
+		s.PartnerThere, s.PartnerGood, s.PartnerRoot = true, !r.Partner.Shut, true
+		made := *r.Partner
+		made.Made = true
+		r.Partner = &made
 	case takeover.Strict:
 		s.Strict = true
 	case takeover.Logins:
@@ -75,9 +80,9 @@ func (b *toy) do(step takeover.Step) {
 	case takeover.Return:
 		r.Returned, s.RootEnabled, s.ByCertificate, s.As = true, true, false, "root"
 	case takeover.Uproot:
-		s.Anchored, s.StaleAnchors = false, 0
+		s.Anchored, s.PartnerRoot, s.StaleAnchors = false, false, 0
 	case takeover.Dismiss:
-		s.AccountThere, s.AccountGood = false, false
+		s.AccountThere, s.AccountGood, s.PartnerThere, s.PartnerGood = false, false, false, false
 	case takeover.Nothing:
 	}
 }

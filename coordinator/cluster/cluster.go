@@ -34,6 +34,9 @@ const (
 // Hub holds the agents that are connected here; a *hub.Hub is one.
 type Hub interface {
 	Connected(rack string) bool
+	Owner(rack string) string
+	Role(a *pb.AgentStatus) (role, epoch string)
+	Lent(agent string) (at time.Time, shut bool)
 	Agents() []*pb.AgentStatus
 	Present(known uint64) (agents []*pb.AgentStatus, version uint64)
 	Progress(run string) []*pb.RackProgress
@@ -96,7 +99,7 @@ type other struct {
 	heard    time.Time
 	asking   bool
 	version  uint64
-	agents   map[string]*pb.AgentStatus // connected to it, by rack
+	agents   map[string]*pb.AgentStatus // connected to it, by name
 	progress map[string][]*pb.RackProgress
 	applied  uint64
 	behind   time.Duration
@@ -201,7 +204,7 @@ func (c *Cluster) take(name string, reply *pb.PeerReply, answered bool) {
 	if o.version != reply.GetVersion() || o.agents == nil {
 		o.version, o.agents = reply.GetVersion(), map[string]*pb.AgentStatus{}
 		for _, a := range reply.GetAgents() {
-			o.agents[a.GetRack()] = a
+			o.agents[a.GetName()] = a
 		}
 	}
 	o.progress = map[string][]*pb.RackProgress{}
@@ -243,12 +246,12 @@ func (o *other) silent() bool {
 	return time.Since(since) > silentAfter
 }
 
-// connected is the one of the others that the agent of a rack is connected to.
-func (c *Cluster) connected(rack string) (at *other, a *pb.AgentStatus) {
+// connected is the one of the others that an agent is connected to.
+func (c *Cluster) connected(agent string) (at *other, a *pb.AgentStatus) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, o := range c.others {
-		if s := o.agents[rack]; s != nil && !o.silent() && s.GetSinceUnixMs() >= a.GetSinceUnixMs() {
+		if s := o.agents[agent]; s != nil && !o.silent() && s.GetSinceUnixMs() >= a.GetSinceUnixMs() {
 			at, a = o, s
 		}
 	}

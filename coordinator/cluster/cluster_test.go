@@ -32,7 +32,10 @@ type here struct {
 	log    bytes.Buffer
 }
 
-func (h *here) Connected(rack string) bool { return rack == "r1" }
+func (h *here) Connected(rack string) bool            { return rack == "r1" }
+func (h *here) Owner(rack string) string              { return "a" + rack[1:] }
+func (h *here) Role(*pb.AgentStatus) (role, e string) { return "active", "3" }
+func (h *here) Lent(string) (at time.Time, shut bool) { return time.Time{}, false }
 func (h *here) Agents() []*pb.AgentStatus {
 	return []*pb.AgentStatus{{Name: "a1", Rack: "r1", Connected: true, SinceUnixMs: 5}, {Name: "a2", Rack: "r2"}}
 }
@@ -79,6 +82,9 @@ func (o others) Call(ctx context.Context, addr string, c *pb.PeerCall) (*pb.Peer
 		<-ctx.Done()
 		o.mu.Lock()
 		return nil, ctx.Err()
+	}
+	if c.GetLent() != nil {
+		return &pb.PeerReply{LentMs: o.there.GetLentMs(), Shut: o.there.GetShut()}, nil
 	}
 	if addr != "at-c2" || cmp.Diff([]string{"R1"}, c.GetPresence().GetRuns()) != "" {
 		return nil, errors.New("not for us")
@@ -197,6 +203,33 @@ func TestOneFallsSilent(t *testing.T) {
 		pass(2 * time.Second)
 		if len(c.Silent()) != 0 || !c.Connected("r2") {
 			t.Error("it is back and that is not noticed")
+		}
+	})
+}
+
+// When a lease was last given is asked of the others; one that does not answer has
+// given it as long as it may have been in touch.
+func TestWhoHasLentARack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := pair()
+		c := start(t, h)
+		h.there.LentMs, h.there.Shut = 4000, true
+		if at, shut := c.Lent(t.Context(), "a2"); time.Since(at) != 4*time.Second || !shut {
+			t.Errorf("lent %s ago, shut out %v", time.Since(at), shut)
+		}
+		h.mu.Lock()
+		h.silent = true
+		h.mu.Unlock()
+		pass(10 * time.Second)
+		if at, _ := c.Lent(t.Context(), "a2"); time.Since(at) < 8*time.Second || time.Since(at) > 12*time.Second {
+			t.Errorf("a silent one has lent %s ago", time.Since(at))
+		}
+		if !c.InTouch() {
+			t.Error("the leader is not in touch")
+		}
+		h.status.State, h.status.Behind = "Follower", 5*time.Second
+		if c.InTouch() {
+			t.Error("who does not hear of the leader is in touch")
 		}
 	})
 }

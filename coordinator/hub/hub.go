@@ -95,6 +95,20 @@ type Config struct {
 	// Leaderless is how long nobody may lead before agents are sent to another
 	// coordinator. Default 10 s.
 	Leaderless time.Duration
+	// Lease is how long a rack is its owner's without a word; default 30 s.
+	Lease time.Duration
+	// Lent asks the other coordinators how they lent an agent its rack, and whether
+	// this one is in touch with a majority; nil: there are no others.
+	Others Others
+}
+
+// Others are the other coordinators, as leases need them.
+type Others interface {
+	// InTouch reports whether what is known here is what a majority knows.
+	InTouch() bool
+	// Lent is when any of them last gave an agent its rack, and whether the agent
+	// says that BMCs have shut it out. One that does not answer has done so just now.
+	Lent(ctx context.Context, agent string) (at time.Time, shut bool)
 }
 
 // Hub holds the agents' sessions. All methods are safe for concurrent use.
@@ -103,11 +117,13 @@ type Hub struct {
 	queries chan struct{} // slots
 
 	mu       sync.Mutex
+	agents   map[string]*session                    // greeted, by agent
+	lent     map[string]loan                        // racks, by agent
 	serving  map[string]int                         // sessions, by the peer's public key
-	racks    map[string]*session                    // greeted, by rack
 	progress map[string]map[string]*pb.RackProgress // of runs that have not ended
 	left     map[string]*pb.AgentStatus             // how an agent was last, by name
 
+	born    time.Time
 	version atomic.Uint64 // of what Present tells
 	astray  atomic.Bool   // nobody has led for longer than Leaderless
 }
@@ -117,12 +133,15 @@ func New(c Config) *Hub {
 	if c.Idle <= 0 {
 		c.Idle = time.Minute
 	}
+	if c.Lease <= 0 {
+		c.Lease = defaultLease
+	}
 	if c.Leaderless <= 0 {
 		c.Leaderless = leaderless
 	}
 	h := &Hub{
-		conf: c, queries: make(chan struct{}, maxQueries),
-		serving: map[string]int{}, racks: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
+		conf: c, queries: make(chan struct{}, maxQueries), born: time.Now(), lent: map[string]loan{}, serving: map[string]int{},
+		agents: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
 	}
 	h.version.Store(uint64(time.Now().UnixNano())) // no version of an earlier process
 	return h
@@ -196,7 +215,10 @@ func (h *Hub) count(conn mesh.Session, n int) bool {
 
 // serve is one connection from its first stream to its end.
 func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
-	s := &session{hub: h, conn: conn, hints: make(chan struct{}, 1), denied: make(chan error, 1), drains: make(chan string, 1), since: time.Now()}
+	s := &session{
+		hub: h, conn: conn, since: time.Now(),
+		hints: make(chan struct{}, 1), denied: make(chan error, 1), drains: make(chan string, 1), asked: make(chan *pb.Lease, 1), owned: make(chan struct{}, 1),
+	}
 	log := h.conf.Log.With(obs.Addr, conn.Remote())
 	err := s.greet(ctx)
 	if err != nil {
@@ -211,12 +233,12 @@ func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
 	log.Info("agent disconnected", obs.Reason, err)
 }
 
-// enter makes s the session of its rack. An agent that connects again has given
+// enter makes s the session of its agent. An agent that connects again has given
 // up its earlier session, whether or not we have noticed yet.
 func (h *Hub) enter(s *session) {
 	h.mu.Lock()
-	old := h.racks[s.rack]
-	h.racks[s.rack] = s
+	old := h.agents[s.agent]
+	h.agents[s.agent] = s
 	h.mu.Unlock()
 	if old != nil {
 		old.conn.Close("replaced by a newer connection of the same agent")
@@ -228,9 +250,9 @@ func (h *Hub) enter(s *session) {
 func (h *Hub) leave(s *session) {
 	last := s.status(false)
 	h.mu.Lock()
-	current := h.racks[s.rack] == s
+	current := h.agents[s.agent] == s
 	if current {
-		delete(h.racks, s.rack)
+		delete(h.agents, s.agent)
 		h.left[s.agent] = last
 	}
 	h.mu.Unlock()
@@ -244,13 +266,19 @@ func (h *Hub) publish(a *pb.AgentStatus) {
 	h.conf.Watchers.Publish(&pb.Event{AtUnixMs: time.Now().UnixMilli(), Body: &pb.Event_Agent{Agent: a}})
 }
 
-func (h *Hub) session(rack string) *session {
+// session is the one of the rack's owner; nil: it is not connected here.
+func (h *Hub) session(rack string) *session { return h.sessionOf(h.Owner(rack)) }
+
+func (h *Hub) sessionOf(agent string) *session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.racks[rack]
+	return h.agents[agent]
 }
 
-// Connected reports whether the rack's agent is connected.
+// Owner is the agent that works on a rack; "" if there is none.
+func (h *Hub) Owner(rack string) string { return h.conf.Machine.Owner(rack).GetAgent() }
+
+// Connected reports whether the agent that works on the rack is connected.
 func (h *Hub) Connected(rack string) bool { return h.session(rack) != nil }
 
 // Agents are all agents that were ever greeted or enrolled, by name, connected or not.
@@ -278,25 +306,40 @@ func (h *Hub) Present(known uint64) (agents []*pb.AgentStatus, version uint64) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, s := range h.racks {
+	for _, s := range h.agents {
 		agents = append(agents, s.status(true))
 	}
 	return agents, version
 }
 
-// identified adds what is known of the agent's identity. The message may be shared.
+// Role is what an agent has to do, as the coordinators have decided: active in an
+// epoch, or standby.
+func (h *Hub) Role(a *pb.AgentStatus) (role, epoch string) {
+	switch o := h.conf.Machine.Owner(a.GetRack()); o.GetAgent() {
+	case "":
+		return "", ""
+	case a.GetName():
+		return "active", state.Epoch(o)
+	default:
+		return "standby", ""
+	}
+}
+
+// identified adds what is known of the agent's identity and its part. The message
+// may be shared.
 func (h *Hub) identified(a *pb.AgentStatus) *pb.AgentStatus {
 	e, ok := h.conf.Machine.Enrolment(a.GetName())
-	if !ok {
-		return a
-	}
 	told := proto.CloneOf(a)
+	told.Role, told.Epoch = h.Role(a)
+	if !ok {
+		return told
+	}
 	told.KeyKind, told.CertEndsUnixMs, told.Locked = e.GetKeyKind(), e.GetUntilUnixMs(), e.GetLocked()
 	return told
 }
 
 func (h *Hub) status(a *pb.AgentInfo) *pb.AgentStatus {
-	if s := h.session(a.GetRack()); s != nil {
+	if s := h.sessionOf(a.GetName()); s != nil {
 		return s.status(true)
 	}
 	h.mu.Lock()
@@ -314,14 +357,20 @@ func (h *Hub) Applied(o state.Outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if o.Denied {
-		for _, s := range h.racks {
+		for _, s := range h.agents {
 			s.cut()
 		}
 	}
-	for _, rack := range o.Racks {
-		if s := h.racks[rack]; s != nil {
+	for _, s := range h.agents {
+		if _, changed := slices.BinarySearch(o.Racks, s.rack); changed {
 			s.hint()
 		}
+		if o.Owner.GetRack() == s.rack {
+			s.tellOwner()
+		}
+	}
+	if o.Owner != nil {
+		h.version.Add(1)
 	}
 	for _, e := range o.Events {
 		if r := e.GetRun(); r.GetEndedUnixMs() != 0 {

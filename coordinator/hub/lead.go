@@ -50,10 +50,10 @@ func (h *Hub) watchLead(ctx context.Context) {
 func (h *Hub) drainAll(reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.racks) > 0 {
-		h.conf.Log.Warn("agents are sent to other coordinators", obs.Reason, reason, obs.Count, len(h.racks))
+	if len(h.agents) > 0 {
+		h.conf.Log.Warn("agents are sent to other coordinators", obs.Reason, reason, obs.Count, len(h.agents))
 	}
-	for _, s := range h.racks {
+	for _, s := range h.agents {
 		select {
 		case s.drains <- reason:
 		default:

@@ -54,11 +54,13 @@ type session struct {
 	control *mesh.Channel
 	hints   chan struct{} // one waits at most
 	denied  chan error    // likewise: why the session must end
+	asked   chan *pb.Lease
+	owned   chan struct{} // likewise: the rack has another owner
 	drains  chan string   // likewise: why the agent shall go elsewhere
 	id      trust.Identity
 	since   time.Time
 
-	agent, rack, site, build string // from the Hello
+	agent, rack, site, build, pair string // from the Hello
 
 	revision atomic.Uint64 // of the desired state the agent has, or was sent
 	results  sync.Mutex    // held by the one results stream
@@ -155,7 +157,10 @@ func (s *session) check(hello *pb.Hello) error {
 	if len(hello.GetSealProof()) > mostProof {
 		return fault.New(fault.TooLarge, op, "the proof of its sealing key is too large")
 	}
-	s.rack, s.site, s.build = hello.GetRack(), id.Site, hello.GetBuild()
+	if hello.GetPair() != "" && (!trust.ValidName(hello.GetPair()) || hello.GetPair() == id.Name) {
+		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the other agent of its rack", hello.GetPair()))
+	}
+	s.rack, s.site, s.build, s.pair = hello.GetRack(), id.Site, hello.GetBuild(), hello.GetPair()
 	return checkKey(hello.GetSealKey())
 }
 
@@ -174,7 +179,7 @@ func checkKey(key []byte) error {
 func (s *session) register(ctx context.Context, hello *pb.Hello) (next uint64, err error) {
 	said := &pb.AgentInfo{
 		Name: s.agent, Rack: s.rack, Site: s.site, SealKey: hello.GetSealKey(), SealProof: hello.GetSealProof(), Build: s.build,
-		SpoolEpoch: hello.GetSpoolEpoch(), NextSeq: hello.GetFirstUnacked(),
+		SpoolEpoch: hello.GetSpoolEpoch(), NextSeq: hello.GetFirstUnacked(), Pair: s.pair,
 		SiteGossip: hello.GetSiteGossip(), SiteCalls: hello.GetSiteCalls(),
 	}
 	known, ok := s.hub.conf.Machine.Agent(s.agent)
@@ -200,7 +205,7 @@ func (s *session) epoch() uint64 {
 
 // same reports whether there is nothing new in what the agent says.
 func same(known, said *pb.AgentInfo) bool {
-	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
+	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() && known.GetPair() == said.GetPair() &&
 		string(known.GetSealKey()) == string(said.GetSealKey()) && string(known.GetSealProof()) == string(said.GetSealProof()) &&
 		known.GetSiteGossip() == said.GetSiteGossip() && known.GetSiteCalls() == said.GetSiteCalls() &&
 		known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
@@ -238,6 +243,7 @@ func (s *session) run(parent context.Context) error {
 	}
 	begin(s.listen)
 	begin(s.nudge)
+	begin(s.lend)
 	begin(func(ctx context.Context) error { return s.accept(ctx, begin) })
 	err := group.Wait()
 	s.conn.Close("session over")
@@ -299,6 +305,8 @@ func (s *session) listen(ctx context.Context) error {
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(ctx, b.Renew)}})
 		case *pb.FromAgent_Progress:
 			s.hub.progressed(s.rack, b.Progress)
+		case *pb.FromAgent_Lease:
+			s.ask(b.Lease)
 		case *pb.FromAgent_Hello:
 			err = fault.New(fault.Garbage, "listen to agent", "a second hello")
 		default: // something that a later version says
@@ -502,7 +510,7 @@ func (s *session) status(connected bool) *pb.AgentStatus {
 	return &pb.AgentStatus{
 		Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
 		SinceUnixMs: since.UnixMilli(), Remote: s.conn.Remote(), Revision: s.revision.Load(),
-		Coordinator: s.hub.conf.Name,
-		KeyKind:     trustenroll.KeySoftware, CertEndsUnixMs: s.conn.Peer().NotAfter.UnixMilli(),
+		Coordinator: s.hub.conf.Name, Pair: s.pair,
+		KeyKind: trustenroll.KeySoftware, CertEndsUnixMs: s.conn.Peer().NotAfter.UnixMilli(),
 	}
 }

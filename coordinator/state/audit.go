@@ -102,6 +102,8 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 		return one("new gossip key", "site "+k.GetSite(), "", fmt.Sprintf("for %d agents", len(k.GetSealed())))
 	case *pb.Command_PutAgent:
 		return joined(b.PutAgent.GetAgent(), before)
+	case *pb.Command_OwnRack:
+		return one("own", "rack "+o.Owner.GetRack(), "", fmt.Sprintf("agent %s in epoch %s: %s", o.Owner.GetAgent(), Epoch(o.Owner), o.Owner.GetWhy()))
 	case *pb.Command_RecordResults:
 		return reported(b.RecordResults, o)
 	case *pb.Command_PutToken:

@@ -68,6 +68,7 @@ type Machine struct {
 	events   uint64 // how many there were
 
 	agents  map[string]*pb.AgentInfo
+	owners  map[string]*pb.Owner // by rack
 	scripts map[string]*pb.Script
 	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
 	nodes   map[string]*pb.Node
@@ -120,6 +121,7 @@ func newRun(msg *pb.Run) *run {
 func New() *Machine {
 	return &Machine{
 		agents:  map[string]*pb.AgentInfo{},
+		owners:  map[string]*pb.Owner{},
 		scripts: map[string]*pb.Script{},
 		over:    map[string]*pb.Ended{},
 		audit:   newJournal(),
@@ -154,6 +156,7 @@ type Outcome struct {
 	Script *pb.Script // as kept
 	Denial *pb.Denial // as kept, or ended
 	Denied bool       // the deny list has changed
+	Owner  *pb.Owner  // of a rack, that has changed
 
 	Artifact  *pb.Artifact    // as kept, or removed
 	Token     *pb.JoinToken   // as kept, or revoked
@@ -311,6 +314,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.removeArtifact(b.RemoveArtifact.GetDigest())
 	case *pb.Command_HoldArtifact:
 		return m.holdArtifact(b.HoldArtifact)
+	case *pb.Command_OwnRack:
+		return m.ownRack(at, b.OwnRack)
 	case *pb.Command_Mark:
 		return Outcome{}
 	default:
@@ -322,8 +327,7 @@ func refused(k fault.Kind, op, why string) Outcome {
 	return Outcome{Err: fault.New(k, op, why)}
 }
 
-// putAgent keeps what an agent says of itself. A rack belongs to the agent that
-// came first: who may take another's rack may read its secrets.
+// putAgent keeps what an agent says of itself.
 func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	const op = "register agent"
 	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack()), siteAddrOK(a)); err != nil {
@@ -335,8 +339,9 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 			WithHint("enrol the machine under a new agent name")}
 	}
 	if other := m.serving[a.GetRack()]; other != "" && other != a.GetName() {
-		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other)).
-			WithHint("give the new machine the identity of the old agent, or its rack another name")}
+		if err := m.mayServe(a); err != nil {
+			return Outcome{Err: err}
+		}
 	}
 	m.serving[a.GetRack()] = a.GetName()
 	fresh := shallow(a)
@@ -346,7 +351,8 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	m.agents[a.GetName()] = fresh
 	t := take{m: m, at: at, agent: fresh}
 	t.out.Racks = m.moved(known, fresh)
-	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() {
+	t.out.Owner = m.inherit(at, fresh)
+	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() && m.owners[a.GetRack()].GetAgent() == a.GetName() {
 		t.lost()
 	}
 	t.out.NextWanted = fresh.GetNextSeq()

@@ -23,6 +23,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		NextRun:   m.nextRun,
 		NextEvent: m.events,
 		Agents:    sorted(m.agents),
+		Owners:    sorted(m.owners),
 		Scripts:   sorted(m.scripts),
 		Ended:     sorted(m.over),
 		Policy:    m.policy,
@@ -68,6 +69,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.agents[a.GetName()] = a
 		n.serving[a.GetRack()] = a.GetName()
 	}
+	n.restoreOwners(s)
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
 		n.sourceBytes += len(sc.GetSource())
@@ -103,6 +105,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.owners = n.owners
 	m.sourceBytes, m.serving = n.sourceBytes, n.serving
 	m.found, m.claims = n.found, n.claims
 	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
@@ -114,6 +117,17 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied, m.sessions = n.recent, n.applied, n.sessions
 	return nil
+}
+
+func (m *Machine) restoreOwners(s *pb.Snapshot) {
+	for _, o := range s.GetOwners() {
+		m.owners[o.GetRack()] = o
+	}
+	for _, a := range s.GetAgents() { // a state of before there were owners
+		if m.owners[a.GetRack()] == nil {
+			m.owners[a.GetRack()] = &pb.Owner{Rack: a.GetRack(), Agent: a.GetName(), Grant: 1}
+		}
+	}
 }
 
 // restoreTrust takes who is denied and who may join.

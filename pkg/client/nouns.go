@@ -121,6 +121,9 @@ type Agent struct {
 	KeyKind     string    // where its key lies: "software"
 	CertEnds    time.Time // zero: not known
 	Locked      string    // why it is let in no more
+	// Role is what it does with its rack: "active" or "standby"; Epoch, of the active
+	// one, numbers its reign.
+	Role, Epoch string
 }
 
 // Coordinator is one of those that decide together.
@@ -238,6 +241,7 @@ func toAgent(m *pb.AgentStatus) *Agent {
 		Build: m.GetBuild(), Connected: m.GetConnected(), Since: wire.FromTime(m.GetSinceUnixMs()),
 		Remote: m.GetRemote(), Revision: m.GetRevision(), Coordinator: m.GetCoordinator(),
 		KeyKind: m.GetKeyKind(), CertEnds: wire.FromTime(m.GetCertEndsUnixMs()), Locked: m.GetLocked(),
+		Role: m.GetRole(), Epoch: m.GetEpoch(),
 	}
 }
 

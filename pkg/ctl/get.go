@@ -157,7 +157,7 @@ func trustCell(t fleet.BMCTrust) cli.Cell {
 func getAgents() *cobra.Command {
 	return &cobra.Command{
 		Use:     "agents",
-		Short:   "list the agents and whether they are connected",
+		Short:   "list the agents, what they do, and whether they are connected",
 		Example: "  chiba get agents -o wide",
 		Aliases: []string{"agent"},
 		Args:    cli.Args(0, 0),
@@ -168,7 +168,7 @@ func getAgents() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(agents, viewAgent), Names: []string{}}
-				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "LINK", "SINCE", "REVISION", "KEY", "CERT", "+COORDINATOR", "+REMOTE", "+BUILD")
+				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "ROLE", "LINK", "SINCE", "REVISION", "KEY", "CERT", "+EPOCH", "+COORDINATOR", "+REMOTE", "+BUILD")
 				for _, a := range agents {
 					l.Names = append(l.Names, string(a.Name))
 					link := cli.Cell{Text: "cut off", Colour: cli.Bad}
@@ -178,7 +178,7 @@ func getAgents() *cobra.Command {
 					if a.Locked != "" {
 						link = cli.Cell{Text: "locked", Colour: cli.Bad}
 					}
-					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), link, ago(a.Since), a.Revision, a.KeyKind, left(a.CertEnds), a.Coordinator, a.Remote, a.Build)
+					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), a.Role, link, ago(a.Since), a.Revision, a.KeyKind, left(a.CertEnds), a.Epoch, a.Coordinator, a.Remote, a.Build)
 				}
 				if err := l.Print(cmd); err != nil {
 					return err

@@ -60,6 +60,8 @@ type agentView struct {
 	Key         string    `json:"key,omitempty"`
 	CertEnds    time.Time `json:"certEnds,omitzero"`
 	Locked      string    `json:"locked,omitempty"`
+	Role        string    `json:"role,omitempty"`
+	Epoch       string    `json:"epoch,omitempty"`
 }
 
 type coordinatorView struct {
@@ -86,7 +88,7 @@ func viewAgent(a client.Agent) agentView {
 	return agentView{
 		Name: a.Name, Rack: a.Rack, Site: a.Site, Connected: a.Connected, Since: a.Since,
 		Remote: a.Remote, Revision: a.Revision, Build: a.Build, Coordinator: a.Coordinator,
-		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked,
+		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked, Role: a.Role, Epoch: a.Epoch,
 	}
 }
 

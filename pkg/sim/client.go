@@ -58,6 +58,11 @@ func (c *Client) Stats(ctx context.Context) (stats []NodeStats, err error) {
 	return stats, c.call(ctx, http.MethodGet, "/stats", nil, &stats)
 }
 
+// Requests are the last ones that a BMC has answered, oldest first.
+func (c *Client) Requests(ctx context.Context, node fleet.NodeName) (list []bmcsim.Request, err error) {
+	return list, c.call(ctx, http.MethodGet, nodePath(node, "requests"), nil, &list)
+}
+
 // ResetStats sets all counters to zero.
 func (c *Client) ResetStats(ctx context.Context) error {
 	return c.call(ctx, http.MethodDelete, "/stats", nil, nil)

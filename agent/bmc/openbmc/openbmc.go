@@ -113,7 +113,7 @@ func (d *Driver) Do(ctx context.Context, step takeover.Step) error {
 	do := map[takeover.Step]func(context.Context) error{
 		takeover.Password: d.password, takeover.Clock: d.clock, takeover.Account: d.account,
 		takeover.Anchor: d.anchor, takeover.Request: d.request, takeover.Install: d.install,
-		takeover.Methods: d.methods, takeover.Mapping: d.mapping, takeover.Prove: d.prove,
+		takeover.Methods: d.methods, takeover.Mapping: d.mapping, takeover.Prove: d.prove, takeover.Pair: d.pair,
 		takeover.Strict: d.strict, takeover.Logins: d.logins, takeover.Services: d.services,
 		takeover.Root: d.closeRoot, takeover.Second: d.nextAnchor, takeover.Prune: d.prune,
 		takeover.Open: d.open, takeover.Restore: d.restore, takeover.Return: d.giveBack,

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -198,7 +199,7 @@ func (d *Driver) makeAccount(ctx context.Context, creds redfish.Credentials) err
 		return err
 	}
 	body := map[string]any{
-		"UserName": creds.User, "RoleId": "Administrator", "Enabled": true, "AccountTypes": []string{"Redfish", "WebUI"},
+		"UserName": creds.User, "RoleId": administrator, "Enabled": true, "AccountTypes": []string{"Redfish", "WebUI"},
 	}
 	_, err = d.BMC.Post(ctx, strings.TrimSuffix(uri, "/"), confidential(creds.Password, body))
 	if refusedAs(err, "PropertyUnknown") { // a build before account types
@@ -217,7 +218,7 @@ func (d *Driver) mendAccount(ctx context.Context, creds redfish.Credentials) err
 	if err != nil {
 		return err
 	}
-	return d.BMC.Patch(ctx, uri, confidential(creds.Password, map[string]any{"RoleId": "Administrator", "Enabled": true}))
+	return d.BMC.Patch(ctx, uri, confidential(creds.Password, map[string]any{"RoleId": administrator, "Enabled": true}))
 }
 
 func (d *Driver) anchor(ctx context.Context) error {
@@ -240,9 +241,6 @@ func (d *Driver) plant(ctx context.Context, step takeover.Step, twin []byte) err
 		return err
 	}
 	mark := Fingerprint(twin)
-	if err = d.Ledger.Keep(func(r takeover.Record) takeover.Record { return r.Planted(mark) }); err != nil {
-		return err
-	}
 	_, err = d.BMC.Post(ctx, string(truststoreOf(root)), map[string]any{"CertificateString": string(twin), "CertificateType": "PEM"})
 	if err == nil {
 		return nil
@@ -466,14 +464,11 @@ func (d *Driver) removeAnchors(ctx context.Context, keepTwin bool) error {
 	if err != nil {
 		return err
 	}
-	twin, next := Fingerprint(d.Issuer.Twin()), Fingerprint(d.Issuer.Next())
-	ours := d.Ledger.Record().Anchors
+	rec := d.Ledger.Record()
+	inUse := []string{Fingerprint(d.Issuer.Twin()), Fingerprint(d.Issuer.Next()), partnerOf(rec).Print}
 	for _, a := range all {
-		mine := a.print == twin
-		for _, p := range ours {
-			mine = mine || p == a.print
-		}
-		if !mine || keepTwin && (a.print == twin || a.print == next) {
+		needed := a.print != "" && slices.Contains(inUse, a.print)
+		if !needed && !slices.Contains(rec.Anchors, a.print) || keepTwin && needed {
 			continue
 		}
 		if err = d.BMC.Delete(ctx, string(a.uri)); err != nil && !fault.Is(err, fault.NotFound) {

@@ -184,7 +184,7 @@ func (d *disk) Certificate() (*tls.Certificate, error) {
 	defer d.mu.Unlock()
 	if twin := openbmc.Fingerprint(d.ca.Twin()); d.client == nil || d.by != twin {
 		key := newKey(d.tb)
-		chain, err := d.ca.BMCClient(ourAccount, key.Public())
+		chain, err := d.ca.BMCClient(d.record.Account, key.Public())
 		if err != nil {
 			return nil, err
 		}

@@ -1798,6 +1798,9 @@ type AgentStatus struct {
 	KeyKind        string                 `protobuf:"bytes,50,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`                           // where its key lies: software
 	CertEndsUnixMs int64                  `protobuf:"varint,51,opt,name=cert_ends_unix_ms,json=certEndsUnixMs,proto3" json:"cert_ends_unix_ms,omitempty"` // 0: not known
 	Locked         string                 `protobuf:"bytes,52,opt,name=locked,proto3" json:"locked,omitempty"`                                            // why it is let in no more; empty: it is
+	Role           string                 `protobuf:"bytes,80,opt,name=role,proto3" json:"role,omitempty"`                                                // active, standby; empty: not known
+	Epoch          string                 `protobuf:"bytes,81,opt,name=epoch,proto3" json:"epoch,omitempty"`                                              // in which it owns its rack
+	Pair           string                 `protobuf:"bytes,82,opt,name=pair,proto3" json:"pair,omitempty"`                                                // the other agent of its rack
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1912,6 +1915,27 @@ func (x *AgentStatus) GetCertEndsUnixMs() int64 {
 func (x *AgentStatus) GetLocked() string {
 	if x != nil {
 		return x.Locked
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetPair() string {
+	if x != nil {
+		return x.Pair
 	}
 	return ""
 }
@@ -4200,7 +4224,7 @@ const file_api_proto_rawDesc = "" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
-	"\x04body\"\xd5\x02\n" +
+	"\x04body\"\x93\x03\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -4213,7 +4237,10 @@ const file_api_proto_rawDesc = "" +
 	"\vcoordinator\x18\t \x01(\tR\vcoordinator\x12\x19\n" +
 	"\bkey_kind\x182 \x01(\tR\akeyKind\x12)\n" +
 	"\x11cert_ends_unix_ms\x183 \x01(\x03R\x0ecertEndsUnixMs\x12\x16\n" +
-	"\x06locked\x184 \x01(\tR\x06locked\"V\n" +
+	"\x06locked\x184 \x01(\tR\x06locked\x12\x12\n" +
+	"\x04role\x18P \x01(\tR\x04role\x12\x14\n" +
+	"\x05epoch\x18Q \x01(\tR\x05epoch\x12\x12\n" +
+	"\x04pair\x18R \x01(\tR\x04pair\"V\n" +
 	"\x12CreateTokenRequest\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"n\n" +

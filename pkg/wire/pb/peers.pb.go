@@ -132,6 +132,7 @@ type PeerCall struct {
 	//	*PeerCall_Join
 	//	*PeerCall_Remove
 	//	*PeerCall_Presence
+	//	*PeerCall_Lent
 	//	*PeerCall_ReadIndex
 	//	*PeerCall_LogState
 	//	*PeerCall_KeepArtifact
@@ -222,6 +223,15 @@ func (x *PeerCall) GetPresence() *Presence {
 	return nil
 }
 
+func (x *PeerCall) GetLent() *Lent {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_Lent); ok {
+			return x.Lent
+		}
+	}
+	return nil
+}
+
 func (x *PeerCall) GetReadIndex() *ReadIndex {
 	if x != nil {
 		if x, ok := x.Body.(*PeerCall_ReadIndex); ok {
@@ -273,6 +283,10 @@ type PeerCall_Presence struct {
 	Presence *Presence `protobuf:"bytes,5,opt,name=presence,proto3,oneof"`
 }
 
+type PeerCall_Lent struct {
+	Lent *Lent `protobuf:"bytes,80,opt,name=lent,proto3,oneof"`
+}
+
 type PeerCall_ReadIndex struct {
 	ReadIndex *ReadIndex `protobuf:"bytes,20,opt,name=read_index,json=readIndex,proto3,oneof"`
 }
@@ -294,6 +308,8 @@ func (*PeerCall_Join) isPeerCall_Body() {}
 func (*PeerCall_Remove) isPeerCall_Body() {}
 
 func (*PeerCall_Presence) isPeerCall_Body() {}
+
+func (*PeerCall_Lent) isPeerCall_Body() {}
 
 func (*PeerCall_ReadIndex) isPeerCall_Body() {}
 
@@ -821,6 +837,8 @@ type PeerReply struct {
 	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                           // the last ones, oldest first
 	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"`      // since the leader was last heard of
 	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                            // after Commit: to ask again is of no use
+	LentMs        int64                  `protobuf:"varint,80,opt,name=lent_ms,json=lentMs,proto3" json:"lent_ms,omitempty"`            // after Lent: how long ago, 0: never in this life
+	Shut          bool                   `protobuf:"varint,81,opt,name=shut,proto3" json:"shut,omitempty"`                              // after Lent: it says that BMCs have shut it out
 	Term          uint64                 `protobuf:"varint,40,opt,name=term,proto3" json:"term,omitempty"`                              // of the entry at index
 	Damage        string                 `protobuf:"bytes,41,opt,name=damage,proto3" json:"damage,omitempty"`                           // after Presence: what is wrong with its log; "" if nothing is known
 	DamageNext    string                 `protobuf:"bytes,43,opt,name=damage_next,json=damageNext,proto3" json:"damage_next,omitempty"` // and what to do about it
@@ -978,6 +996,20 @@ func (x *PeerReply) GetFinal() bool {
 	return false
 }
 
+func (x *PeerReply) GetLentMs() int64 {
+	if x != nil {
+		return x.LentMs
+	}
+	return 0
+}
+
+func (x *PeerReply) GetShut() bool {
+	if x != nil {
+		return x.Shut
+	}
+	return false
+}
+
 func (x *PeerReply) GetTerm() uint64 {
 	if x != nil {
 		return x.Term
@@ -1112,6 +1144,51 @@ func (x *KeepArtifact) GetFrom() string {
 	return ""
 }
 
+// Lent asks a coordinator when it last gave an agent its rack for a while.
+type Lent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lent) Reset() {
+	*x = Lent{}
+	mi := &file_peers_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lent) ProtoMessage() {}
+
+func (x *Lent) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lent.ProtoReflect.Descriptor instead.
+func (*Lent) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Lent) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
 var File_peers_proto protoreflect.FileDescriptor
 
 const file_peers_proto_rawDesc = "" +
@@ -1125,13 +1202,14 @@ const file_peers_proto_rawDesc = "" +
 	"\x04RAFT\x10\x01\x12\b\n" +
 	"\x04CALL\x10\x02\x12\t\n" +
 	"\x05QUERY\x10\x03\x12\f\n" +
-	"\bARTIFACT\x10<\"\x90\x03\n" +
+	"\bARTIFACT\x10<\"\xb6\x03\n" +
 	"\bPeerCall\x12*\n" +
 	"\x06commit\x18\x01 \x01(\v2\x10.chiba.v1.CommitH\x00R\x06commit\x12$\n" +
 	"\x04meet\x18\x02 \x01(\v2\x0e.chiba.v1.MeetH\x00R\x04meet\x12$\n" +
 	"\x04join\x18\x03 \x01(\v2\x0e.chiba.v1.JoinH\x00R\x04join\x12*\n" +
 	"\x06remove\x18\x04 \x01(\v2\x10.chiba.v1.RemoveH\x00R\x06remove\x120\n" +
-	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresence\x124\n" +
+	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresence\x12$\n" +
+	"\x04lent\x18P \x01(\v2\x0e.chiba.v1.LentH\x00R\x04lent\x124\n" +
 	"\n" +
 	"read_index\x18\x14 \x01(\v2\x13.chiba.v1.ReadIndexH\x00R\treadIndex\x121\n" +
 	"\tlog_state\x18\x15 \x01(\v2\x12.chiba.v1.LogStateH\x00R\blogState\x12=\n" +
@@ -1163,7 +1241,7 @@ const file_peers_proto_rawDesc = "" +
 	"\x05racks\x18\x02 \x03(\v2\x16.chiba.v1.RackProgressR\x05racks\"5\n" +
 	"\tStateHash\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xed\x04\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9a\x05\n" +
 	"\tPeerReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -1182,7 +1260,9 @@ const file_peers_proto_rawDesc = "" +
 	"\aapplied\x18\x0e \x01(\x04R\aapplied\x12+\n" +
 	"\x06hashes\x18\x0f \x03(\v2\x13.chiba.v1.StateHashR\x06hashes\x12\x1b\n" +
 	"\tbehind_ms\x18\x10 \x01(\x03R\bbehindMs\x12\x14\n" +
-	"\x05final\x18\x11 \x01(\bR\x05final\x12\x12\n" +
+	"\x05final\x18\x11 \x01(\bR\x05final\x12\x17\n" +
+	"\alent_ms\x18P \x01(\x03R\x06lentMs\x12\x12\n" +
+	"\x04shut\x18Q \x01(\bR\x04shut\x12\x12\n" +
 	"\x04term\x18( \x01(\x04R\x04term\x12\x16\n" +
 	"\x06damage\x18) \x01(\tR\x06damage\x12\x1f\n" +
 	"\vdamage_next\x18+ \x01(\tR\n" +
@@ -1194,7 +1274,9 @@ const file_peers_proto_rawDesc = "" +
 	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05query\":\n" +
 	"\fKeepArtifact\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\tR\x04fromB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x04from\x18\x02 \x01(\tR\x04from\"\x1c\n" +
+	"\x04Lent\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agentB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_peers_proto_rawDescOnce sync.Once
@@ -1209,7 +1291,7 @@ func file_peers_proto_rawDescGZIP() []byte {
 }
 
 var file_peers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_peers_proto_goTypes = []any{
 	(PeerOpen_Kind)(0),   // 0: chiba.v1.PeerOpen.Kind
 	(*PeerOpen)(nil),     // 1: chiba.v1.PeerOpen
@@ -1227,9 +1309,10 @@ var file_peers_proto_goTypes = []any{
 	(*PeerReply)(nil),    // 13: chiba.v1.PeerReply
 	(*PeerQuery)(nil),    // 14: chiba.v1.PeerQuery
 	(*KeepArtifact)(nil), // 15: chiba.v1.KeepArtifact
-	(*RackProgress)(nil), // 16: chiba.v1.RackProgress
-	(*AgentStatus)(nil),  // 17: chiba.v1.AgentStatus
-	(*Query)(nil),        // 18: chiba.v1.Query
+	(*Lent)(nil),         // 16: chiba.v1.Lent
+	(*RackProgress)(nil), // 17: chiba.v1.RackProgress
+	(*AgentStatus)(nil),  // 18: chiba.v1.AgentStatus
+	(*Query)(nil),        // 19: chiba.v1.Query
 }
 var file_peers_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.PeerOpen.kind:type_name -> chiba.v1.PeerOpen.Kind
@@ -1238,23 +1321,24 @@ var file_peers_proto_depIdxs = []int32{
 	8,  // 3: chiba.v1.PeerCall.join:type_name -> chiba.v1.Join
 	9,  // 4: chiba.v1.PeerCall.remove:type_name -> chiba.v1.Remove
 	10, // 5: chiba.v1.PeerCall.presence:type_name -> chiba.v1.Presence
-	4,  // 6: chiba.v1.PeerCall.read_index:type_name -> chiba.v1.ReadIndex
-	5,  // 7: chiba.v1.PeerCall.log_state:type_name -> chiba.v1.LogState
-	15, // 8: chiba.v1.PeerCall.keep_artifact:type_name -> chiba.v1.KeepArtifact
-	7,  // 9: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
-	7,  // 10: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
-	16, // 11: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
-	7,  // 12: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
-	7,  // 13: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
-	17, // 14: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
-	11, // 15: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
-	12, // 16: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
-	18, // 17: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	16, // 6: chiba.v1.PeerCall.lent:type_name -> chiba.v1.Lent
+	4,  // 7: chiba.v1.PeerCall.read_index:type_name -> chiba.v1.ReadIndex
+	5,  // 8: chiba.v1.PeerCall.log_state:type_name -> chiba.v1.LogState
+	15, // 9: chiba.v1.PeerCall.keep_artifact:type_name -> chiba.v1.KeepArtifact
+	7,  // 10: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
+	7,  // 11: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
+	17, // 12: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
+	7,  // 13: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
+	7,  // 14: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
+	18, // 15: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
+	11, // 16: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
+	12, // 17: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
+	19, // 18: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_peers_proto_init() }
@@ -1270,6 +1354,7 @@ func file_peers_proto_init() {
 		(*PeerCall_Join)(nil),
 		(*PeerCall_Remove)(nil),
 		(*PeerCall_Presence)(nil),
+		(*PeerCall_Lent)(nil),
 		(*PeerCall_ReadIndex)(nil),
 		(*PeerCall_LogState)(nil),
 		(*PeerCall_KeepArtifact)(nil),
@@ -1280,7 +1365,7 @@ func file_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peers_proto_rawDesc), len(file_peers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

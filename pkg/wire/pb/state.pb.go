@@ -47,6 +47,7 @@ type Command struct {
 	//	*Command_RenewAgent
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
+	//	*Command_OwnRack
 	//	*Command_SteerRun
 	//	*Command_Batch
 	//	*Command_PutSiteKey
@@ -268,6 +269,15 @@ func (x *Command) GetJudgeJoin() *JudgeJoin {
 	return nil
 }
 
+func (x *Command) GetOwnRack() *OwnRack {
+	if x != nil {
+		if x, ok := x.Body.(*Command_OwnRack); ok {
+			return x.OwnRack
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetSteerRun() *SteerRun {
 	if x != nil {
 		if x, ok := x.Body.(*Command_SteerRun); ok {
@@ -422,6 +432,10 @@ type Command_JudgeJoin struct {
 	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
 }
 
+type Command_OwnRack struct {
+	OwnRack *OwnRack `protobuf:"bytes,80,opt,name=own_rack,json=ownRack,proto3,oneof"`
+}
+
 type Command_SteerRun struct {
 	SteerRun *SteerRun `protobuf:"bytes,130,opt,name=steer_run,json=steerRun,proto3,oneof"`
 }
@@ -479,6 +493,8 @@ func (*Command_RenewAgent) isCommand_Body() {}
 func (*Command_AskJoin) isCommand_Body() {}
 
 func (*Command_JudgeJoin) isCommand_Body() {}
+
+func (*Command_OwnRack) isCommand_Body() {}
 
 func (*Command_SteerRun) isCommand_Body() {}
 
@@ -1306,6 +1322,7 @@ type AgentInfo struct {
 	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
 	SiteGossip    string                 `protobuf:"bytes,60,opt,name=site_gossip,json=siteGossip,proto3" json:"site_gossip,omitempty"`
 	SiteCalls     string                 `protobuf:"bytes,61,opt,name=site_calls,json=siteCalls,proto3" json:"site_calls,omitempty"`
+	Pair          string                 `protobuf:"bytes,80,opt,name=pair,proto3" json:"pair,omitempty"` // the other agent of its rack, as it says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1410,6 +1427,13 @@ func (x *AgentInfo) GetSiteCalls() string {
 	return ""
 }
 
+func (x *AgentInfo) GetPair() string {
+	if x != nil {
+		return x.Pair
+	}
+	return ""
+}
+
 // Snapshot is the whole replicated state, in a stable order.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1432,6 +1456,7 @@ type Snapshot struct {
 	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                     // by id
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
+	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`                     // by rack
 	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                    // by run
 	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`             // found, and none of the fleet
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
@@ -1601,6 +1626,13 @@ func (x *Snapshot) GetEnrolments() []*Enrolment {
 func (x *Snapshot) GetPending() []*PendingJoin {
 	if x != nil {
 		return x.Pending
+	}
+	return nil
+}
+
+func (x *Snapshot) GetOwners() []*Owner {
+	if x != nil {
+		return x.Owners
 	}
 	return nil
 }
@@ -2344,14 +2376,92 @@ func (x *HoldArtifact) GetLost() bool {
 	return false
 }
 
+// OwnRack gives a rack to an agent. Without a claim it is a grant, good only if the
+// owner is still the one of that epoch; with one the agent has taken the rack over
+// while it reached nobody.
+type OwnRack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	From          *Owner                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	Claim         *Owner                 `protobuf:"bytes,4,opt,name=claim,proto3" json:"claim,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OwnRack) Reset() {
+	*x = OwnRack{}
+	mi := &file_state_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnRack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnRack) ProtoMessage() {}
+
+func (x *OwnRack) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnRack.ProtoReflect.Descriptor instead.
+func (*OwnRack) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *OwnRack) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *OwnRack) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *OwnRack) GetFrom() *Owner {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *OwnRack) GetClaim() *Owner {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
+}
+
+func (x *OwnRack) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
 	"mesh.proto\x1a\fenroll.proto\x1a\n" +
-	"site.proto\"\xed\n" +
-	"\n" +
+	"site.proto\"\x9d\v\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -2379,7 +2489,8 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x122\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12.\n" +
+	"\bown_rack\x18P \x01(\v2\x11.chiba.v1.OwnRackH\x00R\aownRack\x122\n" +
 	"\tsteer_run\x18\x82\x01 \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12'\n" +
 	"\x05batch\x18? \x01(\v2\x0f.chiba.v1.BatchH\x00R\x05batch\x128\n" +
 	"\fput_site_key\x18F \x01(\v2\x14.chiba.v1.PutSiteKeyH\x00R\n" +
@@ -2439,7 +2550,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12*\n" +
 	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\x93\x02\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xa7\x02\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -2454,7 +2565,8 @@ const file_state_proto_rawDesc = "" +
 	"\vsite_gossip\x18< \x01(\tR\n" +
 	"siteGossip\x12\x1d\n" +
 	"\n" +
-	"site_calls\x18= \x01(\tR\tsiteCalls\"\x8c\b\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\x12\x12\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\"\xb5\b\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2478,7 +2590,8 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
-	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12.\n" +
+	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12'\n" +
+	"\x06owners\x18P \x03(\v2\x0f.chiba.v1.OwnerR\x06owners\x12.\n" +
 	"\x06rolled\x18\x82\x01 \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12.\n" +
 	"\n" +
 	"candidates\x18< \x03(\v2\x0e.chiba.v1.NodeR\n" +
@@ -2534,7 +2647,13 @@ const file_state_proto_rawDesc = "" +
 	"\fHoldArtifact\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x12\n" +
-	"\x04lost\x18\x03 \x01(\bR\x04lostB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x04lost\x18\x03 \x01(\bR\x04lost\"\x91\x01\n" +
+	"\aOwnRack\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12#\n" +
+	"\x04from\x18\x03 \x01(\v2\x0f.chiba.v1.OwnerR\x04from\x12%\n" +
+	"\x05claim\x18\x04 \x01(\v2\x0f.chiba.v1.OwnerR\x05claim\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03whyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_state_proto_rawDescOnce sync.Once
@@ -2548,7 +2667,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),        // 0: chiba.v1.Command
 	(*Batch)(nil),          // 1: chiba.v1.Batch
@@ -2580,21 +2699,23 @@ var file_state_proto_goTypes = []any{
 	(*PutArtifact)(nil),    // 27: chiba.v1.PutArtifact
 	(*RemoveArtifact)(nil), // 28: chiba.v1.RemoveArtifact
 	(*HoldArtifact)(nil),   // 29: chiba.v1.HoldArtifact
-	(*Script)(nil),         // 30: chiba.v1.Script
-	(*Run)(nil),            // 31: chiba.v1.Run
-	(*Denial)(nil),         // 32: chiba.v1.Denial
-	(*Record)(nil),         // 33: chiba.v1.Record
-	(*Node)(nil),           // 34: chiba.v1.Node
-	(*Firing)(nil),         // 35: chiba.v1.Firing
-	(*HardwareNews)(nil),   // 36: chiba.v1.HardwareNews
-	(*Ended)(nil),          // 37: chiba.v1.Ended
-	(*JoinToken)(nil),      // 38: chiba.v1.JoinToken
-	(*Enrolment)(nil),      // 39: chiba.v1.Enrolment
-	(*PendingJoin)(nil),    // 40: chiba.v1.PendingJoin
-	(*SiteKeyring)(nil),    // 41: chiba.v1.SiteKeyring
-	(*Artifact)(nil),       // 42: chiba.v1.Artifact
-	(*JoinState)(nil),      // 43: chiba.v1.JoinState
-	(*Result)(nil),         // 44: chiba.v1.Result
+	(*OwnRack)(nil),        // 30: chiba.v1.OwnRack
+	(*Script)(nil),         // 31: chiba.v1.Script
+	(*Run)(nil),            // 32: chiba.v1.Run
+	(*Denial)(nil),         // 33: chiba.v1.Denial
+	(*Record)(nil),         // 34: chiba.v1.Record
+	(*Node)(nil),           // 35: chiba.v1.Node
+	(*Firing)(nil),         // 36: chiba.v1.Firing
+	(*HardwareNews)(nil),   // 37: chiba.v1.HardwareNews
+	(*Ended)(nil),          // 38: chiba.v1.Ended
+	(*JoinToken)(nil),      // 39: chiba.v1.JoinToken
+	(*Enrolment)(nil),      // 40: chiba.v1.Enrolment
+	(*PendingJoin)(nil),    // 41: chiba.v1.PendingJoin
+	(*Owner)(nil),          // 42: chiba.v1.Owner
+	(*SiteKeyring)(nil),    // 43: chiba.v1.SiteKeyring
+	(*Artifact)(nil),       // 44: chiba.v1.Artifact
+	(*JoinState)(nil),      // 45: chiba.v1.JoinState
+	(*Result)(nil),         // 46: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	3,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -2614,50 +2735,54 @@ var file_state_proto_depIdxs = []int32{
 	22, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
 	23, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
 	24, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	7,  // 17: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
-	1,  // 18: chiba.v1.Command.batch:type_name -> chiba.v1.Batch
-	26, // 19: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
-	27, // 20: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
-	28, // 21: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
-	29, // 22: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
-	30, // 23: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	31, // 24: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	9,  // 25: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
-	30, // 26: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	31, // 27: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	32, // 28: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	33, // 29: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	16, // 30: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	16, // 31: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	30, // 32: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	31, // 33: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	34, // 34: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	25, // 35: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	35, // 36: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	36, // 37: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	10, // 38: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	37, // 39: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	32, // 40: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	38, // 41: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	39, // 42: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	40, // 43: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	8,  // 44: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
-	34, // 45: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
-	32, // 46: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	18, // 47: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
-	41, // 48: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
-	42, // 49: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
-	38, // 50: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	43, // 51: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	40, // 52: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	44, // 53: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	41, // 54: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
-	42, // 55: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	30, // 17: chiba.v1.Command.own_rack:type_name -> chiba.v1.OwnRack
+	7,  // 18: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
+	1,  // 19: chiba.v1.Command.batch:type_name -> chiba.v1.Batch
+	26, // 20: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
+	27, // 21: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
+	28, // 22: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
+	29, // 23: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
+	31, // 24: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	32, // 25: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	9,  // 26: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	31, // 27: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	32, // 28: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	33, // 29: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	34, // 30: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	16, // 31: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	16, // 32: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	31, // 33: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	32, // 34: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	35, // 35: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	25, // 36: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	36, // 37: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	37, // 38: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	10, // 39: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	38, // 40: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	33, // 41: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	39, // 42: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	40, // 43: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	41, // 44: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	42, // 45: chiba.v1.Snapshot.owners:type_name -> chiba.v1.Owner
+	8,  // 46: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	35, // 47: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
+	33, // 48: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	18, // 49: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
+	43, // 50: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	44, // 51: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
+	39, // 52: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	45, // 53: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	41, // 54: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	46, // 55: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	43, // 56: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	44, // 57: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
+	42, // 58: chiba.v1.OwnRack.from:type_name -> chiba.v1.Owner
+	42, // 59: chiba.v1.OwnRack.claim:type_name -> chiba.v1.Owner
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -2687,6 +2812,7 @@ func file_state_proto_init() {
 		(*Command_RenewAgent)(nil),
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
+		(*Command_OwnRack)(nil),
 		(*Command_SteerRun)(nil),
 		(*Command_Batch)(nil),
 		(*Command_PutSiteKey)(nil),
@@ -2700,7 +2826,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
