@@ -53,20 +53,20 @@ func TestOnlyThePartnerIsAsked(t *testing.T) {
 		defer l.leave()
 		for began := time.Now(); ; {
 			asking, stop := context.WithTimeout(ctx, 2*time.Second)
-			reply, err := l.Ask(asking, question)
+			reply, no := l.Ask(asking, question)
 			stop()
-			if err == nil && reply.GetState().GetAgent() != "a" {
+			if no == nil && reply.GetState().GetAgent() != "a" {
 				t.Errorf("it answers %v", reply)
 			}
-			if err == nil || fault.Is(err, fault.Untrusted) || time.Since(began) > 6*time.Second {
-				return err
+			if no == nil || fault.Is(no, fault.Untrusted) || time.Since(began) > 6*time.Second {
+				return no
 			}
 		}
 	}
-	if err := asks(linkOf(t, site, dir, "r1", Pair{Name: "a", Listen: at, Peer: addrs}, "b")); err != nil {
+	if err = asks(linkOf(t, site, dir, "r1", Pair{Name: "a", Listen: at, Peer: addrs}, "b")); err != nil {
 		t.Errorf("the partner: %v", err)
 	}
-	if err := asks(linkOf(t, site, dir, "r1", Pair{Name: "a", Listen: at, Peer: addrs}, "c")); err == nil {
+	if err = asks(linkOf(t, site, dir, "r1", Pair{Name: "a", Listen: at, Peer: addrs}, "c")); err == nil {
 		t.Error("another agent of the rack is answered")
 	}
 	err = asks(linkOf(t, site, dir, "r2", Pair{Name: "a", Listen: at, Peer: addrs}, "d"))
@@ -74,7 +74,7 @@ func TestOnlyThePartnerIsAsked(t *testing.T) {
 		t.Errorf("an agent of another rack is taken for the partner: %v", err)
 	}
 	cancel()
-	if err := <-served; ctx.Err() == nil || err == nil {
+	if err = <-served; ctx.Err() == nil || err == nil {
 		t.Error(err)
 	}
 }
