@@ -112,7 +112,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Ballast: spool.DefaultBallast})
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +290,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run, a.relied} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {
@@ -300,6 +300,17 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		group.Go(func() error { return a.hear(ctx, n) })
 	}
 	return group.Wait()
+}
+
+// relied ends the process when the spool can't be relied on any longer: the next one
+// reads what is on the disk.
+func (a *Agent) relied(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.spool.Broken():
+		return a.spool.Err()
+	}
 }
 
 // Close closes the spool. It is for an agent that was never Run.

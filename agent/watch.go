@@ -82,7 +82,7 @@ func (w *watcher) step(ctx context.Context, in core.Input) error {
 // to be done.
 func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err error) {
 	out := w.engine.Step(w.now(), in)
-	if err := w.keep(out); err != nil {
+	if err := w.mustKeep(ctx, out); err != nil {
 		return time.Time{}, err
 	}
 	if rules, changed := in.(core.Rules); changed {
@@ -98,6 +98,24 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 		}
 	}
 	return out.Next, nil
+}
+
+// mustKeep keeps what the engine has decided, however long that takes: on a full disk
+// no rule acts before what it does can be written down. Only the end of the process,
+// or of the disk, is an error.
+func (w *watcher) mustKeep(ctx context.Context, out core.Output) error {
+	for said := false; ; said = true {
+		err := w.keep(out)
+		if err == nil || w.spool.Err() != nil {
+			return err
+		}
+		if !said {
+			w.complain("rules wait until it can be kept", err)
+		}
+		if wait(ctx, retryAfter); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 // keep writes the states of rules, the events they have seen, the intents of

@@ -220,11 +220,16 @@ func (q *queue) take() []*call {
 // commit runs calls in one transaction. A call that fails is answered and left
 // out, and the others are run again without it.
 func (s *Spool) commit(calls []*call) {
+	tight := s.Tight()
 	for len(calls) > 0 {
+		if err := s.Err(); err != nil {
+			answer(calls, err)
+			return
+		}
 		failed, appended := -1, false
 		acked := s.acked.Load()
 		err := s.db.Update(func(tx *bolt.Tx) error {
-			if err := (&Tx{tx: tx, acked: acked}).forget(); err != nil {
+			if err := (&Tx{tx: tx, acked: acked}).forget(tight); err != nil {
 				return err
 			}
 			for i, c := range calls {
@@ -242,16 +247,26 @@ func (s *Spool) commit(calls []*call) {
 			calls = append(calls[:failed:failed], calls[failed+1:]...)
 			continue
 		}
-		if err == nil {
-			s.acked.CompareAndSwap(acked, nil)
+		if err != nil {
+			if s.again(err) {
+				continue
+			}
+			answer(calls, s.refusal(err))
+			return
 		}
-		if appended && err == nil {
+		s.acked.CompareAndSwap(acked, nil)
+		if appended {
 			s.poke()
+			s.news.tell()
 		}
-		for _, c := range calls {
-			c.done <- fault.Wrap(fault.Unavailable, "write spool", err)
-		}
+		answer(calls, nil)
 		return
+	}
+}
+
+func answer(calls []*call, err error) {
+	for _, c := range calls {
+		c.done <- err
 	}
 }
 
