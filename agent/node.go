@@ -323,6 +323,7 @@ func (a *Agent) report(s fleet.Node, facts string) {
 		return err
 	})
 	if err == nil && news && a.spool.Tight() && old.GetTrust().GetLevel() == s.Trust.Level {
+		a.retarget()
 		return // what has filled it goes first; the next look tells how the node is then
 	}
 	if err == nil && news {

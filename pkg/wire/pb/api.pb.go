@@ -462,6 +462,7 @@ type PrepareReply struct {
 	Racks         []*SealKey             `protobuf:"bytes,2,rep,name=racks,proto3" json:"racks,omitempty"`             // that it concerns
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`        // of the last order for the name
 	Diagnostics   *Diagnostics           `protobuf:"bytes,4,opt,name=diagnostics,proto3" json:"diagnostics,omitempty"` // set: the script is wrong
+	Audience      []string               `protobuf:"bytes,60,rep,name=audience,proto3" json:"audience,omitempty"`      // of an order that is given here; empty: the whole fleet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +521,13 @@ func (x *PrepareReply) GetVersion() uint64 {
 func (x *PrepareReply) GetDiagnostics() *Diagnostics {
 	if x != nil {
 		return x.Diagnostics
+	}
+	return nil
+}
+
+func (x *PrepareReply) GetAudience() []string {
+	if x != nil {
+		return x.Audience
 	}
 	return nil
 }
@@ -1522,6 +1530,7 @@ type Event struct {
 	//	*Event_RemovedScript
 	//	*Event_Agent
 	//	*Event_Hardware
+	//	*Event_Local
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1634,6 +1643,15 @@ func (x *Event) GetHardware() *HardwareNews {
 	return nil
 }
 
+func (x *Event) GetLocal() *LocalNews {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Local); ok {
+			return x.Local
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -1666,6 +1684,10 @@ type Event_Hardware struct {
 	Hardware *HardwareNews `protobuf:"bytes,20,opt,name=hardware,proto3,oneof"`
 }
 
+type Event_Local struct {
+	Local *LocalNews `protobuf:"bytes,60,opt,name=local,proto3,oneof"`
+}
+
 func (*Event_Firing) isEvent_Body() {}
 
 func (*Event_Node) isEvent_Body() {}
@@ -1679,6 +1701,8 @@ func (*Event_RemovedScript) isEvent_Body() {}
 func (*Event_Agent) isEvent_Body() {}
 
 func (*Event_Hardware) isEvent_Body() {}
+
+func (*Event_Local) isEvent_Body() {}
 
 type AgentStatus struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1694,6 +1718,7 @@ type AgentStatus struct {
 	KeyKind        string                 `protobuf:"bytes,50,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`                           // where its key lies: software
 	CertEndsUnixMs int64                  `protobuf:"varint,51,opt,name=cert_ends_unix_ms,json=certEndsUnixMs,proto3" json:"cert_ends_unix_ms,omitempty"` // 0: not known
 	Locked         string                 `protobuf:"bytes,52,opt,name=locked,proto3" json:"locked,omitempty"`                                            // why it is let in no more; empty: it is
+	Trouble        string                 `protobuf:"bytes,60,opt,name=trouble,proto3" json:"trouble,omitempty"`                                          // why it takes no new work; empty: it does
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1808,6 +1833,13 @@ func (x *AgentStatus) GetCertEndsUnixMs() int64 {
 func (x *AgentStatus) GetLocked() string {
 	if x != nil {
 		return x.Locked
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
 	}
 	return ""
 }
@@ -3701,12 +3733,13 @@ const file_api_proto_rawDesc = "" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\fR\x06source\x12\x1f\n" +
 	"\vallow_empty\x18\x04 \x01(\bR\n" +
-	"allowEmpty\"\x9e\x01\n" +
+	"allowEmpty\"\xba\x01\n" +
 	"\fPrepareReply\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x05racks\x18\x02 \x03(\v2\x11.chiba.v1.SealKeyR\x05racks\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x127\n" +
-	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\"3\n" +
+	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\x12\x1a\n" +
+	"\baudience\x18< \x03(\tR\baudience\"3\n" +
 	"\aSealKey\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\".\n" +
@@ -3783,7 +3816,7 @@ const file_api_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x14\n" +
 	"\x05doing\x18\x05 \x01(\tR\x05doing\"\"\n" +
 	"\fWatchRequest\x12\x12\n" +
-	"\x04past\x18\x01 \x01(\bR\x04past\"\xdc\x02\n" +
+	"\x04past\x18\x01 \x01(\bR\x04past\"\x89\x03\n" +
 	"\x05Event\x12\x1c\n" +
 	"\n" +
 	"at_unix_ms\x18\x01 \x01(\x03R\batUnixMs\x12*\n" +
@@ -3793,8 +3826,9 @@ const file_api_proto_rawDesc = "" +
 	"\x06script\x18\x05 \x01(\v2\x10.chiba.v1.ScriptH\x00R\x06script\x12'\n" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
-	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
-	"\x04body\"\xd5\x02\n" +
+	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12+\n" +
+	"\x05local\x18< \x01(\v2\x13.chiba.v1.LocalNewsH\x00R\x05localB\x06\n" +
+	"\x04body\"\xef\x02\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -3807,7 +3841,8 @@ const file_api_proto_rawDesc = "" +
 	"\vcoordinator\x18\t \x01(\tR\vcoordinator\x12\x19\n" +
 	"\bkey_kind\x182 \x01(\tR\akeyKind\x12)\n" +
 	"\x11cert_ends_unix_ms\x183 \x01(\x03R\x0ecertEndsUnixMs\x12\x16\n" +
-	"\x06locked\x184 \x01(\tR\x06locked\"V\n" +
+	"\x06locked\x184 \x01(\tR\x06locked\x12\x18\n" +
+	"\atrouble\x18< \x01(\tR\atrouble\"V\n" +
 	"\x12CreateTokenRequest\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"n\n" +
@@ -4014,9 +4049,10 @@ var file_api_proto_goTypes = []any{
 	(*Node)(nil),                     // 71: chiba.v1.Node
 	(*Script)(nil),                   // 72: chiba.v1.Script
 	(*HardwareNews)(nil),             // 73: chiba.v1.HardwareNews
-	(*JoinToken)(nil),                // 74: chiba.v1.JoinToken
-	(*PendingJoin)(nil),              // 75: chiba.v1.PendingJoin
-	(*Denial)(nil),                   // 76: chiba.v1.Denial
+	(*LocalNews)(nil),                // 74: chiba.v1.LocalNews
+	(*JoinToken)(nil),                // 75: chiba.v1.JoinToken
+	(*PendingJoin)(nil),              // 76: chiba.v1.PendingJoin
+	(*Denial)(nil),                   // 77: chiba.v1.Denial
 }
 var file_api_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
@@ -4040,89 +4076,90 @@ var file_api_proto_depIdxs = []int32{
 	72, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
 	25, // 19: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
 	73, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	74, // 21: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
-	74, // 22: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
-	74, // 23: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
-	74, // 24: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
-	75, // 25: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
-	75, // 26: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
-	71, // 27: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	25, // 28: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	72, // 29: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	69, // 30: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	69, // 31: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	68, // 32: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	69, // 33: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	73, // 34: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	70, // 35: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	76, // 36: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	76, // 37: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	76, // 38: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	14, // 39: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	15, // 40: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	18, // 41: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	20, // 42: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	23, // 43: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	36, // 44: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	38, // 45: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	40, // 46: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	42, // 47: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	43, // 48: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	45, // 49: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	47, // 50: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	49, // 51: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	53, // 52: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	51, // 53: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	61, // 54: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	55, // 55: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	57, // 56: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	59, // 57: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	7,  // 58: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	10, // 59: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	12, // 60: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	26, // 61: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	28, // 62: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	30, // 63: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	32, // 64: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	34, // 65: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	5,  // 66: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	0,  // 67: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	3,  // 68: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	16, // 69: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	16, // 70: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	19, // 71: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	21, // 72: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	24, // 73: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	37, // 74: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	39, // 75: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	41, // 76: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	72, // 77: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	44, // 78: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	46, // 79: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	48, // 80: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	50, // 81: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	54, // 82: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	52, // 83: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	62, // 84: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	56, // 85: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	58, // 86: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	60, // 87: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	8,  // 88: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	11, // 89: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	13, // 90: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	27, // 91: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	29, // 92: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	31, // 93: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	33, // 94: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	35, // 95: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	6,  // 96: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	1,  // 97: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	4,  // 98: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	69, // [69:99] is the sub-list for method output_type
-	39, // [39:69] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	74, // 21: chiba.v1.Event.local:type_name -> chiba.v1.LocalNews
+	75, // 22: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	75, // 23: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	75, // 24: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	75, // 25: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	76, // 26: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	76, // 27: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	71, // 28: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	25, // 29: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	72, // 30: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	69, // 31: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	69, // 32: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	68, // 33: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	69, // 34: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	73, // 35: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	70, // 36: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	77, // 37: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	77, // 38: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	77, // 39: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	14, // 40: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	15, // 41: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	18, // 42: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	20, // 43: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	23, // 44: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	36, // 45: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	38, // 46: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	40, // 47: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	42, // 48: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	43, // 49: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	45, // 50: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	47, // 51: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	49, // 52: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	53, // 53: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	51, // 54: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	61, // 55: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	55, // 56: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	57, // 57: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	59, // 58: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	7,  // 59: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	10, // 60: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	12, // 61: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	26, // 62: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	28, // 63: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	30, // 64: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	32, // 65: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	34, // 66: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	5,  // 67: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	0,  // 68: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	3,  // 69: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	16, // 70: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	16, // 71: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	19, // 72: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	21, // 73: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	24, // 74: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	37, // 75: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	39, // 76: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	41, // 77: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	72, // 78: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	44, // 79: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	46, // 80: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	48, // 81: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	50, // 82: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	54, // 83: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	52, // 84: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	62, // 85: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	56, // 86: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	58, // 87: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	60, // 88: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	8,  // 89: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	11, // 90: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	13, // 91: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	27, // 92: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	29, // 93: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	31, // 94: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	33, // 95: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	35, // 96: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	6,  // 97: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	1,  // 98: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	4,  // 99: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	70, // [70:100] is the sub-list for method output_type
+	40, // [40:70] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -4153,6 +4190,7 @@ func file_api_proto_init() {
 		(*Event_RemovedScript)(nil),
 		(*Event_Agent)(nil),
 		(*Event_Hardware)(nil),
+		(*Event_Local)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

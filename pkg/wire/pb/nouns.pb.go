@@ -1234,6 +1234,9 @@ type Script struct {
 	Envelope      []byte                 `protobuf:"bytes,8,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order (pkg/order), DSSE as JSON
 	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`   // of that order
 	Audience      []string               `protobuf:"bytes,10,rep,name=audience,proto3" json:"audience,omitempty"` // of that order
+	Rack          string                 `protobuf:"bytes,60,opt,name=rack,proto3" json:"rack,omitempty"`         // set: decided by a person on that rack, where alone it holds
+	Ended         bool                   `protobuf:"varint,61,opt,name=ended,proto3" json:"ended,omitempty"`      // with rack: that decision was to end the script there
+	Remarks       []string               `protobuf:"bytes,62,rep,name=remarks,proto3" json:"remarks,omitempty"`   // for a person: what came of decisions on racks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1338,6 +1341,27 @@ func (x *Script) GetAudience() []string {
 	return nil
 }
 
+func (x *Script) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *Script) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *Script) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
 // Run is one execution of a script.
 type Run struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1356,6 +1380,7 @@ type Run struct {
 	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
 	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
 	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
+	Rack           string                 `protobuf:"bytes,60,opt,name=rack,proto3" json:"rack,omitempty"`         // set: a person on that rack has begun it there
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1495,6 +1520,13 @@ func (x *Run) GetCancel() []byte {
 	return nil
 }
 
+func (x *Run) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
 // RackRun is the part of a run that one rack does.
 type RackRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1597,6 +1629,7 @@ type Record struct {
 	//	*Record_Hardware
 	//	*Record_Refused
 	//	*Record_Trust
+	//	*Record_Local
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1734,6 +1767,15 @@ func (x *Record) GetTrust() *TrustChange {
 	return nil
 }
 
+func (x *Record) GetLocal() *LocalOrder {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Local); ok {
+			return x.Local
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1774,6 +1816,10 @@ type Record_Trust struct {
 	Trust *TrustChange `protobuf:"bytes,30,opt,name=trust,proto3,oneof"` // another level of a node's BMC
 }
 
+type Record_Local struct {
+	Local *LocalOrder `protobuf:"bytes,60,opt,name=local,proto3,oneof"` // a person on the rack had it done; before all that came of it
+}
+
 func (*Record_Result) isRecord_Body() {}
 
 func (*Record_Done) isRecord_Body() {}
@@ -1792,10 +1838,14 @@ func (*Record_Refused) isRecord_Body() {}
 
 func (*Record_Trust) isRecord_Body() {}
 
+func (*Record_Local) isRecord_Body() {}
+
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Nodes         int32                  `protobuf:"varint,2,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Script        string                 `protobuf:"bytes,60,opt,name=script,proto3" json:"script,omitempty"` // for who reads the spool on the rack
+	By            string                 `protobuf:"bytes,61,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1844,6 +1894,246 @@ func (x *RackRunAccepted) GetNodes() int32 {
 	return 0
 }
 
+func (x *RackRunAccepted) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
+func (x *RackRunAccepted) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// LocalOrder is a signed order that a person gave to the agent itself.
+type LocalOrder struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Kind           string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // order.Kind
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the script
+	Version        uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Envelope       []byte                 `protobuf:"bytes,4,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	File           string                 `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"` // of what is standing, or was begun
+	Source         []byte                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	Digest         string                 `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Signers        []string               `protobuf:"bytes,8,rep,name=signers,proto3" json:"signers,omitempty"` // the authors
+	User           string                 `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`       // on the agent's machine: "root"
+	Uid            uint32                 `protobuf:"varint,10,opt,name=uid,proto3" json:"uid,omitempty"`
+	Run            string                 `protobuf:"bytes,11,opt,name=run,proto3" json:"run,omitempty"` // that it has begun, or stops
+	DeadlineUnixMs int64                  `protobuf:"varint,12,opt,name=deadline_unix_ms,json=deadlineUnixMs,proto3" json:"deadline_unix_ms,omitempty"`
+	AllowEmpty     bool                   `protobuf:"varint,13,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	CutOff         bool                   `protobuf:"varint,14,opt,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"` // no coordinator was reached
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LocalOrder) Reset() {
+	*x = LocalOrder{}
+	mi := &file_nouns_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalOrder) ProtoMessage() {}
+
+func (x *LocalOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalOrder.ProtoReflect.Descriptor instead.
+func (*LocalOrder) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LocalOrder) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetDeadlineUnixMs() int64 {
+	if x != nil {
+		return x.DeadlineUnixMs
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
+}
+
+func (x *LocalOrder) GetCutOff() bool {
+	if x != nil {
+		return x.CutOff
+	}
+	return false
+}
+
+// LocalNews is what became of a LocalOrder.
+type LocalNews struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	AtUnixMs      int64                  `protobuf:"varint,2,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"` // by the agent's clock
+	Order         *LocalOrder            `protobuf:"bytes,3,opt,name=order,proto3" json:"order,omitempty"`                          // without its envelope and source
+	Superseded    bool                   `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`               // the fleet has decided otherwise since
+	Outcome       string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`                      // for a person
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalNews) Reset() {
+	*x = LocalNews{}
+	mi := &file_nouns_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalNews) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalNews) ProtoMessage() {}
+
+func (x *LocalNews) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalNews.ProtoReflect.Descriptor instead.
+func (*LocalNews) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LocalNews) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *LocalNews) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
+func (x *LocalNews) GetOrder() *LocalOrder {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *LocalNews) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
+func (x *LocalNews) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
 type RackRunDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1857,7 +2147,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2159,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2172,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -1933,7 +2223,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2235,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2248,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Denial) GetSubject() string {
@@ -1999,7 +2289,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2301,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2314,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2049,13 +2339,14 @@ type Refused struct {
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the order, as it says itself
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`    // hex SHA-256 of the envelope
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,60,opt,name=by,proto3" json:"by,omitempty"` // who on the rack's machine had given it; empty: a coordinator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2358,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2371,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2118,6 +2409,13 @@ func (x *Refused) GetReason() string {
 	return ""
 }
 
+func (x *Refused) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // Checkpoint is the audit log at one time, as a coordinator has signed it (see
 // trust/audit).
 type Checkpoint struct {
@@ -2131,7 +2429,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2441,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2454,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2307,7 +2605,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x04 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\tR\x05after\"\x95\x02\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\xd9\x02\n" +
 	"\x06Script\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -2320,7 +2618,10 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
 	"\baudience\x18\n" +
-	" \x03(\tR\baudience\"\xb4\x03\n" +
+	" \x03(\tR\baudience\x12\x12\n" +
+	"\x04rack\x18< \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18= \x01(\bR\x05ended\x12\x18\n" +
+	"\aremarks\x18> \x03(\tR\aremarks\"\xc8\x03\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -2339,14 +2640,15 @@ const file_nouns_proto_rawDesc = "" +
 	"allowEmpty\x12\x1a\n" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
-	"\x06cancel\x18\x0f \x01(\fR\x06cancel\"\x87\x01\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12\x12\n" +
+	"\x04rack\x18< \x01(\tR\x04rack\"\x87\x01\n" +
 	"\aRackRun\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xe2\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\x90\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -2359,11 +2661,41 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
-	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trustB\x06\n" +
-	"\x04body\"9\n" +
+	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x12,\n" +
+	"\x05local\x18< \x01(\v2\x14.chiba.v1.LocalOrderH\x00R\x05localB\x06\n" +
+	"\x04body\"a\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
-	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\"s\n" +
+	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x16\n" +
+	"\x06script\x18< \x01(\tR\x06script\x12\x0e\n" +
+	"\x02by\x18= \x01(\tR\x02by\"\xe4\x02\n" +
+	"\n" +
+	"LocalOrder\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
+	"\benvelope\x18\x04 \x01(\fR\benvelope\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\fR\x06source\x12\x16\n" +
+	"\x06digest\x18\a \x01(\tR\x06digest\x12\x18\n" +
+	"\asigners\x18\b \x03(\tR\asigners\x12\x12\n" +
+	"\x04user\x18\t \x01(\tR\x04user\x12\x10\n" +
+	"\x03uid\x18\n" +
+	" \x01(\rR\x03uid\x12\x10\n" +
+	"\x03run\x18\v \x01(\tR\x03run\x12(\n" +
+	"\x10deadline_unix_ms\x18\f \x01(\x03R\x0edeadlineUnixMs\x12\x1f\n" +
+	"\vallow_empty\x18\r \x01(\bR\n" +
+	"allowEmpty\x12\x17\n" +
+	"\acut_off\x18\x0e \x01(\bR\x06cutOff\"\xa3\x01\n" +
+	"\tLocalNews\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x02 \x01(\x03R\batUnixMs\x12*\n" +
+	"\x05order\x18\x03 \x01(\v2\x14.chiba.v1.LocalOrderR\x05order\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x04 \x01(\bR\n" +
+	"superseded\x12\x18\n" +
+	"\aoutcome\x18\x05 \x01(\tR\aoutcome\"s\n" +
 	"\vRackRunDone\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x0e\n" +
@@ -2378,13 +2710,14 @@ const file_nouns_proto_rawDesc = "" +
 	"at_unix_ms\x18\x04 \x01(\x03R\batUnixMs\"6\n" +
 	"\bNodeGone\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"{\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x8b\x01\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"X\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18< \x01(\tR\x02by\"X\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
@@ -2403,7 +2736,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -2421,40 +2754,44 @@ var file_nouns_proto_goTypes = []any{
 	(*RackRun)(nil),         // 13: chiba.v1.RackRun
 	(*Record)(nil),          // 14: chiba.v1.Record
 	(*RackRunAccepted)(nil), // 15: chiba.v1.RackRunAccepted
-	(*RackRunDone)(nil),     // 16: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 17: chiba.v1.Denial
-	(*NodeGone)(nil),        // 18: chiba.v1.NodeGone
-	(*Refused)(nil),         // 19: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 20: chiba.v1.Checkpoint
-	nil,                     // 21: chiba.v1.Node.LabelsEntry
-	nil,                     // 22: chiba.v1.BMCTrust.ElementsEntry
+	(*LocalOrder)(nil),      // 16: chiba.v1.LocalOrder
+	(*LocalNews)(nil),       // 17: chiba.v1.LocalNews
+	(*RackRunDone)(nil),     // 18: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 19: chiba.v1.Denial
+	(*NodeGone)(nil),        // 20: chiba.v1.NodeGone
+	(*Refused)(nil),         // 21: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 22: chiba.v1.Checkpoint
+	nil,                     // 23: chiba.v1.Node.LabelsEntry
+	nil,                     // 24: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	21, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	23, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
-	22, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	24, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
 	2,  // 7: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 8: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	10, // 9: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
 	13, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
 	4,  // 11: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	16, // 12: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	18, // 12: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
 	8,  // 13: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
 	5,  // 14: chiba.v1.Record.node:type_name -> chiba.v1.Node
 	15, // 15: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	18, // 16: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	20, // 16: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
 	9,  // 17: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	19, // 18: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	21, // 18: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
 	7,  // 19: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	16, // 20: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
+	16, // 21: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -2478,6 +2815,7 @@ func file_nouns_proto_init() {
 		(*Record_Hardware)(nil),
 		(*Record_Refused)(nil),
 		(*Record_Trust)(nil),
+		(*Record_Local)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2485,7 +2823,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1063,6 +1063,7 @@ type Snapshot struct {
 	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
+	Local         []*Script              `protobuf:"bytes,60,rep,name=local,proto3" json:"local,omitempty"`           // decisions on racks, by name and rack
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1227,6 +1228,13 @@ func (x *Snapshot) GetEnrolments() []*Enrolment {
 func (x *Snapshot) GetPending() []*PendingJoin {
 	if x != nil {
 		return x.Pending
+	}
+	return nil
+}
+
+func (x *Snapshot) GetLocal() []*Script {
+	if x != nil {
+		return x.Local
 	}
 	return nil
 }
@@ -1758,7 +1766,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\x97\x06\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\xbf\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1782,7 +1790,8 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
-	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
+	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12&\n" +
+	"\x05local\x18< \x03(\v2\x10.chiba.v1.ScriptR\x05local\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
@@ -1905,16 +1914,17 @@ var file_state_proto_depIdxs = []int32{
 	29, // 34: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
 	30, // 35: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
 	31, // 36: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	23, // 37: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	29, // 38: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	32, // 39: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	31, // 40: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	33, // 41: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	21, // 37: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
+	23, // 38: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	29, // 39: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	32, // 40: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	31, // 41: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	33, // 42: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
