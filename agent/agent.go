@@ -19,6 +19,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/link"
+	"github.com/chiba-mesh/chiba/agent/local"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -57,10 +58,11 @@ type Agent struct {
 	// receiver takes what BMCs deliver; nil: they are not asked to.
 	receiver  *events.Receiver
 	artifacts *artifacts
+	door      *local.Door    // nil: there is none
 	trust     *standingTrust // nil where there is no link
 	denials   *trust.Denials // by a BMC's key
 
-	proven struct{ leaf, proof []byte } // of the sealing key, by which certificate
+	proven proven // the sealing key
 
 	nodes  []*node // in the order of the catalogue
 	byName map[fleet.NodeName]*node
@@ -94,6 +96,13 @@ type Agent struct {
 type uplink interface {
 	Run(ctx context.Context) error
 	Progress(p *pb.Progress)
+	Connected() (connected bool, since time.Time)
+}
+
+// proven is the proof of the sealing key, by which certificate.
+type proven struct {
+	mu          sync.Mutex
+	leaf, proof []byte
 }
 
 // New checks the configuration, opens the spool and the keys in its state
@@ -132,11 +141,12 @@ func New(cfg Config) (*Agent, error) {
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
-		PingEvery: cfg.Heartbeat,
+		PingEvery: cfg.Heartbeat, Trouble: a.trouble,
 	}, a, disk)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.openDoor()
 	return a, nil
 }
 
@@ -188,6 +198,9 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	if err := a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
+	if a.runs.here, err = a.stoppedHere(); err != nil {
+		return nil, err
+	}
 	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall())
 }
 
@@ -214,12 +227,14 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 }
 
 // sealKey is the key that secrets for the agent are sealed to, with the proof that
-// it is ours, by the certificate of today. The link alone calls it.
+// it is ours, by the certificate of today.
 func (a *Agent) sealKey() (public, proof []byte, err error) {
 	creds, err := a.cfg.credentials()
 	if err != nil {
 		return nil, nil, err
 	}
+	a.proven.mu.Lock()
+	defer a.proven.mu.Unlock()
 	leaf := creds.Certificate.Certificate[0]
 	if !bytes.Equal(a.proven.leaf, leaf) { // each proof differs, and a new one is a change for the coordinators
 		if proof, err = a.key.Prove(string(a.cfg.Rack), creds.Certificate); err != nil {
@@ -290,7 +305,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run, a.relied} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run, a.relied, a.answerPeople} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {

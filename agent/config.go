@@ -26,6 +26,11 @@ import (
 // ConfigFile is the configuration in a state directory.
 const ConfigFile = "agent.yaml"
 
+// SocketFile is the socket in a state directory.
+const SocketFile = "agent.sock"
+
+const noSocket = "none"
+
 // FactoryOpenBMC is the login that a BMC with OpenBMC leaves the factory with.
 const FactoryOpenBMC = "openbmc"
 
@@ -77,6 +82,10 @@ type Config struct {
 	EventsURL    string `yaml:"events_url"`
 	EventsCert   string `yaml:"events_cert"`
 	EventsKey    string `yaml:"events_key"`
+
+	// Socket is where people on this machine speak to the agent: chiba --agent. By
+	// default agent.sock in State; "none": nowhere.
+	Socket string `yaml:"socket"`
 
 	// Artifacts is the directory of firmware images; default artifacts in State.
 	Artifacts string `yaml:"artifacts"`
@@ -150,6 +159,9 @@ func (c *Config) relativeTo(dir string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
+	}
+	if c.Socket != "" && c.Socket != noSocket && !filepath.IsAbs(c.Socket) {
+		c.Socket = filepath.Join(dir, c.Socket)
 	}
 }
 
@@ -254,6 +266,13 @@ func (c *Config) eventsCert() (cert, key string) {
 }
 
 // artifacts is the directory of firmware images.
+func (c *Config) socket() string {
+	if c.Socket == noSocket {
+		return ""
+	}
+	return cmp.Or(c.Socket, filepath.Join(c.State, SocketFile))
+}
+
 func (c *Config) artifacts() string {
 	if c.Artifacts != "" {
 		return c.Artifacts

@@ -30,6 +30,7 @@ type runs struct {
 	mu      sync.Mutex
 	active  map[string]*run
 	stopped map[string]bool // by orders that were verified, see orderKey
+	here    map[string]bool // by orders that were given here
 	wake    chan struct{}   // a token: look into the spool
 }
 
@@ -46,11 +47,34 @@ func (r *runs) stop(stopped map[string]bool) {
 	r.kick()
 }
 
+// stopHere cancels the run of an order that was given here.
+func (r *runs) stopHere(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.here[key] = true
+	for _, active := range r.active {
+		r.check(active)
+	}
+}
+
 // check cancels a run that was stopped.
 func (r *runs) check(x *run) {
-	if r.stopped[orderKey(x.GetScript(), x.GetVersion())] {
+	if key := orderKey(x.GetScript(), x.GetVersion()); r.stopped[key] || r.here[key] {
 		x.cancel()
 	}
+}
+
+// progress is how far a run is that is being done, nil of any other.
+func (r *runs) progress(id string, rack fleet.RackName) *pb.RackProgress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range r.active {
+		if x.GetId() == id {
+			p := x.progress(rack)
+			return &pb.RackProgress{Rack: p.GetRack(), Nodes: p.GetNodes(), Done: p.GetDone(), Failed: p.GetFailed(), Doing: p.GetDoing()}
+		}
+	}
+	return nil
 }
 
 func (r *runs) kick() {

@@ -264,6 +264,8 @@ func (*fakeLink) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+func (*fakeLink) Connected() (bool, time.Time) { return false, time.Time{} }
+
 func (l *fakeLink) Progress(p *pb.Progress) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

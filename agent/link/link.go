@@ -106,6 +106,8 @@ type Config struct {
 	Log   *slog.Logger
 
 	PingEvery time.Duration // default 15 s
+	// Trouble is why the agent takes no new work, "" if it does; nil: it always does.
+	Trouble func() string
 }
 
 // Link is an agent's connection to the coordinators. It is safe for concurrent

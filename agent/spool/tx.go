@@ -39,13 +39,17 @@ const (
 	// Subscribed are the BMCs on which an event subscription of ours may stand:
 	// pin -> since when.
 	Subscribed Table = "subscribed"
+	// Here are the last orders that people gave on the rack: script -> pb.Record.
+	Here Table = "here"
+	// Stopped are the runs that people have stopped on the rack: script, version.
+	Stopped Table = "stopped"
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, Here, Stopped, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

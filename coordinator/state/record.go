@@ -40,6 +40,7 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 	moved.SpoolEpoch, moved.NextSeq = b.GetSpoolEpoch(), next
 	m.agents[b.GetAgent()] = moved
 	t.out.NextWanted = next
+	t.out.Racks = slices.Compact(t.out.Racks)
 	return t.out
 }
 
@@ -93,6 +94,8 @@ func (t *take) take(r *pb.Record) {
 		why = t.node(b.Node)
 	case *pb.Record_Gone:
 		why = t.gone(b.Gone)
+	case *pb.Record_Local:
+		why = t.local(r, b.Local)
 	case *pb.Record_Refused, *pb.Record_Trust: // they are in the audit log
 	}
 	if why != "" {

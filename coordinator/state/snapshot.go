@@ -25,6 +25,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Agents:    sorted(m.agents),
 		Scripts:   sorted(m.scripts),
 		Ended:     sorted(m.over),
+		Local:     sorted(m.local),
 		Policy:    m.policy,
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
@@ -67,6 +68,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 			return err
 		}
 	}
+	for _, l := range s.GetLocal() {
+		n.local[localKey(l.GetName(), l.GetRack())] = l
+	}
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
@@ -108,7 +112,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
-	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
+	m.over, m.local, m.policy, m.audit = n.over, n.local, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
