@@ -64,13 +64,15 @@ func (r *runs) check(x *run) {
 	}
 }
 
-// progress is how far a run is that is being done, nil of any other.
+// progress is how far a run is that is being done, nil if there is nothing to tell.
 func (r *runs) progress(id string, rack fleet.RackName) *pb.RackProgress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, x := range r.active {
-		if x.GetId() == id {
-			p := x.progress(rack)
+		if x.GetId() != id {
+			continue
+		}
+		if p := x.progress(rack); p.GetDone() > 0 || p.GetDoing() != "" {
 			return &pb.RackProgress{Rack: p.GetRack(), Nodes: p.GetNodes(), Done: p.GetDone(), Failed: p.GetFailed(), Doing: p.GetDoing()}
 		}
 	}
@@ -247,7 +249,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	r.nodes = len(chosen)
+	r.chose(len(chosen))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for n, units := range chosen {
@@ -260,6 +262,12 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 		return a.finish(r, nil)
 	}
 	return a.finish(r, r.stopped(deadline))
+}
+
+func (r *run) chose(nodes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes = nodes
 }
 
 // complete reports whether every chosen node, and there are some, is well.
