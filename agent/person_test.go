@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -379,4 +380,14 @@ func TestAFullSpoolTakesNoOrders(t *testing.T) {
 			t.Errorf("it said %v", err)
 		}
 	})
+}
+
+// Every method is one of the API's.
+func TestTheDoorHasMethodsOfTheAPI(t *testing.T) {
+	api := pb.File_api_proto.Services().ByName("Fleet").Methods()
+	for name := range (&Agent{}).methods() {
+		if api.ByName(protoreflect.Name(name)) == nil {
+			t.Errorf("the API has no method %s", name)
+		}
+	}
 }
