@@ -195,13 +195,11 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		a.byName[e.Name] = n
 	}
 	a.first.await(a.nodes)
-	if err := a.authority.open(&cfg, disk); err != nil {
+	if err = a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
-	if a.runs.here, err = a.stoppedHere(); err != nil {
-		return nil, err
-	}
-	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall())
+	a.runs.here, err = a.stoppedHere()
+	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recall())
 }
 
 // certifyBy has the rack's CA issue the certificates of BMCs and of our account.

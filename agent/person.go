@@ -281,11 +281,9 @@ func (a *Agent) givenBefore(envelope []byte) (*pb.LocalOrder, int64, error) {
 func (a *Agent) here(name string) (l *pb.LocalOrder, at int64, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
 		r := &pb.Record{}
-		if err := proto.Unmarshal(tx.Get(spool.Here, name), r); err != nil {
-			return fault.Wrap(fault.Garbage, "read what was ordered on the rack", err)
-		}
+		bad := proto.Unmarshal(tx.Get(spool.Here, name), r)
 		l, at = r.GetLocal(), r.GetAtUnixMs()
-		return nil
+		return fault.Wrap(fault.Garbage, "read what was ordered on the rack", bad)
 	})
 	return l, at, err
 }

@@ -24,14 +24,14 @@ import (
 const hot = `(monitor "hot" (condition (> cpu.temp 90)) (action (power off)))`
 
 // onRack plays f in a rack that has the policy of its authors.
-func onRack(t *testing.T, f func(t *testing.T, w *world)) {
+func onRack(t *testing.T, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.start(w.dir)
 		defer func() { w.stop() }()
 		w.desire(&pb.Desired{Revision: 5})
-		f(t, w)
+		f(w)
 	})
 }
 
@@ -74,7 +74,8 @@ func (w *world) inForce() string {
 // What a person has signed and given at the agent's own door is recorded before what
 // came of it, and goes on over kill -9.
 func TestAPersonOnTheRack(t *testing.T) {
-	onRack(t, func(t *testing.T, w *world) {
+	onRack(t, func(w *world) {
+		t := w.t
 		standing := w.give("hot", strings.Replace(hot, `"hot"`, `"n1"`, 1))
 		run := w.give("tag", `(action "n2" (set-indicator on))`)
 		want := []string{
@@ -125,7 +126,8 @@ func TestAPersonOnTheRack(t *testing.T) {
 
 // Whoever sent an order and lost the answer may send it again.
 func TestTheSameOrderTwiceIsOneRun(t *testing.T) {
-	onRack(t, func(t *testing.T, w *world) {
+	onRack(t, func(w *world) {
+		t := w.t
 		q := w.authors.Apply("tag", `(action "n2" (set-indicator on))`)
 		first, err := w.agent.applyHere(t.Context(), q)
 		if err != nil {
@@ -176,7 +178,8 @@ func TestThreat32TheAgentsOwnDoorTakesOnlyWhatIsSigned(t *testing.T) {
 		}, "2 must sign"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onRack(t, func(t *testing.T, w *world) {
+			onRack(t, func(w *world) {
+				t := w.t
 				w.give("kept", quiet)
 				a, err := w.agent.applyHere(t.Context(), c.give(w))
 				if !fault.Is(err, fault.Untrusted) || !strings.Contains(err.Error(), c.why) {
@@ -197,7 +200,8 @@ func TestThreat32TheAgentsOwnDoorTakesOnlyWhatIsSigned(t *testing.T) {
 // A coordinator that has not heard yet of what was decided here is no reason for an
 // alarm; one that knows of something newer is obeyed.
 func TestDecisionsHereAndThere(t *testing.T) {
-	onRack(t, func(t *testing.T, w *world) {
+	onRack(t, func(w *world) {
+		t := w.t
 		old := w.ended("a") // before what is decided here
 		oldScript := standingScript("b", quiet)
 		w.sign(&pb.Desired{Scripts: []*pb.Script{oldScript}})
@@ -236,7 +240,8 @@ func older1(w *world, name string) order.Order {
 }
 
 func TestWhatStandsHereCanBeEndedHere(t *testing.T) {
-	onRack(t, func(t *testing.T, w *world) {
+	onRack(t, func(w *world) {
+		t := w.t
 		if err := w.remove("hot"); !fault.Is(err, fault.NotFound) || fault.HintOf(err) == "" {
 			t.Errorf("the end of what does not stand: %v", err)
 		}
@@ -254,7 +259,8 @@ func TestWhatStandsHereCanBeEndedHere(t *testing.T) {
 }
 
 func TestARunIsStoppedOnTheRack(t *testing.T) {
-	onRack(t, func(t *testing.T, w *world) {
+	onRack(t, func(w *world) {
+		t := w.t
 		begun, release := make(chan struct{}), make(chan struct{})
 		w.lanes["n1"].do = func(ctx context.Context, c scl.Command) fleet.Result {
 			if c.Verb == scl.DoReboot {
@@ -272,16 +278,16 @@ func TestARunIsStoppedOnTheRack(t *testing.T) {
 		stop := func(id string, version uint64) error {
 			o := w.authors.Order(order.Cancel, "two", "")
 			o.Cancels = version
-			_, err := w.agent.cancelHere(t.Context(), &pb.CancelRunRequest{Id: id, Envelope: w.authors.Sign(o)})
-			return err
+			_, stopErr := w.agent.cancelHere(t.Context(), &pb.CancelRunRequest{Id: id, Envelope: w.authors.Sign(o)})
+			return stopErr
 		}
-		if err := stop("R9", a.GetRun().GetVersion()); !fault.Is(err, fault.NotFound) {
+		if err = stop("R9", a.GetRun().GetVersion()); !fault.Is(err, fault.NotFound) {
 			t.Errorf("the end of no run: %v", err)
 		}
-		if err := stop(id, a.GetRun().GetVersion()+1); !fault.Is(err, fault.BadInput) {
+		if err = stop(id, a.GetRun().GetVersion()+1); !fault.Is(err, fault.BadInput) {
 			t.Errorf("the end of another run: %v", err)
 		}
-		if err := stop(id, a.GetRun().GetVersion()); err != nil {
+		if err = stop(id, a.GetRun().GetVersion()); err != nil {
 			t.Fatal(err)
 		}
 		close(release)
@@ -304,7 +310,8 @@ func TestARunIsStoppedOnTheRack(t *testing.T) {
 
 // What a person must be told before they sign, and what is wrong with their script.
 func TestWhatAnAuthorIsToldOnTheRack(t *testing.T) {
-	onRack(t, func(t *testing.T, w *world) {
+	onRack(t, func(w *world) {
+		t := w.t
 		run := w.give("s", `(action "n1" (set-indicator on))`)
 		a, err := w.agent.prepare(t.Context(), &pb.PrepareRequest{Name: "s"})
 		if err != nil || a.GetVersion() != run.GetVersion() || a.GetAudience()[0] != "r1" {
@@ -323,7 +330,8 @@ func TestWhatAnAuthorIsToldOnTheRack(t *testing.T) {
 
 // People watch the rack as they watch the fleet.
 func TestWatchingTheRack(t *testing.T) {
-	onRack(t, func(t *testing.T, w *world) {
+	onRack(t, func(w *world) {
+		t := w.t
 		ctx, cancel := context.WithCancel(t.Context())
 		var told []string
 		ended := make(chan error, 1)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -97,7 +98,7 @@ func (c *call) deadline() (context.Context, context.CancelFunc, error) {
 	if err != nil {
 		return nil, nil, fault.New(fault.BadInput, "", timeoutHeader+" is no time")
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), time.Duration(ms)*time.Millisecond) //nolint:gosec // 40 bits
+	ctx, cancel := context.WithTimeout(c.r.Context(), time.Duration(ms)*time.Millisecond)
 	return ctx, cancel, nil
 }
 
@@ -166,7 +167,7 @@ func (c *call) end(err error) error {
 }
 
 func (c *call) frame(flags byte, data []byte) error {
-	head := binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(data))) //nolint:gosec // what is sent here is far below 4 GiB
+	head := binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(data)))
 	return c.write(append(head, data...))
 }
 
@@ -195,9 +196,7 @@ func (c *call) fail(err error) {
 		return // half an answer is an error by itself
 	}
 	e, meta := errorOf(err)
-	for key, values := range meta {
-		c.w.Header()[key] = values
-	}
+	maps.Copy(c.w.Header(), meta)
 	c.w.Header().Set("Content-Type", "application/json")
 	c.w.WriteHeader(statusOf(e.Code))
 	_ = json.NewEncoder(c.w).Encode(e)

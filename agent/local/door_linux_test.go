@@ -167,10 +167,10 @@ func TestOthersAreNotLetIn(t *testing.T) {
 	}
 	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	self := filepath.Join(filepath.Dir(path), "self")
-	if text, err := os.ReadFile(os.Args[0]); err != nil || os.WriteFile(self, text, 0o755) != nil { //nolint:gosec // another user runs it
+	if text, err := os.ReadFile(os.Args[0]); err != nil || os.WriteFile(self, text, 0o755) != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // likewise
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	ask := func() string {
@@ -185,7 +185,7 @@ func TestOthersAreNotLetIn(t *testing.T) {
 	if got := ask(); !strings.Contains(got, "is not for us") {
 		t.Errorf("by the mode of the socket: %s", got)
 	}
-	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // what a careless person does
+	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if got := ask(); !strings.Contains(got, "may not speak to this agent") {
@@ -199,8 +199,10 @@ func TestOthersAreNotLetIn(t *testing.T) {
 // What is no call is answered, and harms nobody.
 func TestGarbageAtTheDoor(t *testing.T) {
 	path := open(t, map[string]local.Method{
-		"ListNodes": local.Unary(func(context.Context, *pb.ListNodesRequest) (*pb.ListNodesReply, error) { return &pb.ListNodesReply{}, nil }),
-		"Watch":     local.Stream(func(context.Context, *pb.WatchRequest, func(*pb.Event) error) error { return nil }),
+		"ListNodes": local.Unary(func(context.Context, *pb.ListNodesRequest) (*pb.ListNodesReply, error) {
+			return &pb.ListNodesReply{}, nil
+		}),
+		"Watch": local.Stream(func(context.Context, *pb.WatchRequest, func(*pb.Event) error) error { return nil }),
 	})
 	plain := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return unixsock.Dial(ctx, path)

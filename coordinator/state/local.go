@@ -30,7 +30,7 @@ func localKey(name, rack string) string { return name + "\x00" + rack }
 // higher version counts, which is the author's clock.
 func (t *take) local(r *pb.Record, l *pb.LocalOrder) string {
 	news := &pb.LocalNews{Rack: t.agent.GetRack(), AtUnixMs: r.GetAtUnixMs(), Order: bare(l)}
-	future := l.GetVersion() > uint64(t.at+maxAhead.Milliseconds()) //nolint:gosec // milliseconds since 1970
+	future := l.GetVersion() > uint64(t.at+maxAhead.Milliseconds())
 	var why string
 	switch order.Kind(l.GetKind()) {
 	case order.Cancel:

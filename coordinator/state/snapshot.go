@@ -68,9 +68,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 			return err
 		}
 	}
-	for _, l := range s.GetLocal() {
-		n.local[localKey(l.GetName(), l.GetRack())] = l
-	}
+	n.restoreLocal(s.GetLocal())
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
@@ -120,6 +118,12 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied = n.recent, n.applied
 	return nil
+}
+
+func (m *Machine) restoreLocal(decisions []*pb.Script) {
+	for _, l := range decisions {
+		m.local[localKey(l.GetName(), l.GetRack())] = l
+	}
 }
 
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {
