@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
-	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/local"
@@ -53,6 +52,10 @@ type Agent struct {
 	pass  *passport
 	// taking holds a token for each BMC that is being taken over.
 	taking chan struct{}
+	// rekeying serialises what changes the key of the rack's CA.
+	rekeying sync.Mutex
+	// escrowing holds a token if the escrow may be out of date.
+	escrowing chan struct{}
 	// askAgain has the key at an address read anew, see askAt.
 	askAgain chan string
 	// receiver takes what BMCs deliver; nil: they are not asked to.
@@ -72,6 +75,7 @@ type Agent struct {
 	witnessed witnessed
 	standing  standing
 	runs      runs
+	waves     waves
 
 	inputs  chan core.Input // to the rules
 	links   chan core.Link  // the latest news of the link
@@ -111,10 +115,16 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if err := cfg.check(); err != nil {
 		return nil, fault.Wrap(fault.BadInput, "configure agent", err)
 	}
 	if _, err := cfg.credentials(); err != nil {
+		return nil, err
+	}
+	if err := seal.RenewKey(filepath.Join(cfg.State, sealFile), cfg.Now(), false); err != nil {
 		return nil, err
 	}
 	key, err := seal.OpenKey(filepath.Join(cfg.State, sealFile))
@@ -125,18 +135,15 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer, account, err := cfg.openIssuer()
-	if err != nil {
-		return nil, errors.Join(err, disk.Close())
-	}
 	a, err := assemble(cfg, disk, key)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
-	a.certifyBy(issuer, account)
+	a.now, a.pass.now = cfg.Now, cfg.Now
 	if a.trust, err = openTrust(cfg, disk); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.certifyBy(a.trust.rack)
 	a.denials = &a.trust.denials
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
@@ -170,6 +177,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
+	a.escrowing = make(chan struct{}, 1)
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.denials = &trust.Denials{}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
@@ -200,17 +208,6 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.runs.here, err = a.stoppedHere()
 	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recall())
-}
-
-// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
-func (a *Agent) certifyBy(issuer openbmc.Issuer, account string) {
-	a.pass.issuer, a.pass.account = issuer, account
-	for _, n := range a.nodes {
-		if issuer != nil {
-			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
-		}
-		n.ledger.refresh()
-	}
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {
@@ -303,7 +300,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run, a.relied, a.answerPeople} {
+	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.keepEscrow, a.link.Run, a.relied, a.answerPeople} {
 		group.Go(func() error { return part(ctx) })
 	}
 	for _, n := range a.nodes {

@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
 // ConfigFile is the configuration in a state directory.
@@ -69,6 +70,11 @@ type Config struct {
 	// scripts alone are run; by default script-root.json in State.
 	ScriptRoot string `yaml:"script_root"`
 
+	// Recovery is the public half of a key that lies offline, as chiba agent
+	// recovery-key shows it: what opens the BMCs is kept in escrow.json in State,
+	// sealed to it. "": a lost state directory is lost.
+	Recovery string `yaml:"recovery"`
+
 	// Interfaces of the BMC network to browse; by default every multicast
 	// interface. NoMDNS browses none: then each node needs an address.
 	Interfaces []string `yaml:"interfaces"`
@@ -97,6 +103,9 @@ type Config struct {
 	// Taken hears of every step of a take-over; nil: nobody does. It must not
 	// block and may be called by several goroutines at once.
 	Taken func(node fleet.NodeName, how fleet.BMCTrust) `yaml:"-"`
+
+	// Now is the machine's clock; nil: time.Now.
+	Now func() time.Time `yaml:"-"`
 
 	// Written is when the catalogue was; zero: at the start of the agent.
 	Written time.Time `yaml:"-"`
@@ -214,6 +223,11 @@ func (c *Config) check() error {
 	}
 	if err := c.checkEvents(); err != nil {
 		return err
+	}
+	if c.Recovery != "" {
+		if _, err := seal.ParseText(c.Recovery, string(c.Rack)); err != nil {
+			return fmt.Errorf("recovery: %w", err)
+		}
 	}
 	if err := c.Login.check(); err != nil {
 		return fmt.Errorf("login: %w", err)

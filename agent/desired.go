@@ -186,6 +186,7 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 			tx.PutMessage(spool.Runs, runKey(r), r)
 			raise(tx, floorOfRun, r.GetScript(), r.GetVersion(), "")
 		}
+		release(tx, d.GetRuns())
 		a.tidy(tx, d.GetRuns())
 		return nil
 	})
@@ -195,6 +196,7 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 	s.mu.Lock()
 	s.revision, s.scripts = d.GetRevision(), next
 	s.mu.Unlock()
+	a.waves.tell()
 	a.retarget()
 	return nil
 }

@@ -40,7 +40,8 @@ func flat(commands []scl.Command) []scl.Command {
 // can be read back may be done again after a crash.
 func once(c scl.Command) bool {
 	switch c.Verb {
-	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator, scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
+	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator, scl.DoTakeOver, scl.DoRelease, scl.DoAccept,
+		scl.DoRekey, scl.DoRekeyAbort:
 		return false
 	case scl.DoPower, scl.DoReboot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware:
 	}
@@ -78,6 +79,8 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 		return a.startImage(ctx, c)
 	case scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
 		return a.own(ctx, n, c)
+	case scl.DoRekey, scl.DoRekeyAbort:
+		return a.rekey(ctx, n, c)
 	case scl.DoFirmware:
 		return a.firmware(ctx, n, c, tell)
 	case scl.DoBMCReset:

@@ -140,6 +140,7 @@ func (a *Agent) keptChoice(key string) (ids choice, known bool, err error) {
 func (a *Agent) keepChoice(r *run, ids choice) error {
 	return a.spool.Update(func(tx *spool.Tx) error {
 		tx.PutJSON(spool.Choices, r.key(), ids)
+		a.tellNodes(tx, r, ids)
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Accepted{Accepted: &pb.RackRunAccepted{
 			Run: r.GetId(), Nodes: int32(len(ids)), Script: r.GetScript(), By: r.GetStartedBy(),
 		}}})

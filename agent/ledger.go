@@ -106,7 +106,7 @@ func (l *ledger) Certificate() (*tls.Certificate, error) {
 // is safe for concurrent use.
 type passport struct {
 	account string
-	issuer  openbmc.Issuer // nil: there is no CA, and no passport
+	issuer  *rackIssuer // nil: there is no CA, and no passport
 	spool   *spool.Spool
 	key     *seal.Key
 	rack    string
@@ -169,8 +169,12 @@ func (p *passport) under(twin string) *tls.Certificate {
 		return cert
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.known(twin)
+	cert := p.known(twin)
+	p.mu.Unlock()
+	if cert != nil && p.now().After(cert.Leaf.NotAfter) {
+		cert, _ = p.current() // who trusts the old twin trusts the present one, or Switch had not come
+	}
+	return cert
 }
 
 func (p *passport) known(twin string) *tls.Certificate {

@@ -33,6 +33,8 @@ var deeds = map[scl.Verb][]level.Deed{
 	scl.DoTakeOver:   {level.Takeover},
 	scl.DoRelease:    {level.Takeover},
 	scl.DoAccept:     {},
+	scl.DoRekey:      {level.Takeover},
+	scl.DoRekeyAbort: {},
 	scl.DoLog:        {},
 	scl.DoStartImage: {level.Media, level.Boot, level.Power}, // on the node that it names
 	scl.DoWait:       {level.Look},

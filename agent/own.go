@@ -77,14 +77,22 @@ func (a *Agent) reveal(s scl.Secret) (fleet.Secret, error) {
 	return a.openSecret(s.Sealed, s.Use)
 }
 
-// startRelease wants the BMC given back.
+// startRelease wants the BMC given back. A release that an earlier life began goes on.
 func (a *Agent) startRelease(n *node, s scl.Secret) error {
-	if n.ledger.Record().Goal != takeover.Taken {
-		return fault.New(fault.Conflict, "give the BMC back", "it was not taken over").WithHint("see: chiba get bmcs " + string(n.entry.Name))
-	}
+	const op = "give the BMC back"
 	password, err := a.reveal(s)
 	if err != nil {
 		return err
+	}
+	switch r := n.ledger.Record(); {
+	case r.Goal == takeover.Released && r.Known != "":
+		begun, openErr := n.ledger.Open(r.Known)
+		if openErr == nil && begun != password {
+			return fault.New(fault.Conflict, op, "it is being given back with another password").WithHint("see how far it is: chiba get bmcs " + string(n.entry.Name))
+		}
+		return openErr
+	case r.Goal != takeover.Taken:
+		return fault.New(fault.Conflict, op, "it was not taken over").WithHint("see: chiba get bmcs " + string(n.entry.Name))
 	}
 	sealed, err := n.ledger.Seal(password)
 	if err != nil {

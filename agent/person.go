@@ -57,6 +57,9 @@ func (a *Agent) applyHere(ctx context.Context, q *pb.ApplyRequest) (*pb.ApplyRep
 		return &pb.ApplyReply{Diagnostics: found}, nil
 	case program.Standing() != (l.GetKind() == string(order.Standing)):
 		return nil, fault.New(fault.BadInput, "verify order", "the order is to do another kind of script: "+l.GetKind())
+	case program.Rollout != nil:
+		return nil, fault.New(fault.Unsupported, "apply on the rack", "waves are led by the coordinators").
+			WithHint("apply the forms of the rollout by themselves")
 	}
 	l.Run = a.runID(l.GetEnvelope())
 	at := a.now().UnixMilli()

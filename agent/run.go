@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -109,6 +110,7 @@ type run struct {
 	*pb.Run
 	program *scl.Program
 	units   []unit
+	only    []string // nodes; none: all
 
 	canceled context.Context // ended: stop before the next unit
 	cancel   context.CancelFunc
@@ -239,7 +241,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if program == nil {
 		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
 	}
-	r.program, r.units = program, unitsOf(program)
+	r.program, r.units, r.only = program, unitsOf(program), a.onlyOf(r.GetEnvelope())
 	deadline, cancel := ctx, func() {}
 	if ms := r.GetDeadlineUnixMs(); ms > 0 {
 		deadline, cancel = context.WithDeadline(ctx, time.UnixMilli(ms))
@@ -251,9 +253,16 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	}
 	r.chose(len(chosen))
 	var group errgroup.Group
-	group.SetLimit(atOnce)
+	places := make(chan struct{}, atWork(program))
 	for n, units := range chosen {
-		group.Go(func() error { return a.doNode(ctx, deadline, r, n, units) })
+		group.Go(func() error {
+			if err := a.begin(deadline, r, n); err != nil {
+				return err
+			}
+			places <- struct{}{}
+			defer func() { <-places }()
+			return a.doNode(ctx, deadline, r, n, units)
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -322,6 +331,9 @@ func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit,
 				chosen[n] = append(chosen[n], u)
 			}
 		}
+		if last := lastUnit(r.program); last != nil && len(chosen[n]) > 0 {
+			chosen[n] = append(chosen[n], *last)
+		}
 	}
 	return chosen, nil
 }
@@ -339,7 +351,7 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 	ids := make(choice)
 	for _, n := range a.nodes {
 		for _, u := range r.units {
-			if c.match(u.target, n) != scl.True {
+			if !r.may(n) || c.match(u.target, n) != scl.True {
 				continue
 			}
 			if ids[n.entry.Name] == nil {
@@ -349,6 +361,11 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 		}
 	}
 	return ids
+}
+
+// may reports whether the order lets the run touch a node.
+func (r *run) may(n *node) bool {
+	return len(r.only) == 0 || slices.Contains(r.only, string(n.entry.Name))
 }
 
 // doNode does the units of one node in order. The first that fails stops the
@@ -374,6 +391,9 @@ func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []u
 		if was == markStop && stop == nil {
 			stop = fault.New(fault.Conflict, "", "not tried: an earlier step failed on this node")
 		}
+	}
+	if err := a.endNode(r, n, ok); err != nil {
+		return err
 	}
 	r.ended(ok)
 	a.link.Progress(r.progress(a.cfg.Rack))

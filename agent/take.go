@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 )
 
 const (
-	rackCADir = "rack-ca"
 	// takenAtOnce bounds how many BMCs are taken over at a time, so that the rules
 	// go on meanwhile.
 	takenAtOnce = 4
@@ -43,19 +41,14 @@ type rackIssuer struct{ *ca.Rack }
 // NodeURI is the one URI in the certificate of a node's BMC.
 func (r rackIssuer) NodeURI(node string) string { return r.NodeIdentity(node).URI().String() }
 
-// openIssuer opens the rack's CA, if any BMC may need it, and says which account
-// is the agent's on its BMCs.
-func (c *Config) openIssuer() (issuer openbmc.Issuer, account string, err error) {
-	domain := trust.Domain{Site: cmp.Or(string(c.Site), trust.DefaultSite), Rack: string(c.Rack)}
-	account = ca.Account(trust.Identity{Role: trust.Agent, Domain: domain, Name: string(c.Name)})
-	if !trust.ValidLabel(domain.Rack) || !trust.ValidLabel(domain.Site) {
-		return nil, account, nil // check has refused it if a BMC is to be taken over
+// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
+func (a *Agent) certifyBy(rack *ca.Rack) {
+	a.pass.issuer = &rackIssuer{rack}
+	a.pass.account = ca.Account(trust.Identity{Role: trust.Agent, Domain: rack.Domain(), Name: string(a.cfg.Name)})
+	for _, n := range a.nodes {
+		n.ledger.uri = a.pass.issuer.NodeURI(string(n.entry.Name))
+		n.ledger.refresh()
 	}
-	rack, err := ca.OpenRack(filepath.Join(c.State, rackCADir), domain, time.Now)
-	if err != nil {
-		return nil, account, err
-	}
-	return rackIssuer{rack}, account, nil
 }
 
 // maker does steps on one make of BMC.
@@ -174,6 +167,7 @@ func (a *Agent) advance(ctx context.Context, n *node) time.Duration {
 		return auditEvery
 	}
 	defer a.reportTrust(n)
+	defer a.moveKey()
 	m, err := a.maker(ctx, n)
 	if err != nil {
 		return lookSoon
@@ -306,6 +300,10 @@ func (a *Agent) trustBy(n *node, s fleet.Node, j judgement) fleet.BMCTrust {
 // reportTrust tells how far a take-over is.
 func (a *Agent) reportTrust(n *node) {
 	now := a.settle(n)
+	select {
+	case a.escrowing <- struct{}{}:
+	default:
+	}
 	if a.cfg.Taken != nil {
 		a.cfg.Taken(now.Name, now.Trust)
 	}

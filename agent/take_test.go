@@ -25,6 +25,8 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/bmctest"
 	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/ca"
 	"github.com/chiba-mesh/chiba/trust/seal"
 	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
@@ -185,11 +187,11 @@ func (o *owner) start() {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	issuer, account, err := o.cfg.openIssuer()
+	rack, err := ca.OpenRack(filepath.Join(o.cfg.State, rackDir), trust.Domain{Site: "s1", Rack: "r1"}, nil)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	a.certifyBy(issuer, account)
+	a.certifyBy(rack)
 	a.link = &fakeLink{}
 	o.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
@@ -442,6 +444,36 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 	}
 	if r := do(scl.DoTakeOver, "Known-to-0wner"); r.Status != fleet.Confirmed {
 		t.Errorf("take-over again: %+v", r)
+	}
+}
+
+// A release that was broken off goes on by the same command, as a run does it again
+// after a crash; with another password it is another one, and is refused.
+func TestReleaseGoesOn(t *testing.T) {
+	o := newOwner(t, bmcsim.Config{})
+	o.start()
+	o.taken()
+	release := func(ctx context.Context, password string) fleet.Result {
+		c := scl.Command{Verb: scl.DoRelease, Text: "(bmc-release)"}
+		c.Secret.Literal = fleet.NewSecret(password)
+		return o.agent.command(ctx, o.node(), c, nil)
+	}
+	for range takenAtOnce { // no step is done meanwhile
+		o.agent.taking <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if r := release(ctx, "Known-to-0wner"); r.Status.OK() {
+		t.Fatalf("given back without a step: %+v", r)
+	}
+	if r := release(t.Context(), "An0ther-one"); r.Kind != string(fault.Conflict) {
+		t.Errorf("with another password: %+v", r)
+	}
+	for range takenAtOnce {
+		<-o.agent.taking
+	}
+	if r := release(t.Context(), "Known-to-0wner"); r.Status != fleet.Confirmed || r.After != "given back" {
+		t.Errorf("the same again: %+v", r)
 	}
 }
 

@@ -250,6 +250,7 @@ func (a *Agent) Linked(connected bool, since time.Time) {
 	if err != nil {
 		a.complain("link", err)
 	}
+	a.waves.link(connected)
 	select {
 	case <-a.links: // older news, which nobody has taken
 	default:

@@ -487,6 +487,14 @@ func tell(r *pb.Record) string {
 		return fmt.Sprintf("%s accepted for %d", body.Accepted.GetRun(), body.Accepted.GetNodes())
 	case *pb.Record_Result:
 		return strings.TrimSpace(body.Result.GetRun() + " " + tellResult(wire.FromResult(body.Result)))
+	case *pb.Record_Rollout:
+		return body.Rollout.GetRun() + " concerns " + strings.Join(body.Rollout.GetNodes(), " ")
+	case *pb.Record_NodeEnded:
+		how := "well"
+		if !body.NodeEnded.GetOk() {
+			how = "badly"
+		}
+		return fmt.Sprintf("%s %s ended %s", body.NodeEnded.GetRun(), body.NodeEnded.GetNode(), how)
 	case *pb.Record_Done:
 		return strings.TrimSuffix(fmt.Sprintf("%s done: %d ok, %d failed, %s", body.Done.GetRun(), body.Done.GetOk(), body.Done.GetFailed(), body.Done.GetError()), ", ")
 	case *pb.Record_Firing:

@@ -114,6 +114,7 @@ func New(c Config) (*Coordinator, error) {
 		Newcomers: newcomers,
 		Name:      c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
 		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
+		Led: func() bool { return co.node.Status().Leader != "" },
 	})
 	if err = co.meet(); err != nil {
 		return nil, err
@@ -316,6 +317,7 @@ func (c *Coordinator) expire(ctx context.Context) error {
 				continue
 			}
 			c.endOverdue(ctx, now.Add(-grace))
+			c.rollOn(ctx, now)
 		}
 	}
 }
@@ -326,6 +328,16 @@ func (c *Coordinator) endOverdue(ctx context.Context, then time.Time) {
 		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: "deadline"}}})
 		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
 			c.conf.Log.Warn("ending an overdue run", obs.Run, id, obs.Err, err)
+		}
+	}
+}
+
+// rollOn has the runs in waves go on whose time has come.
+func (c *Coordinator) rollOn(ctx context.Context, now time.Time) {
+	for _, id := range c.mach.Due(now.UnixMilli()) {
+		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{Id: id}}})
+		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
+			c.conf.Log.Warn("going on with a run", obs.Run, id, obs.Err, err)
 		}
 	}
 }

@@ -23,7 +23,11 @@ type account struct {
 	uri      redfish.Link
 	UserName redfish.Text
 	RoleID   redfish.Text `json:"RoleId"`
+	Enabled  redfish.Flag
 }
+
+// off reports whether the BMC says that nobody can log in with the account.
+func (a *account) off() bool { return a != nil && a.Enabled.Set && !a.Enabled.Value }
 
 // accountService is what is read of the AccountService.
 type accountService struct {
@@ -260,9 +264,15 @@ func (v *view) changeOther(ctx context.Context, a *account, body map[string]any,
 	if err := v.writeAccount(ctx, a, body, next); err != nil {
 		return err
 	}
-	err := l.write(ctx, v.prio, func() error { return l.client.Try(ctx, next) })
+	var err error
+	if !a.off() { // a login that must fail would count towards a lockout
+		err = l.write(ctx, v.prio, func() error { return l.client.Try(ctx, next) })
+	}
 	if storeErr := v.rememberPassword(next); storeErr != nil {
 		return storeErr
+	}
+	if a.off() {
+		return attempted{"the BMC accepted the password; the account is switched off there, so no login can prove it"}
 	}
 	if err != nil {
 		return attempted{"the BMC accepted the password; a login to prove it was not possible: " + err.Error()}

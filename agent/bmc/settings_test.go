@@ -214,6 +214,27 @@ func TestPasswordChangeSurvivesACrash(t *testing.T) {
 	}
 }
 
+// A take-over switches root off: a login with its new password would only count as
+// a failed one.
+func TestPasswordOfAnAccountThatIsOff(t *testing.T) {
+	b, _, l := start(t, quick())
+	if r := l.Apply(t.Context(), []scl.Setting{userSecret("ops", "Ops-Pass-2026"), userRole("ops", "Operator")}); r[0].Status != fleet.Confirmed {
+		t.Fatal(line(r[0]))
+	}
+	off := map[string]any{"Enabled": false}
+	if err := l.Hand(bmc.Action).Patch(t.Context(), "/redfish/v1/AccountService/Accounts/ops", off); err != nil {
+		t.Fatal(err)
+	}
+	b.ResetStats()
+	r := l.Apply(t.Context(), []scl.Setting{userSecret("ops", "Ops-Pass-2027")})[0]
+	if r.Status != fleet.Attempted || !strings.Contains(r.Error, "switched off") {
+		t.Error(line(r))
+	}
+	if all := asked(b); strings.Contains(all, "POST") {
+		t.Errorf("it was tried:\n%s", all)
+	}
+}
+
 func TestAnUnopenedSecretIsNotSet(t *testing.T) {
 	b, _, l := start(t, quick())
 	sealed := scl.Setting{Resource: scl.User, Name: "root", Field: "password", Secret: scl.Secret{Sealed: "xyz"}}

@@ -39,6 +39,9 @@ const (
 	welcomeTimeout = 10 * time.Second
 	pingEvery      = 15 * time.Second
 	maxProgress    = 64
+	// settled is how long a session must last before the next failure counts as
+	// the first: a coordinator that welcomes and fails must not be met in a rush.
+	settled = 10 * time.Second
 )
 
 // Agent is what the link serves. Its methods are called from several goroutines.
@@ -122,7 +125,8 @@ type Link struct {
 	since     time.Time
 
 	progress chan *pb.Progress
-	behind   int // consecutive coordinators that had forgotten records
+	behind   int  // consecutive coordinators that had forgotten records
+	any      bool // a coordinator without a leader will do: no other was found
 }
 
 // New is a link that is not connected yet.
@@ -160,14 +164,17 @@ func (l *Link) Run(ctx context.Context) error {
 	failures, said := 0, ""
 	order := preferred(string(l.cfg.Agent), l.cfg.Coordinators)
 	for turn := 0; ctx.Err() == nil; turn++ {
-		addr := order[turn%len(order)]
+		addr, began := order[turn%len(order)], time.Now()
+		l.any = failures >= len(order)
 		welcomed, err := l.session(ctx, addr)
 		if ctx.Err() != nil {
 			break
 		}
-		failures++
-		if welcomed {
-			failures, said = 0, ""
+		if failures++; welcomed {
+			said = ""
+			if time.Since(began) >= settled {
+				failures = 0
+			}
 		}
 		if text := err.Error(); text != said { // the same failure every 30 s tells nothing new
 			l.cfg.Log.Warn("no link to the coordinators", obs.Addr, addr, obs.Err, err, obs.Kind, fault.KindOf(err))

@@ -35,8 +35,9 @@ type session struct {
 	conn        mesh.Session
 	control     *mesh.Channel
 	coordinator string
-	start       uint64       // the first record to send
-	acked       atomic.Int64 // when an ack last came, Unix ms
+	start       uint64 // the first record to send
+	began       time.Time
+	acked       atomic.Int64 // when an ack last came, since began: a clock that is set changes nothing
 	pulls       chan struct{}
 }
 
@@ -96,7 +97,7 @@ func (s *session) hello() (*pb.Hello, error) {
 	return &pb.Hello{
 		Version: Version, Agent: string(s.cfg.Agent), Rack: string(s.cfg.Rack), Site: string(s.cfg.Site),
 		SpoolEpoch: c.Epoch, FirstUnacked: c.First, NextSeq: c.Next,
-		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.cfg.Build,
+		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.cfg.Build, Any: s.any,
 	}, nil
 }
 
@@ -145,7 +146,7 @@ func (s *session) restart(op string, known uint64) error {
 // run works until one part of the session fails or the session ends.
 func (s *session) run(parent context.Context) error {
 	s.pulls = make(chan struct{}, 1)
-	s.acked.Store(time.Now().UnixMilli())
+	s.began = time.Now()
 	group, ctx := errgroup.WithContext(parent)
 	// Closing the connection is what ends every Receive and Send.
 	defer context.AfterFunc(ctx, func() { s.conn.Close("agent leaves") })()
@@ -187,7 +188,7 @@ func (s *session) take(ctx context.Context, m *pb.FromCoordinator) error {
 			s.cfg.Trust.Renewed(body.Renewed)
 		}
 	case *pb.FromCoordinator_Ack:
-		s.acked.Store(time.Now().UnixMilli())
+		s.acked.Store(int64(time.Since(s.began)))
 		return s.outbox.Ack(body.Ack.GetSpoolEpoch(), body.Ack.GetNextWanted())
 	case *pb.FromCoordinator_Drain:
 		return fault.New(fault.Unavailable, "coordinator drains", body.Drain.GetReason())
@@ -283,10 +284,10 @@ func (s *session) stalled(now time.Time) error {
 		return err
 	}
 	if c.First == c.Next {
-		s.acked.Store(now.UnixMilli())
+		s.acked.Store(int64(now.Sub(s.began)))
 		return nil
 	}
-	if idle := now.Sub(time.UnixMilli(s.acked.Load())); idle > 3*s.cfg.PingEvery {
+	if idle := now.Sub(s.began) - time.Duration(s.acked.Load()); idle > 3*s.cfg.PingEvery {
 		return fault.New(fault.Timeout, "send results", fmt.Sprintf("no acknowledgement for %s", idle.Truncate(time.Second)))
 	}
 	return nil

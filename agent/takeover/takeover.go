@@ -33,6 +33,7 @@ const (
 	Logins   Step = "weak-logins" // basic authentication and cookies are off
 	Services Step = "services"    // IPMI over the network and SSH are off
 	Root     Step = "root"        // the account we came with is disabled
+	Second   Step = "next-anchor" // of a key that is to come: both are trusted while it changes
 	Prune    Step = "prune"       // anchors that we do not use any longer go
 )
 
@@ -58,6 +59,7 @@ type Facts struct {
 	Key    string    `json:"key,omitempty"`  // the pin of the key in its last handshake
 	Ends   time.Time `json:"ends"`           // of the certificate
 	Twin   string    `json:"twin,omitempty"` // the fingerprint of our CA's twin at present
+	Next   string    `json:"next,omitempty"` // of the twin of the key that is to come; "": none is
 	Serial string    `json:"serial,omitempty"`
 
 	MustChange    bool   `json:"must_change,omitempty"` // it lets us do nothing but change the password
@@ -71,6 +73,7 @@ type Facts struct {
 	AccountGood  bool `json:"account_good,omitempty"` // enabled, and an administrator
 	RootEnabled  bool `json:"root_enabled,omitempty"` // of the account we came with
 	Anchored     bool `json:"anchored,omitempty"`     // the present twin is in the truststore
+	NextAnchored bool `json:"next_anchored,omitempty"`
 	StaleAnchors int  `json:"stale_anchors,omitempty"`
 	Basic        bool `json:"basic,omitempty"`
 	Cookie       bool `json:"cookie,omitempty"`
@@ -116,6 +119,7 @@ func taking() []rule {
 		{Logins, func(f Facts, _ Record) bool { return f.Basic || f.Cookie }, wayInProven},
 		{Services, func(f Facts, _ Record) bool { return f.IPMI || f.SSH }, wayInProven},
 		{Root, func(f Facts, r Record) bool { return f.RootEnabled && r.Bootstrap != r.Account }, wayInProven},
+		{Second, func(f Facts, _ Record) bool { return f.Next != "" && !f.NextAnchored }, wayInProven},
 		{Prune, func(f Facts, _ Record) bool { return f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.ProvenBy == s.Twin && s.rec.Ours() && s.rec.SignedBy == s.Twin }},
 	}
 }

@@ -64,6 +64,8 @@ func (b *toy) do(step takeover.Step) {
 		s.IPMI, s.SSH = false, false
 	case takeover.Root:
 		s.RootEnabled = false
+	case takeover.Second:
+		s.NextAnchored = true
 	case takeover.Prune:
 		s.StaleAnchors = 0
 	case takeover.Open:
@@ -230,6 +232,10 @@ func TestReleaseAndRenewal(t *testing.T) {
 	b.seen.Twin, b.seen.Anchored, b.seen.StaleAnchors = "next twin", false, 1
 	if did := b.run(); did != "anchor request install prove prune" {
 		t.Errorf("another twin: %s", did)
+	}
+	b.seen.Next = "the one after"
+	if did := b.run(); did != "next-anchor" {
+		t.Errorf("a twin that is to come: %s", did)
 	}
 	b.rec = b.rec.Release("sealed")
 	if did := b.run(); did != "open restore return uproot dismiss" {

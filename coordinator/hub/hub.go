@@ -34,6 +34,9 @@ const (
 	// maxSessions is how many connections are served at once, greeted or not:
 	// 100 KiB each.
 	maxSessions = 12_000
+	// maxOfOne is how many of them one certificate may have: an agent that comes back
+	// may not have lost its last ones yet. No agent takes the others' places.
+	maxOfOne = 4
 	// maxQueries is how many questions are under way at once, over all agents.
 	maxQueries = 512
 )
@@ -77,9 +80,14 @@ type Config struct {
 	// on from its first size records; nil: agents are told none.
 	Checkpoint func(size int64) (*pb.Checkpoint, error)
 	Log        *slog.Logger
+	// Led reports whether somebody is known to lead the log; nil: always.
+	Led func() bool
 	// Idle is how long a session may be silent; agents ping every 15 s. Default
 	// 60 s.
 	Idle time.Duration
+	// Leaderless is how long nobody may lead before agents are sent to another
+	// coordinator. Default 10 s.
+	Leaderless time.Duration
 }
 
 // Hub holds the agents' sessions. All methods are safe for concurrent use.
@@ -88,11 +96,13 @@ type Hub struct {
 	queries chan struct{} // slots
 
 	mu       sync.Mutex
+	serving  map[string]int                         // sessions, by the peer's public key
 	racks    map[string]*session                    // greeted, by rack
 	progress map[string]map[string]*pb.RackProgress // of runs that have not ended
 	left     map[string]*pb.AgentStatus             // how an agent was last, by name
 
 	version atomic.Uint64 // of what Present tells
+	astray  atomic.Bool   // nobody has led for longer than Leaderless
 }
 
 // New is a hub without sessions.
@@ -100,9 +110,12 @@ func New(c Config) *Hub {
 	if c.Idle <= 0 {
 		c.Idle = time.Minute
 	}
+	if c.Leaderless <= 0 {
+		c.Leaderless = leaderless
+	}
 	h := &Hub{
 		conf: c, queries: make(chan struct{}, maxQueries),
-		racks: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
+		serving: map[string]int{}, racks: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
 	}
 	h.version.Store(uint64(time.Now().UnixNano())) // no version of an earlier process
 	return h
@@ -113,6 +126,9 @@ func New(c Config) *Hub {
 func (h *Hub) Run(ctx context.Context, l Listener) error {
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	sessions.Go(func() { h.watchLead(watching) })
 	slots := make(chan struct{}, maxSessions)
 	for {
 		conn, err := l.Accept(ctx)
@@ -122,10 +138,15 @@ func (h *Hub) Run(ctx context.Context, l Listener) error {
 		if err != nil {
 			return err
 		}
+		if !h.count(conn, 1) {
+			h.count(conn, -1)
+			conn.Close("too many sessions of the same agent")
+			continue
+		}
 		select {
 		case slots <- struct{}{}:
 			sessions.Go(func() {
-				defer func() { <-slots }()
+				defer func() { <-slots; h.count(conn, -1) }()
 				if conn.Protocol() == mesh.EnrollALPN {
 					h.conf.Newcomers.Serve(ctx, conn)
 					return
@@ -133,14 +154,27 @@ func (h *Hub) Run(ctx context.Context, l Listener) error {
 				h.serve(ctx, conn)
 			})
 		default:
+			h.count(conn, -1)
 			conn.Close("too many sessions")
 		}
 	}
 }
 
+// count adds n to the sessions of whoever is at the other end, greeted or not, and
+// reports whether there are no more than one certificate may have.
+func (h *Hub) count(conn mesh.Session, n int) bool {
+	who := string(conn.Peer().RawSubjectPublicKeyInfo)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.serving[who] += n; h.serving[who] <= 0 {
+		delete(h.serving, who)
+	}
+	return h.serving[who] <= maxOfOne
+}
+
 // serve is one connection from its first stream to its end.
 func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
-	s := &session{hub: h, conn: conn, hints: make(chan struct{}, 1), denied: make(chan error, 1), since: time.Now()}
+	s := &session{hub: h, conn: conn, hints: make(chan struct{}, 1), denied: make(chan error, 1), drains: make(chan string, 1), since: time.Now()}
 	log := h.conf.Log.With(obs.Addr, conn.Remote())
 	err := s.greet(ctx)
 	if err != nil {

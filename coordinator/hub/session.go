@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
@@ -32,6 +34,9 @@ const (
 	greetTimeout = 10 * time.Second
 	// farewell is how long a last message may take to arrive and be heeded.
 	farewell = time.Second
+	// firstPause and longestPause are between two tries to record something.
+	firstPause   = 200 * time.Millisecond
+	longestPause = 5 * time.Second
 	// maxControl is the largest message of a control stream: a Pull that lists
 	// ten thousand scripts.
 	maxControl = 4 << 20
@@ -50,6 +55,7 @@ type session struct {
 	control *mesh.Channel
 	hints   chan struct{} // one waits at most
 	denied  chan error    // likewise: why the session must end
+	drains  chan string   // likewise: why the agent shall go elsewhere
 	id      trust.Identity
 	since   time.Time
 
@@ -115,7 +121,10 @@ func (s *session) hello(ctx context.Context) (*pb.Hello, error) {
 	if hello == nil {
 		return nil, fault.New(fault.Garbage, op, "it does not begin with a hello")
 	}
-	return hello, s.check(hello)
+	if err = s.check(hello); err != nil {
+		return nil, err
+	}
+	return hello, s.hub.welcomes(hello)
 }
 
 // check compares what the agent says with what its certificate proves.
@@ -255,9 +264,14 @@ func (s *session) part(stopping bool) {
 	if !stopping {
 		return
 	}
-	timer := time.AfterFunc(farewell, func() { s.conn.Close("the coordinator stops") })
+	s.drain("the coordinator stops")
+}
+
+// drain tells the agent to go to another coordinator, and gives it a moment to.
+func (s *session) drain(reason string) {
+	timer := time.AfterFunc(farewell, func() { s.conn.Close(reason) })
 	defer timer.Stop()
-	if s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Drain{Drain: &pb.Drain{Reason: "the coordinator stops"}}}) == nil {
+	if s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Drain{Drain: &pb.Drain{Reason: reason}}}) == nil {
 		<-s.conn.Done()
 	}
 }
@@ -375,6 +389,9 @@ func (s *session) nudge(ctx context.Context) error {
 		case err := <-s.denied:
 			s.conn.Close("denied: " + err.Error())
 			return err
+		case reason := <-s.drains:
+			s.drain(reason)
+			return fault.New(fault.Unavailable, "serve the agent", reason)
 		case <-s.hints:
 		}
 		revision := s.hub.conf.Machine.Counts().Revision
@@ -436,9 +453,7 @@ func (s *session) record(ctx context.Context, ch *mesh.Channel) error {
 		if err := readable(&batch); err != nil {
 			return err
 		}
-		o, err := s.hub.conf.Commands.Propose(ctx, &pb.Command{Body: &pb.Command_RecordResults{RecordResults: &pb.RecordResults{
-			Agent: s.agent, Rack: s.rack, SpoolEpoch: batch.GetSpoolEpoch(), Records: batch.GetRecords(),
-		}}})
+		o, err := s.commit(ctx, &batch)
 		if err = errors.Join(err, o.Err); err != nil {
 			return err
 		}
@@ -448,6 +463,32 @@ func (s *session) record(ctx context.Context, ch *mesh.Channel) error {
 		ack := &pb.Ack{SpoolEpoch: batch.GetSpoolEpoch(), NextWanted: o.NextWanted}
 		if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Ack{Ack: ack}}); err != nil {
 			return err
+		}
+	}
+}
+
+// commit has a batch recorded. While nothing can be decided it tries again: an agent
+// whose session ended for that would come back at once, with all the others. A batch
+// that was committed after all is not recorded twice.
+func (s *session) commit(ctx context.Context, batch *pb.RecordBatch) (state.Outcome, error) {
+	c := &pb.Command{Body: &pb.Command_RecordResults{RecordResults: &pb.RecordResults{
+		Agent: s.agent, Rack: s.rack, SpoolEpoch: batch.GetSpoolEpoch(), Records: batch.GetRecords(),
+	}}}
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		o, err := s.hub.conf.Commands.Propose(ctx, c)
+		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Timeout) {
+			return o, err
+		}
+		s.hub.conf.Log.Debug("records wait until something can be decided", obs.Agent, s.agent, obs.Err, err)
+		timer := time.NewTimer(pause/2 + rand.N(pause/2)) //nolint:gosec // jitter
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return o, ctx.Err()
+		case <-s.conn.Done():
+			timer.Stop()
+			return o, err
 		}
 	}
 }

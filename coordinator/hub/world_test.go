@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/hub"
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -40,6 +42,18 @@ type world struct {
 	dir     string
 	addr    string
 	stop    func()
+	mute    atomic.Bool // nothing can be decided
+	lost    atomic.Bool // nobody leads
+}
+
+// commands are the log, while something can be decided.
+type commands struct{ w *world }
+
+func (c commands) Propose(ctx context.Context, m *pb.Command) (state.Outcome, error) {
+	if c.w.mute.Load() {
+		return state.Outcome{}, fault.New(fault.Unavailable, "commit", "no leader")
+	}
+	return c.w.node.Propose(ctx, m)
 }
 
 func newWorld(t *testing.T, idle time.Duration) *world {
@@ -64,8 +78,9 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 	}
 	endpoint := trust.NewEndpoint(w.credentials(trust.Coordinator, "c1"), trust.Options{Denied: &w.denied})
 	w.hub = hub.New(hub.Config{
-		Name: "c1", Machine: w.machine, Commands: w.node, Watchers: w.feed, Log: log, Idle: idle,
+		Name: "c1", Machine: w.machine, Commands: commands{w}, Watchers: w.feed, Log: log, Idle: idle,
 		Endpoint: endpoint, Denied: &w.denied, Authority: w.ca,
+		Led: func() bool { return !w.lost.Load() }, Leaderless: 100 * time.Millisecond,
 	})
 	listener, err := mesh.Listen("127.0.0.1:0", endpoint.Server(trust.Agent), nil)
 	if err != nil {

@@ -25,7 +25,7 @@ type group struct {
 	t         *testing.T
 	authority *ca.Site
 	members   map[string]*member
-	room      func() (free, total uint64, err error) // of all of them
+	room      func(name string) (free, total uint64, err error) // nil: as it is
 }
 
 // member is one of them. It may be down.
@@ -94,7 +94,11 @@ func (g *group) start(name string, expect int, join ...string) *member {
 		g.t.Fatal(err)
 	}
 	m.addr, m.machine = p.Addr(), state.New()
-	m.node, err = raftnode.Open(raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, HashEvery: 10, Room: g.room, Log: log})
+	conf := raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, HashEvery: 10, Log: log}
+	if g.room != nil {
+		conf.Room = func() (free, total uint64, err error) { return g.room(name) }
+	}
+	m.node, err = raftnode.Open(conf)
 	if err != nil {
 		g.t.Fatal(err)
 	}

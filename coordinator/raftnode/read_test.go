@@ -76,7 +76,7 @@ func TestADiskThatFillsUp(t *testing.T) {
 	var free atomic.Uint64
 	free.Store(1 << 30)
 	g := newGroup(t)
-	g.room = func() (uint64, uint64, error) { return free.Load(), 1 << 30, nil }
+	g.room = func(string) (uint64, uint64, error) { return free.Load(), 1 << 30, nil }
 	var join []string
 	for i := range 3 {
 		name := fmt.Sprint("c", i+1)
@@ -103,6 +103,31 @@ func TestADiskThatFillsUp(t *testing.T) {
 		_, err := follower.node.Propose(t.Context(), script("after"))
 		return err == nil
 	})
+}
+
+// A leader without room gives the lead to another: one full disk of three stops
+// nothing.
+func TestALeaderWhoseDiskIsFull(t *testing.T) {
+	var full atomic.Value
+	full.Store("")
+	g := newGroup(t)
+	g.room = func(name string) (uint64, uint64, error) {
+		if name == full.Load() {
+			return 0, 1 << 30, nil
+		}
+		return 1 << 30, 1 << 30, nil
+	}
+	var join []string
+	for i := range 3 {
+		name := fmt.Sprint("c", i+1)
+		g.start(name, 3, join...)
+		join = append(join, g.members[name].addr)
+	}
+	g.ready()
+	name, leader := g.leader()
+	full.Store(name)
+	g.until("another leads", func() bool { return leader.node.Status().State != raftnode.Leader })
+	g.put(leader, "by another")
 }
 
 // One that began alone is joined by others later.

@@ -38,6 +38,8 @@ func (n *Node) measure() {
 	case was == nil:
 		n.full.Store(fault.New(fault.Unavailable, "commit", fmt.Sprintf("the disk of coordinator %s is full: %d MiB are free, %d MiB are kept for the log",
 			n.conf.Name, free>>20, least>>20)).WithHint("make room on it; nothing was done, and nothing is lost"))
-		n.conf.Log.Error("the disk is full, nothing can be decided", "free", free, "least", least)
+		n.conf.Log.Error("the disk is full, nothing can be decided here", "free", free, "least", least)
+		// The others may have room. Once: if none has, the lead must not go round.
+		n.Yield()
 	}
 }

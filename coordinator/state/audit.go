@@ -85,6 +85,11 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 		return one("remove", "script "+b.RemoveScript.GetName(), order.Digest(b.RemoveScript.GetEnvelope()), fmt.Sprintf("version %d", b.RemoveScript.GetVersion()))
 	case *pb.Command_CancelRun:
 		return one("cancel", "run "+b.CancelRun.GetId(), "", "script "+o.Run.GetScript())
+	case *pb.Command_SteerRun:
+		if b.SteerRun.GetAct() == "" { // the clock did it
+			return nil
+		}
+		return one(b.SteerRun.GetAct(), "run "+b.SteerRun.GetId(), "", "script "+o.Run.GetScript())
 	case *pb.Command_PutPolicy:
 		return one("policy", "authors", order.Digest(b.PutPolicy.GetEnvelope()), fmt.Sprintf("version %d", b.PutPolicy.GetVersion()))
 	case *pb.Command_PutAgent:

@@ -20,11 +20,15 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	name := func(prefix string, of int) string { return fmt.Sprint(prefix, r.IntN(of)) }
 	record := func() *pb.Record {
 		run := name("R", 12)
-		switch r.IntN(10) {
+		switch r.IntN(12) {
 		case 8:
 			return onRack(order.Standing, name("s", 4), r.Uint64N(40_000_000))
 		case 9:
 			return onRack(order.Remove, name("s", 4), r.Uint64N(40_000_000))
+		case 6:
+			return &pb.Record{Body: &pb.Record_Rollout{Rollout: &pb.RolloutNodes{Run: run, Nodes: []string{name("n", 6), name("n", 6)}}}}
+		case 7:
+			return &pb.Record{Body: &pb.Record_NodeEnded{NodeEnded: &pb.NodeEnded{Run: run, Node: name("n", 6), Ok: r.IntN(3) > 0}}}
 		case 0:
 			return result(run, name("n", 6))
 		case 1:
@@ -46,7 +50,15 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	log := make([]*pb.Command, n)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(15) {
+		switch r.IntN(17) {
+		case 15:
+			run := runOf("x", rack, name("r", 4)+"x")
+			run.Rollout = &pb.Rollout{Canary: 1, Wave: &pb.Share{Percent: 30}, MaxFailures: &pb.Share{Count: r.Int32N(3)}, PauseMs: r.Int64N(2) * 70_000}
+			log[i] = apply(nil, run)
+		case 16:
+			log[i] = &pb.Command{By: "ada", Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{
+				Id: name("R", 12), Act: []string{"", state.Pause, state.Resume, state.Approve}[r.IntN(4)],
+			}}}
 		case 11:
 			log[i] = &pb.Command{Body: &pb.Command_PutToken{PutToken: &pb.PutToken{Token: &pb.JoinToken{
 				Id: name("t", 9), Key: key("k"), Rack: rack, Name: "a" + rack, By: "ada", Replace: r.IntN(2) == 0, UntilUnixMs: r.Int64N(40_000_000),

@@ -94,11 +94,12 @@ type Machine struct {
 	applied map[string]bool // the same
 }
 
-// run is a run with what came of it. Only results grows in place.
+// run is a run with what came of it. Only results and rolled change in place.
 type run struct {
 	msg     *pb.Run
 	results []*pb.Result
-	bytes   int // of its source and its results
+	bytes   int     // of its source and its results
+	rolled  *rolled // nil: it is not done in waves
 }
 
 func newRun(msg *pb.Run) *run {
@@ -248,6 +249,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.removeScript(b.RemoveScript)
 	case *pb.Command_CancelRun:
 		return m.cancelRun(at, b.CancelRun)
+	case *pb.Command_SteerRun:
+		return m.steerRun(at, c.GetBy(), b.SteerRun)
 	case *pb.Command_PutPolicy:
 		return m.putPolicy(b.PutPolicy)
 	case *pb.Command_RecordResults:

@@ -88,6 +88,10 @@ func (t *take) take(r *pb.Record) {
 		why = t.accepted(b.Accepted)
 	case *pb.Record_Done:
 		why = t.done(b.Done)
+	case *pb.Record_Rollout:
+		why = t.chosen(b.Rollout)
+	case *pb.Record_NodeEnded:
+		why = t.nodeEnded(b.NodeEnded)
 	case *pb.Record_Firing:
 		t.firing(b.Firing)
 	case *pb.Record_Hardware:
@@ -181,6 +185,7 @@ func (t *take) done(d *pb.RackRunDone) string {
 	t.change(r, i, func(p *pb.RackRun) {
 		p.State, p.Nodes, p.Ok, p.Failed, p.Error = Done, d.GetNodes(), d.GetOk(), d.GetFailed(), d.GetError()
 	})
+	t.gaveUp(r)
 	return ""
 }
 
@@ -195,6 +200,7 @@ func (t *take) lost() {
 			t.change(r, i, func(p *pb.RackRun) {
 				p.State, p.Error = Done, "its agent has lost its disk: what it had done is not known"
 			})
+			t.gaveUp(r)
 		}
 	}
 }

@@ -243,10 +243,11 @@ func (m *Machine) start(at int64, r *pb.Run) *pb.Run {
 	slices.SortFunc(started.Racks, func(a, b *pb.RackRun) int { return strings.Compare(a.GetRack(), b.GetRack()) })
 	conclude(at, started)
 	added := newRun(started)
+	added.roll(at)
 	m.runs = append(m.runs, added)
 	m.runBytes += added.bytes
 	m.retain()
-	return started
+	return added.msg
 }
 
 func (m *Machine) removeScript(r *pb.RemoveScript) Outcome {

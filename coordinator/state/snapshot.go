@@ -43,6 +43,9 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		if len(r.results) > 0 {
 			s.Results = append(s.Results, &pb.RunResults{Run: r.msg.GetId(), Results: slices.Clip(r.results)})
 		}
+		if r.rolled != nil {
+			s.Rolled = append(s.Rolled, r.rolledNodes())
+		}
 	}
 	return s
 }
@@ -144,7 +147,7 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 			m.runBytes += size
 		}
 	}
-	return nil
+	return m.restoreRolled(s.GetRolled())
 }
 
 // Hash is a digest of the whole state: two machines of one version that have

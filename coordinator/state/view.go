@@ -181,6 +181,9 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 		}
 		mine := shallow(r.msg)
 		mine.Racks = []*pb.RackRun{r.msg.GetRacks()[i]}
+		if r.rolled != nil {
+			mine.Released, mine.Rollout = r.rolled.released(rack, int(r.msg.GetRollout().GetReleased())), nil
+		}
 		d.Runs = append(d.Runs, mine)
 	}
 	return d

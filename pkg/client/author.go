@@ -14,7 +14,11 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
 )
 
-const runTimeout = time.Hour // of a run whose author asks for none
+// Of a run whose author asks for none.
+const (
+	runTimeout     = time.Hour
+	rolloutTimeout = 24 * time.Hour
+)
 
 // Author makes of a script what agents obey. It is the one who holds the keys; a
 // coordinator only carries what an author has made. trust/author has one.
@@ -108,6 +112,7 @@ func (c *Client) prepare(ctx context.Context, s Source, name string) (*pb.Prepar
 type sealed struct {
 	source   []byte // no secret can be read in it
 	standing bool
+	waves    bool // it is carried out in waves
 	secrets  bool // it has some
 }
 
@@ -118,7 +123,7 @@ func blank(s Source) (*sealed, *scl.Program, error) {
 	if diags.Errors() > 0 {
 		return nil, nil, &ScriptError{Text: diags.String(), JSON: diags.JSON(), Errors: diags.Errors()}
 	}
-	out := &sealed{standing: program.Standing()}
+	out := &sealed{standing: program.Standing(), waves: program.Rollout != nil}
 	var err error
 	out.source, err = compile.Rewrite(s.Text, program, func(scl.Secret) (string, error) {
 		out.secrets = true
@@ -161,12 +166,19 @@ func (c *Client) Prepare(ctx context.Context, s Source, o ApplyOptions) (*Signed
 	}
 	now := time.Now()
 	timeout := o.Timeout
-	if timeout == 0 {
+	switch {
+	case timeout > 0:
+	case x.waves:
+		timeout = rolloutTimeout
+	default:
 		timeout = runTimeout
 	}
 	written := order.Order{
 		Kind: order.Run, Name: prepared.GetName(), File: s.File, Digest: order.Digest(x.source), AllowEmpty: s.AllowEmpty,
 		NotAfter: now.Add(timeout).UTC().Truncate(time.Millisecond), Audience: racksOf(prepared),
+	}
+	for _, node := range o.Only {
+		written.Only = append(written.Only, string(node))
 	}
 	if x.standing { // which nodes it concerns changes with the fleet
 		written.Kind, written.Audience = order.Standing, audienceOf(prepared)

@@ -154,8 +154,9 @@ type Application struct {
 
 // ApplyOptions of Client.Apply; zero means the coordinator's default.
 type ApplyOptions struct {
-	Name    string        // of the script; default: the file's base name without .scl
-	Timeout time.Duration // of the run; default 1 h
+	Name    string           // of the script; default: the file's base name without .scl
+	Timeout time.Duration    // of the run; default 1 h, and a day for one in waves
+	Only    []fleet.NodeName // that what is done once is done on; none: all that it concerns
 }
 
 // Apply has a script signed, keeps the standing part of it and starts its run. It
@@ -232,6 +233,19 @@ func (c *Client) CancelRun(ctx context.Context, id fleet.RunID) (*Run, error) {
 		return nil, err
 	}
 	a, err := call(ctx, c, op, pbconnect.FleetClient.CancelRun, &pb.CancelRunRequest{Id: string(id), Envelope: envelope})
+	return toRun(a.GetRun()), err
+}
+
+// How SteerRun steers a run in waves.
+const (
+	Pause   = "pause"   // no wave begins any more
+	Resume  = "resume"  // after a pause, or after too many failures
+	Approve = "approve" // the first wave
+)
+
+// SteerRun pauses a run in waves, has it go on, or approves it.
+func (c *Client) SteerRun(ctx context.Context, id fleet.RunID, act string) (*Run, error) {
+	a, err := call(ctx, c, act+" run "+string(id), pbconnect.FleetClient.SteerRun, &pb.SteerRunRequest{Id: string(id), Act: act})
 	return toRun(a.GetRun()), err
 }
 

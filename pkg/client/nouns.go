@@ -60,6 +60,47 @@ type Run struct {
 	State    RunState
 	Racks    []RackRun
 	Rack     fleet.RackName // a person on that rack has begun it there; "": a coordinator has
+	Rollout  *Rollout       // nil: all at once
+}
+
+// The states of a run in waves.
+const (
+	Gathering   = "gathering" // which nodes it concerns
+	ForApproval = "waiting for approval"
+	Rolling     = "running"
+	Paused      = "paused"
+)
+
+// Rollout is how far a run in waves is.
+type Rollout struct {
+	Name     string
+	State    string
+	Reason   string    // why it is paused
+	Waves    int       // that have begun
+	Nodes    int       // known to be concerned
+	Released int       // whose wave has begun
+	Ended    int       // of them
+	Failed   int       // of them
+	Next     time.Time // when the next wave begins by itself; zero: not known
+	Approve  string    // who is asked first
+	Approver string    // who approved
+}
+
+// Waits reports whether a person has to act before it goes on.
+func (r *Rollout) Waits() bool { return r != nil && (r.State == Paused || r.State == ForApproval) }
+
+func toRollout(m *pb.Rollout) *Rollout {
+	if m == nil {
+		return nil
+	}
+	r := &Rollout{
+		Name: m.GetName(), State: m.GetState(), Reason: m.GetReason(), Waves: int(m.GetWaves()), Nodes: int(m.GetNodes()),
+		Released: int(m.GetReleased()), Ended: int(m.GetEnded()), Failed: int(m.GetFailed()), Approve: m.GetApprove(), Approver: m.GetApprovedBy(),
+	}
+	if m.GetState() == Rolling {
+		r.Next = wire.FromTime(m.GetNextUnixMs())
+	}
+	return r
 }
 
 // RackRun is the part of a run that one rack does.
@@ -213,7 +254,7 @@ func toRun(m *pb.Run) *Run {
 		File: m.GetFile(), Source: m.GetSource(),
 		Started: wire.FromTime(m.GetStartedUnixMs()), Deadline: wire.FromTime(m.GetDeadlineUnixMs()),
 		Ended: wire.FromTime(m.GetEndedUnixMs()), By: m.GetStartedBy(),
-		State: RunState(m.GetState()), Racks: list(m.GetRacks(), toRackRun), Rack: fleet.RackName(m.GetRack()),
+		State: RunState(m.GetState()), Racks: list(m.GetRacks(), toRackRun), Rack: fleet.RackName(m.GetRack()), Rollout: toRollout(m.GetRollout()),
 	}
 }
 

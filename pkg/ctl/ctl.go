@@ -30,7 +30,7 @@ type Authors func(client.Context) (client.Author, error)
 func Commands(authors Authors) []*cobra.Command {
 	all := []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
-		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
+		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(), rolloutCommand(),
 		sclCommand(), versionCommand(),
 	}
 	for _, c := range all {

@@ -38,6 +38,7 @@ type canned struct {
 	endless bool     // runs don't end
 	wrong   bool     // the coordinator finds every script wrong
 	onRack  bool     // people on racks have decided too
+	rolling string   // the state of the run's waves
 	flaky   int      // so many streams break off after their first event
 	sources []string // what was sent
 	script  string   // of the run R7
@@ -62,6 +63,8 @@ func (f *canned) set(args []string) error {
 		f.cutOff = args[1:]
 	case "failing":
 		f.failing = args[1:]
+	case "rollout":
+		f.rolling = strings.Join(args[1:], " ")
 	case "same":
 		f.same = true
 	case "endless":
@@ -315,6 +318,14 @@ func (f *canned) Apply(_ context.Context, q *connect.Request[pb.ApplyRequest]) (
 }
 
 func (f *canned) run(state string) *pb.Run {
+	if f.rolling != "" {
+		r := &pb.Run{Id: "R7", Version: 7, Script: f.script, State: "running", StartedUnixMs: noon, DeadlineUnixMs: noon + 3_600_000, StartedBy: "ann"}
+		r.Rollout = &pb.Rollout{Name: "tags", State: f.rolling, Approve: "operators", Waves: 2, Nodes: 4, Released: 3, Ended: 3, Failed: 1}
+		if f.rolling == "paused" {
+			r.Rollout.Reason = "1 failed of 3, and 0 may"
+		}
+		return r
+	}
 	r := &pb.Run{Id: "R7", Version: 7, Script: f.script, State: state, StartedUnixMs: noon, DeadlineUnixMs: noon + 3_600_000, StartedBy: "ann"}
 	failed := 0
 	for _, rack := range f.racks {
@@ -540,6 +551,16 @@ func (f *canned) CancelRun(context.Context, *connect.Request[pb.CancelRunRequest
 	r := f.run("done")
 	r.State = "canceled"
 	return connect.NewResponse(&pb.CancelRunReply{Run: r}), nil
+}
+
+func (f *canned) SteerRun(_ context.Context, q *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if q.Msg.GetAct() == "pause" {
+		return nil, clienttest.Error(connect.CodeFailedPrecondition, fault.New(fault.Conflict, "", "run R7 is paused already"))
+	}
+	f.rolling = "running"
+	return connect.NewResponse(&pb.SteerRunReply{Run: f.run("running")}), nil
 }
 
 func (f *canned) ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error) {

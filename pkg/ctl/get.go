@@ -269,7 +269,7 @@ func getRuns() *cobra.Command {
 				for _, r := range runs {
 					l.Names = append(l.Names, string(r.ID))
 					nodes, failed := totals(r)
-					l.Table.Add(string(r.ID), string(r.Script), runCell(r.State), nodes, failed,
+					l.Table.Add(string(r.ID), string(r.Script), runStateCell(r), nodes, failed,
 						ago(r.Started), took(r), r.By, clock(r.Deadline))
 				}
 				return l.Print(cmd)
@@ -301,6 +301,9 @@ func getRun() *cobra.Command {
 					return cli.Encode(cmd.OutOrStdout(), format, v)
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(describeRun(*r)))
+				if r.Rollout != nil {
+					fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(describeRollout(r.Rollout, time.Now())))
+				}
 				printRacks(cmd, *r)
 				fmt.Fprintln(cmd.OutOrStdout())
 				printResults(cmd, results)

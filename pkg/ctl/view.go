@@ -122,6 +122,7 @@ type runView struct {
 	By       string           `json:"by,omitempty"`
 	Origin   fleet.RackName   `json:"origin,omitempty"` // the rack on which it was begun by hand
 	Racks    []rackRunView    `json:"racks"`
+	Rollout  *rolloutView     `json:"rollout,omitempty"`
 	Results  []resultView     `json:"results,omitempty"`
 }
 
@@ -134,9 +135,24 @@ type rackRunView struct {
 	Error  string         `json:"error,omitempty"`
 }
 
+type rolloutView struct {
+	Name     string    `json:"name"`
+	State    string    `json:"state"`
+	Reason   string    `json:"reason,omitempty"`
+	Waves    int       `json:"waves"`
+	Nodes    int       `json:"nodes"`
+	Released int       `json:"released"`
+	Ended    int       `json:"ended"`
+	Failed   int       `json:"failed"`
+	Next     time.Time `json:"next,omitzero"`
+	Approve  string    `json:"approve,omitempty"`
+	Approver string    `json:"approver,omitempty"`
+}
+
 func viewRun(r client.Run) runView {
 	return runView{
-		ID: r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By, Origin: r.Rack,
+		Rollout: (*rolloutView)(r.Rollout),
+		ID:      r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By, Origin: r.Rack,
 		Racks: mapped(r.Racks, func(k client.RackRun) rackRunView { return rackRunView(k) }),
 	}
 }

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -106,7 +107,8 @@ func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session,
 	return newSession(conn, conf.Time), nil
 }
 
-// resolve is net.ResolveUDPAddr within the time of ctx; like it, it prefers IPv4.
+// resolve is net.ResolveUDPAddr within the time of ctx; like it, it prefers IPv4, but
+// not where there is no way by it, as at a site with IPv6 alone.
 func resolve(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -120,14 +122,30 @@ func resolve(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := found[0] // there is one, or an error
-	for _, ip := range found {
-		if ip.IP.To4() != nil {
-			first = ip
-			break
-		}
+	return preferred(found, port, routable), nil
+}
+
+// preferred is the first address, IPv4 before IPv6, to which there is a way; without
+// one it is the first of them, and dialing tells why.
+func preferred(found []net.IPAddr, port int, routable func(*net.UDPAddr) bool) *net.UDPAddr {
+	addrs := make([]*net.UDPAddr, len(found))
+	for i, ip := range found {
+		addrs[i] = &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone}
 	}
-	return &net.UDPAddr{IP: first.IP, Port: port, Zone: first.Zone}, nil
+	slices.SortStableFunc(addrs, func(a, b *net.UDPAddr) int { return cmp.Compare(len(b.IP.To4()), len(a.IP.To4())) })
+	if i := slices.IndexFunc(addrs, routable); i >= 0 {
+		return addrs[i]
+	}
+	return addrs[0] // there is one, or looking it up was an error
+}
+
+// routable asks the kernel for a way; it sends nothing.
+func routable(addr *net.UDPAddr) bool {
+	conn, err := net.DialUDP("udp", nil, addr)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 // named is conf with the name that a certificate of addr must have.
@@ -149,6 +167,7 @@ func (k kind) offer(conf *tls.Config) *tls.Config {
 type Listener struct {
 	transport *quic.Transport
 	listener  *quic.Listener
+	limits    *limits
 	now       func() time.Time // by which certificates are judged; nil: time.Now
 }
 
@@ -189,16 +208,21 @@ func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listen
 		return nil, fault.Wrap(fault.Unavailable, "listen at "+addr, err)
 	}
 	// With ids of this length a ping is large enough to be answered by a reset.
-	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
+	limits := newLimits()
+	transport := &quic.Transport{
+		Conn: socket, ConnectionIDLength: connectionID, VerifySourceAddress: limits.retry, ConnContext: limits.admit,
+	}
 	if resetKey != nil {
 		key := quic.StatelessResetKey(*resetKey)
 		transport.StatelessResetKey = &key
 	}
-	listener, err := transport.Listen(k.offer(conf), k.config())
+	quicConf := k.config()
+	quicConf.AllowConnectionWindowIncrease = limits.widen
+	listener, err := transport.Listen(k.offer(conf), quicConf)
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen at "+addr, err), transport.Close(), socket.Close())
 	}
-	return &Listener{transport: transport, listener: listener, now: conf.Time}, nil
+	return &Listener{transport: transport, listener: listener, limits: limits, now: conf.Time}, nil
 }
 
 // Addr is the address that agents dial.
@@ -219,19 +243,11 @@ func (l *Listener) Close() error {
 }
 
 // session is a quic connection.
-type session struct {
-	conn   *quic.Conn
-	expiry *time.Timer
-}
+type session struct{ conn *quic.Conn }
 
 func newSession(conn *quic.Conn, now func() time.Time) *session {
 	s := &session{conn: conn}
-	if now == nil {
-		now = time.Now
-	}
-	// Nobody re-checks a certificate on a live connection: its end ends it.
-	s.expiry = time.AfterFunc(s.Peer().NotAfter.Sub(now()), func() { s.Close("certificate expired") })
-	context.AfterFunc(conn.Context(), func() { s.expiry.Stop() })
+	endWith(conn.Context(), s, now)
 	return s
 }
 

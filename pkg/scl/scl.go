@@ -25,6 +25,9 @@ type Program struct {
 
 	// Steps are the one-shot forms in the order of the source.
 	Steps []Step
+
+	// Rollout says in which waves all of it is done; nil: at once.
+	Rollout *Rollout
 }
 
 // Standing reports whether the program leaves anything in force.
@@ -171,9 +174,11 @@ const (
 	DoIndicator  Verb = "set-indicator" // Args: "on", "off", "blink"
 	DoClearLog   Verb = "clear-log"
 	DoBMCReset   Verb = "bmc-reset"
-	DoTakeOver   Verb = "bmc-takeover"                // Secret: the password to log in with, if it is not known
-	DoRelease    Verb = "bmc-release"                 // Secret: the password to give the BMC back with
-	DoAccept     Verb = "bmc-accept"                  // Args: the pin of the BMC's new key
+	DoTakeOver   Verb = "bmc-takeover" // Secret: the password to log in with, if it is not known
+	DoRelease    Verb = "bmc-release"  // Secret: the password to give the BMC back with
+	DoAccept     Verb = "bmc-accept"   // Args: the pin of the BMC's new key
+	DoRekey      Verb = "rack-rekey"   // Args: the name of the change, which is made once
+	DoRekeyAbort Verb = "rack-rekey-abort"
 	DoLog        Verb = "log"                         // Args: message; touches no BMC
 	DoStartImage Verb = "start-new-server-with-image" // Args: node, image
 	DoWait       Verb = "wait"                        // Until, Timeout

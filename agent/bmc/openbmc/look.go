@@ -63,7 +63,7 @@ type certificate struct{ CertificateString redfish.Text }
 // Look is what the BMC shows now.
 func (d *Driver) Look(ctx context.Context) (takeover.Facts, error) {
 	rec := d.Ledger.Record()
-	f := takeover.Facts{At: d.Now(), Twin: Fingerprint(d.Issuer.Twin()), Lacks: map[takeover.Step]string{}}
+	f := takeover.Facts{At: d.Now(), Twin: Fingerprint(d.Issuer.Twin()), Next: Fingerprint(d.Issuer.Next()), Lacks: map[takeover.Step]string{}}
 	creds, err := d.enter(ctx)
 	if err != nil {
 		return f, err
@@ -188,6 +188,8 @@ func (d *Driver) lookManager(ctx context.Context, root *redfish.Root, rec takeov
 		switch {
 		case a.print == f.Twin:
 			f.Anchored = true
+		case f.Next != "" && a.print == f.Next:
+			f.NextAnchored = true
 		case slices.Contains(rec.Anchors, a.print):
 			f.StaleAnchors++
 		}

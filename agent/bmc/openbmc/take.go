@@ -220,14 +220,25 @@ func (d *Driver) mendAccount(ctx context.Context, creds redfish.Credentials) err
 	return d.BMC.Patch(ctx, uri, confidential(creds.Password, map[string]any{"RoleId": "Administrator", "Enabled": true}))
 }
 
-// anchor plants the twin. What the BMC calls an internal error may be a duplicate
-// or a full store: the list tells.
 func (d *Driver) anchor(ctx context.Context) error {
+	return d.plant(ctx, takeover.Anchor, d.Issuer.Twin())
+}
+
+// nextAnchor plants the twin of the key that is to come, if it still is.
+func (d *Driver) nextAnchor(ctx context.Context) error {
+	if next := d.Issuer.Next(); next != nil {
+		return d.plant(ctx, takeover.Second, next)
+	}
+	return nil
+}
+
+// plant puts a twin into the truststore. What the BMC calls an internal error may be
+// a duplicate or a full store: the list tells.
+func (d *Driver) plant(ctx context.Context, step takeover.Step, twin []byte) error {
 	root, err := d.BMC.Root(ctx)
 	if err != nil {
 		return err
 	}
-	twin := d.Issuer.Twin()
 	mark := Fingerprint(twin)
 	if err = d.Ledger.Keep(func(r takeover.Record) takeover.Record { return r.Planted(mark) }); err != nil {
 		return err
@@ -246,9 +257,9 @@ func (d *Driver) anchor(ctx context.Context) error {
 		}
 	}
 	if len(all) >= maxAnchors {
-		return cannot(takeover.Anchor, fmt.Sprintf("the BMC's truststore is full: it holds %d certificates of others; remove one that nobody needs", len(all)))
+		return cannot(step, fmt.Sprintf("the BMC's truststore is full: it holds %d certificates of others; remove one that nobody needs", len(all)))
 	}
-	return orCannot(takeover.Anchor, err)
+	return orCannot(step, err)
 }
 
 // request lets the BMC make a key and signs it. The key is recorded before the
@@ -455,14 +466,14 @@ func (d *Driver) removeAnchors(ctx context.Context, keepTwin bool) error {
 	if err != nil {
 		return err
 	}
-	twin := Fingerprint(d.Issuer.Twin())
+	twin, next := Fingerprint(d.Issuer.Twin()), Fingerprint(d.Issuer.Next())
 	ours := d.Ledger.Record().Anchors
 	for _, a := range all {
 		mine := a.print == twin
 		for _, p := range ours {
 			mine = mine || p == a.print
 		}
-		if !mine || keepTwin && a.print == twin {
+		if !mine || keepTwin && (a.print == twin || a.print == next) {
 			continue
 		}
 		if err = d.BMC.Delete(ctx, string(a.uri)); err != nil && !fault.Is(err, fault.NotFound) {

@@ -35,6 +35,9 @@ type Cable struct {
 	Cut   bool
 	Loss  float64       // share of frames lost, 0 to 1
 	Delay time.Duration // added to each frame
+	// Jitter is up to how much more is added, at random. A cable does not reorder:
+	// a frame waits for the one before it.
+	Jitter time.Duration
 }
 
 // Counts are the frames of one port since the start.
@@ -156,10 +159,18 @@ func (s *Switch) deliver(from, to *Port, frame []byte, now time.Time) {
 		return
 	}
 	select {
-	case to.out <- waiting{frame, now.Add(from.cable.Delay + to.cable.Delay)}:
+	case to.out <- waiting{frame, now.Add(s.delay(from.cable) + s.delay(to.cable))}:
 	default:
 		to.counts.Dropped++
 	}
+}
+
+// delay is that of the next frame on a cable.
+func (s *Switch) delay(c Cable) time.Duration {
+	if c.Jitter <= 0 {
+		return c.Delay
+	}
+	return c.Delay + time.Duration(s.random.Int64N(int64(c.Jitter)))
 }
 
 // lost reports whether a frame is lost on the cable of p.

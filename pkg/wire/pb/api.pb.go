@@ -24,6 +24,102 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type SteerRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"` // "pause", "resume", "approve"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRunRequest) Reset() {
+	*x = SteerRunRequest{}
+	mi := &file_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRunRequest) ProtoMessage() {}
+
+func (x *SteerRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRunRequest.ProtoReflect.Descriptor instead.
+func (*SteerRunRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SteerRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SteerRunRequest) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+type SteerRunReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRunReply) Reset() {
+	*x = SteerRunReply{}
+	mi := &file_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRunReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRunReply) ProtoMessage() {}
+
+func (x *SteerRunReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRunReply.ProtoReflect.Descriptor instead.
+func (*SteerRunReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SteerRunReply) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
 type ListCoordinatorsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -32,7 +128,7 @@ type ListCoordinatorsRequest struct {
 
 func (x *ListCoordinatorsRequest) Reset() {
 	*x = ListCoordinatorsRequest{}
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +140,7 @@ func (x *ListCoordinatorsRequest) String() string {
 func (*ListCoordinatorsRequest) ProtoMessage() {}
 
 func (x *ListCoordinatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +153,7 @@ func (x *ListCoordinatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCoordinatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListCoordinatorsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{0}
+	return file_api_proto_rawDescGZIP(), []int{2}
 }
 
 type ListCoordinatorsReply struct {
@@ -69,7 +165,7 @@ type ListCoordinatorsReply struct {
 
 func (x *ListCoordinatorsReply) Reset() {
 	*x = ListCoordinatorsReply{}
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -81,7 +177,7 @@ func (x *ListCoordinatorsReply) String() string {
 func (*ListCoordinatorsReply) ProtoMessage() {}
 
 func (x *ListCoordinatorsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -94,7 +190,7 @@ func (x *ListCoordinatorsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCoordinatorsReply.ProtoReflect.Descriptor instead.
 func (*ListCoordinatorsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{1}
+	return file_api_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListCoordinatorsReply) GetCoordinators() []*CoordinatorStatus {
@@ -121,7 +217,7 @@ type CoordinatorStatus struct {
 
 func (x *CoordinatorStatus) Reset() {
 	*x = CoordinatorStatus{}
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -133,7 +229,7 @@ func (x *CoordinatorStatus) String() string {
 func (*CoordinatorStatus) ProtoMessage() {}
 
 func (x *CoordinatorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -146,7 +242,7 @@ func (x *CoordinatorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorStatus.ProtoReflect.Descriptor instead.
 func (*CoordinatorStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2}
+	return file_api_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CoordinatorStatus) GetName() string {
@@ -221,7 +317,7 @@ type RemoveCoordinatorRequest struct {
 
 func (x *RemoveCoordinatorRequest) Reset() {
 	*x = RemoveCoordinatorRequest{}
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -233,7 +329,7 @@ func (x *RemoveCoordinatorRequest) String() string {
 func (*RemoveCoordinatorRequest) ProtoMessage() {}
 
 func (x *RemoveCoordinatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -246,7 +342,7 @@ func (x *RemoveCoordinatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCoordinatorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCoordinatorRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{3}
+	return file_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveCoordinatorRequest) GetName() string {
@@ -264,7 +360,7 @@ type RemoveCoordinatorReply struct {
 
 func (x *RemoveCoordinatorReply) Reset() {
 	*x = RemoveCoordinatorReply{}
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +372,7 @@ func (x *RemoveCoordinatorReply) String() string {
 func (*RemoveCoordinatorReply) ProtoMessage() {}
 
 func (x *RemoveCoordinatorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +385,7 @@ func (x *RemoveCoordinatorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCoordinatorReply.ProtoReflect.Descriptor instead.
 func (*RemoveCoordinatorReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{4}
+	return file_api_proto_rawDescGZIP(), []int{6}
 }
 
 type ReadAuditRequest struct {
@@ -301,7 +397,7 @@ type ReadAuditRequest struct {
 
 func (x *ReadAuditRequest) Reset() {
 	*x = ReadAuditRequest{}
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +409,7 @@ func (x *ReadAuditRequest) String() string {
 func (*ReadAuditRequest) ProtoMessage() {}
 
 func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +422,7 @@ func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
 func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{5}
+	return file_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReadAuditRequest) GetFrom() int64 {
@@ -346,7 +442,7 @@ type ReadAuditReply struct {
 
 func (x *ReadAuditReply) Reset() {
 	*x = ReadAuditReply{}
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +454,7 @@ func (x *ReadAuditReply) String() string {
 func (*ReadAuditReply) ProtoMessage() {}
 
 func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +467,7 @@ func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditReply.ProtoReflect.Descriptor instead.
 func (*ReadAuditReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{6}
+	return file_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReadAuditReply) GetRecords() [][]byte {
@@ -400,7 +496,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +508,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +521,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{7}
+	return file_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PrepareRequest) GetName() string {
@@ -462,14 +558,14 @@ type PrepareReply struct {
 	Racks         []*SealKey             `protobuf:"bytes,2,rep,name=racks,proto3" json:"racks,omitempty"`             // that it concerns
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`        // of the last order for the name
 	Diagnostics   *Diagnostics           `protobuf:"bytes,4,opt,name=diagnostics,proto3" json:"diagnostics,omitempty"` // set: the script is wrong
-	Audience      []string               `protobuf:"bytes,60,rep,name=audience,proto3" json:"audience,omitempty"`      // of an order that is given here; empty: the whole fleet
+	Audience      []string               `protobuf:"bytes,80,rep,name=audience,proto3" json:"audience,omitempty"`      // of an order that is given here; empty: the whole fleet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PrepareReply) Reset() {
 	*x = PrepareReply{}
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +577,7 @@ func (x *PrepareReply) String() string {
 func (*PrepareReply) ProtoMessage() {}
 
 func (x *PrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +590,7 @@ func (x *PrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
 func (*PrepareReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{8}
+	return file_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PrepareReply) GetName() string {
@@ -543,7 +639,7 @@ type SealKey struct {
 
 func (x *SealKey) Reset() {
 	*x = SealKey{}
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +651,7 @@ func (x *SealKey) String() string {
 func (*SealKey) ProtoMessage() {}
 
 func (x *SealKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +664,7 @@ func (x *SealKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealKey.ProtoReflect.Descriptor instead.
 func (*SealKey) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9}
+	return file_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SealKey) GetRack() string {
@@ -594,7 +690,7 @@ type PutPolicyRequest struct {
 
 func (x *PutPolicyRequest) Reset() {
 	*x = PutPolicyRequest{}
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +702,7 @@ func (x *PutPolicyRequest) String() string {
 func (*PutPolicyRequest) ProtoMessage() {}
 
 func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +715,7 @@ func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{10}
+	return file_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutPolicyRequest) GetEnvelope() []byte {
@@ -638,7 +734,7 @@ type PutPolicyReply struct {
 
 func (x *PutPolicyReply) Reset() {
 	*x = PutPolicyReply{}
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +746,7 @@ func (x *PutPolicyReply) String() string {
 func (*PutPolicyReply) ProtoMessage() {}
 
 func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +759,7 @@ func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyReply.ProtoReflect.Descriptor instead.
 func (*PutPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11}
+	return file_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutPolicyReply) GetVersion() uint64 {
@@ -681,7 +777,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +789,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +802,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{12}
+	return file_api_proto_rawDescGZIP(), []int{14}
 }
 
 type GetPolicyReply struct {
@@ -718,7 +814,7 @@ type GetPolicyReply struct {
 
 func (x *GetPolicyReply) Reset() {
 	*x = GetPolicyReply{}
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +826,7 @@ func (x *GetPolicyReply) String() string {
 func (*GetPolicyReply) ProtoMessage() {}
 
 func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +839,7 @@ func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyReply.ProtoReflect.Descriptor instead.
 func (*GetPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{13}
+	return file_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPolicyReply) GetEnvelope() []byte {
@@ -765,7 +861,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +873,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +886,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{14}
+	return file_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PlanRequest) GetFile() string {
@@ -832,7 +928,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +940,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +953,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{15}
+	return file_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ShowRequest) GetFile() string {
@@ -900,7 +996,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1008,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1021,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16}
+	return file_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *QueryReply) GetRack() string {
@@ -1047,7 +1143,7 @@ type Diagnostics struct {
 
 func (x *Diagnostics) Reset() {
 	*x = Diagnostics{}
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1155,7 @@ func (x *Diagnostics) String() string {
 func (*Diagnostics) ProtoMessage() {}
 
 func (x *Diagnostics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1168,7 @@ func (x *Diagnostics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostics.ProtoReflect.Descriptor instead.
 func (*Diagnostics) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{17}
+	return file_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Diagnostics) GetText() string {
@@ -1110,7 +1206,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1218,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1231,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{18}
+	return file_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1193,7 +1289,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1301,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1314,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{19}
+	return file_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApplyReply) GetRun() *Run {
@@ -1265,7 +1361,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1373,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1386,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{20}
+	return file_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -1314,7 +1410,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1422,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1435,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{21}
+	return file_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunEvent) GetBody() isRunEvent_Body {
@@ -1411,7 +1507,7 @@ type RackProgress struct {
 
 func (x *RackProgress) Reset() {
 	*x = RackProgress{}
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1519,7 @@ func (x *RackProgress) String() string {
 func (*RackProgress) ProtoMessage() {}
 
 func (x *RackProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1532,7 @@ func (x *RackProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackProgress.ProtoReflect.Descriptor instead.
 func (*RackProgress) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{22}
+	return file_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RackProgress) GetRack() string {
@@ -1483,7 +1579,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1591,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1604,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{23}
+	return file_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchRequest) GetPast() bool {
@@ -1538,7 +1634,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1646,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1659,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{24}
+	return file_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Event) GetAtUnixMs() int64 {
@@ -1685,7 +1781,7 @@ type Event_Hardware struct {
 }
 
 type Event_Local struct {
-	Local *LocalNews `protobuf:"bytes,60,opt,name=local,proto3,oneof"`
+	Local *LocalNews `protobuf:"bytes,80,opt,name=local,proto3,oneof"`
 }
 
 func (*Event_Firing) isEvent_Body() {}
@@ -1718,14 +1814,14 @@ type AgentStatus struct {
 	KeyKind        string                 `protobuf:"bytes,50,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`                           // where its key lies: software
 	CertEndsUnixMs int64                  `protobuf:"varint,51,opt,name=cert_ends_unix_ms,json=certEndsUnixMs,proto3" json:"cert_ends_unix_ms,omitempty"` // 0: not known
 	Locked         string                 `protobuf:"bytes,52,opt,name=locked,proto3" json:"locked,omitempty"`                                            // why it is let in no more; empty: it is
-	Trouble        string                 `protobuf:"bytes,60,opt,name=trouble,proto3" json:"trouble,omitempty"`                                          // why it takes no new work; empty: it does
+	Trouble        string                 `protobuf:"bytes,80,opt,name=trouble,proto3" json:"trouble,omitempty"`                                          // why it takes no new work; empty: it does
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1833,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1846,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{25}
+	return file_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AgentStatus) GetName() string {
@@ -1854,7 +1950,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +1962,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +1975,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateTokenRequest) GetToken() *JoinToken {
@@ -1907,7 +2003,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2015,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2028,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateTokenReply) GetToken() *JoinToken {
@@ -1964,7 +2060,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2072,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2085,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{30}
 }
 
 type ListTokensReply struct {
@@ -2001,7 +2097,7 @@ type ListTokensReply struct {
 
 func (x *ListTokensReply) Reset() {
 	*x = ListTokensReply{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2109,7 @@ func (x *ListTokensReply) String() string {
 func (*ListTokensReply) ProtoMessage() {}
 
 func (x *ListTokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2122,7 @@ func (x *ListTokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensReply.ProtoReflect.Descriptor instead.
 func (*ListTokensReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListTokensReply) GetTokens() []*JoinToken {
@@ -2045,7 +2141,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2153,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2166,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -2089,7 +2185,7 @@ type RevokeTokenReply struct {
 
 func (x *RevokeTokenReply) Reset() {
 	*x = RevokeTokenReply{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2197,7 @@ func (x *RevokeTokenReply) String() string {
 func (*RevokeTokenReply) ProtoMessage() {}
 
 func (x *RevokeTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2210,7 @@ func (x *RevokeTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenReply.ProtoReflect.Descriptor instead.
 func (*RevokeTokenReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{31}
+	return file_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RevokeTokenReply) GetToken() *JoinToken {
@@ -2132,7 +2228,7 @@ type ListPendingRequest struct {
 
 func (x *ListPendingRequest) Reset() {
 	*x = ListPendingRequest{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2240,7 @@ func (x *ListPendingRequest) String() string {
 func (*ListPendingRequest) ProtoMessage() {}
 
 func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2253,7 @@ func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
 func (*ListPendingRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{32}
+	return file_api_proto_rawDescGZIP(), []int{34}
 }
 
 type ListPendingReply struct {
@@ -2169,7 +2265,7 @@ type ListPendingReply struct {
 
 func (x *ListPendingReply) Reset() {
 	*x = ListPendingReply{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2277,7 @@ func (x *ListPendingReply) String() string {
 func (*ListPendingReply) ProtoMessage() {}
 
 func (x *ListPendingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2290,7 @@ func (x *ListPendingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingReply.ProtoReflect.Descriptor instead.
 func (*ListPendingReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{33}
+	return file_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListPendingReply) GetPending() []*PendingJoin {
@@ -2215,7 +2311,7 @@ type JudgeJoinRequest struct {
 
 func (x *JudgeJoinRequest) Reset() {
 	*x = JudgeJoinRequest{}
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2323,7 @@ func (x *JudgeJoinRequest) String() string {
 func (*JudgeJoinRequest) ProtoMessage() {}
 
 func (x *JudgeJoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2336,7 @@ func (x *JudgeJoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoinRequest.ProtoReflect.Descriptor instead.
 func (*JudgeJoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{34}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JudgeJoinRequest) GetCode() string {
@@ -2273,7 +2369,7 @@ type JudgeJoinReply struct {
 
 func (x *JudgeJoinReply) Reset() {
 	*x = JudgeJoinReply{}
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2381,7 @@ func (x *JudgeJoinReply) String() string {
 func (*JudgeJoinReply) ProtoMessage() {}
 
 func (x *JudgeJoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2394,7 @@ func (x *JudgeJoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoinReply.ProtoReflect.Descriptor instead.
 func (*JudgeJoinReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{35}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JudgeJoinReply) GetPending() *PendingJoin {
@@ -2316,7 +2412,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2424,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2437,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{36}
+	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
 type ListNodesReply struct {
@@ -2353,7 +2449,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2365,7 +2461,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +2474,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{37}
+	return file_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -2396,7 +2492,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2504,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2517,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{38}
+	return file_api_proto_rawDescGZIP(), []int{40}
 }
 
 type ListAgentsReply struct {
@@ -2434,7 +2530,7 @@ type ListAgentsReply struct {
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2542,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2555,7 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{39}
+	return file_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
@@ -2484,7 +2580,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +2592,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +2605,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{40}
+	return file_api_proto_rawDescGZIP(), []int{42}
 }
 
 type ListScriptsReply struct {
@@ -2521,7 +2617,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2629,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2642,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{41}
+	return file_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -2565,7 +2661,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2673,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2686,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{42}
+	return file_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -2610,7 +2706,7 @@ type RemoveScriptRequest struct {
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2718,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2731,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{43}
+	return file_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -2660,7 +2756,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2768,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2781,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{44}
+	return file_api_proto_rawDescGZIP(), []int{46}
 }
 
 type ListRunsRequest struct {
@@ -2696,7 +2792,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2804,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2817,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{45}
+	return file_api_proto_rawDescGZIP(), []int{47}
 }
 
 type ListRunsReply struct {
@@ -2733,7 +2829,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2841,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2854,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{46}
+	return file_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -2777,7 +2873,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +2885,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +2898,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{47}
+	return file_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -2822,7 +2918,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +2930,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +2943,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{48}
+	return file_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -2874,7 +2970,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +2982,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +2995,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{49}
+	return file_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -2925,7 +3021,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3033,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3046,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{50}
+	return file_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -2968,7 +3064,7 @@ type ListHardwareNewsRequest struct {
 
 func (x *ListHardwareNewsRequest) Reset() {
 	*x = ListHardwareNewsRequest{}
-	mi := &file_api_proto_msgTypes[51]
+	mi := &file_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3076,7 @@ func (x *ListHardwareNewsRequest) String() string {
 func (*ListHardwareNewsRequest) ProtoMessage() {}
 
 func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[51]
+	mi := &file_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3089,7 @@ func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsRequest.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{51}
+	return file_api_proto_rawDescGZIP(), []int{53}
 }
 
 type ListHardwareNewsReply struct {
@@ -3005,7 +3101,7 @@ type ListHardwareNewsReply struct {
 
 func (x *ListHardwareNewsReply) Reset() {
 	*x = ListHardwareNewsReply{}
-	mi := &file_api_proto_msgTypes[52]
+	mi := &file_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3113,7 @@ func (x *ListHardwareNewsReply) String() string {
 func (*ListHardwareNewsReply) ProtoMessage() {}
 
 func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[52]
+	mi := &file_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,7 +3126,7 @@ func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsReply.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{52}
+	return file_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListHardwareNewsReply) GetNews() []*HardwareNews {
@@ -3048,7 +3144,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[53]
+	mi := &file_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3156,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[53]
+	mi := &file_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3169,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{53}
+	return file_api_proto_rawDescGZIP(), []int{55}
 }
 
 type ListFiringsReply struct {
@@ -3085,7 +3181,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[54]
+	mi := &file_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3193,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[54]
+	mi := &file_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3206,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{54}
+	return file_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -3130,7 +3226,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_api_proto_msgTypes[55]
+	mi := &file_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3238,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[55]
+	mi := &file_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3251,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{55}
+	return file_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DenyRequest) GetSubject() string {
@@ -3181,7 +3277,7 @@ type DenyReply struct {
 
 func (x *DenyReply) Reset() {
 	*x = DenyReply{}
-	mi := &file_api_proto_msgTypes[56]
+	mi := &file_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3193,7 +3289,7 @@ func (x *DenyReply) String() string {
 func (*DenyReply) ProtoMessage() {}
 
 func (x *DenyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[56]
+	mi := &file_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3206,7 +3302,7 @@ func (x *DenyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyReply.ProtoReflect.Descriptor instead.
 func (*DenyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{56}
+	return file_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DenyReply) GetDenial() *Denial {
@@ -3225,7 +3321,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_api_proto_msgTypes[57]
+	mi := &file_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3333,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[57]
+	mi := &file_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3346,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{57}
+	return file_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AllowRequest) GetSubject() string {
@@ -3269,7 +3365,7 @@ type AllowReply struct {
 
 func (x *AllowReply) Reset() {
 	*x = AllowReply{}
-	mi := &file_api_proto_msgTypes[58]
+	mi := &file_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3377,7 @@ func (x *AllowReply) String() string {
 func (*AllowReply) ProtoMessage() {}
 
 func (x *AllowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[58]
+	mi := &file_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3390,7 @@ func (x *AllowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowReply.ProtoReflect.Descriptor instead.
 func (*AllowReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{58}
+	return file_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *AllowReply) GetDenial() *Denial {
@@ -3312,7 +3408,7 @@ type ListDeniedRequest struct {
 
 func (x *ListDeniedRequest) Reset() {
 	*x = ListDeniedRequest{}
-	mi := &file_api_proto_msgTypes[59]
+	mi := &file_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3324,7 +3420,7 @@ func (x *ListDeniedRequest) String() string {
 func (*ListDeniedRequest) ProtoMessage() {}
 
 func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[59]
+	mi := &file_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3337,7 +3433,7 @@ func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedRequest.ProtoReflect.Descriptor instead.
 func (*ListDeniedRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{59}
+	return file_api_proto_rawDescGZIP(), []int{61}
 }
 
 type ListDeniedReply struct {
@@ -3349,7 +3445,7 @@ type ListDeniedReply struct {
 
 func (x *ListDeniedReply) Reset() {
 	*x = ListDeniedReply{}
-	mi := &file_api_proto_msgTypes[60]
+	mi := &file_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3457,7 @@ func (x *ListDeniedReply) String() string {
 func (*ListDeniedReply) ProtoMessage() {}
 
 func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[60]
+	mi := &file_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3470,7 @@ func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedReply.ProtoReflect.Descriptor instead.
 func (*ListDeniedReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{60}
+	return file_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListDeniedReply) GetDenied() []*Denial {
@@ -3392,7 +3488,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[61]
+	mi := &file_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +3500,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[61]
+	mi := &file_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +3513,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{61}
+	return file_api_proto_rawDescGZIP(), []int{63}
 }
 
 type StatusReply struct {
@@ -3437,7 +3533,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[62]
+	mi := &file_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3449,7 +3545,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[62]
+	mi := &file_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3462,7 +3558,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{62}
+	return file_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -3537,7 +3633,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[63]
+	mi := &file_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3549,7 +3645,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[63]
+	mi := &file_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3562,7 +3658,7 @@ func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Started.ProtoReflect.Descriptor instead.
 func (*QueryReply_Started) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16, 0}
+	return file_api_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *QueryReply_Started) GetNodes() int32 {
@@ -3585,7 +3681,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[64]
+	mi := &file_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3693,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[64]
+	mi := &file_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3610,7 +3706,7 @@ func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Ended.ProtoReflect.Descriptor instead.
 func (*QueryReply_Ended) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16, 1}
+	return file_api_proto_rawDescGZIP(), []int{18, 1}
 }
 
 func (x *QueryReply_Ended) GetNodes() int32 {
@@ -3658,7 +3754,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +3766,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +3779,7 @@ func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Racks.ProtoReflect.Descriptor instead.
 func (*QueryReply_Racks) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16, 2}
+	return file_api_proto_rawDescGZIP(), []int{18, 2}
 }
 
 func (x *QueryReply_Racks) GetAsked() []string {
@@ -3704,7 +3800,12 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\"\x19\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\"3\n" +
+	"\x0fSteerRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\"0\n" +
+	"\rSteerRunReply\x12\x1f\n" +
+	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"\x19\n" +
 	"\x17ListCoordinatorsRequest\"X\n" +
 	"\x15ListCoordinatorsReply\x12?\n" +
 	"\fcoordinators\x18\x01 \x03(\v2\x1b.chiba.v1.CoordinatorStatusR\fcoordinators\"\xf2\x01\n" +
@@ -3739,7 +3840,7 @@ const file_api_proto_rawDesc = "" +
 	"\x05racks\x18\x02 \x03(\v2\x11.chiba.v1.SealKeyR\x05racks\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x127\n" +
 	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\x12\x1a\n" +
-	"\baudience\x18< \x03(\tR\baudience\"3\n" +
+	"\baudience\x18P \x03(\tR\baudience\"3\n" +
 	"\aSealKey\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\".\n" +
@@ -3827,7 +3928,7 @@ const file_api_proto_rawDesc = "" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12+\n" +
-	"\x05local\x18< \x01(\v2\x13.chiba.v1.LocalNewsH\x00R\x05localB\x06\n" +
+	"\x05local\x18P \x01(\v2\x13.chiba.v1.LocalNewsH\x00R\x05localB\x06\n" +
 	"\x04body\"\xef\x02\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -3842,7 +3943,7 @@ const file_api_proto_rawDesc = "" +
 	"\bkey_kind\x182 \x01(\tR\akeyKind\x12)\n" +
 	"\x11cert_ends_unix_ms\x183 \x01(\x03R\x0ecertEndsUnixMs\x12\x16\n" +
 	"\x06locked\x184 \x01(\tR\x06locked\x12\x18\n" +
-	"\atrouble\x18< \x01(\tR\atrouble\"V\n" +
+	"\atrouble\x18P \x01(\tR\atrouble\"V\n" +
 	"\x12CreateTokenRequest\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"n\n" +
@@ -3925,7 +4026,7 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xdc\x0f\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes2\x9c\x10\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -3940,7 +4041,8 @@ const file_api_proto_rawDesc = "" +
 	"\fRemoveScript\x12\x1d.chiba.v1.RemoveScriptRequest\x1a\x1b.chiba.v1.RemoveScriptReply\x12>\n" +
 	"\bListRuns\x12\x19.chiba.v1.ListRunsRequest\x1a\x17.chiba.v1.ListRunsReply\x128\n" +
 	"\x06GetRun\x12\x17.chiba.v1.GetRunRequest\x1a\x15.chiba.v1.GetRunReply\x12A\n" +
-	"\tCancelRun\x12\x1a.chiba.v1.CancelRunRequest\x1a\x18.chiba.v1.CancelRunReply\x12G\n" +
+	"\tCancelRun\x12\x1a.chiba.v1.CancelRunRequest\x1a\x18.chiba.v1.CancelRunReply\x12>\n" +
+	"\bSteerRun\x12\x19.chiba.v1.SteerRunRequest\x1a\x17.chiba.v1.SteerRunReply\x12G\n" +
 	"\vListFirings\x12\x1c.chiba.v1.ListFiringsRequest\x1a\x1a.chiba.v1.ListFiringsReply\x12V\n" +
 	"\x10ListHardwareNews\x12!.chiba.v1.ListHardwareNewsRequest\x1a\x1f.chiba.v1.ListHardwareNewsReply\x128\n" +
 	"\x06Status\x12\x17.chiba.v1.StatusRequest\x1a\x15.chiba.v1.StatusReply\x122\n" +
@@ -3973,193 +4075,198 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_api_proto_goTypes = []any{
-	(*ListCoordinatorsRequest)(nil),  // 0: chiba.v1.ListCoordinatorsRequest
-	(*ListCoordinatorsReply)(nil),    // 1: chiba.v1.ListCoordinatorsReply
-	(*CoordinatorStatus)(nil),        // 2: chiba.v1.CoordinatorStatus
-	(*RemoveCoordinatorRequest)(nil), // 3: chiba.v1.RemoveCoordinatorRequest
-	(*RemoveCoordinatorReply)(nil),   // 4: chiba.v1.RemoveCoordinatorReply
-	(*ReadAuditRequest)(nil),         // 5: chiba.v1.ReadAuditRequest
-	(*ReadAuditReply)(nil),           // 6: chiba.v1.ReadAuditReply
-	(*PrepareRequest)(nil),           // 7: chiba.v1.PrepareRequest
-	(*PrepareReply)(nil),             // 8: chiba.v1.PrepareReply
-	(*SealKey)(nil),                  // 9: chiba.v1.SealKey
-	(*PutPolicyRequest)(nil),         // 10: chiba.v1.PutPolicyRequest
-	(*PutPolicyReply)(nil),           // 11: chiba.v1.PutPolicyReply
-	(*GetPolicyRequest)(nil),         // 12: chiba.v1.GetPolicyRequest
-	(*GetPolicyReply)(nil),           // 13: chiba.v1.GetPolicyReply
-	(*PlanRequest)(nil),              // 14: chiba.v1.PlanRequest
-	(*ShowRequest)(nil),              // 15: chiba.v1.ShowRequest
-	(*QueryReply)(nil),               // 16: chiba.v1.QueryReply
-	(*Diagnostics)(nil),              // 17: chiba.v1.Diagnostics
-	(*ApplyRequest)(nil),             // 18: chiba.v1.ApplyRequest
-	(*ApplyReply)(nil),               // 19: chiba.v1.ApplyReply
-	(*WatchRunRequest)(nil),          // 20: chiba.v1.WatchRunRequest
-	(*RunEvent)(nil),                 // 21: chiba.v1.RunEvent
-	(*RackProgress)(nil),             // 22: chiba.v1.RackProgress
-	(*WatchRequest)(nil),             // 23: chiba.v1.WatchRequest
-	(*Event)(nil),                    // 24: chiba.v1.Event
-	(*AgentStatus)(nil),              // 25: chiba.v1.AgentStatus
-	(*CreateTokenRequest)(nil),       // 26: chiba.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),         // 27: chiba.v1.CreateTokenReply
-	(*ListTokensRequest)(nil),        // 28: chiba.v1.ListTokensRequest
-	(*ListTokensReply)(nil),          // 29: chiba.v1.ListTokensReply
-	(*RevokeTokenRequest)(nil),       // 30: chiba.v1.RevokeTokenRequest
-	(*RevokeTokenReply)(nil),         // 31: chiba.v1.RevokeTokenReply
-	(*ListPendingRequest)(nil),       // 32: chiba.v1.ListPendingRequest
-	(*ListPendingReply)(nil),         // 33: chiba.v1.ListPendingReply
-	(*JudgeJoinRequest)(nil),         // 34: chiba.v1.JudgeJoinRequest
-	(*JudgeJoinReply)(nil),           // 35: chiba.v1.JudgeJoinReply
-	(*ListNodesRequest)(nil),         // 36: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),           // 37: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),        // 38: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),          // 39: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),       // 40: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),         // 41: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),         // 42: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil),      // 43: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),        // 44: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),          // 45: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),            // 46: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),            // 47: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),              // 48: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),         // 49: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),           // 50: chiba.v1.CancelRunReply
-	(*ListHardwareNewsRequest)(nil),  // 51: chiba.v1.ListHardwareNewsRequest
-	(*ListHardwareNewsReply)(nil),    // 52: chiba.v1.ListHardwareNewsReply
-	(*ListFiringsRequest)(nil),       // 53: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),         // 54: chiba.v1.ListFiringsReply
-	(*DenyRequest)(nil),              // 55: chiba.v1.DenyRequest
-	(*DenyReply)(nil),                // 56: chiba.v1.DenyReply
-	(*AllowRequest)(nil),             // 57: chiba.v1.AllowRequest
-	(*AllowReply)(nil),               // 58: chiba.v1.AllowReply
-	(*ListDeniedRequest)(nil),        // 59: chiba.v1.ListDeniedRequest
-	(*ListDeniedReply)(nil),          // 60: chiba.v1.ListDeniedReply
-	(*StatusRequest)(nil),            // 61: chiba.v1.StatusRequest
-	(*StatusReply)(nil),              // 62: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),       // 63: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),         // 64: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),         // 65: chiba.v1.QueryReply.Racks
-	(*Checkpoint)(nil),               // 66: chiba.v1.Checkpoint
-	(*Change)(nil),                   // 67: chiba.v1.Change
-	(*Result)(nil),                   // 68: chiba.v1.Result
-	(*Run)(nil),                      // 69: chiba.v1.Run
-	(*Firing)(nil),                   // 70: chiba.v1.Firing
-	(*Node)(nil),                     // 71: chiba.v1.Node
-	(*Script)(nil),                   // 72: chiba.v1.Script
-	(*HardwareNews)(nil),             // 73: chiba.v1.HardwareNews
-	(*LocalNews)(nil),                // 74: chiba.v1.LocalNews
-	(*JoinToken)(nil),                // 75: chiba.v1.JoinToken
-	(*PendingJoin)(nil),              // 76: chiba.v1.PendingJoin
-	(*Denial)(nil),                   // 77: chiba.v1.Denial
+	(*SteerRunRequest)(nil),          // 0: chiba.v1.SteerRunRequest
+	(*SteerRunReply)(nil),            // 1: chiba.v1.SteerRunReply
+	(*ListCoordinatorsRequest)(nil),  // 2: chiba.v1.ListCoordinatorsRequest
+	(*ListCoordinatorsReply)(nil),    // 3: chiba.v1.ListCoordinatorsReply
+	(*CoordinatorStatus)(nil),        // 4: chiba.v1.CoordinatorStatus
+	(*RemoveCoordinatorRequest)(nil), // 5: chiba.v1.RemoveCoordinatorRequest
+	(*RemoveCoordinatorReply)(nil),   // 6: chiba.v1.RemoveCoordinatorReply
+	(*ReadAuditRequest)(nil),         // 7: chiba.v1.ReadAuditRequest
+	(*ReadAuditReply)(nil),           // 8: chiba.v1.ReadAuditReply
+	(*PrepareRequest)(nil),           // 9: chiba.v1.PrepareRequest
+	(*PrepareReply)(nil),             // 10: chiba.v1.PrepareReply
+	(*SealKey)(nil),                  // 11: chiba.v1.SealKey
+	(*PutPolicyRequest)(nil),         // 12: chiba.v1.PutPolicyRequest
+	(*PutPolicyReply)(nil),           // 13: chiba.v1.PutPolicyReply
+	(*GetPolicyRequest)(nil),         // 14: chiba.v1.GetPolicyRequest
+	(*GetPolicyReply)(nil),           // 15: chiba.v1.GetPolicyReply
+	(*PlanRequest)(nil),              // 16: chiba.v1.PlanRequest
+	(*ShowRequest)(nil),              // 17: chiba.v1.ShowRequest
+	(*QueryReply)(nil),               // 18: chiba.v1.QueryReply
+	(*Diagnostics)(nil),              // 19: chiba.v1.Diagnostics
+	(*ApplyRequest)(nil),             // 20: chiba.v1.ApplyRequest
+	(*ApplyReply)(nil),               // 21: chiba.v1.ApplyReply
+	(*WatchRunRequest)(nil),          // 22: chiba.v1.WatchRunRequest
+	(*RunEvent)(nil),                 // 23: chiba.v1.RunEvent
+	(*RackProgress)(nil),             // 24: chiba.v1.RackProgress
+	(*WatchRequest)(nil),             // 25: chiba.v1.WatchRequest
+	(*Event)(nil),                    // 26: chiba.v1.Event
+	(*AgentStatus)(nil),              // 27: chiba.v1.AgentStatus
+	(*CreateTokenRequest)(nil),       // 28: chiba.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),         // 29: chiba.v1.CreateTokenReply
+	(*ListTokensRequest)(nil),        // 30: chiba.v1.ListTokensRequest
+	(*ListTokensReply)(nil),          // 31: chiba.v1.ListTokensReply
+	(*RevokeTokenRequest)(nil),       // 32: chiba.v1.RevokeTokenRequest
+	(*RevokeTokenReply)(nil),         // 33: chiba.v1.RevokeTokenReply
+	(*ListPendingRequest)(nil),       // 34: chiba.v1.ListPendingRequest
+	(*ListPendingReply)(nil),         // 35: chiba.v1.ListPendingReply
+	(*JudgeJoinRequest)(nil),         // 36: chiba.v1.JudgeJoinRequest
+	(*JudgeJoinReply)(nil),           // 37: chiba.v1.JudgeJoinReply
+	(*ListNodesRequest)(nil),         // 38: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),           // 39: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),        // 40: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),          // 41: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),       // 42: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),         // 43: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),         // 44: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil),      // 45: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),        // 46: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),          // 47: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),            // 48: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),            // 49: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),              // 50: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),         // 51: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),           // 52: chiba.v1.CancelRunReply
+	(*ListHardwareNewsRequest)(nil),  // 53: chiba.v1.ListHardwareNewsRequest
+	(*ListHardwareNewsReply)(nil),    // 54: chiba.v1.ListHardwareNewsReply
+	(*ListFiringsRequest)(nil),       // 55: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),         // 56: chiba.v1.ListFiringsReply
+	(*DenyRequest)(nil),              // 57: chiba.v1.DenyRequest
+	(*DenyReply)(nil),                // 58: chiba.v1.DenyReply
+	(*AllowRequest)(nil),             // 59: chiba.v1.AllowRequest
+	(*AllowReply)(nil),               // 60: chiba.v1.AllowReply
+	(*ListDeniedRequest)(nil),        // 61: chiba.v1.ListDeniedRequest
+	(*ListDeniedReply)(nil),          // 62: chiba.v1.ListDeniedReply
+	(*StatusRequest)(nil),            // 63: chiba.v1.StatusRequest
+	(*StatusReply)(nil),              // 64: chiba.v1.StatusReply
+	(*QueryReply_Started)(nil),       // 65: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),         // 66: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),         // 67: chiba.v1.QueryReply.Racks
+	(*Run)(nil),                      // 68: chiba.v1.Run
+	(*Checkpoint)(nil),               // 69: chiba.v1.Checkpoint
+	(*Change)(nil),                   // 70: chiba.v1.Change
+	(*Result)(nil),                   // 71: chiba.v1.Result
+	(*Firing)(nil),                   // 72: chiba.v1.Firing
+	(*Node)(nil),                     // 73: chiba.v1.Node
+	(*Script)(nil),                   // 74: chiba.v1.Script
+	(*HardwareNews)(nil),             // 75: chiba.v1.HardwareNews
+	(*LocalNews)(nil),                // 76: chiba.v1.LocalNews
+	(*JoinToken)(nil),                // 77: chiba.v1.JoinToken
+	(*PendingJoin)(nil),              // 78: chiba.v1.PendingJoin
+	(*Denial)(nil),                   // 79: chiba.v1.Denial
 }
 var file_api_proto_depIdxs = []int32{
-	2,  // 0: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
-	66, // 1: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
-	9,  // 2: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
-	17, // 3: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	63, // 4: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	67, // 5: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	68, // 6: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	64, // 7: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
-	17, // 8: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	65, // 9: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	69, // 10: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
-	17, // 11: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	69, // 12: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	68, // 13: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
-	22, // 14: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	70, // 15: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	71, // 16: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	69, // 17: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	72, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
-	25, // 19: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	73, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	74, // 21: chiba.v1.Event.local:type_name -> chiba.v1.LocalNews
-	75, // 22: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
-	75, // 23: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
-	75, // 24: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
-	75, // 25: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
-	76, // 26: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
-	76, // 27: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
-	71, // 28: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	25, // 29: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	72, // 30: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	69, // 31: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	69, // 32: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	68, // 33: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	69, // 34: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	73, // 35: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	70, // 36: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	77, // 37: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	77, // 38: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	77, // 39: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	14, // 40: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	15, // 41: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	18, // 42: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	20, // 43: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	23, // 44: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	36, // 45: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	38, // 46: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	40, // 47: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	42, // 48: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	43, // 49: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	45, // 50: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	47, // 51: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	49, // 52: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	53, // 53: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	51, // 54: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	61, // 55: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	55, // 56: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	57, // 57: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	59, // 58: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	7,  // 59: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	10, // 60: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	12, // 61: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	26, // 62: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	28, // 63: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	30, // 64: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	32, // 65: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	34, // 66: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	5,  // 67: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	0,  // 68: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	3,  // 69: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	16, // 70: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	16, // 71: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	19, // 72: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	21, // 73: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	24, // 74: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	37, // 75: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	39, // 76: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	41, // 77: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	72, // 78: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	44, // 79: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	46, // 80: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	48, // 81: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	50, // 82: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	54, // 83: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	52, // 84: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	62, // 85: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	56, // 86: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	58, // 87: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	60, // 88: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	8,  // 89: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	11, // 90: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	13, // 91: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	27, // 92: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	29, // 93: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	31, // 94: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	33, // 95: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	35, // 96: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	6,  // 97: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	1,  // 98: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	4,  // 99: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	70, // [70:100] is the sub-list for method output_type
-	40, // [40:70] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	68, // 0: chiba.v1.SteerRunReply.run:type_name -> chiba.v1.Run
+	4,  // 1: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
+	69, // 2: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	11, // 3: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
+	19, // 4: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	65, // 5: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	70, // 6: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	71, // 7: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	66, // 8: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	19, // 9: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	67, // 10: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	68, // 11: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	19, // 12: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	68, // 13: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	71, // 14: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	24, // 15: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
+	72, // 16: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	73, // 17: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	68, // 18: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	74, // 19: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	27, // 20: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
+	75, // 21: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	76, // 22: chiba.v1.Event.local:type_name -> chiba.v1.LocalNews
+	77, // 23: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	77, // 24: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	77, // 25: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	77, // 26: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	78, // 27: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	78, // 28: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	73, // 29: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	27, // 30: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	74, // 31: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	68, // 32: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	68, // 33: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	71, // 34: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	68, // 35: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	75, // 36: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	72, // 37: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	79, // 38: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	79, // 39: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	79, // 40: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	16, // 41: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	17, // 42: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	20, // 43: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	22, // 44: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	25, // 45: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	38, // 46: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	40, // 47: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	42, // 48: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	44, // 49: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	45, // 50: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	47, // 51: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	49, // 52: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	51, // 53: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	0,  // 54: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
+	55, // 55: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	53, // 56: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	63, // 57: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	57, // 58: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	59, // 59: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	61, // 60: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	9,  // 61: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	12, // 62: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	14, // 63: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	28, // 64: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	30, // 65: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	32, // 66: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	34, // 67: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	36, // 68: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	7,  // 69: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	2,  // 70: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	5,  // 71: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	18, // 72: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	18, // 73: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	21, // 74: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	23, // 75: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	26, // 76: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	39, // 77: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	41, // 78: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	43, // 79: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	74, // 80: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	46, // 81: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	48, // 82: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	50, // 83: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	52, // 84: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	1,  // 85: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
+	56, // 86: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	54, // 87: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	64, // 88: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	58, // 89: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	60, // 90: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	62, // 91: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	10, // 92: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	13, // 93: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	15, // 94: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	29, // 95: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	31, // 96: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	33, // 97: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	35, // 98: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	37, // 99: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	8,  // 100: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	3,  // 101: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	6,  // 102: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	72, // [72:103] is the sub-list for method output_type
+	41, // [41:72] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -4169,7 +4276,7 @@ func file_api_proto_init() {
 	}
 	file_nouns_proto_init()
 	file_enroll_proto_init()
-	file_api_proto_msgTypes[16].OneofWrappers = []any{
+	file_api_proto_msgTypes[18].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
 		(*QueryReply_Result)(nil),
@@ -4177,12 +4284,12 @@ func file_api_proto_init() {
 		(*QueryReply_Diagnostics)(nil),
 		(*QueryReply_Racks_)(nil),
 	}
-	file_api_proto_msgTypes[21].OneofWrappers = []any{
+	file_api_proto_msgTypes[23].OneofWrappers = []any{
 		(*RunEvent_Run)(nil),
 		(*RunEvent_Result)(nil),
 		(*RunEvent_Progress)(nil),
 	}
-	file_api_proto_msgTypes[24].OneofWrappers = []any{
+	file_api_proto_msgTypes[26].OneofWrappers = []any{
 		(*Event_Firing)(nil),
 		(*Event_Node)(nil),
 		(*Event_Run)(nil),
@@ -4198,7 +4305,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   66,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

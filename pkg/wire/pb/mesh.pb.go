@@ -443,6 +443,7 @@ type Hello struct {
 	SealKey       []byte                 `protobuf:"bytes,9,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // public key that secrets for this agent are sealed to
 	Build         string                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
 	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"` // that seal_key is this agent's: see trust/seal
+	Any           bool                   `protobuf:"varint,12,opt,name=any,proto3" json:"any,omitempty"`                             // it has found no coordinator that is led: one that is not will do
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +553,13 @@ func (x *Hello) GetSealProof() []byte {
 		return x.SealProof
 	}
 	return nil
+}
+
+func (x *Hello) GetAny() bool {
+	if x != nil {
+		return x.Any
+	}
+	return false
 }
 
 type Welcome struct {
@@ -709,7 +717,7 @@ func (x *Refusal) GetHint() string {
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SentUnixMs    int64                  `protobuf:"varint,1,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
-	Trouble       string                 `protobuf:"bytes,60,opt,name=trouble,proto3" json:"trouble,omitempty"` // why the agent takes no new work; empty: it does
+	Trouble       string                 `protobuf:"bytes,80,opt,name=trouble,proto3" json:"trouble,omitempty"` // why the agent takes no new work; empty: it does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1871,7 +1879,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05drain\x18\x06 \x01(\v2\x0f.chiba.v1.DrainH\x00R\x05drain\x12-\n" +
 	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusal\x12-\n" +
 	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewedB\x06\n" +
-	"\x04body\"\xac\x02\n" +
+	"\x04body\"\xbe\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -1886,7 +1894,8 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05build\x18\n" +
 	" \x01(\tR\x05build\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\v \x01(\fR\tsealProof\"\xea\x01\n" +
+	"seal_proof\x18\v \x01(\fR\tsealProof\x12\x10\n" +
+	"\x03any\x18\f \x01(\bR\x03any\"\xea\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -1905,7 +1914,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\x04Ping\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
 	"sentUnixMs\x12\x18\n" +
-	"\atrouble\x18< \x01(\tR\atrouble\"(\n" +
+	"\atrouble\x18P \x01(\tR\atrouble\"(\n" +
 	"\x04Pong\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
 	"sentUnixMs\"\"\n" +

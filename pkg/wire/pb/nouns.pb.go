@@ -1234,9 +1234,9 @@ type Script struct {
 	Envelope      []byte                 `protobuf:"bytes,8,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order (pkg/order), DSSE as JSON
 	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`   // of that order
 	Audience      []string               `protobuf:"bytes,10,rep,name=audience,proto3" json:"audience,omitempty"` // of that order
-	Rack          string                 `protobuf:"bytes,60,opt,name=rack,proto3" json:"rack,omitempty"`         // set: decided by a person on that rack, where alone it holds
-	Ended         bool                   `protobuf:"varint,61,opt,name=ended,proto3" json:"ended,omitempty"`      // with rack: that decision was to end the script there
-	Remarks       []string               `protobuf:"bytes,62,rep,name=remarks,proto3" json:"remarks,omitempty"`   // for a person: what came of decisions on racks
+	Rack          string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`         // set: decided by a person on that rack, where alone it holds
+	Ended         bool                   `protobuf:"varint,81,opt,name=ended,proto3" json:"ended,omitempty"`      // with rack: that decision was to end the script there
+	Remarks       []string               `protobuf:"bytes,82,rep,name=remarks,proto3" json:"remarks,omitempty"`   // for a person: what came of decisions on racks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1380,7 +1380,9 @@ type Run struct {
 	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
 	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
 	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
-	Rack           string                 `protobuf:"bytes,60,opt,name=rack,proto3" json:"rack,omitempty"`         // set: a person on that rack has begun it there
+	Rack           string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`         // set: a person on that rack has begun it there
+	Rollout        *Rollout               `protobuf:"bytes,60,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
+	Released       []string               `protobuf:"bytes,61,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1527,6 +1529,238 @@ func (x *Run) GetRack() string {
 	return ""
 }
 
+func (x *Run) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Run) GetReleased() []string {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+// Rollout is a run in waves: what its script says of them, and how far they are.
+type Rollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Canary        int32                  `protobuf:"varint,2,opt,name=canary,proto3" json:"canary,omitempty"` // nodes of the first wave; 0: as the others
+	Wave          *Share                 `protobuf:"bytes,3,opt,name=wave,proto3" json:"wave,omitempty"`      // absent: all that are left
+	MaxFailures   *Share                 `protobuf:"bytes,4,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	PauseMs       int64                  `protobuf:"varint,5,opt,name=pause_ms,json=pauseMs,proto3" json:"pause_ms,omitempty"`             // between two waves
+	Approve       string                 `protobuf:"bytes,6,opt,name=approve,proto3" json:"approve,omitempty"`                             // who is asked first; "": nobody
+	State         string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`                                // "gathering", "waiting for approval", "running", "paused"
+	Reason        string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`                              // why it is paused
+	Waves         int32                  `protobuf:"varint,12,opt,name=waves,proto3" json:"waves,omitempty"`                               // that have begun
+	Nodes         int32                  `protobuf:"varint,13,opt,name=nodes,proto3" json:"nodes,omitempty"`                               // that are known to be concerned
+	Released      int32                  `protobuf:"varint,14,opt,name=released,proto3" json:"released,omitempty"`                         // whose wave has begun
+	Ended         int32                  `protobuf:"varint,15,opt,name=ended,proto3" json:"ended,omitempty"`                               // of them
+	Failed        int32                  `protobuf:"varint,16,opt,name=failed,proto3" json:"failed,omitempty"`                             // of them
+	NextUnixMs    int64                  `protobuf:"varint,17,opt,name=next_unix_ms,json=nextUnixMs,proto3" json:"next_unix_ms,omitempty"` // when it goes on by itself; 0: when something happens
+	Waived        int32                  `protobuf:"varint,18,opt,name=waived,proto3" json:"waived,omitempty"`                             // failures that a person took note of
+	ApprovedBy    string                 `protobuf:"bytes,19,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_nouns_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Rollout) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rollout) GetCanary() int32 {
+	if x != nil {
+		return x.Canary
+	}
+	return 0
+}
+
+func (x *Rollout) GetWave() *Share {
+	if x != nil {
+		return x.Wave
+	}
+	return nil
+}
+
+func (x *Rollout) GetMaxFailures() *Share {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return nil
+}
+
+func (x *Rollout) GetPauseMs() int64 {
+	if x != nil {
+		return x.PauseMs
+	}
+	return 0
+}
+
+func (x *Rollout) GetApprove() string {
+	if x != nil {
+		return x.Approve
+	}
+	return ""
+}
+
+func (x *Rollout) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetWaves() int32 {
+	if x != nil {
+		return x.Waves
+	}
+	return 0
+}
+
+func (x *Rollout) GetNodes() int32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+func (x *Rollout) GetReleased() int32 {
+	if x != nil {
+		return x.Released
+	}
+	return 0
+}
+
+func (x *Rollout) GetEnded() int32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *Rollout) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Rollout) GetNextUnixMs() int64 {
+	if x != nil {
+		return x.NextUnixMs
+	}
+	return 0
+}
+
+func (x *Rollout) GetWaived() int32 {
+	if x != nil {
+		return x.Waived
+	}
+	return 0
+}
+
+func (x *Rollout) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
+// Share is a count, or a percentage of all.
+type Share struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         int32                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Percent       float64                `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Share) Reset() {
+	*x = Share{}
+	mi := &file_nouns_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Share) ProtoMessage() {}
+
+func (x *Share) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Share.ProtoReflect.Descriptor instead.
+func (*Share) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Share) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Share) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // RackRun is the part of a run that one rack does.
 type RackRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1542,7 +1776,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1788,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1801,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1630,6 +1864,8 @@ type Record struct {
 	//	*Record_Refused
 	//	*Record_Trust
 	//	*Record_Local
+	//	*Record_Rollout
+	//	*Record_NodeEnded
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1637,7 +1873,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1885,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1898,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -1776,6 +2012,24 @@ func (x *Record) GetLocal() *LocalOrder {
 	return nil
 }
 
+func (x *Record) GetRollout() *RolloutNodes {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Rollout); ok {
+			return x.Rollout
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetNodeEnded() *NodeEnded {
+	if x != nil {
+		if x, ok := x.Body.(*Record_NodeEnded); ok {
+			return x.NodeEnded
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1817,7 +2071,15 @@ type Record_Trust struct {
 }
 
 type Record_Local struct {
-	Local *LocalOrder `protobuf:"bytes,60,opt,name=local,proto3,oneof"` // a person on the rack had it done; before all that came of it
+	Local *LocalOrder `protobuf:"bytes,80,opt,name=local,proto3,oneof"` // a person on the rack had it done; before all that came of it
+}
+
+type Record_Rollout struct {
+	Rollout *RolloutNodes `protobuf:"bytes,60,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
+}
+
+type Record_NodeEnded struct {
+	NodeEnded *NodeEnded `protobuf:"bytes,61,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
 }
 
 func (*Record_Result) isRecord_Body() {}
@@ -1840,19 +2102,23 @@ func (*Record_Trust) isRecord_Body() {}
 
 func (*Record_Local) isRecord_Body() {}
 
+func (*Record_Rollout) isRecord_Body() {}
+
+func (*Record_NodeEnded) isRecord_Body() {}
+
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Nodes         int32                  `protobuf:"varint,2,opt,name=nodes,proto3" json:"nodes,omitempty"`
-	Script        string                 `protobuf:"bytes,60,opt,name=script,proto3" json:"script,omitempty"` // for who reads the spool on the rack
-	By            string                 `protobuf:"bytes,61,opt,name=by,proto3" json:"by,omitempty"`
+	Script        string                 `protobuf:"bytes,80,opt,name=script,proto3" json:"script,omitempty"` // for who reads the spool on the rack
+	By            string                 `protobuf:"bytes,81,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2130,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2143,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -1931,7 +2197,7 @@ type LocalOrder struct {
 
 func (x *LocalOrder) Reset() {
 	*x = LocalOrder{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2209,7 @@ func (x *LocalOrder) String() string {
 func (*LocalOrder) ProtoMessage() {}
 
 func (x *LocalOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2222,7 @@ func (x *LocalOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalOrder.ProtoReflect.Descriptor instead.
 func (*LocalOrder) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LocalOrder) GetKind() string {
@@ -2071,7 +2337,7 @@ type LocalNews struct {
 
 func (x *LocalNews) Reset() {
 	*x = LocalNews{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2349,7 @@ func (x *LocalNews) String() string {
 func (*LocalNews) ProtoMessage() {}
 
 func (x *LocalNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2362,7 @@ func (x *LocalNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalNews.ProtoReflect.Descriptor instead.
 func (*LocalNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LocalNews) GetRack() string {
@@ -2134,6 +2400,118 @@ func (x *LocalNews) GetOutcome() string {
 	return ""
 }
 
+type RolloutNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Nodes         []string               `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutNodes) Reset() {
+	*x = RolloutNodes{}
+	mi := &file_nouns_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutNodes) ProtoMessage() {}
+
+func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
+func (*RolloutNodes) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RolloutNodes) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RolloutNodes) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type NodeEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Ok            bool                   `protobuf:"varint,3,opt,name=ok,proto3" json:"ok,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeEnded) Reset() {
+	*x = NodeEnded{}
+	mi := &file_nouns_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeEnded) ProtoMessage() {}
+
+func (x *NodeEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
+func (*NodeEnded) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *NodeEnded) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *NodeEnded) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeEnded) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
 type RackRunDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -2147,7 +2525,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2537,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2550,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -2223,7 +2601,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2613,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2626,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Denial) GetSubject() string {
@@ -2289,7 +2667,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2679,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2692,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2339,14 +2717,14 @@ type Refused struct {
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the order, as it says itself
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`    // hex SHA-256 of the envelope
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	By            string                 `protobuf:"bytes,60,opt,name=by,proto3" json:"by,omitempty"` // who on the rack's machine had given it; empty: a coordinator
+	By            string                 `protobuf:"bytes,80,opt,name=by,proto3" json:"by,omitempty"` // who on the rack's machine had given it; empty: a coordinator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2736,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2749,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{21}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2429,7 +2807,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2819,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2832,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{22}
+	return file_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2619,9 +2997,9 @@ const file_nouns_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
 	"\baudience\x18\n" +
 	" \x03(\tR\baudience\x12\x12\n" +
-	"\x04rack\x18< \x01(\tR\x04rack\x12\x14\n" +
-	"\x05ended\x18= \x01(\bR\x05ended\x12\x18\n" +
-	"\aremarks\x18> \x03(\tR\aremarks\"\xc8\x03\n" +
+	"\x04rack\x18P \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18Q \x01(\bR\x05ended\x12\x18\n" +
+	"\aremarks\x18R \x03(\tR\aremarks\"\x91\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -2641,14 +3019,39 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
 	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12\x12\n" +
-	"\x04rack\x18< \x01(\tR\x04rack\"\x87\x01\n" +
+	"\x04rack\x18P \x01(\tR\x04rack\x12+\n" +
+	"\arollout\x18< \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1a\n" +
+	"\breleased\x18= \x03(\tR\breleased\"\xc2\x03\n" +
+	"\aRollout\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06canary\x18\x02 \x01(\x05R\x06canary\x12#\n" +
+	"\x04wave\x18\x03 \x01(\v2\x0f.chiba.v1.ShareR\x04wave\x122\n" +
+	"\fmax_failures\x18\x04 \x01(\v2\x0f.chiba.v1.ShareR\vmaxFailures\x12\x19\n" +
+	"\bpause_ms\x18\x05 \x01(\x03R\apauseMs\x12\x18\n" +
+	"\aapprove\x18\x06 \x01(\tR\aapprove\x12\x14\n" +
+	"\x05state\x18\n" +
+	" \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x14\n" +
+	"\x05waves\x18\f \x01(\x05R\x05waves\x12\x14\n" +
+	"\x05nodes\x18\r \x01(\x05R\x05nodes\x12\x1a\n" +
+	"\breleased\x18\x0e \x01(\x05R\breleased\x12\x14\n" +
+	"\x05ended\x18\x0f \x01(\x05R\x05ended\x12\x16\n" +
+	"\x06failed\x18\x10 \x01(\x05R\x06failed\x12 \n" +
+	"\fnext_unix_ms\x18\x11 \x01(\x03R\n" +
+	"nextUnixMs\x12\x16\n" +
+	"\x06waived\x18\x12 \x01(\x05R\x06waived\x12\x1f\n" +
+	"\vapproved_by\x18\x13 \x01(\tR\n" +
+	"approvedBy\"7\n" +
+	"\x05Share\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\"\x87\x01\n" +
 	"\aRackRun\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\x90\x04\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xfa\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -2662,13 +3065,16 @@ const file_nouns_proto_rawDesc = "" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
 	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x12,\n" +
-	"\x05local\x18< \x01(\v2\x14.chiba.v1.LocalOrderH\x00R\x05localB\x06\n" +
+	"\x05local\x18P \x01(\v2\x14.chiba.v1.LocalOrderH\x00R\x05local\x122\n" +
+	"\arollout\x18< \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x124\n" +
+	"\n" +
+	"node_ended\x18= \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
 	"\x04body\"a\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x16\n" +
-	"\x06script\x18< \x01(\tR\x06script\x12\x0e\n" +
-	"\x02by\x18= \x01(\tR\x02by\"\xe4\x02\n" +
+	"\x06script\x18P \x01(\tR\x06script\x12\x0e\n" +
+	"\x02by\x18Q \x01(\tR\x02by\"\xe4\x02\n" +
 	"\n" +
 	"LocalOrder\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
@@ -2695,7 +3101,14 @@ const file_nouns_proto_rawDesc = "" +
 	"\n" +
 	"superseded\x18\x04 \x01(\bR\n" +
 	"superseded\x12\x18\n" +
-	"\aoutcome\x18\x05 \x01(\tR\aoutcome\"s\n" +
+	"\aoutcome\x18\x05 \x01(\tR\aoutcome\"6\n" +
+	"\fRolloutNodes\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"A\n" +
+	"\tNodeEnded\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
+	"\x02ok\x18\x03 \x01(\bR\x02ok\"s\n" +
 	"\vRackRunDone\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x0e\n" +
@@ -2717,7 +3130,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02by\x18< \x01(\tR\x02by\"X\n" +
+	"\x02by\x18P \x01(\tR\x02by\"X\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
@@ -2736,7 +3149,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -2751,47 +3164,56 @@ var file_nouns_proto_goTypes = []any{
 	(*HardwareChange)(nil),  // 10: chiba.v1.HardwareChange
 	(*Script)(nil),          // 11: chiba.v1.Script
 	(*Run)(nil),             // 12: chiba.v1.Run
-	(*RackRun)(nil),         // 13: chiba.v1.RackRun
-	(*Record)(nil),          // 14: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 15: chiba.v1.RackRunAccepted
-	(*LocalOrder)(nil),      // 16: chiba.v1.LocalOrder
-	(*LocalNews)(nil),       // 17: chiba.v1.LocalNews
-	(*RackRunDone)(nil),     // 18: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 19: chiba.v1.Denial
-	(*NodeGone)(nil),        // 20: chiba.v1.NodeGone
-	(*Refused)(nil),         // 21: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 22: chiba.v1.Checkpoint
-	nil,                     // 23: chiba.v1.Node.LabelsEntry
-	nil,                     // 24: chiba.v1.BMCTrust.ElementsEntry
+	(*Rollout)(nil),         // 13: chiba.v1.Rollout
+	(*Share)(nil),           // 14: chiba.v1.Share
+	(*RackRun)(nil),         // 15: chiba.v1.RackRun
+	(*Record)(nil),          // 16: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 17: chiba.v1.RackRunAccepted
+	(*LocalOrder)(nil),      // 18: chiba.v1.LocalOrder
+	(*LocalNews)(nil),       // 19: chiba.v1.LocalNews
+	(*RolloutNodes)(nil),    // 20: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 21: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 22: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 23: chiba.v1.Denial
+	(*NodeGone)(nil),        // 24: chiba.v1.NodeGone
+	(*Refused)(nil),         // 25: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 26: chiba.v1.Checkpoint
+	nil,                     // 27: chiba.v1.Node.LabelsEntry
+	nil,                     // 28: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	23, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	27, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
-	24, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	28, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
 	2,  // 7: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 8: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	10, // 9: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	13, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	4,  // 11: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	18, // 12: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	8,  // 13: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 14: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	15, // 15: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	20, // 16: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	9,  // 17: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	21, // 18: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	7,  // 19: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	16, // 20: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
-	16, // 21: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	15, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	13, // 11: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
+	14, // 12: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
+	14, // 13: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
+	4,  // 14: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	22, // 15: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	8,  // 16: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 17: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	17, // 18: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	24, // 19: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	9,  // 20: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	25, // 21: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	7,  // 22: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	18, // 23: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
+	20, // 24: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	21, // 25: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	18, // 26: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -2805,7 +3227,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[14].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[16].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -2816,6 +3238,8 @@ func file_nouns_proto_init() {
 		(*Record_Refused)(nil),
 		(*Record_Trust)(nil),
 		(*Record_Local)(nil),
+		(*Record_Rollout)(nil),
+		(*Record_NodeEnded)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2823,7 +3247,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

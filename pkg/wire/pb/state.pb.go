@@ -47,6 +47,7 @@ type Command struct {
 	//	*Command_RenewAgent
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
+	//	*Command_SteerRun
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
@@ -258,6 +259,15 @@ func (x *Command) GetJudgeJoin() *JudgeJoin {
 	return nil
 }
 
+func (x *Command) GetSteerRun() *SteerRun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SteerRun); ok {
+			return x.SteerRun
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -344,6 +354,10 @@ type Command_JudgeJoin struct {
 	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
 }
 
+type Command_SteerRun struct {
+	SteerRun *SteerRun `protobuf:"bytes,60,opt,name=steer_run,json=steerRun,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -377,6 +391,8 @@ func (*Command_RenewAgent) isCommand_Body() {}
 func (*Command_AskJoin) isCommand_Body() {}
 
 func (*Command_JudgeJoin) isCommand_Body() {}
+
+func (*Command_SteerRun) isCommand_Body() {}
 
 // Mark changes nothing. Who has applied its own has applied all that was committed
 // before it.
@@ -624,6 +640,189 @@ func (x *CancelRun) GetEnvelope() []byte {
 	return nil
 }
 
+// SteerRun has a run in waves go on, or not.
+type SteerRun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"` // "pause", "resume", "approve"; "": its time has come
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRun) Reset() {
+	*x = SteerRun{}
+	mi := &file_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRun) ProtoMessage() {}
+
+func (x *SteerRun) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRun.ProtoReflect.Descriptor instead.
+func (*SteerRun) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SteerRun) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SteerRun) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+// RolledNodes are the nodes of a run in waves, in the order in which they are
+// released.
+type RolledNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Nodes         []*RolledNode          `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Told          []string               `protobuf:"bytes,3,rep,name=told,proto3" json:"told,omitempty"` // racks that have said which nodes of theirs it concerns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNodes) Reset() {
+	*x = RolledNodes{}
+	mi := &file_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNodes) ProtoMessage() {}
+
+func (x *RolledNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNodes.ProtoReflect.Descriptor instead.
+func (*RolledNodes) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RolledNodes) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RolledNodes) GetNodes() []*RolledNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RolledNodes) GetTold() []string {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+type RolledNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	Ok            bool                   `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNode) Reset() {
+	*x = RolledNode{}
+	mi := &file_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNode) ProtoMessage() {}
+
+func (x *RolledNode) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNode.ProtoReflect.Descriptor instead.
+func (*RolledNode) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RolledNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RolledNode) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *RolledNode) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *RolledNode) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
 // PutPolicy replaces the policy of authors by a newer one.
 type PutPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -635,7 +834,7 @@ type PutPolicy struct {
 
 func (x *PutPolicy) Reset() {
 	*x = PutPolicy{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +846,7 @@ func (x *PutPolicy) String() string {
 func (*PutPolicy) ProtoMessage() {}
 
 func (x *PutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +859,7 @@ func (x *PutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
 func (*PutPolicy) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PutPolicy) GetEnvelope() []byte {
@@ -689,7 +888,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +900,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +913,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -742,7 +941,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +953,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +966,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Deny) GetDenials() []*Denial {
@@ -787,7 +986,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +998,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1011,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Allow) GetSubject() string {
@@ -841,7 +1040,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1052,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1065,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -906,7 +1105,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1117,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1130,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{11}
+	return file_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -957,7 +1156,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1168,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1181,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{12}
+	return file_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -1063,7 +1262,8 @@ type Snapshot struct {
 	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
-	Local         []*Script              `protobuf:"bytes,60,rep,name=local,proto3" json:"local,omitempty"`           // decisions on racks, by name and rack
+	Local         []*Script              `protobuf:"bytes,80,rep,name=local,proto3" json:"local,omitempty"`           // decisions on racks, by name and rack
+	Rolled        []*RolledNodes         `protobuf:"bytes,60,rep,name=rolled,proto3" json:"rolled,omitempty"`         // by run
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1071,7 +1271,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1283,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1296,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{13}
+	return file_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1239,6 +1439,13 @@ func (x *Snapshot) GetLocal() []*Script {
 	return nil
 }
 
+func (x *Snapshot) GetRolled() []*RolledNodes {
+	if x != nil {
+		return x.Rolled
+	}
+	return nil
+}
+
 func (x *Snapshot) GetAllowed() []*Denial {
 	if x != nil {
 		return x.Allowed
@@ -1256,7 +1463,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1475,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1488,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{14}
+	return file_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutToken) GetToken() *JoinToken {
@@ -1300,7 +1507,7 @@ type RevokeToken struct {
 
 func (x *RevokeToken) Reset() {
 	*x = RevokeToken{}
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1519,7 @@ func (x *RevokeToken) String() string {
 func (*RevokeToken) ProtoMessage() {}
 
 func (x *RevokeToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1532,7 @@ func (x *RevokeToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
 func (*RevokeToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{15}
+	return file_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeToken) GetId() string {
@@ -1353,7 +1560,7 @@ type EnrolAgent struct {
 
 func (x *EnrolAgent) Reset() {
 	*x = EnrolAgent{}
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1572,7 @@ func (x *EnrolAgent) String() string {
 func (*EnrolAgent) ProtoMessage() {}
 
 func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1585,7 @@ func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolAgent.ProtoReflect.Descriptor instead.
 func (*EnrolAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{16}
+	return file_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EnrolAgent) GetToken() string {
@@ -1454,7 +1661,7 @@ type RenewAgent struct {
 
 func (x *RenewAgent) Reset() {
 	*x = RenewAgent{}
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1673,7 @@ func (x *RenewAgent) String() string {
 func (*RenewAgent) ProtoMessage() {}
 
 func (x *RenewAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1686,7 @@ func (x *RenewAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAgent.ProtoReflect.Descriptor instead.
 func (*RenewAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{17}
+	return file_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RenewAgent) GetName() string {
@@ -1548,7 +1755,7 @@ type AskJoin struct {
 
 func (x *AskJoin) Reset() {
 	*x = AskJoin{}
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1767,7 @@ func (x *AskJoin) String() string {
 func (*AskJoin) ProtoMessage() {}
 
 func (x *AskJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1780,7 @@ func (x *AskJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskJoin.ProtoReflect.Descriptor instead.
 func (*AskJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{18}
+	return file_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AskJoin) GetPending() *PendingJoin {
@@ -1593,7 +1800,7 @@ type JudgeJoin struct {
 
 func (x *JudgeJoin) Reset() {
 	*x = JudgeJoin{}
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1812,7 @@ func (x *JudgeJoin) String() string {
 func (*JudgeJoin) ProtoMessage() {}
 
 func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1825,7 @@ func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoin.ProtoReflect.Descriptor instead.
 func (*JudgeJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{19}
+	return file_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *JudgeJoin) GetCode() string {
@@ -1645,7 +1852,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1864,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1877,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{20}
+	return file_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunResults) GetRun() string {
@@ -1692,7 +1899,7 @@ var File_state_proto protoreflect.FileDescriptor
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\xea\a\n" +
+	"mesh.proto\x1a\fenroll.proto\"\x9d\b\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1720,7 +1927,8 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12\x0e\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x121\n" +
+	"\tsteer_run\x18< \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"\x06\n" +
@@ -1736,7 +1944,20 @@ const file_state_proto_rawDesc = "" +
 	"\tCancelRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
-	"\benvelope\x18\x03 \x01(\fR\benvelope\"A\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\",\n" +
+	"\bSteerRun\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\"_\n" +
+	"\vRolledNodes\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x14.chiba.v1.RolledNodeR\x05nodes\x12\x12\n" +
+	"\x04told\x18\x03 \x03(\tR\x04told\"Z\n" +
+	"\n" +
+	"RolledNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x0e\n" +
+	"\x02ok\x18\x04 \x01(\bR\x02ok\"A\n" +
 	"\tPutPolicy\x12\x1a\n" +
 	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"X\n" +
@@ -1766,7 +1987,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\xbf\x06\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\xee\x06\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1791,7 +2012,8 @@ const file_state_proto_rawDesc = "" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
 	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12&\n" +
-	"\x05local\x18< \x03(\v2\x10.chiba.v1.ScriptR\x05local\x12*\n" +
+	"\x05local\x18P \x03(\v2\x10.chiba.v1.ScriptR\x05local\x12-\n" +
+	"\x06rolled\x18< \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
@@ -1839,7 +2061,7 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
 	(*Mark)(nil),          // 1: chiba.v1.Mark
@@ -1847,84 +2069,90 @@ var file_state_proto_goTypes = []any{
 	(*RemoveScript)(nil),  // 3: chiba.v1.RemoveScript
 	(*StartRun)(nil),      // 4: chiba.v1.StartRun
 	(*CancelRun)(nil),     // 5: chiba.v1.CancelRun
-	(*PutPolicy)(nil),     // 6: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),   // 7: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 8: chiba.v1.Deny
-	(*Allow)(nil),         // 9: chiba.v1.Allow
-	(*RecordResults)(nil), // 10: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 11: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 12: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 13: chiba.v1.Snapshot
-	(*PutToken)(nil),      // 14: chiba.v1.PutToken
-	(*RevokeToken)(nil),   // 15: chiba.v1.RevokeToken
-	(*EnrolAgent)(nil),    // 16: chiba.v1.EnrolAgent
-	(*RenewAgent)(nil),    // 17: chiba.v1.RenewAgent
-	(*AskJoin)(nil),       // 18: chiba.v1.AskJoin
-	(*JudgeJoin)(nil),     // 19: chiba.v1.JudgeJoin
-	(*RunResults)(nil),    // 20: chiba.v1.RunResults
-	(*Script)(nil),        // 21: chiba.v1.Script
-	(*Run)(nil),           // 22: chiba.v1.Run
-	(*Denial)(nil),        // 23: chiba.v1.Denial
-	(*Record)(nil),        // 24: chiba.v1.Record
-	(*Node)(nil),          // 25: chiba.v1.Node
-	(*Firing)(nil),        // 26: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 27: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 28: chiba.v1.Ended
-	(*JoinToken)(nil),     // 29: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 30: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 31: chiba.v1.PendingJoin
-	(*JoinState)(nil),     // 32: chiba.v1.JoinState
-	(*Result)(nil),        // 33: chiba.v1.Result
+	(*SteerRun)(nil),      // 6: chiba.v1.SteerRun
+	(*RolledNodes)(nil),   // 7: chiba.v1.RolledNodes
+	(*RolledNode)(nil),    // 8: chiba.v1.RolledNode
+	(*PutPolicy)(nil),     // 9: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),   // 10: chiba.v1.ApplyScript
+	(*Deny)(nil),          // 11: chiba.v1.Deny
+	(*Allow)(nil),         // 12: chiba.v1.Allow
+	(*RecordResults)(nil), // 13: chiba.v1.RecordResults
+	(*PutAgent)(nil),      // 14: chiba.v1.PutAgent
+	(*AgentInfo)(nil),     // 15: chiba.v1.AgentInfo
+	(*Snapshot)(nil),      // 16: chiba.v1.Snapshot
+	(*PutToken)(nil),      // 17: chiba.v1.PutToken
+	(*RevokeToken)(nil),   // 18: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),    // 19: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),    // 20: chiba.v1.RenewAgent
+	(*AskJoin)(nil),       // 21: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),     // 22: chiba.v1.JudgeJoin
+	(*RunResults)(nil),    // 23: chiba.v1.RunResults
+	(*Script)(nil),        // 24: chiba.v1.Script
+	(*Run)(nil),           // 25: chiba.v1.Run
+	(*Denial)(nil),        // 26: chiba.v1.Denial
+	(*Record)(nil),        // 27: chiba.v1.Record
+	(*Node)(nil),          // 28: chiba.v1.Node
+	(*Firing)(nil),        // 29: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 30: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 31: chiba.v1.Ended
+	(*JoinToken)(nil),     // 32: chiba.v1.JoinToken
+	(*Enrolment)(nil),     // 33: chiba.v1.Enrolment
+	(*PendingJoin)(nil),   // 34: chiba.v1.PendingJoin
+	(*JoinState)(nil),     // 35: chiba.v1.JoinState
+	(*Result)(nil),        // 36: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
 	3,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
 	4,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
 	5,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	10, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	11, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	7,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	8,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
-	9,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
-	6,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	13, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	14, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	10, // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	11, // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	12, // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	9,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
 	1,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
-	14, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
-	15, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
-	16, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
-	17, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
-	18, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
-	19, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	21, // 17: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	22, // 18: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	21, // 19: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	22, // 20: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	23, // 21: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	24, // 22: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	12, // 23: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	12, // 24: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	21, // 25: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	22, // 26: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	25, // 27: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	20, // 28: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	26, // 29: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	27, // 30: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	6,  // 31: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	28, // 32: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	23, // 33: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	29, // 34: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	30, // 35: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	31, // 36: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	21, // 37: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
-	23, // 38: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	29, // 39: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	32, // 40: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	31, // 41: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	33, // 42: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	17, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
+	18, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
+	19, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
+	20, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
+	21, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
+	22, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
+	6,  // 17: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
+	24, // 18: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	25, // 19: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	8,  // 20: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	24, // 21: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	25, // 22: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	26, // 23: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	27, // 24: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	15, // 25: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	15, // 26: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	24, // 27: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	25, // 28: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	28, // 29: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	23, // 30: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	29, // 31: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	30, // 32: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	9,  // 33: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	31, // 34: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	26, // 35: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	32, // 36: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	33, // 37: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	34, // 38: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	24, // 39: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
+	7,  // 40: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	26, // 41: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	32, // 42: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	35, // 43: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	34, // 44: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	36, // 45: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -1953,6 +2181,7 @@ func file_state_proto_init() {
 		(*Command_RenewAgent)(nil),
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
+		(*Command_SteerRun)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1960,7 +2189,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -62,6 +62,8 @@ const (
 	FleetGetRunProcedure = "/chiba.v1.Fleet/GetRun"
 	// FleetCancelRunProcedure is the fully-qualified name of the Fleet's CancelRun RPC.
 	FleetCancelRunProcedure = "/chiba.v1.Fleet/CancelRun"
+	// FleetSteerRunProcedure is the fully-qualified name of the Fleet's SteerRun RPC.
+	FleetSteerRunProcedure = "/chiba.v1.Fleet/SteerRun"
 	// FleetListFiringsProcedure is the fully-qualified name of the Fleet's ListFirings RPC.
 	FleetListFiringsProcedure = "/chiba.v1.Fleet/ListFirings"
 	// FleetListHardwareNewsProcedure is the fully-qualified name of the Fleet's ListHardwareNews RPC.
@@ -119,6 +121,8 @@ type FleetClient interface {
 	ListRuns(context.Context, *connect.Request[pb.ListRunsRequest]) (*connect.Response[pb.ListRunsReply], error)
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
+	// SteerRun pauses a run in waves, has it go on, or approves it.
+	SteerRun(context.Context, *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
@@ -236,6 +240,12 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			httpClient,
 			baseURL+FleetCancelRunProcedure,
 			connect.WithSchema(fleetMethods.ByName("CancelRun")),
+			connect.WithClientOptions(opts...),
+		),
+		steerRun: connect.NewClient[pb.SteerRunRequest, pb.SteerRunReply](
+			httpClient,
+			baseURL+FleetSteerRunProcedure,
+			connect.WithSchema(fleetMethods.ByName("SteerRun")),
 			connect.WithClientOptions(opts...),
 		),
 		listFirings: connect.NewClient[pb.ListFiringsRequest, pb.ListFiringsReply](
@@ -358,6 +368,7 @@ type fleetClient struct {
 	listRuns          *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
 	getRun            *connect.Client[pb.GetRunRequest, pb.GetRunReply]
 	cancelRun         *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
+	steerRun          *connect.Client[pb.SteerRunRequest, pb.SteerRunReply]
 	listFirings       *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
 	listHardwareNews  *connect.Client[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply]
 	status            *connect.Client[pb.StatusRequest, pb.StatusReply]
@@ -440,6 +451,11 @@ func (c *fleetClient) GetRun(ctx context.Context, req *connect.Request[pb.GetRun
 // CancelRun calls chiba.v1.Fleet.CancelRun.
 func (c *fleetClient) CancelRun(ctx context.Context, req *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error) {
 	return c.cancelRun.CallUnary(ctx, req)
+}
+
+// SteerRun calls chiba.v1.Fleet.SteerRun.
+func (c *fleetClient) SteerRun(ctx context.Context, req *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
+	return c.steerRun.CallUnary(ctx, req)
 }
 
 // ListFirings calls chiba.v1.Fleet.ListFirings.
@@ -548,6 +564,8 @@ type FleetHandler interface {
 	ListRuns(context.Context, *connect.Request[pb.ListRunsRequest]) (*connect.Response[pb.ListRunsReply], error)
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
+	// SteerRun pauses a run in waves, has it go on, or approves it.
+	SteerRun(context.Context, *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
@@ -661,6 +679,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		FleetCancelRunProcedure,
 		svc.CancelRun,
 		connect.WithSchema(fleetMethods.ByName("CancelRun")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetSteerRunHandler := connect.NewUnaryHandler(
+		FleetSteerRunProcedure,
+		svc.SteerRun,
+		connect.WithSchema(fleetMethods.ByName("SteerRun")),
 		connect.WithHandlerOptions(opts...),
 	)
 	fleetListFiringsHandler := connect.NewUnaryHandler(
@@ -793,6 +817,8 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetGetRunHandler.ServeHTTP(w, r)
 		case FleetCancelRunProcedure:
 			fleetCancelRunHandler.ServeHTTP(w, r)
+		case FleetSteerRunProcedure:
+			fleetSteerRunHandler.ServeHTTP(w, r)
 		case FleetListFiringsProcedure:
 			fleetListFiringsHandler.ServeHTTP(w, r)
 		case FleetListHardwareNewsProcedure:
@@ -886,6 +912,10 @@ func (UnimplementedFleetHandler) GetRun(context.Context, *connect.Request[pb.Get
 
 func (UnimplementedFleetHandler) CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.CancelRun is not implemented"))
+}
+
+func (UnimplementedFleetHandler) SteerRun(context.Context, *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.SteerRun is not implemented"))
 }
 
 func (UnimplementedFleetHandler) ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error) {
