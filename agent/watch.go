@@ -104,13 +104,18 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 // no rule acts before what it does can be written down. Only the end of the process,
 // or of the disk, is an error.
 func (w *watcher) mustKeep(ctx context.Context, out core.Output) error {
+	return w.persist(ctx, "rules wait until it can be kept", func() error { return w.keep(out) })
+}
+
+// persist tries to keep something until it is kept, the disk is broken, or ctx ends.
+func (a *Agent) persist(ctx context.Context, what string, keep func() error) error {
 	for said := false; ; said = true {
-		err := w.keep(out)
-		if err == nil || w.spool.Err() != nil {
+		err := keep()
+		if err == nil || a.spool.Err() != nil {
 			return err
 		}
 		if !said {
-			w.complain("rules wait until it can be kept", err)
+			a.complain(what, err)
 		}
 		if wait(ctx, retryAfter); ctx.Err() != nil {
 			return ctx.Err()
@@ -210,7 +215,8 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 			break
 		}
 	}
-	if err := w.recordFiring(key, firing); err != nil {
+	err := w.persist(ctx, "firing", func() error { return w.recordFiring(key, firing) })
+	if err != nil && ctx.Err() == nil { // else the next process records it, as unknown
 		w.complain("firing", err)
 	}
 }
