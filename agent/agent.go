@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +22,11 @@ import (
 	"github.com/chiba-mesh/chiba/agent/link"
 	"github.com/chiba-mesh/chiba/agent/local"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/agent/takeover"
+	"github.com/chiba-mesh/chiba/discovery"
+	"github.com/chiba-mesh/chiba/discovery/neighbour"
+	"github.com/chiba-mesh/chiba/discovery/probe"
+	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -67,8 +74,9 @@ type Agent struct {
 
 	proven proven // the sealing key
 
-	nodes  []*node // in the order of the catalogue
-	byName map[fleet.NodeName]*node
+	rack      roster
+	admitting sync.Mutex // serialises who comes and who goes
+	clashes   clashes    // that the coordinators have seen
 
 	desiring  sync.Mutex // serialises changes of the desired state
 	authority authority
@@ -93,6 +101,8 @@ type Agent struct {
 	jitter      func() float64 // in [0,1)
 	finders     []finder
 	fingerprint func(ctx context.Context, address string) (pin string, err error)
+	root        func(ctx context.Context, address string) (discovery.Answer, error) // of a stranger
+	hardware    func(address string) string                                         // its hardware address, "" if unknown
 	open        func(e Entry, address string) (lane, error)
 }
 
@@ -161,7 +171,6 @@ func New(cfg Config) (*Agent, error) {
 func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With(obs.Agent, string(cfg.Name)), spool: disk, key: key,
-		byName:    make(map[fleet.NodeName]*node),
 		inputs:    make(chan core.Input, 64),
 		links:     make(chan core.Link, 1),
 		targets:   make(chan struct{}, 1),
@@ -171,6 +180,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		receiver:  cfg.receiver(),
 		artifacts: newArtifacts(cfg.artifacts()),
 		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
+		root: probe.Ask, hardware: neighbour.Hardware,
 	}
 	if a.cfg.Written.IsZero() {
 		a.cfg.Written = a.now()
@@ -181,13 +191,17 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.denials = &trust.Denials{}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
-	records, err := openLedgers(disk, cfg.Nodes)
+	entries, came, err := a.entries()
+	if err != nil {
+		return nil, err
+	}
+	records, err := openLedgers(disk, entries)
 	if err != nil {
 		return nil, err
 	}
 	a.open = a.openLane
 	a.vault = &vault{spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
-		n := a.byName[name]
+		n := a.rack.named(name)
 		if n == nil {
 			return Entry{}, false
 		}
@@ -195,26 +209,60 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		e.Login, e.Pin = cfg.loginOf(e), n.ledger.Record().First
 		return e, true
 	}}
-	for _, e := range cfg.Nodes {
+	for _, e := range entries {
 		n := newNode(e, cfg.Rack, cfg.Site)
-		n.ledger = &ledger{spool: disk, key: key, rack: string(cfg.Rack), pass: a.pass}
-		n.ledger.adopt(records[e.Name])
-		a.nodes = append(a.nodes, n)
-		a.byName[e.Name] = n
+		n.ledger = a.newLedger(records[e.Name])
+		if m, ok := came[e.Name]; ok {
+			a.enlist(n, m)
+		}
+		a.rack.add(n)
 	}
-	a.first.await(a.nodes)
+	a.first.await(a.rack.members())
 	if err = a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
 	a.runs.here, err = a.stoppedHere()
-	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recall())
+	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recall(), a.recallClashes())
+}
+
+// newLedger is a ledger that begins with a record. Nothing is kept yet.
+func (a *Agent) newLedger(r takeover.Record) *ledger {
+	l := &ledger{spool: a.spool, key: a.key, rack: string(a.cfg.Rack), pass: a.pass}
+	l.adopt(r)
+	return l
+}
+
+// entries are those of the catalogue and of the BMCs that were let in since, with
+// how these came. What the catalogue says of a name or a key counts more. A BMC is
+// looked for where it was, before it is heard of again.
+func (a *Agent) entries() ([]Entry, map[fleet.NodeName]admission, error) {
+	all, err := admitted(a.spool)
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, came := slices.Clone(a.cfg.Nodes), make(map[fleet.NodeName]admission)
+	var places []string
+	for _, pin := range slices.Sorted(maps.Keys(all)) {
+		m := all[pin]
+		if slices.ContainsFunc(a.cfg.Nodes, func(e Entry) bool { return e.Name == m.Name || e.Pin == pin }) {
+			continue
+		}
+		entries, came[m.Name] = append(entries, m.entry(a.openGiven)), m
+		if m.Address != "" {
+			places = append(places, m.Address)
+		}
+	}
+	if len(places) > 0 {
+		a.finders = append(a.finders, static.Finder{Addresses: places})
+	}
+	return entries, came, nil
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {
 	return bmc.New(bmc.Config{
 		Node: e.Name,
 		BMC: redfish.Config{
-			BMC: string(e.Name), Address: address, Terms: a.byName[e.Name].ledger.Terms, Sessions: a.vault,
+			BMC: string(e.Name), Address: address, Terms: a.rack.named(e.Name).ledger.Terms, Sessions: a.vault,
 			Context: a.cfg.mark(),
 		},
 		Vault: a.vault, Digests: a.vault,
@@ -295,19 +343,14 @@ func (a *Agent) looked(ctx context.Context) error {
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 	defer a.leave(ctx)
-	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.nodes))
+	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.rack.members()))
 	if err = errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	a.rack.start(func(n *node) { a.attendTo(ctx, n, group.Go) })
 	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.keepEscrow, a.link.Run, a.relied, a.answerPeople} {
 		group.Go(func() error { return part(ctx) })
-	}
-	for _, n := range a.nodes {
-		group.Go(func() error { return a.tend(ctx, n) })
-		group.Go(func() error { return a.takeOver(ctx, n) })
-		group.Go(func() error { return a.survey(ctx, n) })
-		group.Go(func() error { return a.hear(ctx, n) })
 	}
 	return group.Wait()
 }
@@ -328,7 +371,7 @@ func (a *Agent) Close() error { return a.spool.Close() }
 
 // leave closes every lane.
 func (a *Agent) leave(ctx context.Context) {
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		if l, err := n.way(); err == nil {
 			a.closing.Go(func() { a.closeLane(ctx, n, l) })
 		}

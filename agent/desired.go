@@ -120,6 +120,9 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 			return err
 		}
 	}
+	if err := a.heedClashes(d.GetConflicts()); err != nil {
+		return err
+	}
 	if err := a.witness(d.GetAudit()); err != nil {
 		return err
 	}
@@ -363,7 +366,7 @@ func (a *Agent) rules() core.Rules {
 		for i := range p.Monitors {
 			m := &p.Monitors[i]
 			rule := core.Rule{Script: name, Monitor: m, Barred: make(map[fleet.NodeName]string)}
-			for _, n := range a.nodes {
+			for _, n := range a.rack.members() {
 				if c.match(m.Target, n) == scl.True {
 					rule.Nodes = append(rule.Nodes, n.entry.Name)
 					rule.Barred[n.entry.Name] = a.barred(n, m.Commands)

@@ -35,6 +35,9 @@ var deeds = map[scl.Verb][]level.Deed{
 	scl.DoAccept:     {},
 	scl.DoRekey:      {level.Takeover},
 	scl.DoRekeyAbort: {},
+	scl.DoAdmit:      {},
+	scl.DoRefuse:     {},
+	scl.DoForget:     {},
 	scl.DoLog:        {},
 	scl.DoStartImage: {level.Media, level.Boot, level.Power}, // on the node that it names
 	scl.DoWait:       {level.Look},
@@ -191,7 +194,7 @@ func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
 // mayDo is why a command will be refused now, nil if it will not.
 func (a *Agent) mayDo(n *node, c scl.Command) error {
 	if c.Verb == scl.DoStartImage && len(c.Args) > 0 {
-		if target := a.byName[fleet.NodeName(c.Args[0])]; target != nil {
+		if target := a.rack.named(fleet.NodeName(c.Args[0])); target != nil {
 			n = target
 		}
 	}
@@ -271,9 +274,10 @@ func (a *Agent) rejudge() {
 	if !a.first.over() {
 		return
 	}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		a.settle(n)
 	}
+	a.askAt("") // strangers are ruled on again
 }
 
 // elements are SCL's trust.… as they read on a node, of what is known.
@@ -334,6 +338,7 @@ func tellFacts(f level.Facts) []fleet.TrustFact {
 		told("clock is right", f.Clock, yesNo),
 		told("denied", f.Denied, text),
 		told("tells the serial of", f.Twin, text),
+		told("claimed by others, too", f.Clash, text),
 	}
 	for _, who := range f.Approved {
 		all = append(all, told("let in by", who, text))

@@ -73,7 +73,7 @@ func (a *Agent) metrics() *prom.Page {
 	p := &prom.Page{}
 	declare(p)
 	p.Add("chiba_agent_info", 1, "agent", string(a.cfg.Name), "rack", string(a.cfg.Rack), "site", string(a.cfg.Site), "version", build())
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		seen := n.seen()
 		labels := []string{"node", string(seen.Name), "rack", string(seen.Rack)}
 		p.Add("chiba_node_state", 1, append(labels, "state", string(seen.State))...)

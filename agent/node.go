@@ -40,17 +40,22 @@ type node struct {
 	opened   chan struct{} // a token: somebody may have changed the hardware or its firmware
 	surveyed chan struct{} // holds a token while an inventory is taken
 
-	judging sync.Mutex // serialises verdicts
-	mu      sync.Mutex
-	noticed noticed
-	barred  bool   // nothing is to be listened to
-	judged  string // the level of the last verdict of this process
-	lane    lane   // nil until the BMC is found
-	address string // of the lane
-	need    attention
-	summary fleet.Node
-	stuck   error // why the take-over could not go on, and since when
-	stuckAt time.Time
+	end context.CancelFunc // ends the work on a member; nil before it has begun
+
+	judging    sync.Mutex // serialises verdicts
+	mu         sync.Mutex
+	noticed    noticed
+	admission  admission
+	serialSaid string                        // that a stranger announces
+	hardware   struct{ address, mac string } // the hardware address at an address
+	barred     bool                          // nothing is to be listened to
+	judged     string                        // the level of the last verdict of this process
+	lane       lane                          // nil until the BMC is found
+	address    string                        // of the lane
+	need       attention
+	summary    fleet.Node
+	stuck      error // why the take-over could not go on, and since when
+	stuckAt    time.Time
 }
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
@@ -68,8 +73,8 @@ func (n *node) anew(rack fleet.RackName, site fleet.SiteName) {
 	defer n.mu.Unlock()
 	n.noticed = noticed{}
 	n.summary = fleet.Node{
-		Trust: fleet.BMCTrust{Level: n.summary.Trust.Level, Since: n.summary.Trust.Since},
-		Name:  n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
+		Trust: fleet.BMCTrust{Level: n.summary.Trust.Level, Since: n.summary.Trust.Since}, Admission: n.summary.Admission,
+		Name: n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
 		State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
 	}
 }
@@ -193,15 +198,7 @@ func (n *node) watched() (lane, attention) {
 func (n *node) acceptedAt(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.noticed.accepted, n.noticed.approved = now, now
-}
-
-// approvedAt notes that a person let the BMC in. What it told of itself is
-// forgotten.
-func (n *node) approvedAt(now time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.noticed.approved, n.noticed.serial = now, level.Fact[string]{}
+	n.noticed.accepted = now
 }
 
 // refuse notes why there is no lane, if there is none. It reports a change.
@@ -305,7 +302,7 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 	}
 	s.Name, s.Rack, s.Site, s.Labels = old.Name, old.Rack, old.Site, old.Labels
 	s.Address, s.Found = old.Address, old.Found
-	s.Firmware, s.BIOS, s.Trust = old.Firmware, old.BIOS, old.Trust
+	s.Firmware, s.BIOS, s.Trust, s.Admission = old.Firmware, old.BIOS, old.Trust, old.Admission
 	if s.Serial == "" {
 		s.Serial = n.entry.Serial
 	}
@@ -378,7 +375,7 @@ func (a *Agent) forgetNodes() error {
 	return a.spool.Update(func(tx *spool.Tx) error {
 		var gone []string
 		for name := range tx.All(spool.Nodes, "") {
-			if a.byName[fleet.NodeName(name)] == nil {
+			if a.rack.named(fleet.NodeName(name)) == nil {
 				gone = append(gone, name)
 			}
 		}

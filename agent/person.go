@@ -63,7 +63,7 @@ func (a *Agent) applyHere(ctx context.Context, q *pb.ApplyRequest) (*pb.ApplyRep
 	}
 	l.Run = a.runID(l.GetEnvelope())
 	at := a.now().UnixMilli()
-	return a.applied(l, at, found.GetText()), a.decide(l, at)
+	return a.applied(l, at, found.GetText()), a.putHere(l, at)
 }
 
 func (a *Agent) applied(l *pb.LocalOrder, at int64, warnings string) *pb.ApplyReply {
@@ -102,7 +102,7 @@ func (a *Agent) removeHere(ctx context.Context, q *pb.RemoveScriptRequest) (*pb.
 		return nil, fault.New(fault.NotFound, "remove script", fmt.Sprintf("no script named %q stands on this rack", q.GetName())).
 			WithHint("see which do: chiba --agent get scripts")
 	}
-	return &pb.RemoveScriptReply{}, a.decide(l, a.now().UnixMilli())
+	return &pb.RemoveScriptReply{}, a.putHere(l, a.now().UnixMilli())
 }
 
 // cancelHere stops a run on this rack, whoever has begun it.
@@ -216,9 +216,9 @@ func (a *Agent) lastVersion(name string) (uint64, error) {
 	return max(script, run), err
 }
 
-// decide puts an order into force that was given here at a time in ms. Only one that
+// putHere puts an order into force that was given here at a time in ms. Only one that
 // was verified comes here, with the desired state locked.
-func (a *Agent) decide(l *pb.LocalOrder, at int64) error {
+func (a *Agent) putHere(l *pb.LocalOrder, at int64) error {
 	rack := string(a.cfg.Rack)
 	a.standing.mu.Lock()
 	next := maps.Clone(a.standing.scripts)

@@ -85,7 +85,7 @@ func (a *Agent) check(r request) (*scl.Program, *pb.Diagnostics, error) {
 
 func (a *Agent) known() compile.Known {
 	k := compile.Known{Racks: []string{string(a.cfg.Rack)}, Sites: []string{string(a.cfg.Site)}}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		k.Nodes = append(k.Nodes, string(n.entry.Name))
 	}
 	for name := range a.chooser(nil).groups {
@@ -155,7 +155,7 @@ func replyOf(rack string, e *pb.QueryEvent) *pb.QueryReply {
 
 func (a *Agent) listNodes(context.Context, *pb.ListNodesRequest) (*pb.ListNodesReply, error) {
 	reply := &pb.ListNodesReply{}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		reply.Nodes = append(reply.Nodes, wire.ToNode(n.seen()))
 	}
 	return reply, nil
@@ -330,7 +330,7 @@ func (a *Agent) status(context.Context, *pb.StatusRequest) (*pb.StatusReply, err
 	if s.GetConnected() {
 		connected = 1
 	}
-	return &pb.StatusReply{Build: s.GetBuild(), Revision: s.GetRevision(), Agents: 1, Connected: connected, Nodes: int32(len(a.nodes))}, nil
+	return &pb.StatusReply{Build: s.GetBuild(), Revision: s.GetRevision(), Agents: 1, Connected: connected, Nodes: int32(len(a.rack.members()))}, nil
 }
 
 // watchHere tells what happens on the rack as it happens.

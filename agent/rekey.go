@@ -43,7 +43,7 @@ func (a *Agent) rekey(ctx context.Context, n *node, c scl.Command) fleet.Result 
 		return failure(err)
 	}
 	a.moveKey() // a rack without a BMC of ours has nobody to wait for
-	for _, other := range a.nodes {
+	for _, other := range a.rack.members() {
 		other.lookAtTakeover()
 	}
 	if n.ledger.Record().Goal != takeover.Taken {
@@ -127,7 +127,7 @@ func (a *Agent) moveKey() {
 	if err != nil {
 		a.complain("change the rack's key", err)
 	}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		n.ledger.refresh()
 		n.lookAtTakeover()
 	}
@@ -137,7 +137,7 @@ func (a *Agent) moveKey() {
 func (a *Agent) holdBack(rack *ca.Rack) []string {
 	next, twin := openbmc.Fingerprint(rack.Next()), openbmc.Fingerprint(rack.Twin())
 	var names []string
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		r := n.ledger.Record()
 		if next != "" && !takeover.Ready(r, next) || next == "" && rack.Before() != nil && !takeover.Moved(r, twin) {
 			names = append(names, string(n.entry.Name))
@@ -173,7 +173,7 @@ func (a *Agent) rekeyed(ctx context.Context, n *node, generation int) fleet.Resu
 func (a *Agent) stillRekeying(n *node, rack *ca.Rack) error {
 	why := "it takes longer; it goes on"
 	if waits := a.holdBack(rack); len(waits) > 0 {
-		why = "it waits for " + strings.Join(waits[:min(len(waits), 8)], ", ") + fmt.Sprintf(" (%d of %d BMCs); it goes on", len(waits), len(a.nodes))
+		why = "it waits for " + strings.Join(waits[:min(len(waits), 8)], ", ") + fmt.Sprintf(" (%d of %d BMCs); it goes on", len(waits), len(a.rack.members()))
 	}
 	return fault.New(fault.Timeout, "change the rack's key", why).
 		WithHint("see what they lack: chiba get bmcs; give one back that is gone for good, or, before the switch: chiba bmc rekey " + string(n.entry.Name) + " --abort")

@@ -27,7 +27,7 @@ func TestAChangeOfKeyWaitsForEveryBMC(t *testing.T) {
 	o.cfg.Nodes = append(o.cfg.Nodes, Entry{Name: "n2", Pin: second.Pin(), Address: far.Addr().String(), TakeOver: true})
 	o.start()
 	o.taken()
-	other := o.agent.byName["n2"]
+	other := o.agent.rack.named("n2")
 	await := func(what string, is func() bool) {
 		t.Helper()
 		tick := time.NewTicker(10 * time.Millisecond)
@@ -73,7 +73,7 @@ func TestAChangeOfKeyWaitsForEveryBMC(t *testing.T) {
 		}
 	}
 	await("the old key is gone", func() bool { return rack.Before() == nil })
-	for _, n := range o.agent.nodes {
+	for _, n := range o.agent.rack.members() {
 		if r, twin := n.ledger.Record(), openbmc.Fingerprint(rack.Twin()); r.SignedBy != twin || r.ProvenBy != twin || r.Seen.StaleAnchors > 0 {
 			t.Errorf("%s has not moved: %+v", n.entry.Name, r)
 		}

@@ -111,6 +111,7 @@ type run struct {
 	program *scl.Program
 	units   []unit
 	only    []string // nodes; none: all
+	by      []string // who has signed its order
 
 	canceled context.Context // ended: stop before the next unit
 	cancel   context.CancelFunc
@@ -152,6 +153,9 @@ type unit struct {
 	step   *scl.Step // of show, dump, refresh
 	cmd    *scl.Command
 }
+
+// byPerson reports whether it is a person's word about a BMC.
+func (u unit) byPerson() bool { return u.cmd != nil && u.cmd.Verb.ByPerson() }
 
 // unitsOf lays a program open, in the order in which it is done.
 func unitsOf(p *scl.Program) []unit {
@@ -237,6 +241,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err := a.kept(r.GetEnvelope(), r.GetSource(), r.GetScript()); err != nil {
 		return errors.Join(a.refuse(refusedRun, r.GetScript(), r.GetEnvelope(), err), a.finish(r, err))
 	}
+	_, r.by, _ = a.authority.current().Order(r.GetEnvelope()) // it was just verified
 	program, diags := programOf(r.GetFile(), r.GetSource(), r.GetScript())
 	if program == nil {
 		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
@@ -325,9 +330,9 @@ func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit,
 		}
 	}
 	chosen := make(map[*node][]unit)
-	for _, n := range a.nodes {
+	for _, n := range a.rack.everybody() {
 		for _, u := range r.units {
-			if ids[n.entry.Name][u.id] {
+			if ids[n.entry.Name][u.id] || ids[n.admitted().Was][u.id] && u.byPerson() {
 				chosen[n] = append(chosen[n], u)
 			}
 		}
@@ -349,7 +354,7 @@ func (a *Agent) choose(ctx context.Context, r *run) choice {
 	}
 	a.learn(ctx, c, targets, learnTimeout)
 	ids := make(choice)
-	for _, n := range a.nodes {
+	for _, n := range a.rack.everybody() {
 		for _, u := range r.units {
 			if !r.may(n) || c.match(u.target, n) != scl.True {
 				continue
@@ -373,6 +378,9 @@ func (r *run) may(n *node) bool {
 func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []unit) error {
 	ok, stop := true, error(nil)
 	for i, u := range units {
+		if stop == nil && !u.byPerson() {
+			stop = n.foreign()
+		}
 		if i+1 < len(units) && stop == nil {
 			if err := a.together(ctx, deadline, job{r, n}, u, units[i+1]); err != nil {
 				return err
@@ -398,6 +406,16 @@ func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []u
 	r.ended(ok)
 	a.link.Progress(r.progress(a.cfg.Rack))
 	return nil
+}
+
+// foreign is why nothing is done on a stranger, nil for a member.
+func (n *node) foreign() error {
+	s := n.seen()
+	if !s.Outside() {
+		return nil
+	}
+	return fault.New(fault.Untrusted, "", "not tried: it is none of the fleet; it is "+s.Reason).
+		WithHint("let it in: chiba bmc admit " + string(s.Name))
 }
 
 // doUnit does one unit and records it. It records nothing if the agent stops
@@ -440,6 +458,8 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
+	case u.byPerson(), u.cmd != nil && u.cmd.Verb == scl.DoAccept:
+		return []fleet.Result{a.person(ctx, r.by, n, *u.cmd)}
 	case u.cmd != nil:
 		defer r.done(n.entry.Name)
 		return []fleet.Result{a.command(ctx, n, *u.cmd, a.teller(r, n, u))}

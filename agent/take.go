@@ -45,7 +45,7 @@ func (r rackIssuer) NodeURI(node string) string { return r.NodeIdentity(node).UR
 func (a *Agent) certifyBy(rack *ca.Rack) {
 	a.pass.issuer = &rackIssuer{rack}
 	a.pass.account = ca.Account(trust.Identity{Role: trust.Agent, Domain: rack.Domain(), Name: string(a.cfg.Name)})
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		n.ledger.uri = a.pass.issuer.NodeURI(string(n.entry.Name))
 		n.ledger.refresh()
 	}
@@ -269,7 +269,7 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 // sameServer refuses a BMC that belongs to another server than the catalogue or
 // the first meeting says.
 func (a *Agent) sameServer(n *node, seen takeover.Facts) error {
-	want := cmp.Or(n.entry.Serial, n.ledger.Record().Serial)
+	want := cmp.Or(n.listedSerial(), n.ledger.Record().Serial)
 	if want == "" || seen.Serial == "" || strings.EqualFold(want, seen.Serial) {
 		return nil
 	}

@@ -209,7 +209,7 @@ func (o *owner) start() {
 	o.t.Cleanup(o.stop)
 }
 
-func (o *owner) node() *node { return o.agent.byName["n1"] }
+func (o *owner) node() *node { return o.agent.rack.named("n1") }
 
 // until waits until what it asks is true.
 func (o *owner) until(what string, true func(fleet.Node) bool) fleet.Node {

@@ -174,7 +174,7 @@ func firingKey(f fleet.Firing) string {
 // sample reads what the engine asked for and tells it, whatever came of it.
 func (w *watcher) sample(ctx context.Context, r core.Read) {
 	s := core.Sample{Node: r.Node, Refs: r.Refs}
-	if n := w.byName[r.Node]; n != nil {
+	if n := w.rack.named(r.Node); n != nil {
 		reading, cancel := context.WithTimeout(ctx, sampleTimeout)
 		s.Readings, _ = w.read(reading, n, bmc.Monitor, r.Refs) // unknown where it failed
 		cancel()
@@ -195,7 +195,10 @@ func (a *Agent) tell(ctx context.Context, in core.Input) {
 // and only begun while the rule stands: whoever removes a rule wants it to stop.
 func (w *watcher) fire(ctx context.Context, f core.Fire) {
 	firing, key := f.Firing, firingKey(f.Firing)
-	n := w.byName[firing.Node]
+	n := w.rack.named(firing.Node)
+	if n == nil {
+		return // it is no node of the rack any more
+	}
 	for _, c := range flat(f.Commands) {
 		if !w.stands(firing) {
 			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/discovery"
 	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -46,6 +47,8 @@ type world struct {
 
 	mu   sync.Mutex
 	pins map[string]string // address -> the key that answers there
+
+	roots map[string]discovery.Root // what the service root of a key tells
 
 	authors *signtest.Authors
 	policy  []byte
@@ -326,6 +329,11 @@ func (w *world) assemble(dir string) *Agent {
 		}
 		return "", errors.New("connection refused")
 	}
+	a.root = func(ctx context.Context, address string) (discovery.Answer, error) {
+		pin, err := a.fingerprint(ctx, address)
+		return discovery.Answer{Pin: pin, Root: w.roots[pin]}, err
+	}
+	a.hardware = func(string) string { return "" }
 	a.open = func(e Entry, _ string) (lane, error) { return w.lanes[e.Name], nil }
 	return a
 }

@@ -79,8 +79,12 @@ func (s *Server) commit(ctx context.Context, c *pb.Command) (state.Outcome, erro
 }
 
 // ListNodes implements pbconnect.FleetHandler.
-func (s *Server) ListNodes(context.Context, *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
-	return connect.NewResponse(&pb.ListNodesReply{Nodes: s.conf.Machine.Nodes()}), nil
+func (s *Server) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
+	reply := &pb.ListNodesReply{Nodes: s.conf.Machine.Nodes()}
+	if r.Msg.GetCandidates() {
+		reply.Candidates = s.conf.Machine.Candidates()
+	}
+	return connect.NewResponse(reply), nil
 }
 
 // ListAgents implements pbconnect.FleetHandler.

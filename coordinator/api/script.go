@@ -78,8 +78,10 @@ func diagnostics(ds syntax.Diagnostics) *pb.Diagnostics {
 	return &pb.Diagnostics{Text: ds.String(), Json: ds.JSON(), Errors: int32(ds.Errors())}
 }
 
+// nodes are all that a script can name: those of the fleet and BMCs that were found
+// and are none of it, which nothing but their own names selects.
 func (s *Server) nodes() []fleet.Node {
-	known := s.conf.Machine.Nodes()
+	known := append(s.conf.Machine.Nodes(), s.conf.Machine.Candidates()...)
 	nodes := make([]fleet.Node, len(known))
 	for i, n := range known {
 		nodes[i] = wire.FromNode(n)

@@ -44,6 +44,10 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 		default:
 			rec := node(name("n", 6), name("b", 4))
 			rec.GetNode().Labels = map[string]string{name("k", 5): "v", name("k", 5): "w"}
+			rec.GetNode().Serial, rec.GetNode().Trust = name("S", 3), &pb.BMCTrust{Pin: name("sha256/", 4)}
+			if r.IntN(2) == 0 {
+				rec.GetNode().Admission = &pb.Admission{State: "waiting", Uuid: name("u", 2)}
+			}
 			return rec
 		}
 	}
@@ -114,7 +118,7 @@ func TestTwoMachinesAgree(t *testing.T) {
 			if err1 != nil || err2 != nil {
 				t.Fatal(err1, err2)
 			}
-			if fmt.Sprint(o1.Err) != fmt.Sprint(o2.Err) || o1.NextWanted != o2.NextWanted || kinds(o1.Events) != kinds(o2.Events) {
+			if fmt.Sprint(o1.Err) != fmt.Sprint(o2.Err) || o1.NextWanted != o2.NextWanted || fmt.Sprint(o1.Racks, one.Conflicts()) != fmt.Sprint(o2.Racks, two.Conflicts()) || kinds(o1.Events) != kinds(o2.Events) {
 				t.Fatalf("seed %d, command %d: outcomes differ:\n%v\n%v", seed, i, o1, o2)
 			}
 			if r.IntN(20) == 0 {
@@ -163,7 +167,10 @@ func TestTheHashSeesEveryChange(t *testing.T) {
 		batch("a1", "r1", 1, node("n1", "b")),
 		batch("a1", "r1", 2, result("R1", "n1")),
 		batch("a1", "r1", 3, firing("m")),
-		batch("a1", "r1", 4, done("R1", 1, 0)),
+		batch("a1", "r1", 4, found("r1-x", "waiting", "sha256/x")),
+		batch("a1", "r1", 5, found("r1-x", "refused", "sha256/x")),
+		batch("a1", "r1", 6, gone("r1-x")),
+		batch("a1", "r1", 7, done("R1", 1, 0)),
 		removeScript("s"),
 	} {
 		l.must(c)

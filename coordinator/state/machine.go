@@ -41,6 +41,7 @@ const (
 	MaxNews         = 10_000    // of hardware; the oldest goes first
 	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
+	MaxFoundPerRack = 256      // BMCs that are none of the fleet
 	MaxDenied       = 10_000   // subjects denied; as many that were once
 	MaxEnrolled     = 20_000   // agents
 	MaxTokens       = 1_000    // for joining, used ones too until they end
@@ -70,8 +71,10 @@ type Machine struct {
 	over    map[string]*pb.Ended  // scripts that stood, by the order that ended them
 	local   map[string]*pb.Script // decisions on racks, see localKey
 	nodes   map[string]*pb.Node
-	perRack map[string]int // nodes
-	policy  *pb.PutPolicy  // of authors; nil: none was set
+	perRack map[string]int      // nodes
+	found   map[string]*pb.Node // BMCs that are none of the fleet, by RACK/NAME
+	claims  claims              // of both
+	policy  *pb.PutPolicy       // of authors; nil: none was set
 	audit   *journal
 
 	runs     []*run // by number
@@ -116,6 +119,8 @@ func New() *Machine {
 		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
+		found:   map[string]*pb.Node{},
+		claims:  claims{},
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},

@@ -284,6 +284,9 @@ func (t *take) node(n *pb.Node) string {
 		return fmt.Sprintf("its summary has more than %d bytes", maxNode)
 	}
 	m, rack := t.m, t.agent.GetRack()
+	if outside(n) {
+		return t.candidate(n)
+	}
 	known := m.nodes[n.GetName()]
 	moved := known != nil && known.GetRack() != rack
 	switch {
@@ -299,16 +302,28 @@ func (t *take) node(n *pb.Node) string {
 	kept.Rack, kept.Site = rack, t.agent.GetSite()
 	m.nodes[kept.GetName()] = kept
 	m.perRack[rack]++
+	if was := m.found[place(kept)]; was != nil {
+		delete(m.found, place(kept))
+		t.claimed(was, nil)
+	}
+	t.claimed(known, kept)
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Node{Node: kept}})
 	return ""
 }
 
 func (t *take) gone(g *pb.NodeGone) string {
+	at := t.agent.GetRack() + "/" + g.GetNode()
+	if was := t.m.found[at]; was != nil {
+		delete(t.m.found, at)
+		t.claimed(was, nil)
+		return ""
+	}
 	known := t.m.nodes[g.GetNode()]
 	if known == nil || known.GetRack() != t.agent.GetRack() {
 		return fmt.Sprintf("rack %s has no node %q", t.agent.GetRack(), g.GetNode())
 	}
 	t.m.forget(known)
+	t.claimed(known, nil)
 	last := shallow(known)
 	last.State, last.Reason = Gone, g.GetReason()
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Node{Node: last}})

@@ -29,8 +29,11 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Policy:    m.policy,
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
-		Denied:    sorted(m.denied),
-		Allowed:   sorted(m.allowed),
+
+		Candidates: sorted(m.found),
+
+		Denied:  sorted(m.denied),
+		Allowed: sorted(m.allowed),
 
 		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
 
@@ -75,10 +78,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
-	for _, node := range s.GetNodes() {
-		n.nodes[node.GetName()] = node
-		n.perRack[node.GetRack()]++
-	}
+	n.restoreNodes(s)
 	for _, d := range s.GetDenied() {
 		n.denied[d.GetSubject()] = d
 	}
@@ -113,6 +113,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.found, m.claims = n.found, n.claims
 	m.over, m.local, m.policy, m.audit = n.over, n.local, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
@@ -126,6 +127,18 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 func (m *Machine) restoreLocal(decisions []*pb.Script) {
 	for _, l := range decisions {
 		m.local[localKey(l.GetName(), l.GetRack())] = l
+	}
+}
+
+func (m *Machine) restoreNodes(s *pb.Snapshot) {
+	for _, node := range s.GetNodes() {
+		m.nodes[node.GetName()] = node
+		m.perRack[node.GetRack()]++
+		m.claims.put(node)
+	}
+	for _, c := range s.GetCandidates() {
+		m.found[place(c)] = c
+		m.claims.put(c)
 	}
 }
 

@@ -106,6 +106,21 @@ func (m *Machine) Nodes() []*pb.Node {
 	return sorted(m.nodes)
 }
 
+// Candidates are the BMCs that were found and are none of the fleet, by rack and
+// name. The messages are shared.
+func (m *Machine) Candidates() []*pb.Node {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return sorted(m.found)
+}
+
+// Conflicts are the identities that several BMCs claim, of all racks.
+func (m *Machine) Conflicts() []*pb.Conflict {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.claims.of("")
+}
+
 // Agents are the known agents by name.
 func (m *Machine) Agents() []*pb.AgentInfo {
 	m.mu.RLock()
@@ -159,7 +174,7 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 	defer m.mu.RUnlock()
 	d := &pb.Desired{
 		Revision: m.revision, Policy: m.policy.GetEnvelope(), Ended: sorted(m.over),
-		Denied: sorted(m.denied),
+		Denied: sorted(m.denied), Conflicts: m.claims.of(rack),
 	}
 	for _, s := range sorted(m.scripts) {
 		if meant(s, rack) {

@@ -175,6 +175,12 @@ func (c *Client) Nodes(ctx context.Context) ([]fleet.Node, error) {
 	return list(a.GetNodes(), wire.FromNode), err
 }
 
+// Found are the BMCs that were found and are none of the fleet, by rack and name.
+func (c *Client) Found(ctx context.Context) ([]fleet.Node, error) {
+	a, err := call(ctx, c, "list the BMCs that were found", pbconnect.FleetClient.ListNodes, &pb.ListNodesRequest{Candidates: true})
+	return list(a.GetCandidates(), wire.FromNode), err
+}
+
 // Agents are all agents that a coordinator knows.
 func (c *Client) Agents(ctx context.Context) ([]Agent, error) {
 	a, err := call(ctx, c, "list the agents", pbconnect.FleetClient.ListAgents, &pb.ListAgentsRequest{})

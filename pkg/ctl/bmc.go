@@ -19,10 +19,10 @@ func bmcCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:     "bmc",
 		GroupID: cli.GroupChange,
-		Short:   "take BMCs over, give them back, accept a replaced one",
-		Example: "  chiba get bmcs\n  chiba bmc takeover r01-u04\n  chiba bmc release r01-u04 --password-file FILE",
+		Short:   "let BMCs in, take them over, give them back, accept a replaced one",
+		Example: "  chiba get bmcs --all\n  chiba bmc admit r01-7k2m4q --as r01-u05\n  chiba bmc takeover r01-u04\n  chiba bmc release r01-u04 --password-file FILE",
 	})
-	cmd.AddCommand(bmcTakeover(), bmcRelease(), bmcAccept(), bmcRekey())
+	cmd.AddCommand(bmcAdmit(), bmcRefuse(), bmcForget(), bmcTakeover(), bmcRelease(), bmcAccept(), bmcRekey())
 	return cmd
 }
 

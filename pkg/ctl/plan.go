@@ -275,7 +275,7 @@ func risky(c scl.Command) bool {
 	case scl.DoSequence:
 		return slices.ContainsFunc(c.Commands, risky)
 	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware,
-		scl.DoTakeOver, scl.DoRelease, scl.DoAccept, scl.DoRekey, scl.DoRekeyAbort:
+		scl.DoTakeOver, scl.DoRelease, scl.DoAccept, scl.DoRekey, scl.DoRekeyAbort, scl.DoAdmit, scl.DoRefuse, scl.DoForget:
 	}
 	return true
 }

@@ -12,7 +12,8 @@ func verbs() []string {
 	return []string{
 		string(scl.DoPower), string(scl.DoReboot), string(scl.DoBoot), string(scl.DoIndicator), string(scl.DoClearLog),
 		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept),
-		string(scl.DoRekey), string(scl.DoRekeyAbort), string(scl.DoLog), string(scl.DoStartImage),
+		string(scl.DoRekey), string(scl.DoRekeyAbort), string(scl.DoAdmit), string(scl.DoRefuse), string(scl.DoForget),
+		string(scl.DoLog), string(scl.DoStartImage),
 		string(scl.DoWait), string(scl.DoSequence), string(scl.DoFirmware),
 	}
 }
@@ -64,6 +65,12 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.texts(cmd, n, "the pin of a key", 1, 1, `(bmc-accept "sha256/…")`)
 	case scl.DoRekey:
 		c.texts(cmd, n, "a name for this change", 1, 1, `(rack-rekey "2027-03")`)
+	case scl.DoAdmit:
+		c.admitting(cmd, n)
+	case scl.DoRefuse:
+		c.texts(cmd, n, "a reason", 0, 1, `(bmc-refuse), or (bmc-refuse "reason")`)
+	case scl.DoForget:
+		c.args(n, 0, 0, "(bmc-forget)")
 	case scl.DoBoot:
 		c.boot(cmd, n)
 	case scl.DoWait:

@@ -112,6 +112,15 @@ func describe(p *scl.Program) string {
 		if t.Admit != nil {
 			fmt.Fprintf(&b, "  lets in %s\n", condition(t.Admit))
 		}
+		if t.Refuse != nil {
+			fmt.Fprintf(&b, "  keeps out %s\n", condition(t.Refuse))
+		}
+		if t.Approve > 0 {
+			fmt.Fprintf(&b, "  asks %d people\n", t.Approve)
+		}
+		for _, a := range t.Assets {
+			fmt.Fprintf(&b, "  asset %s: key %q, uuid %q, mac %q, serial %q, make %q, rack %q, position %q\n", a.Node, a.Key, a.UUID, a.MAC, a.Serial, a.Make, a.Rack, a.Position)
+		}
 		for _, r := range t.Require {
 			fmt.Fprintf(&b, "  %s needs %s\n", r.Deed, r.Level)
 		}

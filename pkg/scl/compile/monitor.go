@@ -90,6 +90,7 @@ func (c *compiler) rule(m scl.Monitor, parts []*syntax.Node) []*syntax.Node {
 		c.fail(BadValue, parts[0], "an event is over at once and can't hold for "+m.Options.For.String(), "leave (for …) out, or put the event into a trigger of its own")
 	}
 	m.Commands = c.commands(parts[1].Args())
+	c.personal(m.Commands)
 	if len(m.Commands) == 0 {
 		c.fail(WrongCount, parts[1], "an action without a command", `write (action (log "it is hot"))`)
 	}

@@ -2406,6 +2406,7 @@ func (x *JudgeJoinReply) GetPending() *PendingJoin {
 
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Candidates    bool                   `protobuf:"varint,1,opt,name=candidates,proto3" json:"candidates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2440,9 +2441,17 @@ func (*ListNodesRequest) Descriptor() ([]byte, []int) {
 	return file_api_proto_rawDescGZIP(), []int{38}
 }
 
+func (x *ListNodesRequest) GetCandidates() bool {
+	if x != nil {
+		return x.Candidates
+	}
+	return false
+}
+
 type ListNodesReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Candidates    []*Node                `protobuf:"bytes,2,rep,name=candidates,proto3" json:"candidates,omitempty"` // if they were asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2480,6 +2489,13 @@ func (*ListNodesReply) Descriptor() ([]byte, []int) {
 func (x *ListNodesReply) GetNodes() []*Node {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListNodesReply) GetCandidates() []*Node {
+	if x != nil {
+		return x.Candidates
 	}
 	return nil
 }
@@ -3966,10 +3982,16 @@ const file_api_proto_rawDesc = "" +
 	"\aapprove\x18\x02 \x01(\bR\aapprove\x12\x12\n" +
 	"\x04look\x18\x03 \x01(\bR\x04look\"A\n" +
 	"\x0eJudgeJoinReply\x12/\n" +
-	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"\x12\n" +
-	"\x10ListNodesRequest\"6\n" +
+	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"2\n" +
+	"\x10ListNodesRequest\x12\x1e\n" +
+	"\n" +
+	"candidates\x18\x01 \x01(\bR\n" +
+	"candidates\"f\n" +
 	"\x0eListNodesReply\x12$\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\"\x13\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\x12.\n" +
+	"\n" +
+	"candidates\x18\x02 \x03(\v2\x0e.chiba.v1.NodeR\n" +
+	"candidates\"\x13\n" +
 	"\x11ListAgentsRequest\"X\n" +
 	"\x0fListAgentsReply\x12-\n" +
 	"\x06agents\x18\x01 \x03(\v2\x15.chiba.v1.AgentStatusR\x06agents\x12\x16\n" +
@@ -4189,84 +4211,85 @@ var file_api_proto_depIdxs = []int32{
 	78, // 27: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
 	78, // 28: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
 	73, // 29: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	27, // 30: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	74, // 31: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	68, // 32: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	68, // 33: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	71, // 34: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	68, // 35: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	75, // 36: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	72, // 37: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	79, // 38: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	79, // 39: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	79, // 40: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	16, // 41: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	17, // 42: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	20, // 43: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	22, // 44: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	25, // 45: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	38, // 46: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	40, // 47: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	42, // 48: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	44, // 49: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	45, // 50: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	47, // 51: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	49, // 52: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	51, // 53: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	0,  // 54: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
-	55, // 55: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	53, // 56: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	63, // 57: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	57, // 58: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	59, // 59: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	61, // 60: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	9,  // 61: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	12, // 62: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	14, // 63: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	28, // 64: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	30, // 65: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	32, // 66: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	34, // 67: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	36, // 68: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	7,  // 69: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	2,  // 70: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	5,  // 71: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	18, // 72: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	18, // 73: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	21, // 74: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	23, // 75: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	26, // 76: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	39, // 77: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	41, // 78: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	43, // 79: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	74, // 80: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	46, // 81: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	48, // 82: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	50, // 83: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	52, // 84: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	1,  // 85: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
-	56, // 86: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	54, // 87: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	64, // 88: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	58, // 89: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	60, // 90: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	62, // 91: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	10, // 92: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	13, // 93: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	15, // 94: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	29, // 95: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	31, // 96: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	33, // 97: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	35, // 98: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	37, // 99: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	8,  // 100: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	3,  // 101: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	6,  // 102: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	72, // [72:103] is the sub-list for method output_type
-	41, // [41:72] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	73, // 30: chiba.v1.ListNodesReply.candidates:type_name -> chiba.v1.Node
+	27, // 31: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	74, // 32: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	68, // 33: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	68, // 34: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	71, // 35: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	68, // 36: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	75, // 37: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	72, // 38: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	79, // 39: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	79, // 40: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	79, // 41: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	16, // 42: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	17, // 43: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	20, // 44: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	22, // 45: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	25, // 46: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	38, // 47: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	40, // 48: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	42, // 49: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	44, // 50: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	45, // 51: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	47, // 52: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	49, // 53: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	51, // 54: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	0,  // 55: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
+	55, // 56: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	53, // 57: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	63, // 58: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	57, // 59: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	59, // 60: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	61, // 61: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	9,  // 62: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	12, // 63: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	14, // 64: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	28, // 65: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	30, // 66: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	32, // 67: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	34, // 68: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	36, // 69: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	7,  // 70: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	2,  // 71: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	5,  // 72: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	18, // 73: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	18, // 74: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	21, // 75: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	23, // 76: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	26, // 77: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	39, // 78: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	41, // 79: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	43, // 80: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	74, // 81: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	46, // 82: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	48, // 83: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	50, // 84: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	52, // 85: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	1,  // 86: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
+	56, // 87: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	54, // 88: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	64, // 89: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	58, // 90: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	60, // 91: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	62, // 92: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	10, // 93: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	13, // 94: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	15, // 95: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	29, // 96: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	31, // 97: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	33, // 98: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	35, // 99: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	37, // 100: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	8,  // 101: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	3,  // 102: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	6,  // 103: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	73, // [73:104] is the sub-list for method output_type
+	42, // [42:73] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }

@@ -1030,8 +1030,9 @@ type Desired struct {
 	Ended         []*Ended               `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`       // scripts that the agent has and that are over
 	Canceled      []*Run                 `protobuf:"bytes,6,rep,name=canceled,proto3" json:"canceled,omitempty"` // with the order to cancel them; sources left out
 	Audit         *Checkpoint            `protobuf:"bytes,7,opt,name=audit,proto3" json:"audit,omitempty"`
-	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`   // the whole deny list
-	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"` // subjects of the Pull that the coordinators have decided on: denied, or allowed since
+	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`       // the whole deny list
+	Conflicts     []*Conflict            `protobuf:"bytes,60,rep,name=conflicts,proto3" json:"conflicts,omitempty"` // that harm a BMC of the rack
+	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"`     // subjects of the Pull that the coordinators have decided on: denied, or allowed since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1118,6 +1119,13 @@ func (x *Desired) GetAudit() *Checkpoint {
 func (x *Desired) GetDenied() []*Denial {
 	if x != nil {
 		return x.Denied
+	}
+	return nil
+}
+
+func (x *Desired) GetConflicts() []*Conflict {
+	if x != nil {
+		return x.Conflicts
 	}
 	return nil
 }
@@ -1935,7 +1943,7 @@ const file_mesh_proto_rawDesc = "" +
 	"audit_size\x18\x03 \x01(\x03R\tauditSize\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x03\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
@@ -1944,7 +1952,8 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05ended\x18\x05 \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12)\n" +
 	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\x12*\n" +
 	"\x05audit\x18\a \x01(\v2\x14.chiba.v1.CheckpointR\x05audit\x12(\n" +
-	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12\x18\n" +
+	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x120\n" +
+	"\tconflicts\x18< \x03(\v2\x12.chiba.v1.ConflictR\tconflicts\x12\x18\n" +
 	"\asettled\x18\x15 \x03(\tR\asettled\"a\n" +
 	"\x05Renew\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\bR\x05agent\x12\x19\n" +
@@ -2043,9 +2052,10 @@ var file_mesh_proto_goTypes = []any{
 	(*Script)(nil),             // 26: chiba.v1.Script
 	(*Run)(nil),                // 27: chiba.v1.Run
 	(*Checkpoint)(nil),         // 28: chiba.v1.Checkpoint
-	(*Record)(nil),             // 29: chiba.v1.Record
-	(*Change)(nil),             // 30: chiba.v1.Change
-	(*Result)(nil),             // 31: chiba.v1.Result
+	(*Conflict)(nil),           // 29: chiba.v1.Conflict
+	(*Record)(nil),             // 30: chiba.v1.Record
+	(*Change)(nil),             // 31: chiba.v1.Change
+	(*Result)(nil),             // 32: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
@@ -2070,18 +2080,19 @@ var file_mesh_proto_depIdxs = []int32{
 	27, // 19: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
 	28, // 20: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
 	25, // 21: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
-	15, // 22: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
-	6,  // 23: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
-	29, // 24: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	23, // 25: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	30, // 26: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	31, // 27: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	24, // 28: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	29, // 22: chiba.v1.Desired.conflicts:type_name -> chiba.v1.Conflict
+	15, // 23: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
+	6,  // 24: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	30, // 25: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	23, // 26: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	31, // 27: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	32, // 28: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	24, // 29: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }

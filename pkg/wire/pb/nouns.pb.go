@@ -556,7 +556,8 @@ type Node struct {
 	Labels        map[string]string      `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Firmware      string                 `protobuf:"bytes,30,opt,name=firmware,proto3" json:"firmware,omitempty"` // of the BMC
 	Bios          string                 `protobuf:"bytes,31,opt,name=bios,proto3" json:"bios,omitempty"`
-	Trust         *BMCTrust              `protobuf:"bytes,40,opt,name=trust,proto3" json:"trust,omitempty"` // absent from agents that know nothing of it
+	Trust         *BMCTrust              `protobuf:"bytes,40,opt,name=trust,proto3" json:"trust,omitempty"`         // absent from agents that know nothing of it
+	Admission     *Admission             `protobuf:"bytes,60,opt,name=admission,proto3" json:"admission,omitempty"` // absent from agents that let nobody in
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,6 +718,228 @@ func (x *Node) GetTrust() *BMCTrust {
 	return nil
 }
 
+func (x *Node) GetAdmission() *Admission {
+	if x != nil {
+		return x.Admission
+	}
+	return nil
+}
+
+// Admission is how a BMC came to be one of the fleet, or why it is none.
+type Admission struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // fleet.AdmissionState
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	By            []string               `protobuf:"bytes,3,rep,name=by,proto3" json:"by,omitempty"`
+	Make          string                 `protobuf:"bytes,4,opt,name=make,proto3" json:"make,omitempty"`
+	Uuid          string                 `protobuf:"bytes,5,opt,name=uuid,proto3" json:"uuid,omitempty"` // as its service root claims
+	Evidence      []*Evidence            `protobuf:"bytes,6,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Admission) Reset() {
+	*x = Admission{}
+	mi := &file_nouns_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Admission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Admission) ProtoMessage() {}
+
+func (x *Admission) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Admission.ProtoReflect.Descriptor instead.
+func (*Admission) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Admission) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Admission) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Admission) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Admission) GetMake() string {
+	if x != nil {
+		return x.Make
+	}
+	return ""
+}
+
+func (x *Admission) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *Admission) GetEvidence() []*Evidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+// Evidence is one thing that was seen of a BMC from outside.
+type Evidence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	Is            string                 `protobuf:"bytes,2,opt,name=is,proto3" json:"is,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"` // who observed it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evidence) Reset() {
+	*x = Evidence{}
+	mi := &file_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evidence) ProtoMessage() {}
+
+func (x *Evidence) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
+func (*Evidence) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Evidence) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Evidence) GetIs() string {
+	if x != nil {
+		return x.Is
+	}
+	return ""
+}
+
+func (x *Evidence) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+// Conflict is one identity that several BMCs claim.
+type Conflict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // "key", "serial", "UUID"
+	Is            string                 `protobuf:"bytes,2,opt,name=is,proto3" json:"is,omitempty"`
+	Nodes         []string               `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"` // RACK/NODE, sorted
+	Bad           []string               `protobuf:"bytes,4,rep,name=bad,proto3" json:"bad,omitempty"`     // those that it harms
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Conflict) Reset() {
+	*x = Conflict{}
+	mi := &file_nouns_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Conflict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Conflict) ProtoMessage() {}
+
+func (x *Conflict) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Conflict.ProtoReflect.Descriptor instead.
+func (*Conflict) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Conflict) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Conflict) GetIs() string {
+	if x != nil {
+		return x.Is
+	}
+	return ""
+}
+
+func (x *Conflict) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Conflict) GetBad() []string {
+	if x != nil {
+		return x.Bad
+	}
+	return nil
+}
+
 // BMCTrust is how far a BMC is ours.
 type BMCTrust struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -743,7 +966,7 @@ type BMCTrust struct {
 
 func (x *BMCTrust) Reset() {
 	*x = BMCTrust{}
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +978,7 @@ func (x *BMCTrust) String() string {
 func (*BMCTrust) ProtoMessage() {}
 
 func (x *BMCTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +991,7 @@ func (x *BMCTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BMCTrust.ProtoReflect.Descriptor instead.
 func (*BMCTrust) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{6}
+	return file_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BMCTrust) GetPin() string {
@@ -904,7 +1127,7 @@ type TrustChange struct {
 
 func (x *TrustChange) Reset() {
 	*x = TrustChange{}
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1139,7 @@ func (x *TrustChange) String() string {
 func (*TrustChange) ProtoMessage() {}
 
 func (x *TrustChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1152,7 @@ func (x *TrustChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustChange.ProtoReflect.Descriptor instead.
 func (*TrustChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{7}
+	return file_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TrustChange) GetNode() string {
@@ -984,7 +1207,7 @@ type Firing struct {
 
 func (x *Firing) Reset() {
 	*x = Firing{}
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1219,7 @@ func (x *Firing) String() string {
 func (*Firing) ProtoMessage() {}
 
 func (x *Firing) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1232,7 @@ func (x *Firing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firing.ProtoReflect.Descriptor instead.
 func (*Firing) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{8}
+	return file_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Firing) GetScript() string {
@@ -1088,7 +1311,7 @@ type HardwareNews struct {
 
 func (x *HardwareNews) Reset() {
 	*x = HardwareNews{}
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1323,7 @@ func (x *HardwareNews) String() string {
 func (*HardwareNews) ProtoMessage() {}
 
 func (x *HardwareNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1336,7 @@ func (x *HardwareNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareNews.ProtoReflect.Descriptor instead.
 func (*HardwareNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{9}
+	return file_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HardwareNews) GetNode() string {
@@ -1157,7 +1380,7 @@ type HardwareChange struct {
 
 func (x *HardwareChange) Reset() {
 	*x = HardwareChange{}
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1392,7 @@ func (x *HardwareChange) String() string {
 func (*HardwareChange) ProtoMessage() {}
 
 func (x *HardwareChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1405,7 @@ func (x *HardwareChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
 func (*HardwareChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{10}
+	return file_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HardwareChange) GetWhat() string {
@@ -1243,7 +1466,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1478,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1491,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{11}
+	return file_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Script) GetName() string {
@@ -1377,19 +1600,19 @@ type Run struct {
 	State          string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"` // "running", "done", "partly failed", "failed", "canceled"
 	EndedUnixMs    int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
 	AllowEmpty     bool                   `protobuf:"varint,12,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
-	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
-	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
-	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
-	Rack           string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`         // set: a person on that rack has begun it there
-	Rollout        *Rollout               `protobuf:"bytes,60,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
-	Released       []string               `protobuf:"bytes,61,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
+	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order that began it
+	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`   // of that order
+	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`      // the signed order that stops it, if there is one
+	Rack           string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`          // set: a person on that rack has begun it there
+	Rollout        *Rollout               `protobuf:"bytes,130,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
+	Released       []string               `protobuf:"bytes,131,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1624,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1637,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{12}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Run) GetId() string {
@@ -1568,7 +1791,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1803,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1816,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rollout) GetName() string {
@@ -1719,7 +1942,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1954,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1967,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Share) GetCount() int32 {
@@ -1776,7 +1999,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +2011,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +2024,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1873,7 +2096,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2108,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2121,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -2075,11 +2298,11 @@ type Record_Local struct {
 }
 
 type Record_Rollout struct {
-	Rollout *RolloutNodes `protobuf:"bytes,60,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
+	Rollout *RolloutNodes `protobuf:"bytes,130,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
 }
 
 type Record_NodeEnded struct {
-	NodeEnded *NodeEnded `protobuf:"bytes,61,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
+	NodeEnded *NodeEnded `protobuf:"bytes,131,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
 }
 
 func (*Record_Result) isRecord_Body() {}
@@ -2118,7 +2341,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2353,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2366,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -2197,7 +2420,7 @@ type LocalOrder struct {
 
 func (x *LocalOrder) Reset() {
 	*x = LocalOrder{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2432,7 @@ func (x *LocalOrder) String() string {
 func (*LocalOrder) ProtoMessage() {}
 
 func (x *LocalOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2445,7 @@ func (x *LocalOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalOrder.ProtoReflect.Descriptor instead.
 func (*LocalOrder) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LocalOrder) GetKind() string {
@@ -2337,7 +2560,7 @@ type LocalNews struct {
 
 func (x *LocalNews) Reset() {
 	*x = LocalNews{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2572,7 @@ func (x *LocalNews) String() string {
 func (*LocalNews) ProtoMessage() {}
 
 func (x *LocalNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2585,7 @@ func (x *LocalNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalNews.ProtoReflect.Descriptor instead.
 func (*LocalNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LocalNews) GetRack() string {
@@ -2410,7 +2633,7 @@ type RolloutNodes struct {
 
 func (x *RolloutNodes) Reset() {
 	*x = RolloutNodes{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2645,7 @@ func (x *RolloutNodes) String() string {
 func (*RolloutNodes) ProtoMessage() {}
 
 func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2658,7 @@ func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
 func (*RolloutNodes) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RolloutNodes) GetRun() string {
@@ -2463,7 +2686,7 @@ type NodeEnded struct {
 
 func (x *NodeEnded) Reset() {
 	*x = NodeEnded{}
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2698,7 @@ func (x *NodeEnded) String() string {
 func (*NodeEnded) ProtoMessage() {}
 
 func (x *NodeEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2711,7 @@ func (x *NodeEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
 func (*NodeEnded) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{21}
+	return file_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeEnded) GetRun() string {
@@ -2525,7 +2748,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2760,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2773,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{22}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -2601,7 +2824,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2836,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2849,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{23}
+	return file_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Denial) GetSubject() string {
@@ -2667,7 +2890,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2902,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2915,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{24}
+	return file_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2724,7 +2947,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2959,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2972,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{25}
+	return file_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2807,7 +3030,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +3042,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +3055,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{26}
+	return file_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2904,7 +3127,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\atook_us\x18\x0e \x01(\x03R\x06tookUs\x12\x1a\n" +
 	"\battempts\x18\x0f \x01(\x05R\battempts\x12-\n" +
 	"\breadings\x18\x10 \x03(\v2\x11.chiba.v1.ReadingR\breadings\x12\x12\n" +
-	"\x04body\x18\x11 \x01(\fR\x04body\"\x91\x04\n" +
+	"\x04body\x18\x11 \x01(\fR\x04body\"\xc4\x04\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -2925,10 +3148,27 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06labels\x18\x0f \x03(\v2\x1a.chiba.v1.Node.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bfirmware\x18\x1e \x01(\tR\bfirmware\x12\x12\n" +
 	"\x04bios\x18\x1f \x01(\tR\x04bios\x12(\n" +
-	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x1a9\n" +
+	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x121\n" +
+	"\tadmission\x18< \x01(\v2\x13.chiba.v1.AdmissionR\tadmission\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb9\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9b\x01\n" +
+	"\tAdmission\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
+	"\x02by\x18\x03 \x03(\tR\x02by\x12\x12\n" +
+	"\x04make\x18\x04 \x01(\tR\x04make\x12\x12\n" +
+	"\x04uuid\x18\x05 \x01(\tR\x04uuid\x12.\n" +
+	"\bevidence\x18\x06 \x03(\v2\x12.chiba.v1.EvidenceR\bevidence\"B\n" +
+	"\bEvidence\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\tR\x02is\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\"V\n" +
+	"\bConflict\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\tR\x02is\x12\x14\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\x12\x10\n" +
+	"\x03bad\x18\x04 \x03(\tR\x03bad\"\xb9\x04\n" +
 	"\bBMCTrust\x12\x10\n" +
 	"\x03pin\x18\x01 \x01(\tR\x03pin\x12\x1a\n" +
 	"\btakeover\x18\x02 \x01(\tR\btakeover\x12\x16\n" +
@@ -2999,7 +3239,7 @@ const file_nouns_proto_rawDesc = "" +
 	" \x03(\tR\baudience\x12\x12\n" +
 	"\x04rack\x18P \x01(\tR\x04rack\x12\x14\n" +
 	"\x05ended\x18Q \x01(\bR\x05ended\x12\x18\n" +
-	"\aremarks\x18R \x03(\tR\aremarks\"\x91\x04\n" +
+	"\aremarks\x18R \x03(\tR\aremarks\"\x93\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -3019,9 +3259,9 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
 	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12\x12\n" +
-	"\x04rack\x18P \x01(\tR\x04rack\x12+\n" +
-	"\arollout\x18< \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1a\n" +
-	"\breleased\x18= \x03(\tR\breleased\"\xc2\x03\n" +
+	"\x04rack\x18P \x01(\tR\x04rack\x12,\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1b\n" +
+	"\breleased\x18\x83\x01 \x03(\tR\breleased\"\xc2\x03\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06canary\x18\x02 \x01(\x05R\x06canary\x12#\n" +
@@ -3051,7 +3291,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xfa\x04\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xfc\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -3065,10 +3305,10 @@ const file_nouns_proto_rawDesc = "" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
 	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x12,\n" +
-	"\x05local\x18P \x01(\v2\x14.chiba.v1.LocalOrderH\x00R\x05local\x122\n" +
-	"\arollout\x18< \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x124\n" +
+	"\x05local\x18P \x01(\v2\x14.chiba.v1.LocalOrderH\x00R\x05local\x123\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x125\n" +
 	"\n" +
-	"node_ended\x18= \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
+	"node_ended\x18\x83\x01 \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
 	"\x04body\"a\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
@@ -3149,7 +3389,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -3157,63 +3397,68 @@ var file_nouns_proto_goTypes = []any{
 	(*Change)(nil),          // 3: chiba.v1.Change
 	(*Result)(nil),          // 4: chiba.v1.Result
 	(*Node)(nil),            // 5: chiba.v1.Node
-	(*BMCTrust)(nil),        // 6: chiba.v1.BMCTrust
-	(*TrustChange)(nil),     // 7: chiba.v1.TrustChange
-	(*Firing)(nil),          // 8: chiba.v1.Firing
-	(*HardwareNews)(nil),    // 9: chiba.v1.HardwareNews
-	(*HardwareChange)(nil),  // 10: chiba.v1.HardwareChange
-	(*Script)(nil),          // 11: chiba.v1.Script
-	(*Run)(nil),             // 12: chiba.v1.Run
-	(*Rollout)(nil),         // 13: chiba.v1.Rollout
-	(*Share)(nil),           // 14: chiba.v1.Share
-	(*RackRun)(nil),         // 15: chiba.v1.RackRun
-	(*Record)(nil),          // 16: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 17: chiba.v1.RackRunAccepted
-	(*LocalOrder)(nil),      // 18: chiba.v1.LocalOrder
-	(*LocalNews)(nil),       // 19: chiba.v1.LocalNews
-	(*RolloutNodes)(nil),    // 20: chiba.v1.RolloutNodes
-	(*NodeEnded)(nil),       // 21: chiba.v1.NodeEnded
-	(*RackRunDone)(nil),     // 22: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 23: chiba.v1.Denial
-	(*NodeGone)(nil),        // 24: chiba.v1.NodeGone
-	(*Refused)(nil),         // 25: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 26: chiba.v1.Checkpoint
-	nil,                     // 27: chiba.v1.Node.LabelsEntry
-	nil,                     // 28: chiba.v1.BMCTrust.ElementsEntry
+	(*Admission)(nil),       // 6: chiba.v1.Admission
+	(*Evidence)(nil),        // 7: chiba.v1.Evidence
+	(*Conflict)(nil),        // 8: chiba.v1.Conflict
+	(*BMCTrust)(nil),        // 9: chiba.v1.BMCTrust
+	(*TrustChange)(nil),     // 10: chiba.v1.TrustChange
+	(*Firing)(nil),          // 11: chiba.v1.Firing
+	(*HardwareNews)(nil),    // 12: chiba.v1.HardwareNews
+	(*HardwareChange)(nil),  // 13: chiba.v1.HardwareChange
+	(*Script)(nil),          // 14: chiba.v1.Script
+	(*Run)(nil),             // 15: chiba.v1.Run
+	(*Rollout)(nil),         // 16: chiba.v1.Rollout
+	(*Share)(nil),           // 17: chiba.v1.Share
+	(*RackRun)(nil),         // 18: chiba.v1.RackRun
+	(*Record)(nil),          // 19: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 20: chiba.v1.RackRunAccepted
+	(*LocalOrder)(nil),      // 21: chiba.v1.LocalOrder
+	(*LocalNews)(nil),       // 22: chiba.v1.LocalNews
+	(*RolloutNodes)(nil),    // 23: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 24: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 25: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 26: chiba.v1.Denial
+	(*NodeGone)(nil),        // 27: chiba.v1.NodeGone
+	(*Refused)(nil),         // 28: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 29: chiba.v1.Checkpoint
+	nil,                     // 30: chiba.v1.Node.LabelsEntry
+	nil,                     // 31: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	27, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
-	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
-	28, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
-	2,  // 7: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
-	4,  // 8: chiba.v1.Firing.results:type_name -> chiba.v1.Result
-	10, // 9: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	15, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	13, // 11: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
-	14, // 12: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
-	14, // 13: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
-	4,  // 14: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	22, // 15: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	8,  // 16: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 17: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	17, // 18: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	24, // 19: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	9,  // 20: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	25, // 21: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	7,  // 22: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	18, // 23: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
-	20, // 24: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
-	21, // 25: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
-	18, // 26: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	30, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	9,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
+	6,  // 6: chiba.v1.Node.admission:type_name -> chiba.v1.Admission
+	7,  // 7: chiba.v1.Admission.evidence:type_name -> chiba.v1.Evidence
+	31, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	2,  // 9: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
+	4,  // 10: chiba.v1.Firing.results:type_name -> chiba.v1.Result
+	13, // 11: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
+	18, // 12: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	16, // 13: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
+	17, // 14: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
+	17, // 15: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
+	4,  // 16: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	25, // 17: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	11, // 18: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 19: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	20, // 20: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	27, // 21: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	12, // 22: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	28, // 23: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	10, // 24: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	21, // 25: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
+	23, // 26: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	24, // 27: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	21, // 28: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -3227,7 +3472,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[16].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[19].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -3247,7 +3492,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

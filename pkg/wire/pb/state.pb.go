@@ -355,7 +355,7 @@ type Command_JudgeJoin struct {
 }
 
 type Command_SteerRun struct {
-	SteerRun *SteerRun `protobuf:"bytes,60,opt,name=steer_run,json=steerRun,proto3,oneof"`
+	SteerRun *SteerRun `protobuf:"bytes,130,opt,name=steer_run,json=steerRun,proto3,oneof"`
 }
 
 func (*Command_PutScript) isCommand_Body() {}
@@ -1263,7 +1263,8 @@ type Snapshot struct {
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
 	Local         []*Script              `protobuf:"bytes,80,rep,name=local,proto3" json:"local,omitempty"`           // decisions on racks, by name and rack
-	Rolled        []*RolledNodes         `protobuf:"bytes,60,rep,name=rolled,proto3" json:"rolled,omitempty"`         // by run
+	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`        // by run
+	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"` // found, and none of the fleet
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1442,6 +1443,13 @@ func (x *Snapshot) GetLocal() []*Script {
 func (x *Snapshot) GetRolled() []*RolledNodes {
 	if x != nil {
 		return x.Rolled
+	}
+	return nil
+}
+
+func (x *Snapshot) GetCandidates() []*Node {
+	if x != nil {
+		return x.Candidates
 	}
 	return nil
 }
@@ -1899,7 +1907,7 @@ var File_state_proto protoreflect.FileDescriptor
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\x9d\b\n" +
+	"mesh.proto\x1a\fenroll.proto\"\x9e\b\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1927,8 +1935,8 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x121\n" +
-	"\tsteer_run\x18< \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12\x0e\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x122\n" +
+	"\tsteer_run\x18\x82\x01 \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
 	"\x04body\"\x06\n" +
@@ -1987,7 +1995,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\xee\x06\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\x9f\a\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2012,8 +2020,11 @@ const file_state_proto_rawDesc = "" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
 	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12&\n" +
-	"\x05local\x18P \x03(\v2\x10.chiba.v1.ScriptR\x05local\x12-\n" +
-	"\x06rolled\x18< \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12*\n" +
+	"\x05local\x18P \x03(\v2\x10.chiba.v1.ScriptR\x05local\x12.\n" +
+	"\x06rolled\x18\x82\x01 \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12.\n" +
+	"\n" +
+	"candidates\x18< \x03(\v2\x0e.chiba.v1.NodeR\n" +
+	"candidates\x12*\n" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
@@ -2143,16 +2154,17 @@ var file_state_proto_depIdxs = []int32{
 	34, // 38: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
 	24, // 39: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
 	7,  // 40: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
-	26, // 41: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	32, // 42: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	35, // 43: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	34, // 44: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	36, // 45: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	28, // 41: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
+	26, // 42: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	32, // 43: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	35, // 44: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	34, // 45: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	36, // 46: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
