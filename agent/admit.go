@@ -37,9 +37,9 @@ func (a *Agent) person(ctx context.Context, by []string, n *node, c scl.Command)
 }
 
 func (a *Agent) heed(ctx context.Context, by []string, n *node, c scl.Command) (fleet.Result, error) {
-	switch c.Verb { //nolint:exhaustive // the others are no person's word
+	switch c.Verb {
 	case scl.DoAdmit:
-		return a.admit(ctx, by, n, c)
+		return a.admit(by, n, c)
 	case scl.DoRefuse:
 		return a.keepOut(ctx, by, n, strings.Join(c.Args, " "))
 	case scl.DoForget:
@@ -53,7 +53,7 @@ func (a *Agent) heed(ctx context.Context, by []string, n *node, c scl.Command) (
 
 // admit takes the word of people for a BMC, by its key. A stranger is let in if
 // that is enough; of a member it is one voice more.
-func (a *Agent) admit(ctx context.Context, by []string, n *node, c scl.Command) (fleet.Result, error) {
+func (a *Agent) admit(by []string, n *node, c scl.Command) (fleet.Result, error) {
 	const op = "admit the BMC"
 	if pin := c.Args[0]; !n.ledger.Record().Has(pin) {
 		return fleet.Result{}, fault.New(fault.Conflict, op, fmt.Sprintf("its key is %s, not %s", n.ledger.Record().Pin, pin)).
@@ -77,7 +77,7 @@ func (a *Agent) admit(ctx context.Context, by []string, n *node, c scl.Command) 
 		return fleet.Result{}, err
 	}
 	n.words(m)
-	a.decide(ctx, n)
+	a.decide(n)
 	if member := a.memberBy(n.entry.Pin); member != nil {
 		return fleet.Result{Node: member.entry.Name, Status: fleet.Confirmed, Before: string(fleet.Waiting), After: "admitted as " + string(member.entry.Name)}, nil
 	}
@@ -234,6 +234,6 @@ func (a *Agent) turnOut(ctx context.Context, n *node, m admission) error {
 		return nil
 	}
 	n.words(m)
-	a.decide(ctx, n)
+	a.decide(n)
 	return nil
 }

@@ -298,6 +298,30 @@ func TestWhatAStrangerClaimsThatOthersDo(t *testing.T) {
 	})
 }
 
+// Two BMCs with one key, as some leave the factory or as a thief makes them: the key
+// identifies none of them. One BMC with two addresses is one.
+func TestOneKeyAtTwoAddresses(t *testing.T) {
+	for _, c := range []struct {
+		name, there string
+		want        level.Level
+	}{{"another BMC", "uuid-8", level.Quarantined}, {"the same one", "uuid-7", level.Identified}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStrangers(t)
+				s.pins["x1:443"] = "sha256/n1"
+				s.roots["n1:443"], s.roots["x1:443"] = discovery.Root{UUID: "uuid-7"}, discovery.Root{UUID: c.there}
+				s.up()
+				defer s.stop()
+				pass(time.Minute)
+				n := s.agent.rack.named("n1")
+				if v := s.agent.judge(n); v.Level != c.want {
+					t.Errorf("it is %s: %s", v.Level, v.why())
+				}
+			})
+		})
+	}
+}
+
 func TestClashesOfOtherRacksAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStrangers(t)

@@ -77,6 +77,7 @@ type Agent struct {
 	rack      roster
 	admitting sync.Mutex // serialises who comes and who goes
 	clashes   clashes    // that the coordinators have seen
+	crowded   crowded
 
 	desiring  sync.Mutex // serialises changes of the desired state
 	authority authority

@@ -336,6 +336,7 @@ func (a *Agent) resume() error {
 			}
 			was := wire.FromBMCTrust(msg.GetTrust())
 			n.summary.Trust.Level, n.summary.Trust.Since = was.Level, was.Since
+			n.summary.Admission.Evidence = wire.FromAdmission(msg.GetAdmission()).Evidence
 		}
 		return nil
 	})

@@ -73,7 +73,7 @@ func (a *Agent) find(ctx context.Context) error {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
 			case address := <-a.askAgain:
-				a.match(ctx, table)
+				a.match(ctx, table, address == "")
 				if address != "" {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
@@ -84,7 +84,7 @@ func (a *Agent) find(ctx context.Context) error {
 			case p := <-answers:
 				table.Answered(a.now(), p.address, p.Answer, p.err)
 				a.answered(p)
-				a.match(ctx, table)
+				a.match(ctx, table, false)
 			}
 		}
 	})
@@ -104,8 +104,11 @@ func (a *Agent) probe(ctx context.Context, address string, slots chan struct{}, 
 	defer cancel()
 	pin, err := a.fingerprint(asking, address)
 	answer := discovery.Answer{Pin: pin}
-	if err == nil && a.memberBy(pin) == nil && !a.expected(address) {
-		answer, err = a.root(asking, address)
+	stranger := err == nil && a.memberBy(pin) == nil && !a.expected(address)
+	if stranger || err == nil && a.crowded.has(pin) {
+		if answer, err = a.root(asking, address); !stranger {
+			answer, err = discovery.Answer{Pin: pin, Root: answer.Root}, nil // its key is what counts
+		}
 	}
 	select {
 	case answers <- probed{address, answer, err}:
@@ -130,11 +133,14 @@ func (n *node) place(r takeover.Record) string {
 	return r.Address
 }
 
-// match gives lanes to the nodes whose key has answered.
-func (a *Agent) match(ctx context.Context, table *discovery.Table) {
+// match gives lanes to the nodes whose key has answered, and looks at the strangers:
+// at all of them, or at those of whom there is news.
+func (a *Agent) match(ctx context.Context, table *discovery.Table, all bool) {
 	a.admitting.Lock()
 	defer a.admitting.Unlock()
-	candidates, double := apart(table.Candidates())
+	found := table.Candidates()
+	a.tellApart(found)
+	candidates, double := apart(found)
 	for _, n := range a.rack.members() {
 		if takeover.Over(n.ledger.Record()) {
 			a.leftAlone(n)
@@ -148,7 +154,45 @@ func (a *Agent) match(ctx context.Context, table *discovery.Table) {
 		}
 		a.missing(n, candidates, table)
 	}
-	a.strange(ctx, candidates, double)
+	a.strange(around{candidates, double, all})
+}
+
+// crowded are keys that answer at several addresses: what else is told there says
+// whether that is one BMC. It is safe for concurrent use.
+type crowded struct {
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+func (c *crowded) has(pin string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys[pin]
+}
+
+// add reports whether the key is news.
+func (c *crowded) add(pin string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.keys[pin] || len(c.keys) >= discovery.MaxAddresses {
+		return false
+	}
+	if c.keys == nil {
+		c.keys = make(map[string]bool)
+	}
+	c.keys[pin] = true
+	return true
+}
+
+// tellApart has the service roots read where one key answers at several addresses.
+func (a *Agent) tellApart(all []discovery.Candidate) {
+	for _, c := range all {
+		if len(c.Addresses) > 1 && a.crowded.add(c.Pin) {
+			for _, at := range c.Addresses {
+				a.askAt(at)
+			}
+		}
+	}
 }
 
 // apart is the candidates by their keys, and which keys several BMCs show: such a

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/discovery"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -47,6 +48,7 @@ type node struct {
 	noticed    noticed
 	admission  admission
 	serialSaid string                        // that a stranger announces
+	shown      discovery.Candidate           // what a stranger has shown, of find's goroutine
 	hardware   struct{ address, mac string } // the hardware address at an address
 	barred     bool                          // nothing is to be listened to
 	judged     string                        // the level of the last verdict of this process

@@ -1,13 +1,14 @@
 package agent
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/agent/takeover"
@@ -27,25 +28,34 @@ const (
 	ownWord      = "its own word"
 )
 
-// strange looks at the candidates that are no member's: it keeps what is seen of
-// them, has them ruled on, and lets in whom the ruling lets in. Nothing is sent to
-// them for it.
-func (a *Agent) strange(ctx context.Context, found map[string]discovery.Candidate, double map[string]string) {
+// around are the candidates that are no member's.
+type around struct {
+	found  map[string]discovery.Candidate // by key
+	double map[string]string              // how several BMCs show one key
+	all    bool                           // look also at those of whom there is no news
+}
+
+// strange keeps what is seen of strangers, has them ruled on, and lets in whom the
+// ruling lets in. Nothing is sent to them for it.
+func (a *Agent) strange(s around) {
 	uuids := make(map[string][]string)
-	for _, c := range found {
+	for _, c := range s.found {
 		if c.UUID != "" {
 			uuids[c.UUID] = append(uuids[c.UUID], c.Pin)
 		}
 	}
 	for _, n := range a.rack.others() {
-		if _, still := found[n.entry.Pin]; !still {
+		if _, still := s.found[n.entry.Pin]; !still {
 			a.rack.part(n)
 			a.gone(n.entry.Name, "it was not heard of for "+discovery.Expiry.String())
 		}
 	}
-	for _, pin := range slices.Sorted(maps.Keys(found)) {
-		c := found[pin]
-		clash := double[pin]
+	for _, pin := range slices.Sorted(maps.Keys(s.found)) {
+		c := s.found[pin]
+		if n := a.rack.stranger(pin); n != nil && !n.news(c) && !s.all {
+			continue
+		}
+		clash := s.double[pin]
 		if clash == "" {
 			clash = a.claimed(c, uuids[c.UUID])
 		}
@@ -56,8 +66,20 @@ func (a *Agent) strange(ctx context.Context, found map[string]discovery.Candidat
 			}
 		}
 		a.sight(n, c, clash)
-		a.decide(ctx, n)
+		a.decide(n)
 	}
+}
+
+// news reports whether a stranger shows something else than before, but for the time.
+// Only find's goroutine asks.
+func (n *node) news(c discovery.Candidate) bool {
+	c.Seen = time.Time{}
+	c.Addresses = slices.Sorted(slices.Values(c.Addresses)) // theirs is the order in time
+	if reflect.DeepEqual(c, n.shown) {
+		return false
+	}
+	n.shown = c
+	return true
 }
 
 // claimed is who else claims the UUID of a candidate: other strangers, or a member,
@@ -201,10 +223,10 @@ func announced(hints []string) string {
 }
 
 // decide rules on a stranger, and lets it in if the ruling does.
-func (a *Agent) decide(ctx context.Context, n *node) {
+func (a *Agent) decide(n *node) {
 	r := a.rule(n)
 	if r.State == fleet.Admitted {
-		if why := a.letIn(ctx, n, r); why != nil {
+		if why := a.letIn(n, r); why != nil {
 			r = level.Ruling{State: fleet.Waiting, Why: why.Error()}
 		}
 	}
@@ -238,7 +260,7 @@ func (a *Agent) rule(n *node) level.Ruling {
 
 // letIn makes a stranger a member. Its key is on disk, as that of the member,
 // before anything is done with it.
-func (a *Agent) letIn(ctx context.Context, n *node, r level.Ruling) error {
+func (a *Agent) letIn(n *node, r level.Ruling) error {
 	m := n.admitted()
 	m.Was, m.Name = n.entry.Name, n.entry.Name
 	if r.Asset != nil {
@@ -282,7 +304,7 @@ func (a *Agent) letIn(ctx context.Context, n *node, r level.Ruling) error {
 	a.log.Info("a BMC was let in", obs.Node, string(member.entry.Name), obs.BMC, m.Pin, obs.Reason, r.Why)
 	a.settle(member)
 	a.askAt("")
-	return ctx.Err()
+	return nil
 }
 
 // enlist says of a member how it came to be one.

@@ -331,7 +331,11 @@ func (w *world) assemble(dir string) *Agent {
 	}
 	a.root = func(ctx context.Context, address string) (discovery.Answer, error) {
 		pin, err := a.fingerprint(ctx, address)
-		return discovery.Answer{Pin: pin, Root: w.roots[pin]}, err
+		root, known := w.roots[address]
+		if !known {
+			root = w.roots[pin]
+		}
+		return discovery.Answer{Pin: pin, Root: root}, err
 	}
 	a.hardware = func(string) string { return "" }
 	a.open = func(e Entry, _ string) (lane, error) { return w.lanes[e.Name], nil }

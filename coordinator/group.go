@@ -96,8 +96,11 @@ func (p commands) Propose(ctx context.Context, c *pb.Command) (state.Outcome, er
 func (p commands) Status() raftnode.Status                        { return p.c.node.Status() }
 func (p commands) Hashes() (list []*pb.StateHash, applied uint64) { return p.c.node.Hashes() }
 func (p commands) Member(name string) bool                        { return p.c.node.Member(name) }
-func (p commands) CatchUp(ctx context.Context) error              { return p.c.node.CatchUp(ctx) }
-func (p commands) Remove(ctx context.Context, name string) error  { return p.c.node.Remove(ctx, name) }
+func (p commands) CatchUp(ctx context.Context, verified bool) error {
+	return p.c.node.CatchUp(ctx, verified)
+}
+
+func (p commands) Remove(ctx context.Context, name string) error { return p.c.node.Remove(ctx, name) }
 
 func (p commands) Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerReply {
 	return p.c.node.Call(ctx, from, c)

@@ -29,7 +29,7 @@ import (
 // a few are drawn.
 const drillVar = "CHIBA_DRILL"
 
-const few = 3
+const few = 2
 
 // moment is when a process dies: at its nth write request to the BMC, before its
 // answer is sent or right after. In both cases the BMC has done it.

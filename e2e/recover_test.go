@@ -38,7 +38,7 @@ func TestALostAgentIsRecovered(t *testing.T) {
 	}
 	copied := d.file("escrow.json", string(text))
 
-	d.killer.arm(moment{}, func() *process { return nil })
+	d.arm(moment{}, func() *process { return nil })
 	for _, lost := range []string{"spool.db", "seal.key", "rack-ca", "escrow.json"} {
 		if err := os.RemoveAll(filepath.Join(dir, lost)); err != nil {
 			t.Fatal(err)

@@ -57,7 +57,9 @@ type Group interface {
 	Coordinators() []*pb.CoordinatorStatus
 	Silent() []string
 	Remark() string
-	CatchUp(ctx context.Context) error
+	// CatchUp returns when all that was committed before is known here; unless it is
+	// verified, a leader that was deposed a moment ago may say what that is.
+	CatchUp(ctx context.Context, verified bool) error
 	Remove(ctx context.Context, name string) error
 }
 

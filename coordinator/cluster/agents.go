@@ -79,6 +79,9 @@ func (h Handler) Call(ctx context.Context, from string, call *pb.PeerCall) *pb.P
 func (c *Cluster) presence(p *pb.Presence) *pb.PeerReply {
 	s := c.conf.Node.Status()
 	reply := &pb.PeerReply{Name: c.conf.Name, BehindMs: s.Behind.Milliseconds()}
+	if s.Damage != nil {
+		reply.Damage, reply.DamageNext = s.Damage.Error(), fault.HintOf(s.Damage)
+	}
 	reply.Agents, reply.Version = c.conf.Hub.Present(p.GetKnown())
 	reply.Hashes, reply.Applied = c.conf.Node.Hashes()
 	for _, run := range p.GetRuns() {

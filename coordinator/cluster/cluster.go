@@ -45,7 +45,7 @@ type Log interface {
 	Hashes() (list []*pb.StateHash, applied uint64)
 	Member(name string) bool
 	Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerReply
-	CatchUp(ctx context.Context) error
+	CatchUp(ctx context.Context, verified bool) error
 	Remove(ctx context.Context, name string) error
 }
 
@@ -92,6 +92,8 @@ type other struct {
 	progress map[string][]*pb.RackProgress
 	applied  uint64
 	behind   time.Duration
+	damage   string // what is wrong with its log, and what to do about it
+	next     string
 }
 
 // New is a cluster of which nothing is known yet.
@@ -187,6 +189,7 @@ func (c *Cluster) take(name string, reply *pb.PeerReply, answered bool) {
 		return
 	}
 	o.heard, o.applied, o.behind = time.Now(), reply.GetApplied(), time.Duration(reply.GetBehindMs())*time.Millisecond
+	o.damage, o.next = reply.GetDamage(), reply.GetDamageNext()
 	if o.version != reply.GetVersion() || o.agents == nil {
 		o.version, o.agents = reply.GetVersion(), map[string]*pb.AgentStatus{}
 		for _, a := range reply.GetAgents() {

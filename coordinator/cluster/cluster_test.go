@@ -55,11 +55,15 @@ func (h *here) Query(context.Context, string, *pb.Query, func(*pb.QueryEvent) er
 	return &pb.QueryEvent_Done{Nodes: 1}, nil
 }
 
-func (h *here) Status() raftnode.Status                                  { return h.status }
+func (h *here) Status() raftnode.Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.status
+}
 func (h *here) Call(context.Context, string, *pb.PeerCall) *pb.PeerReply { return nil }
 func (h *here) Hashes() ([]*pb.StateHash, uint64)                        { return h.hashes, 40 }
 func (h *here) Member(name string) bool                                  { return name == "c2" }
-func (h *here) CatchUp(context.Context) error                            { return nil }
+func (h *here) CatchUp(context.Context, bool) error                      { return nil }
 func (h *here) Remove(context.Context, string) error                     { return nil }
 func (h *here) Watched() []string                                        { return []string{"R1"} }
 func (h *here) Touch(...string)                                          {}
@@ -81,6 +85,7 @@ func (o others) Call(ctx context.Context, addr string, c *pb.PeerCall) (*pb.Peer
 	}
 	reply := &pb.PeerReply{
 		Agents: o.there.GetAgents(), Version: o.there.GetVersion(), Progress: o.there.GetProgress(),
+		Damage: o.there.GetDamage(), DamageNext: o.there.GetDamageNext(),
 		Applied: o.there.GetApplied(), Hashes: o.there.GetHashes(), BehindMs: o.there.GetBehindMs(),
 	}
 	if c.GetPresence().GetKnown() == reply.GetVersion() {
@@ -213,10 +218,39 @@ func TestAStateThatDiffers(t *testing.T) {
 		if all := c.Coordinators(); all[1].GetProblem() != "its state differs from ours at entry 20" {
 			t.Errorf("two that differ: %v", all)
 		}
+		if all := c.Coordinators(); !strings.Contains(all[1].GetNext(), "chiba coordinator remove c2") || all[0].GetProblem() != "" {
+			t.Errorf("nobody knows which of two is right: %v", all)
+		}
+		h.mu.Lock()
+		h.status.Members = append(h.status.Members, raftnode.Member{Name: "c3", Addr: "at-c2"}) // says what c2 does
+		h.mu.Unlock()
+		pass(5 * time.Second)
+		if all := c.Coordinators(); !strings.Contains(all[0].GetProblem(), "differs from those of all others") || !strings.Contains(all[0].GetNext(), "remove c1") {
+			t.Errorf("one that differs from two: %v", all)
+		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if n := strings.Count(h.log.String(), "level=ERROR"); n != 1 {
+		if n := strings.Count(h.log.String(), "level=ERROR"); n != 2 {
 			t.Errorf("it is said %d times:\n%s", n, h.log.String())
+		}
+	})
+}
+
+// What is wrong with a log is told by whoever is asked, with what to do.
+func TestADamagedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := pair()
+		h.status.Damage = fault.New(fault.Garbage, "", "entries 1 to 9 are damaged").WithHint("mend it")
+		h.there.Damage, h.there.DamageNext = "entries 2 to 5 are damaged", "mend that"
+		c := start(t, h)
+		all := c.Coordinators()
+		if all[0].GetProblem() != "entries 1 to 9 are damaged" || all[0].GetNext() != "mend it" ||
+			all[1].GetProblem() != "entries 2 to 5 are damaged" || all[1].GetNext() != "mend that" {
+			t.Errorf("the coordinators are %v", all)
+		}
+		said := cluster.Handler{Cluster: c}.Call(t.Context(), "c2", &pb.PeerCall{Body: &pb.PeerCall_Presence{Presence: &pb.Presence{}}})
+		if said.GetDamage() != all[0].GetProblem() || said.GetDamageNext() != all[0].GetNext() {
+			t.Errorf("the others are told %v", said)
 		}
 	})
 }

@@ -25,7 +25,11 @@ type group struct {
 	t         *testing.T
 	authority *ca.Site
 	members   map[string]*member
-	room      func(name string) (free, total uint64, err error) // nil: as it is
+	alive     sync.RWMutex // for who reads the members while they are killed and started
+	stable    time.Duration
+	dead      time.Duration
+	network   *network                                          // between them; nil: nothing ever fails
+	room      func(name string) (free, total uint64, err error) // nil: what there is
 }
 
 // member is one of them. It may be down.
@@ -33,6 +37,7 @@ type member struct {
 	dir, addr string
 	node      *raftnode.Node
 	machine   *state.Machine
+	began     time.Time
 	kill      func() // in an instant, as far as the others can see
 }
 
@@ -93,10 +98,15 @@ func (g *group) start(name string, expect int, join ...string) *member {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	m.addr, m.machine = p.Addr(), state.New()
-	conf := raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, HashEvery: 10, Log: log}
+	g.alive.Lock()
+	defer g.alive.Unlock()
+	m.addr, m.machine, m.began = p.Addr(), state.New(), time.Now()
+	conf := raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, CheckEvery: 10, StableAfter: g.stable, DeadAfter: g.dead, Log: log}
+	if g.network != nil {
+		conf.Wire = behind{p, g.network}
+	}
 	if g.room != nil {
-		conf.Room = func() (free, total uint64, err error) { return g.room(name) }
+		conf.Room = func() (uint64, uint64, error) { return g.room(name) }
 	}
 	m.node, err = raftnode.Open(conf)
 	if err != nil {
@@ -116,11 +126,13 @@ func (g *group) start(name string, expect int, join ...string) *member {
 		}
 	})
 	m.kill = sync.OnceFunc(func() {
+		g.alive.Lock()
+		m.node = nil
+		g.alive.Unlock()
 		_ = p.Close() // first: a killed process says goodbye to nobody
 		cancel()
 		_ = node.Close()
 		running.Wait()
-		m.node = nil
 	})
 	g.t.Cleanup(m.kill)
 	return m

@@ -3,6 +3,7 @@ package state_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -56,13 +57,14 @@ func TestCandidatesAreNoNodes(t *testing.T) {
 	l.tell("r1", found("r1-x", "waiting", "sha256/x"), node("n1", "b1"))
 	l.tell("r2", found("r2-y", "refused", "sha256/y"))
 	names := func() (nodes, candidates string) {
+		var all, others strings.Builder
 		for _, n := range l.Nodes() {
-			nodes += n.GetRack() + "/" + n.GetName() + " "
+			fmt.Fprintf(&all, "%s/%s ", n.GetRack(), n.GetName())
 		}
 		for _, n := range l.Candidates() {
-			candidates += n.GetRack() + "/" + n.GetName() + " " + n.GetAdmission().GetState() + " "
+			fmt.Fprintf(&others, "%s/%s %s ", n.GetRack(), n.GetName(), n.GetAdmission().GetState())
 		}
-		return nodes, candidates
+		return all.String(), others.String()
 	}
 	if nodes, candidates := names(); nodes != "r1/n1 " || candidates != "r1/r1-x waiting r2/r2-y refused " {
 		t.Errorf("nodes %s, candidates %s", nodes, candidates)
@@ -99,7 +101,7 @@ func TestWhatSeveralRacksClaim(t *testing.T) {
 	serial := func(name, serial string, listed bool) *pb.Record {
 		r := node(name, "b")
 		r.GetNode().Serial = serial
-		r.GetNode().Trust = &pb.BMCTrust{Elements: map[string]string{"trust.serial-confirmed": fmt.Sprint(listed)}}
+		r.GetNode().Trust = &pb.BMCTrust{Elements: map[string]string{"trust.serial-confirmed": strconv.FormatBool(listed)}}
 		return r
 	}
 	uuid := func(r *pb.Record) *pb.Record {

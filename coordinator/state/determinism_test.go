@@ -131,6 +131,57 @@ func TestTwoMachinesAgree(t *testing.T) {
 	}
 }
 
+// The same with batches, as several coordinators propose them: some commands come
+// twice. What was snapshotted and restored on the way repeats nothing, and a batch does
+// what its commands do alone.
+func TestTwoMachinesAgreeOnBatches(t *testing.T) {
+	for seed := range uint64(15) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		log := randomLog(r, 300)
+		one, two, single := state.New(), state.New(), state.New()
+		var sent []*pb.Command
+		for index := uint64(1); len(log) > 0; index++ {
+			var list []*pb.Command
+			for range 1 + r.IntN(6) {
+				if len(sent) > 0 && r.IntN(4) == 0 { // its answer was lost
+					list = append(list, sent[r.IntN(len(sent))])
+				} else if len(log) > 0 {
+					c := of(fmt.Sprint("c", r.IntN(3), "/x"), uint64(len(sent)+1), log[0])
+					sent, list, log = append(sent, c), append(list, c), log[1:]
+				}
+			}
+			if len(list) == 0 {
+				continue
+			}
+			at := int64(index) * 50_000
+			o1, err1 := one.ApplyAll(index, entry(t, at, list...))
+			o2, err2 := two.ApplyAll(index, entry(t, at, list...))
+			if err1 != nil || err2 != nil {
+				t.Fatal(err1, err2)
+			}
+			for i, c := range entry(t, at, list...) {
+				o3, err := single.Apply(1000*index+uint64(i), c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if fmt.Sprint(o1[i].Err, o1[i].Repeated, o1[i].Run, o1[i].NextWanted) != fmt.Sprint(o2[i].Err, o2[i].Repeated, o2[i].Run, o2[i].NextWanted) ||
+					kinds(o1[i].Events) != kinds(o3.Events) || o1[i].Repeated != o3.Repeated {
+					t.Fatalf("seed %d, entry %d: outcomes differ:\n%v\n%v\n%v", seed, index, o1[i], o2[i], o3)
+				}
+			}
+			if r.IntN(8) == 0 {
+				two = again(t, two)
+			}
+		}
+		if h1, h2 := hash(t, one), hash(t, two); h1 != h2 {
+			t.Fatalf("seed %d: %s and %s", seed, h1, h2)
+		}
+		if one.Counts() != single.Counts() {
+			t.Fatalf("seed %d: batches make %+v, their commands alone %+v", seed, one.Counts(), single.Counts())
+		}
+	}
+}
+
 func again(t *testing.T, m *state.Machine) *state.Machine {
 	t.Helper()
 	b, err := proto.Marshal(m.Snapshot())

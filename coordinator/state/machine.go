@@ -77,6 +77,9 @@ type Machine struct {
 	policy  *pb.PutPolicy       // of authors; nil: none was set
 	audit   *journal
 
+	sourceBytes int               // of all scripts
+	serving     map[string]string // the agent of each rack
+
 	runs     []*run // by number
 	runBytes int    // of all sources and results
 
@@ -93,8 +96,9 @@ type Machine struct {
 	news      []*pb.HardwareNews // oldest first
 	newsBytes int
 
-	recent  []string        // ids of the last commands, oldest first
-	applied map[string]bool // the same
+	sessions map[string]*session // who has proposed what was applied, by name
+	recent   []string            // ids of the last commands of an earlier log, oldest first
+	applied  map[string]bool     // the same
 }
 
 // run is a run with what came of it. Only results and rolled change in place.
@@ -119,13 +123,14 @@ func New() *Machine {
 		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
+		serving: map[string]string{},
 		found:   map[string]*pb.Node{},
 		claims:  claims{},
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
 		nextRun: 1,
-		applied: map[string]bool{},
+		applied: map[string]bool{}, sessions: map[string]*session{},
 	}
 }
 
@@ -175,24 +180,43 @@ type Dropped struct {
 // later Apply returns the same error, and the process must stop, because
 // skipping a command would make it disagree with the others.
 func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
+	all, err := m.ApplyAll(index, []*pb.Command{c})
+	if err != nil {
+		return Outcome{}, err
+	}
+	return all[0], nil
+}
+
+// ApplyAll applies the commands of the entry with the log index, in order, as Apply
+// does: each has an outcome of its own, and one that is refused changes nothing for
+// the others. After an error the process must stop, as above.
+func (m *Machine) ApplyAll(index uint64, list []*pb.Command) ([]Outcome, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken == nil {
-		m.broken = m.readable(index, c)
+		m.broken = m.readable(index, list)
 	}
 	if m.broken != nil {
-		return Outcome{}, m.broken
+		return nil, m.broken
 	}
 	m.index = index
-	if m.applied[c.GetId()] {
+	all := make([]Outcome, len(list))
+	for i, c := range list {
+		if all[i], m.broken = m.apply(c); m.broken != nil {
+			return nil, m.broken
+		}
+	}
+	return all, nil
+}
+
+func (m *Machine) apply(c *pb.Command) (Outcome, error) {
+	if !m.fresh(m.index, c) {
 		return Outcome{Repeated: true, Revision: m.revision}, nil
 	}
-	m.remember(c.GetId())
 	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
 	if o.Err == nil && !o.Again {
 		if err := m.audit.note(c, o, before); err != nil {
-			m.broken = err
 			return Outcome{}, err
 		}
 	}
@@ -204,8 +228,7 @@ func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
 	return o, nil
 }
 
-// remember keeps the id of a command. Who does not hear whether a command was
-// committed proposes it again, soon, with the same id.
+// remember keeps the id of a command.
 func (m *Machine) remember(id string) {
 	if id == "" {
 		return
@@ -218,14 +241,25 @@ func (m *Machine) remember(id string) {
 	m.applied[id] = true
 }
 
-// readable says whether this version can apply c.
-func (m *Machine) readable(index uint64, c *pb.Command) error {
-	switch {
-	case index <= m.index:
+// readable says whether this version can apply the commands of an entry.
+func (m *Machine) readable(index uint64, list []*pb.Command) error {
+	if index <= m.index {
 		return fmt.Errorf("apply command %d: it comes after command %d", index, m.index)
+	}
+	for _, c := range list {
+		if err := known(index, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// known says whether this version knows what c does.
+func known(index uint64, c *pb.Command) error {
+	switch {
 	case c.GetVersion() != Version:
 		return unreadable(index, fmt.Sprintf("its version is %d, this coordinator reads %d", c.GetVersion(), Version))
-	case c.GetBody() == nil:
+	case c.GetBody() == nil || c.GetBatch() != nil:
 		return unreadable(index, "its type is not known to this version")
 	}
 	for _, r := range c.GetRecordResults().GetRecords() {
@@ -289,12 +323,11 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("agent %s serves rack %s, not %s", a.GetName(), known.GetRack(), a.GetRack())).
 			WithHint("enrol the machine under a new agent name")}
 	}
-	for _, other := range m.agents {
-		if other.GetRack() == a.GetRack() && other.GetName() != a.GetName() {
-			return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other.GetName())).
-				WithHint("give the new machine the identity of the old agent, or its rack another name")}
-		}
+	if other := m.serving[a.GetRack()]; other != "" && other != a.GetName() {
+		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other)).
+			WithHint("give the new machine the identity of the old agent, or its rack another name")}
 	}
+	m.serving[a.GetRack()] = a.GetName()
 	fresh := shallow(a)
 	if known != nil {
 		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)

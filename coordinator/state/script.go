@@ -134,6 +134,7 @@ func (m *Machine) version(name string) uint64 {
 // end ends the force of a script and keeps the order, so that racks that are cut
 // off get it when they are back.
 func (m *Machine) end(name string, version uint64, envelope []byte) {
+	m.sourceBytes -= len(m.scripts[name].GetSource())
 	delete(m.scripts, name)
 	m.over[name] = &pb.Ended{Name: name, Version: version, Envelope: envelope}
 	if len(m.over) <= MaxEndedScripts {
@@ -172,13 +173,7 @@ func (m *Machine) scriptOK(s *pb.Script) error {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("there are %d standing scripts already", MaxScripts)).
 			WithHint("remove some: chiba delete script NAME")
 	}
-	all := len(s.GetSource())
-	for name, other := range m.scripts {
-		if name != s.GetName() {
-			all += len(other.GetSource())
-		}
-	}
-	if all > MaxSourceBytes {
+	if m.sourceBytes-len(m.scripts[s.GetName()].GetSource())+len(s.GetSource()) > MaxSourceBytes {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("all standing scripts hold at most %d MiB", MaxSourceBytes>>20)).
 			WithHint("remove some: chiba delete script NAME")
 	}
@@ -226,6 +221,7 @@ func (m *Machine) runOK(r *pb.Run) error {
 func (m *Machine) keep(at int64, s *pb.Script) *pb.Script {
 	kept := shallow(s)
 	kept.Revision, kept.AppliedUnixMs = m.revision, at
+	m.sourceBytes += len(kept.GetSource()) - len(m.scripts[kept.GetName()].GetSource())
 	m.scripts[kept.GetName()] = kept
 	return kept
 }
@@ -353,6 +349,9 @@ func conclude(at int64, r *pb.Run) {
 // retain lets go of the oldest ended runs, as many as the limits ask for.
 func (m *Machine) retain() {
 	ended := m.ended()
+	if ended <= MaxEndedRuns && m.runBytes <= MaxResultBytes {
+		return
+	}
 	m.runs = slices.DeleteFunc(m.runs, func(r *run) bool {
 		if r.msg.GetEndedUnixMs() == 0 || (ended <= MaxEndedRuns && m.runBytes <= MaxResultBytes) {
 			return false

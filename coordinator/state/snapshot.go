@@ -40,6 +40,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Firings:  append([]*pb.Firing(nil), m.firings...),
 		Hardware: append([]*pb.HardwareNews(nil), m.news...),
 		Recent:   append([]string(nil), m.recent...),
+		Sessions: sessionsOf(m.sessions),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
@@ -65,9 +66,11 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
 	for _, a := range s.GetAgents() {
 		n.agents[a.GetName()] = a
+		n.serving[a.GetRack()] = a.GetName()
 	}
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
+		n.sourceBytes += len(sc.GetSource())
 	}
 	for _, leaf := range s.GetAudit() {
 		if err := n.audit.add(leaf); err != nil {
@@ -79,24 +82,11 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.over[e.GetName()] = e
 	}
 	n.restoreNodes(s)
-	for _, d := range s.GetDenied() {
-		n.denied[d.GetSubject()] = d
-	}
-	for _, d := range s.GetAllowed() {
-		n.allowed[d.GetSubject()] = d
-	}
-	for _, t := range s.GetTokens() {
-		n.tokens[t.GetId()] = t
-	}
-	for _, e := range s.GetEnrolments() {
-		n.enrolled[e.GetName()] = e
-	}
-	for _, p := range s.GetPending() {
-		n.pending[string(p.GetSpki())] = p
-	}
+	n.restoreTrust(s)
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
+	n.sessions = restored(s.GetSessions())
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -113,6 +103,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
+	m.sourceBytes, m.serving = n.sourceBytes, n.serving
 	m.found, m.claims = n.found, n.claims
 	m.over, m.local, m.policy, m.audit = n.over, n.local, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
@@ -120,13 +111,32 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.news, m.newsBytes = n.news, n.newsBytes
-	m.recent, m.applied = n.recent, n.applied
+	m.recent, m.applied, m.sessions = n.recent, n.applied, n.sessions
 	return nil
 }
 
 func (m *Machine) restoreLocal(decisions []*pb.Script) {
 	for _, l := range decisions {
 		m.local[localKey(l.GetName(), l.GetRack())] = l
+	}
+}
+
+// restoreTrust takes who is denied and who may join.
+func (m *Machine) restoreTrust(s *pb.Snapshot) {
+	for _, d := range s.GetDenied() {
+		m.denied[d.GetSubject()] = d
+	}
+	for _, d := range s.GetAllowed() {
+		m.allowed[d.GetSubject()] = d
+	}
+	for _, t := range s.GetTokens() {
+		m.tokens[t.GetId()] = t
+	}
+	for _, e := range s.GetEnrolments() {
+		m.enrolled[e.GetName()] = e
+	}
+	for _, p := range s.GetPending() {
+		m.pending[string(p.GetSpki())] = p
 	}
 }
 

@@ -41,7 +41,7 @@ type Client struct {
 	transport *http.Transport
 	ways      []way
 	at        atomic.Int32 // the way that is taken
-	latest    bool
+	read      Consistency
 	remark    func(string)
 }
 

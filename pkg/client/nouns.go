@@ -142,13 +142,14 @@ type Coordinator struct {
 	Answering bool          // it is the one that was asked
 	Agents    int           // connected to it
 	Problem   string        // "", or why it should be looked at
+	Next      string        // what to do about it; "" if that is plain
 }
 
 func toCoordinator(m *pb.CoordinatorStatus) Coordinator {
 	return Coordinator{
 		Name: m.GetName(), Address: m.GetAddress(), Role: m.GetRole(), Voter: m.GetVoter(),
 		Behind: time.Duration(m.GetBehindMs()) * time.Millisecond, Applied: m.GetApplied(),
-		Answering: m.GetAnswering(), Agents: int(m.GetAgents()), Problem: m.GetProblem(),
+		Answering: m.GetAnswering(), Agents: int(m.GetAgents()), Problem: m.GetProblem(), Next: m.GetNext(),
 	}
 }
 

@@ -79,25 +79,25 @@ func open(cmd *cobra.Command) (*client.Client, error) {
 	return opened, nil
 }
 
-// The flags of get about how fresh an answer is.
-const (
-	latestFlag = "linearizable"
-	staleFlag  = "stale"
-)
+// consistencyFlag of get says how fresh an answer shall be.
+const consistencyFlag = "consistency"
 
-// read sees to it that answers are as fresh as the flags say, and that a person is
+// addConsistencyFlag lets a command, and those under it, say how fresh an answer shall be.
+func addConsistencyFlag(cmd *cobra.Command) {
+	levels := []string{string(client.Stale), string(client.Default), string(client.Linearizable)}
+	cmd.PersistentFlags().String(consistencyFlag, string(client.Default), "how fresh: `stale` (what the coordinator that answers knows), default (what the leader knows) or linearizable (misses nothing, or fails)")
+	_ = cmd.RegisterFlagCompletionFunc(consistencyFlag, cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+}
+
+// read sees to it that answers are as fresh as the flag says, and that a person is
 // told, once, if they are old.
 func read(cmd *cobra.Command, c *client.Client) {
-	set := func(name string) bool {
-		f := cmd.Flags().Lookup(name)
-		return f != nil && f.Value.String() == "true"
-	}
-	if set(latestFlag) {
-		c.Latest()
+	if f := cmd.Flags().Lookup(consistencyFlag); f != nil && f.Changed {
+		c.Consistency(client.Consistency(f.Value.String()))
 	}
 	said := map[string]bool{}
 	c.OnRemark(func(remark string) {
-		if !set(staleFlag) && !said[remark] {
+		if !said[remark] {
 			said[remark] = true
 			cli.Note(cmd, "%s", remark)
 		}

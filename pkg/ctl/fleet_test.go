@@ -136,16 +136,16 @@ func (f *canned) matched(text string) (map[string][]string, error) {
 		}
 	}
 	out := map[string][]string{}
-	found := false
-	for _, n := range f.nodes() {
+	some := false
+	for _, n := range append(f.nodes(), found()...) {
 		for _, g := range globs {
-			if ok, _ := path.Match(g, n.GetName()); ok {
-				found = true
+			if ok, _ := path.Match(g, n.GetName()); ok && (n.GetState() != "stranger" || g == n.GetName()) {
+				some = true
 				out[n.GetRack()] = append(out[n.GetRack()], n.GetName())
 			}
 		}
 	}
-	if !found {
+	if !some {
 		return nil, clienttest.Error(connect.CodeNotFound, fault.New(fault.NotFound, "", fmt.Sprintf("no node matches %q", globs)).
 			WithHint("see them all: chiba get nodes"))
 	}
@@ -467,10 +467,30 @@ func (f *canned) Watch(_ context.Context, q *connect.Request[pb.WatchRequest], s
 	return clienttest.Error(connect.CodePermissionDenied, fault.New(fault.Denied, "", "your certificate was revoked").WithHint("ask for a new one"))
 }
 
-func (f *canned) ListNodes(context.Context, *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
+func (f *canned) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return connect.NewResponse(&pb.ListNodesReply{Nodes: f.nodes()}), nil
+	reply := &pb.ListNodesReply{Nodes: f.nodes()}
+	if r.Msg.GetCandidates() {
+		reply.Candidates = found()
+	}
+	return connect.NewResponse(reply), nil
+}
+
+// ListCoordinators tells of two, one of which has a damaged log; and how fresh an answer
+// was asked for.
+func (f *canned) ListCoordinators(_ context.Context, r *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error) {
+	reply := connect.NewResponse(&pb.ListCoordinatorsReply{Coordinators: []*pb.CoordinatorStatus{
+		{Name: "c1", Role: "leader", Voter: true, Applied: 90, Answering: true, Address: "10.0.0.1:7444", Agents: 2},
+		{
+			Name: "c2", Role: "follower", Applied: 88, BehindMs: 2000, Address: "10.0.0.2:7444",
+			Problem: "entries 5 to 9 of the log of coordinator c2 are damaged", Next: "mend it",
+		},
+	}})
+	if asked := r.Header().Get("Chiba-Read"); asked != "" {
+		reply.Header().Set("Chiba-Remark", "asked for "+asked)
+	}
+	return reply, nil
 }
 
 func (f *canned) ListAgents(context.Context, *connect.Request[pb.ListAgentsRequest]) (*connect.Response[pb.ListAgentsReply], error) {

@@ -23,12 +23,10 @@ func getCommand() *cobra.Command {
 		GroupID:    cli.GroupSee,
 		Short:      "list what the fleet knows: nodes, BMCs, inventory, changes, agents, scripts, runs, firings, coordinators",
 		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
-		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
+		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal\n  chiba get runs --consistency linearizable",
 	})
 	cmd.AddCommand(getNodes(), getBMCs(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings(), getCoordinators())
-	cmd.PersistentFlags().Bool(latestFlag, false, "miss nothing that was decided before; it costs a commit")
-	cmd.PersistentFlags().Bool(staleFlag, false, "don't tell if the answer may be old")
-	cmd.MarkFlagsMutuallyExclusive(latestFlag, staleFlag)
+	addConsistencyFlag(cmd)
 	return cmd
 }
 
@@ -229,7 +227,7 @@ func getScript() *cobra.Command {
 	return &cobra.Command{
 		Use:               "script NAME",
 		Short:             "print the source of a script in force, secrets sealed",
-		Example:           "  chiba get script thermal",
+		Example:           "  chiba get script thermal\n  chiba get runs --consistency linearizable",
 		Args:              cli.Args(1, 1),
 		ValidArgsFunction: completeScripts,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -73,12 +73,13 @@ type coordinatorView struct {
 	Answering bool   `json:"answering"`
 	Agents    int    `json:"agents"`
 	Problem   string `json:"problem,omitempty"`
+	Next      string `json:"next,omitempty"`
 }
 
 func viewCoordinator(c client.Coordinator) coordinatorView {
 	return coordinatorView{
 		Name: c.Name, Address: c.Address, Role: c.Role, Voter: c.Voter, BehindMS: c.Behind.Milliseconds(),
-		Applied: c.Applied, Answering: c.Answering, Agents: c.Agents, Problem: c.Problem,
+		Applied: c.Applied, Answering: c.Answering, Agents: c.Agents, Problem: c.Problem, Next: c.Next,
 	}
 }
 

@@ -71,9 +71,10 @@ func info(rack string, epoch uint64, use string) []byte {
 // it was made, and 32 bytes: a later epoch replaces an earlier one, which still opens
 // what was sealed to it.
 func OpenKey(path string) (*Key, error) {
+	path = filepath.Clean(path)
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := addKey(path, nil, time.Now()); err != nil {
+		if err = addKey(path, nil, time.Now()); err != nil {
 			return nil, err
 		}
 		raw, err = os.ReadFile(path)
@@ -96,7 +97,7 @@ func RenewKey(path string, now time.Time, always bool) error {
 		return fault.Wrap(fault.Unavailable, "read sealing key", err)
 	}
 	have, err := parseKeys(path, raw)
-	if err != nil || !always && now.Sub(time.Unix(int64(have.epoch), 0)) < KeyLife { //nolint:gosec // a time of this century
+	if err != nil || !always && now.Sub(time.Unix(int64(have.epoch), 0)) < KeyLife {
 		return err
 	}
 	if len(raw) == keySize { // of a build without epochs
@@ -106,21 +107,21 @@ func RenewKey(path string, now time.Time, always bool) error {
 }
 
 func parseKeys(path string, raw []byte) (*Key, error) {
-	bad := func(why string) (*Key, error) {
-		return nil, fault.New(fault.BadInput, "read sealing key "+path, why).
+	bad := func(why string) error {
+		return fault.New(fault.BadInput, "read sealing key "+path, why).
 			WithHint("restore it; or move it away, and a new one is made: scripts with secrets must be applied again")
 	}
 	if len(raw) == keySize { // of a build without epochs
 		raw = append(make([]byte, epochSize), raw...)
 	}
 	if len(raw) == 0 || len(raw)%(epochSize+keySize) != 0 {
-		return bad(fmt.Sprintf("it holds %d bytes, which are no keys", len(raw)))
+		return nil, bad(fmt.Sprintf("it holds %d bytes, which are no keys", len(raw)))
 	}
 	var all []*Key
 	for one := range slices.Chunk(raw, epochSize+keySize) {
 		private, err := ecdh.X25519().NewPrivateKey(one[epochSize:])
 		if err != nil {
-			return bad(err.Error())
+			return nil, bad(err.Error())
 		}
 		key, err := newKey(private, binary.BigEndian.Uint64(one))
 		if err != nil {

@@ -211,6 +211,7 @@ type CoordinatorStatus struct {
 	Answering     bool                   `protobuf:"varint,7,opt,name=answering,proto3" json:"answering,omitempty"`               // it is the one that was asked
 	Agents        int32                  `protobuf:"varint,8,opt,name=agents,proto3" json:"agents,omitempty"`                     // connected to it
 	Problem       string                 `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`                    // "", or why it should be looked at
+	Next          string                 `protobuf:"bytes,40,opt,name=next,proto3" json:"next,omitempty"`                         // what to do about it; "" if that is plain
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +305,13 @@ func (x *CoordinatorStatus) GetAgents() int32 {
 func (x *CoordinatorStatus) GetProblem() string {
 	if x != nil {
 		return x.Problem
+	}
+	return ""
+}
+
+func (x *CoordinatorStatus) GetNext() string {
+	if x != nil {
+		return x.Next
 	}
 	return ""
 }
@@ -3824,7 +3832,7 @@ const file_api_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"\x19\n" +
 	"\x17ListCoordinatorsRequest\"X\n" +
 	"\x15ListCoordinatorsReply\x12?\n" +
-	"\fcoordinators\x18\x01 \x03(\v2\x1b.chiba.v1.CoordinatorStatusR\fcoordinators\"\xf2\x01\n" +
+	"\fcoordinators\x18\x01 \x03(\v2\x1b.chiba.v1.CoordinatorStatusR\fcoordinators\"\x86\x02\n" +
 	"\x11CoordinatorStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -3834,7 +3842,8 @@ const file_api_proto_rawDesc = "" +
 	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12\x1c\n" +
 	"\tanswering\x18\a \x01(\bR\tanswering\x12\x16\n" +
 	"\x06agents\x18\b \x01(\x05R\x06agents\x12\x18\n" +
-	"\aproblem\x18\t \x01(\tR\aproblem\".\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x12\x12\n" +
+	"\x04next\x18( \x01(\tR\x04next\".\n" +
 	"\x18RemoveCoordinatorRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x18\n" +
 	"\x16RemoveCoordinatorReply\"&\n" +

@@ -48,9 +48,14 @@ type Command struct {
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
 	//	*Command_SteerRun
-	Body          isCommand_Body `protobuf_oneof:"body"`
-	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
-	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
+	//	*Command_Batch
+	Body isCommand_Body `protobuf_oneof:"body"`
+	By   string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
+	Id   string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of a command of an earlier log; one that was applied is not applied again
+	// Who proposed it, one life of one coordinator, and its number there: one that was
+	// applied is not applied again.
+	Session       string `protobuf:"bytes,61,opt,name=session,proto3" json:"session,omitempty"`
+	Seq           uint64 `protobuf:"varint,62,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +273,15 @@ func (x *Command) GetSteerRun() *SteerRun {
 	return nil
 }
 
+func (x *Command) GetBatch() *Batch {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Batch); ok {
+			return x.Batch
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -280,6 +294,20 @@ func (x *Command) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *Command) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Command) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
 }
 
 type isCommand_Body interface {
@@ -358,6 +386,10 @@ type Command_SteerRun struct {
 	SteerRun *SteerRun `protobuf:"bytes,130,opt,name=steer_run,json=steerRun,proto3,oneof"`
 }
 
+type Command_Batch struct {
+	Batch *Batch `protobuf:"bytes,63,opt,name=batch,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -394,17 +426,68 @@ func (*Command_JudgeJoin) isCommand_Body() {}
 
 func (*Command_SteerRun) isCommand_Body() {}
 
+func (*Command_Batch) isCommand_Body() {}
+
+// Batch is several commands in one entry of the log. Each is an encoded Command that
+// is no batch, and has the time of the entry. They are applied in order, each with an
+// outcome of its own.
+type Batch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Commands      [][]byte               `protobuf:"bytes,1,rep,name=commands,proto3" json:"commands,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Batch) Reset() {
+	*x = Batch{}
+	mi := &file_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Batch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Batch) ProtoMessage() {}
+
+func (x *Batch) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Batch.ProtoReflect.Descriptor instead.
+func (*Batch) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Batch) GetCommands() [][]byte {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
 // Mark changes nothing. Who has applied its own has applied all that was committed
 // before it.
 type Mark struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The leader asks all to look whether their logs and states are the same up to here.
+	Check         bool `protobuf:"varint,1,opt,name=check,proto3" json:"check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +499,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +512,14 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{1}
+	return file_state_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Mark) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
 }
 
 type PutScript struct {
@@ -441,7 +531,7 @@ type PutScript struct {
 
 func (x *PutScript) Reset() {
 	*x = PutScript{}
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +543,7 @@ func (x *PutScript) String() string {
 func (*PutScript) ProtoMessage() {}
 
 func (x *PutScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +556,7 @@ func (x *PutScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutScript.ProtoReflect.Descriptor instead.
 func (*PutScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{2}
+	return file_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PutScript) GetScript() *Script {
@@ -487,7 +577,7 @@ type RemoveScript struct {
 
 func (x *RemoveScript) Reset() {
 	*x = RemoveScript{}
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -499,7 +589,7 @@ func (x *RemoveScript) String() string {
 func (*RemoveScript) ProtoMessage() {}
 
 func (x *RemoveScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -512,7 +602,7 @@ func (x *RemoveScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScript.ProtoReflect.Descriptor instead.
 func (*RemoveScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{3}
+	return file_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RemoveScript) GetName() string {
@@ -545,7 +635,7 @@ type StartRun struct {
 
 func (x *StartRun) Reset() {
 	*x = StartRun{}
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +647,7 @@ func (x *StartRun) String() string {
 func (*StartRun) ProtoMessage() {}
 
 func (x *StartRun) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +660,7 @@ func (x *StartRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRun.ProtoReflect.Descriptor instead.
 func (*StartRun) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{4}
+	return file_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StartRun) GetRun() *Run {
@@ -591,7 +681,7 @@ type CancelRun struct {
 
 func (x *CancelRun) Reset() {
 	*x = CancelRun{}
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +693,7 @@ func (x *CancelRun) String() string {
 func (*CancelRun) ProtoMessage() {}
 
 func (x *CancelRun) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +706,7 @@ func (x *CancelRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRun.ProtoReflect.Descriptor instead.
 func (*CancelRun) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{5}
+	return file_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CancelRun) GetId() string {
@@ -651,7 +741,7 @@ type SteerRun struct {
 
 func (x *SteerRun) Reset() {
 	*x = SteerRun{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +753,7 @@ func (x *SteerRun) String() string {
 func (*SteerRun) ProtoMessage() {}
 
 func (x *SteerRun) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +766,7 @@ func (x *SteerRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerRun.ProtoReflect.Descriptor instead.
 func (*SteerRun) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SteerRun) GetId() string {
@@ -706,7 +796,7 @@ type RolledNodes struct {
 
 func (x *RolledNodes) Reset() {
 	*x = RolledNodes{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +808,7 @@ func (x *RolledNodes) String() string {
 func (*RolledNodes) ProtoMessage() {}
 
 func (x *RolledNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +821,7 @@ func (x *RolledNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolledNodes.ProtoReflect.Descriptor instead.
 func (*RolledNodes) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RolledNodes) GetRun() string {
@@ -767,7 +857,7 @@ type RolledNode struct {
 
 func (x *RolledNode) Reset() {
 	*x = RolledNode{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +869,7 @@ func (x *RolledNode) String() string {
 func (*RolledNode) ProtoMessage() {}
 
 func (x *RolledNode) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +882,7 @@ func (x *RolledNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolledNode.ProtoReflect.Descriptor instead.
 func (*RolledNode) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RolledNode) GetNode() string {
@@ -834,7 +924,7 @@ type PutPolicy struct {
 
 func (x *PutPolicy) Reset() {
 	*x = PutPolicy{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +936,7 @@ func (x *PutPolicy) String() string {
 func (*PutPolicy) ProtoMessage() {}
 
 func (x *PutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +949,7 @@ func (x *PutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
 func (*PutPolicy) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutPolicy) GetEnvelope() []byte {
@@ -888,7 +978,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +990,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1003,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -941,7 +1031,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1043,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1056,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{11}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Deny) GetDenials() []*Denial {
@@ -986,7 +1076,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1088,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1101,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{12}
+	return file_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Allow) GetSubject() string {
@@ -1040,7 +1130,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1142,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1155,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{13}
+	return file_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -1105,7 +1195,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1207,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1220,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{14}
+	return file_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -1156,7 +1246,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1258,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1271,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{15}
+	return file_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -1266,13 +1356,14 @@ type Snapshot struct {
 	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`        // by run
 	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"` // found, and none of the fleet
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
+	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`     // who has proposed, by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1375,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1388,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{16}
+	return file_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1461,6 +1552,74 @@ func (x *Snapshot) GetAllowed() []*Denial {
 	return nil
 }
 
+func (x *Snapshot) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// Session is which commands of one proposer were applied.
+type Session struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Used          uint64                 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`          // index of the last of them in the log
+	Spans         []uint64               `protobuf:"varint,3,rep,packed,name=spans,proto3" json:"spans,omitempty"` // first and last of each span of numbers, ascending
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_state_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Session) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Session) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Session) GetSpans() []uint64 {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
 // PutToken keeps a join token, and forgets those whose time is over.
 type PutToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1471,7 +1630,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1642,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1655,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{17}
+	return file_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PutToken) GetToken() *JoinToken {
@@ -1515,7 +1674,7 @@ type RevokeToken struct {
 
 func (x *RevokeToken) Reset() {
 	*x = RevokeToken{}
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1686,7 @@ func (x *RevokeToken) String() string {
 func (*RevokeToken) ProtoMessage() {}
 
 func (x *RevokeToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1699,7 @@ func (x *RevokeToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
 func (*RevokeToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{18}
+	return file_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeToken) GetId() string {
@@ -1568,7 +1727,7 @@ type EnrolAgent struct {
 
 func (x *EnrolAgent) Reset() {
 	*x = EnrolAgent{}
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1739,7 @@ func (x *EnrolAgent) String() string {
 func (*EnrolAgent) ProtoMessage() {}
 
 func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1752,7 @@ func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolAgent.ProtoReflect.Descriptor instead.
 func (*EnrolAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{19}
+	return file_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EnrolAgent) GetToken() string {
@@ -1669,7 +1828,7 @@ type RenewAgent struct {
 
 func (x *RenewAgent) Reset() {
 	*x = RenewAgent{}
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1840,7 @@ func (x *RenewAgent) String() string {
 func (*RenewAgent) ProtoMessage() {}
 
 func (x *RenewAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1853,7 @@ func (x *RenewAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAgent.ProtoReflect.Descriptor instead.
 func (*RenewAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{20}
+	return file_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RenewAgent) GetName() string {
@@ -1763,7 +1922,7 @@ type AskJoin struct {
 
 func (x *AskJoin) Reset() {
 	*x = AskJoin{}
-	mi := &file_state_proto_msgTypes[21]
+	mi := &file_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1934,7 @@ func (x *AskJoin) String() string {
 func (*AskJoin) ProtoMessage() {}
 
 func (x *AskJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[21]
+	mi := &file_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1947,7 @@ func (x *AskJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskJoin.ProtoReflect.Descriptor instead.
 func (*AskJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{21}
+	return file_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AskJoin) GetPending() *PendingJoin {
@@ -1808,7 +1967,7 @@ type JudgeJoin struct {
 
 func (x *JudgeJoin) Reset() {
 	*x = JudgeJoin{}
-	mi := &file_state_proto_msgTypes[22]
+	mi := &file_state_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1979,7 @@ func (x *JudgeJoin) String() string {
 func (*JudgeJoin) ProtoMessage() {}
 
 func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[22]
+	mi := &file_state_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1992,7 @@ func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoin.ProtoReflect.Descriptor instead.
 func (*JudgeJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{22}
+	return file_state_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JudgeJoin) GetCode() string {
@@ -1860,7 +2019,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[23]
+	mi := &file_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2031,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[23]
+	mi := &file_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2044,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{23}
+	return file_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RunResults) GetRun() string {
@@ -1907,7 +2066,7 @@ var File_state_proto protoreflect.FileDescriptor
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\x9e\b\n" +
+	"mesh.proto\x1a\fenroll.proto\"\xf3\b\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1936,11 +2095,17 @@ const file_state_proto_rawDesc = "" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
 	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x122\n" +
-	"\tsteer_run\x18\x82\x01 \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12\x0e\n" +
+	"\tsteer_run\x18\x82\x01 \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12'\n" +
+	"\x05batch\x18? \x01(\v2\x0f.chiba.v1.BatchH\x00R\x05batch\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
-	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
-	"\x04body\"\x06\n" +
-	"\x04Mark\"5\n" +
+	"\x02id\x18\x14 \x01(\tR\x02id\x12\x18\n" +
+	"\asession\x18= \x01(\tR\asession\x12\x10\n" +
+	"\x03seq\x18> \x01(\x04R\x03seqB\x06\n" +
+	"\x04body\"#\n" +
+	"\x05Batch\x12\x1a\n" +
+	"\bcommands\x18\x01 \x03(\fR\bcommands\"\x1c\n" +
+	"\x04Mark\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\bR\x05check\"5\n" +
 	"\tPutScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"X\n" +
 	"\fRemoveScript\x12\x12\n" +
@@ -1995,7 +2160,7 @@ const file_state_proto_rawDesc = "" +
 	"spoolEpoch\x12\x19\n" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
-	"seal_proof\x18\b \x01(\fR\tsealProof\"\x9f\a\n" +
+	"seal_proof\x18\b \x01(\fR\tsealProof\"\xce\a\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2025,7 +2190,12 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18< \x03(\v2\x0e.chiba.v1.NodeR\n" +
 	"candidates\x12*\n" +
-	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
+	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x12-\n" +
+	"\bsessions\x18? \x03(\v2\x11.chiba.v1.SessionR\bsessions\"G\n" +
+	"\aSession\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x14\n" +
+	"\x05spans\x18\x03 \x03(\x04R\x05spans\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
 	"\vRevokeToken\x12\x0e\n" +
@@ -2072,99 +2242,103 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_state_proto_goTypes = []any{
 	(*Command)(nil),       // 0: chiba.v1.Command
-	(*Mark)(nil),          // 1: chiba.v1.Mark
-	(*PutScript)(nil),     // 2: chiba.v1.PutScript
-	(*RemoveScript)(nil),  // 3: chiba.v1.RemoveScript
-	(*StartRun)(nil),      // 4: chiba.v1.StartRun
-	(*CancelRun)(nil),     // 5: chiba.v1.CancelRun
-	(*SteerRun)(nil),      // 6: chiba.v1.SteerRun
-	(*RolledNodes)(nil),   // 7: chiba.v1.RolledNodes
-	(*RolledNode)(nil),    // 8: chiba.v1.RolledNode
-	(*PutPolicy)(nil),     // 9: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),   // 10: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 11: chiba.v1.Deny
-	(*Allow)(nil),         // 12: chiba.v1.Allow
-	(*RecordResults)(nil), // 13: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 14: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 15: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 16: chiba.v1.Snapshot
-	(*PutToken)(nil),      // 17: chiba.v1.PutToken
-	(*RevokeToken)(nil),   // 18: chiba.v1.RevokeToken
-	(*EnrolAgent)(nil),    // 19: chiba.v1.EnrolAgent
-	(*RenewAgent)(nil),    // 20: chiba.v1.RenewAgent
-	(*AskJoin)(nil),       // 21: chiba.v1.AskJoin
-	(*JudgeJoin)(nil),     // 22: chiba.v1.JudgeJoin
-	(*RunResults)(nil),    // 23: chiba.v1.RunResults
-	(*Script)(nil),        // 24: chiba.v1.Script
-	(*Run)(nil),           // 25: chiba.v1.Run
-	(*Denial)(nil),        // 26: chiba.v1.Denial
-	(*Record)(nil),        // 27: chiba.v1.Record
-	(*Node)(nil),          // 28: chiba.v1.Node
-	(*Firing)(nil),        // 29: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 30: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 31: chiba.v1.Ended
-	(*JoinToken)(nil),     // 32: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 33: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 34: chiba.v1.PendingJoin
-	(*JoinState)(nil),     // 35: chiba.v1.JoinState
-	(*Result)(nil),        // 36: chiba.v1.Result
+	(*Batch)(nil),         // 1: chiba.v1.Batch
+	(*Mark)(nil),          // 2: chiba.v1.Mark
+	(*PutScript)(nil),     // 3: chiba.v1.PutScript
+	(*RemoveScript)(nil),  // 4: chiba.v1.RemoveScript
+	(*StartRun)(nil),      // 5: chiba.v1.StartRun
+	(*CancelRun)(nil),     // 6: chiba.v1.CancelRun
+	(*SteerRun)(nil),      // 7: chiba.v1.SteerRun
+	(*RolledNodes)(nil),   // 8: chiba.v1.RolledNodes
+	(*RolledNode)(nil),    // 9: chiba.v1.RolledNode
+	(*PutPolicy)(nil),     // 10: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),   // 11: chiba.v1.ApplyScript
+	(*Deny)(nil),          // 12: chiba.v1.Deny
+	(*Allow)(nil),         // 13: chiba.v1.Allow
+	(*RecordResults)(nil), // 14: chiba.v1.RecordResults
+	(*PutAgent)(nil),      // 15: chiba.v1.PutAgent
+	(*AgentInfo)(nil),     // 16: chiba.v1.AgentInfo
+	(*Snapshot)(nil),      // 17: chiba.v1.Snapshot
+	(*Session)(nil),       // 18: chiba.v1.Session
+	(*PutToken)(nil),      // 19: chiba.v1.PutToken
+	(*RevokeToken)(nil),   // 20: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),    // 21: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),    // 22: chiba.v1.RenewAgent
+	(*AskJoin)(nil),       // 23: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),     // 24: chiba.v1.JudgeJoin
+	(*RunResults)(nil),    // 25: chiba.v1.RunResults
+	(*Script)(nil),        // 26: chiba.v1.Script
+	(*Run)(nil),           // 27: chiba.v1.Run
+	(*Denial)(nil),        // 28: chiba.v1.Denial
+	(*Record)(nil),        // 29: chiba.v1.Record
+	(*Node)(nil),          // 30: chiba.v1.Node
+	(*Firing)(nil),        // 31: chiba.v1.Firing
+	(*HardwareNews)(nil),  // 32: chiba.v1.HardwareNews
+	(*Ended)(nil),         // 33: chiba.v1.Ended
+	(*JoinToken)(nil),     // 34: chiba.v1.JoinToken
+	(*Enrolment)(nil),     // 35: chiba.v1.Enrolment
+	(*PendingJoin)(nil),   // 36: chiba.v1.PendingJoin
+	(*JoinState)(nil),     // 37: chiba.v1.JoinState
+	(*Result)(nil),        // 38: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
-	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
-	3,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
-	4,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
-	5,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	13, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	14, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	10, // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	11, // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
-	12, // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
-	9,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
-	1,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
-	17, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
-	18, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
-	19, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
-	20, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
-	21, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
-	22, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	6,  // 17: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
-	24, // 18: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	25, // 19: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	8,  // 20: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
-	24, // 21: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	25, // 22: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	26, // 23: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	27, // 24: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	15, // 25: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	15, // 26: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	24, // 27: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	25, // 28: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	28, // 29: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	23, // 30: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	29, // 31: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	30, // 32: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	9,  // 33: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	31, // 34: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	26, // 35: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	32, // 36: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	33, // 37: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	34, // 38: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	24, // 39: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
-	7,  // 40: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
-	28, // 41: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
-	26, // 42: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	32, // 43: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	35, // 44: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	34, // 45: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	36, // 46: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	3,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
+	4,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
+	5,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
+	6,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
+	14, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	15, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	11, // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	12, // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	13, // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	10, // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	2,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
+	19, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
+	20, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
+	21, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
+	22, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
+	23, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
+	24, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
+	7,  // 17: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
+	1,  // 18: chiba.v1.Command.batch:type_name -> chiba.v1.Batch
+	26, // 19: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	27, // 20: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	9,  // 21: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	26, // 22: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	27, // 23: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	28, // 24: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	29, // 25: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	16, // 26: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	16, // 27: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	26, // 28: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	27, // 29: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	30, // 30: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	25, // 31: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	31, // 32: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	32, // 33: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	10, // 34: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	33, // 35: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	28, // 36: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	34, // 37: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	35, // 38: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	36, // 39: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	26, // 40: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
+	8,  // 41: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	30, // 42: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
+	28, // 43: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	18, // 44: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
+	34, // 45: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	37, // 46: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	36, // 47: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	38, // 48: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -2194,6 +2368,7 @@ func file_state_proto_init() {
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
 		(*Command_SteerRun)(nil),
+		(*Command_Batch)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2201,7 +2376,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
