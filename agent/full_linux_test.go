@@ -93,7 +93,7 @@ func onSmallDisk(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can mount a disk")
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$") //nolint:gosec // this very test
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), smallDisk+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // whose mounts nobody else sees
 	if out, err := cmd.CombinedOutput(); err != nil {
