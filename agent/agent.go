@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/depot"
 	"github.com/chiba-mesh/chiba/agent/link"
+	"github.com/chiba-mesh/chiba/agent/local"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/agent/spool"
@@ -71,12 +72,12 @@ type Agent struct {
 	receiver  *events.Receiver
 	artifacts *artifacts
 	site      *site.Site     // nil: alone
+	door      *local.Door    // for people on this machine; nil: there is none
 	depot     *depot.Depot   // nil where there is no link
 	trust     *standingTrust // nil where there is no link
 	denials   *trust.Denials // by a BMC's key
 
-	proving sync.Mutex
-	proven  struct{ leaf, proof []byte } // of the sealing key, by which certificate
+	proven proven // the sealing key
 
 	office     office
 	decider    *owner.Decider  // of govern
@@ -128,6 +129,13 @@ type uplink interface {
 	// Lease asks whose the rack is; Pull asks for the desired state.
 	Lease(q *pb.Lease)
 	Pull()
+	Connected() (connected bool, since time.Time)
+}
+
+// proven is the proof of the sealing key, by which certificate.
+type proven struct {
+	mu          sync.Mutex
+	leaf, proof []byte
 }
 
 // New checks the configuration, opens the spool and the keys in its state
@@ -152,7 +160,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: mirrored})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: mirrored, Ballast: spool.DefaultBallast})
 	if err != nil {
 		return nil, err
 	}
@@ -176,12 +184,13 @@ func New(cfg Config) (*Agent, error) {
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
-		PingEvery: cfg.Heartbeat, SiteAddrs: a.siteAddrs, Pair: string(cfg.Pair.Name),
+		PingEvery: cfg.Heartbeat, SiteAddrs: a.siteAddrs, Pair: string(cfg.Pair.Name), Trouble: a.trouble,
 	}, a, disk)
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.openDepot()
+	a.openDoor()
 	return a, nil
 }
 
@@ -243,10 +252,11 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		a.rack.add(n)
 	}
 	a.first.await(a.rack.members())
-	if err := a.authority.open(&cfg, disk); err != nil {
+	if err = a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
-	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall(), a.recallClashes())
+	a.runs.here, err = a.stoppedHere()
+	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recall(), a.recallClashes())
 }
 
 // newLedger is a ledger that begins with a record. Nothing is kept yet.
@@ -296,12 +306,12 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 // sealKey is the key that secrets for the agent are sealed to, with the proof that
 // it is ours, by the certificate of today.
 func (a *Agent) sealKey() (public, proof []byte, err error) {
-	a.proving.Lock()
-	defer a.proving.Unlock()
 	creds, err := a.cfg.credentials()
 	if err != nil {
 		return nil, nil, err
 	}
+	a.proven.mu.Lock()
+	defer a.proven.mu.Unlock()
 	leaf := creds.Certificate.Certificate[0]
 	if !bytes.Equal(a.proven.leaf, leaf) { // each proof differs, and a new one is a change for the coordinators
 		if proof, err = a.key.Prove(string(a.cfg.Rack), creds.Certificate); err != nil {
@@ -370,11 +380,22 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.rack.members()))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		a.find, a.getReady, a.receive, a.serveMetrics, a.dwell, a.keepEscrow, a.servePartner, a.govern, a.link.Run,
+		a.find, a.getReady, a.receive, a.serveMetrics, a.dwell, a.keepEscrow, a.servePartner, a.govern, a.link.Run, a.relied, a.answerPeople,
 	} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
+}
+
+// relied ends the process when the spool can't be relied on any longer: the next one
+// reads what is on the disk.
+func (a *Agent) relied(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.spool.Broken():
+		return a.spool.Err()
+	}
 }
 
 // Close closes the spool and the sockets. It is for an agent that was never Run.

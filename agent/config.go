@@ -29,6 +29,11 @@ import (
 // ConfigFile is the configuration in a state directory.
 const ConfigFile = "agent.yaml"
 
+// SocketFile is the socket in a state directory.
+const SocketFile = "agent.sock"
+
+const noSocket = "none"
+
 // FactoryOpenBMC is the login that a BMC with OpenBMC leaves the factory with.
 const FactoryOpenBMC = "openbmc"
 
@@ -100,6 +105,9 @@ type Config struct {
 	// SiteJoin are such addresses of others, for as long as no coordinator has told
 	// of any.
 	SiteJoin []string `yaml:"site_join"`
+	// Socket is where people on this machine speak to the agent: chiba --agent. By
+	// default agent.sock in State; "none": nowhere.
+	Socket string `yaml:"socket"`
 
 	// Artifacts is the directory of firmware images; default artifacts in State.
 	Artifacts string `yaml:"artifacts"`
@@ -213,6 +221,9 @@ func (c *Config) relativeTo(dir string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
+	}
+	if c.Socket != "" && c.Socket != noSocket && !filepath.IsAbs(c.Socket) {
+		c.Socket = filepath.Join(dir, c.Socket)
 	}
 }
 
@@ -343,6 +354,13 @@ func (c *Config) eventsCert() (cert, key string) {
 }
 
 // artifacts is the directory of firmware images.
+func (c *Config) socket() string {
+	if c.Socket == noSocket {
+		return ""
+	}
+	return cmp.Or(c.Socket, filepath.Join(c.State, SocketFile))
+}
+
 func (c *Config) artifacts() string {
 	if c.Artifacts != "" {
 		return c.Artifacts

@@ -177,11 +177,13 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 		}
 		for name, s := range next {
 			if have[name] != s {
+				tx.Delete(spool.Here, name) // what was decided here is over
 				tx.PutMessage(spool.Scripts, name, s.Script)
 				raise(tx, floorOfScript, name, s.GetVersion(), s.hash)
 			}
 		}
 		for name, version := range c.ended {
+			tx.Delete(spool.Here, name)
 			raise(tx, floorOfScript, name, version, "")
 		}
 		tx.Put(spool.Notes, keyRevision, binary.BigEndian.AppendUint64(nil, d.GetRevision()))
@@ -286,7 +288,8 @@ func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, en
 	}
 	for _, e := range d.GetEnded() {
 		old := next[e.GetName()]
-		if old == nil {
+		unheard, hereErr := a.unheard(e.GetName(), e.GetVersion())
+		if err = errors.Join(err, hereErr); old == nil || unheard {
 			continue
 		}
 		o, why := a.ending(e, old)
@@ -301,6 +304,10 @@ func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, en
 		if old := next[s.GetName()]; len(s.GetSource()) == 0 || old != nil && wire.Mark(old.Script) == wire.Mark(s) {
 			continue
 		}
+		unheard, hereErr := a.unheard(s.GetName(), s.GetVersion())
+		if err = errors.Join(err, hereErr); unheard {
+			continue
+		}
 		o, why := a.scriptOrder(s)
 		if why != nil {
 			err = errors.Join(err, a.refuse(refusedScript, s.GetName(), s.GetEnvelope(), why))
@@ -309,6 +316,7 @@ func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, en
 		next[o.Name] = a.compiled(&pb.Script{
 			Name: o.Name, File: o.File, Digest: o.Digest, Version: o.Version, Source: s.GetSource(), Envelope: s.GetEnvelope(),
 			Revision: s.GetRevision(), AppliedUnixMs: s.GetAppliedUnixMs(), AppliedBy: s.GetAppliedBy(),
+			Rack: s.GetRack(),
 		})
 		next[o.Name].hash = hashOf(o)
 	}

@@ -150,7 +150,9 @@ func (a *Agent) keepChoice(r *run, ids choice) error {
 	return a.spool.Update(func(tx *spool.Tx) error {
 		tx.PutJSON(spool.Choices, r.key(), ids)
 		a.tellNodes(tx, r, ids)
-		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Accepted{Accepted: &pb.RackRunAccepted{Run: r.GetId(), Nodes: int32(len(ids))}}})
+		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Accepted{Accepted: &pb.RackRunAccepted{
+			Run: r.GetId(), Nodes: int32(len(ids)), Script: r.GetScript(), By: r.GetStartedBy(),
+		}}})
 		return nil
 	})
 }
@@ -171,6 +173,7 @@ func (a *Agent) finish(r *run, why error) error {
 		tx.DeleteAll(spool.Done, spool.Key(r.key()))
 		tx.DeleteAll(spool.Intents, spool.Key(intentRun, r.key()))
 		tx.PutTime(spool.Finished, r.key(), a.now())
+		tx.Delete(spool.Stopped, orderKey(r.GetScript(), r.GetVersion()))
 		return nil
 	})
 }

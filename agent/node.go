@@ -326,6 +326,10 @@ func (a *Agent) report(s fleet.Node, facts string) {
 		news, err = differs(tx, msg, old)
 		return err
 	})
+	if err == nil && news && a.spool.Tight() && old.GetTrust().GetLevel() == s.Trust.Level {
+		a.retarget()
+		return // what has filled it goes first; the next look tells how the node is then
+	}
 	if err == nil && news {
 		err = a.spool.UpdateSoon(func(tx *spool.Tx) error {
 			tx.PutMessage(spool.Nodes, string(s.Name), msg)

@@ -31,6 +31,7 @@ type runs struct {
 	mu      sync.Mutex
 	active  map[string]*run
 	stopped map[string]bool // by orders that were verified, see orderKey
+	here    map[string]bool // by orders that were given here
 	wake    chan struct{}   // a token: look into the spool
 }
 
@@ -47,11 +48,36 @@ func (r *runs) stop(stopped map[string]bool) {
 	r.kick()
 }
 
+// stopHere cancels the run of an order that was given here.
+func (r *runs) stopHere(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.here[key] = true
+	for _, active := range r.active {
+		r.check(active)
+	}
+}
+
 // check cancels a run that was stopped.
 func (r *runs) check(x *run) {
-	if r.stopped[orderKey(x.GetScript(), x.GetVersion())] {
+	if key := orderKey(x.GetScript(), x.GetVersion()); r.stopped[key] || r.here[key] {
 		x.cancel()
 	}
+}
+
+// progress is how far a run is that is being done, nil if there is nothing to tell.
+func (r *runs) progress(id string, rack fleet.RackName) *pb.RackProgress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range r.active {
+		if x.GetId() != id {
+			continue
+		}
+		if p := x.progress(rack); p.GetDone() > 0 || p.GetDoing() != "" {
+			return &pb.RackProgress{Rack: p.GetRack(), Nodes: p.GetNodes(), Done: p.GetDone(), Failed: p.GetFailed(), Doing: p.GetDoing()}
+		}
+	}
+	return nil
 }
 
 func (r *runs) kick() {
@@ -230,7 +256,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	r.nodes = len(chosen)
+	r.chose(len(chosen))
 	var group errgroup.Group
 	places := make(chan struct{}, atWork(program))
 	for n, units := range chosen {
@@ -250,6 +276,12 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 		return a.finish(r, nil)
 	}
 	return a.finish(r, r.stopped(deadline))
+}
+
+func (r *run) chose(nodes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes = nodes
 }
 
 // complete reports whether every chosen node, and there are some, is well.

@@ -83,7 +83,7 @@ func (w *watcher) step(ctx context.Context, in core.Input) error {
 // to be done.
 func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err error) {
 	out := w.engine.Step(w.now(), in)
-	if err := w.keep(out); err != nil {
+	if err := w.mustKeep(ctx, out); err != nil {
 		return time.Time{}, err
 	}
 	if rules, changed := in.(core.Rules); changed {
@@ -99,6 +99,29 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 		}
 	}
 	return out.Next, nil
+}
+
+// mustKeep keeps what the engine has decided, however long that takes: on a full disk
+// no rule acts before what it does can be written down. Only the end of the process,
+// or of the disk, is an error.
+func (w *watcher) mustKeep(ctx context.Context, out core.Output) error {
+	return w.persist(ctx, "rules wait until it can be kept", func() error { return w.keep(out) })
+}
+
+// persist tries to keep something until it is kept, the disk is broken, or ctx ends.
+func (a *Agent) persist(ctx context.Context, what string, keep func() error) error {
+	for said := false; ; said = true {
+		err := keep()
+		if err == nil || a.spool.Err() != nil {
+			return err
+		}
+		if !said {
+			a.complain(what, err)
+		}
+		if wait(ctx, retryAfter); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 // keep writes the states of rules, the events they have seen, the intents of
@@ -197,7 +220,8 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 			break
 		}
 	}
-	if err := w.recordFiring(key, firing); err != nil {
+	err := w.persist(ctx, "firing", func() error { return w.recordFiring(key, firing) })
+	if err != nil && ctx.Err() == nil { // else the next process records it, as unknown
 		w.complain("firing", err)
 	}
 }

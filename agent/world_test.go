@@ -54,6 +54,7 @@ type world struct {
 	policy  []byte
 	orders  map[string]order.Order
 
+	disk  spool.Options
 	agent *Agent
 	link  *fakeLink
 	stop  func()
@@ -267,8 +268,9 @@ func (*fakeLink) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (*fakeLink) Lease(*pb.Lease) {}
-func (*fakeLink) Pull()           {}
+func (*fakeLink) Lease(*pb.Lease)              {}
+func (*fakeLink) Pull()                        {}
+func (*fakeLink) Connected() (bool, time.Time) { return false, time.Time{} }
 
 func (l *fakeLink) Progress(p *pb.Progress) {
 	l.mu.Lock()
@@ -311,7 +313,7 @@ func (w *world) assemble(dir string) *Agent {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	disk, err := spool.Open(filepath.Join(dir, spoolFile), spool.Options{})
+	disk, err := spool.Open(filepath.Join(dir, spoolFile), w.disk)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -541,7 +543,18 @@ func tell(r *pb.Record) string {
 		c := body.Trust
 		return strings.TrimSpace(fmt.Sprintf("%s from %q to %s %s", c.GetNode(), c.GetFrom(), c.GetTo(), c.GetWhy()))
 	case *pb.Record_Refused:
-		return fmt.Sprintf("refused %s %s: %s", body.Refused.GetWhat(), body.Refused.GetName(), body.Refused.GetReason())
+		text := fmt.Sprintf("refused %s %s: %s", body.Refused.GetWhat(), body.Refused.GetName(), body.Refused.GetReason())
+		if body.Refused.GetBy() != "" {
+			text += ", given by " + body.Refused.GetBy()
+		}
+		return text
+	case *pb.Record_Local:
+		l := body.Local
+		text := fmt.Sprintf("%s had it done: %s %s, %s, signed by %s", l.GetUser(), l.GetKind(), l.GetName(), l.GetRun(), strings.Join(l.GetSigners(), " and "))
+		if l.GetCutOff() {
+			text += ", cut off"
+		}
+		return text
 	}
 	return "?"
 }

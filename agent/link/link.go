@@ -115,6 +115,8 @@ type Config struct {
 
 	PingEvery time.Duration // default 15 s
 	Pair      string        // the other agent of the rack, "" if there is none
+	// Trouble is why the agent takes no new work, "" if it does; nil: it always does.
+	Trouble func() string
 }
 
 // Link is an agent's connection to the coordinators. It is safe for concurrent

@@ -221,7 +221,7 @@ func (s *session) tick(ctx context.Context) error {
 			if err := errors.Join(s.stalled(now), s.still(), s.renew()); err != nil {
 				return err
 			}
-			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli()}}
+			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli(), Trouble: s.trouble()}}
 		case <-pull.C:
 			s.Pull()
 			continue
@@ -239,6 +239,13 @@ func (s *session) tick(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+func (s *session) trouble() string {
+	if s.cfg.Trouble == nil {
+		return ""
+	}
+	return s.cfg.Trouble()
 }
 
 // still is an error if the coordinator is believed no longer.

@@ -4,8 +4,13 @@
 // become durable together or not at all.
 //
 // Records for the coordinators wait in the outbox under (epoch, seq) until they
-// are acknowledged; none is ever dropped for want of space. Everything else lives
-// in tables of key and value, see [Table].
+// are acknowledged; none is ever dropped for want of space. What is acknowledged
+// stays a while, as long as there is room, for who asks on the rack. Everything else
+// lives in tables of key and value, see [Table].
+//
+// On a full disk a write is refused, after the ballast has been used up, and later
+// ones succeed when there is room. After any other error of the disk the spool is
+// broken: nothing is written any more, and the process must open it anew.
 //
 // A Spool is safe for concurrent use. Commits are grouped: callers that wait for
 // the disk at the same time share one sync, and who can wait a little lets others
@@ -36,9 +41,6 @@ import (
 const DefaultMaxSize = 1 << 30
 
 const (
-	// acceptBelow is the share of the size, in percent, up to which new work
-	// is accepted. What is left is for the results of the work in hand.
-	acceptBelow = 85
 	// worthCompacting is the size from which a file that is mostly free is
 	// written anew when it is opened.
 	worthCompacting = 16 << 20
@@ -51,6 +53,7 @@ type Options struct {
 	Gather  time.Duration // how long UpdateSoon waits for others; 0: it is Update
 	// Mirrored is what Changes and Everything tell; nil: nothing.
 	Mirrored func(table Table, key string) bool
+	Ballast  int64 // bytes held back for the last truth on a full disk; 0: none
 }
 
 // Spool is an open spool file.
@@ -63,6 +66,10 @@ type Spool struct {
 
 	turn  chan struct{} // held by the one who commits
 	queue queue
+
+	news    news
+	ballast ballast
+	broken  broken
 
 	acking sync.Mutex          // held by the one who raises acked
 	acked  atomic.Pointer[ack] // what is acknowledged and still in the file; nil: nothing
@@ -86,10 +93,18 @@ func Open(path string, opt Options) (*Spool, error) {
 	if opt.MaxSize <= 0 {
 		opt.MaxSize = DefaultMaxSize
 	}
-	s := &Spool{db: db, opt: opt, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), mirror: newMirror()}
-	if err := db.Update(prepare); err != nil {
+	s := &Spool{
+		db: db, opt: opt, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), mirror: newMirror(), news: news{more: make(chan struct{})},
+		ballast: ballast{path: path + ballastSuffix, size: opt.Ballast}, broken: broken{is: make(chan struct{})},
+	}
+	err = db.Update(prepare)
+	if err != nil && s.again(err) {
+		err = db.Update(prepare)
+	}
+	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, errors.Join(err, db.Close()))
 	}
+	s.ballast.load()
 	s.poke() // whatever an earlier process left in the outbox
 	return s, nil
 }
@@ -171,22 +186,6 @@ func newEpoch(before uint64) uint64 {
 
 // Close waits for a commit under way and closes the file.
 func (s *Spool) Close() error { return errors.Join(s.trim(), s.db.Close()) }
-
-// Full reports whether new work is to be refused, and says why.
-func (s *Spool) Full() error {
-	used, _ := usage(s.db)
-	if used*100 < s.opt.MaxSize*acceptBelow {
-		return nil
-	}
-	if err := s.trim(); err != nil {
-		return err
-	}
-	if used, _ = usage(s.db); used*100 < s.opt.MaxSize*acceptBelow {
-		return nil
-	}
-	return fault.New(fault.Unavailable, "accept work", fmt.Sprintf("the agent's spool is %d %% full", used*100/s.opt.MaxSize)).
-		WithHint("its records leave when a coordinator is reached: check the link of the agent")
-}
 
 // usage is how many bytes of a file hold something, and its size.
 func usage(db *bolt.DB) (used, size int64) {

@@ -492,7 +492,7 @@ func TestCompactsWhenMostlyFree(t *testing.T) {
 	}
 	s = open(t, path)
 	info, err := os.Stat(path)
-	if err != nil || info.Size() > 1<<20 {
+	if err != nil || info.Size() > 4<<20 { // of what is acknowledged some is kept
 		t.Errorf("the file has %d bytes, %v", info.Size(), err)
 	}
 	if diff := cmp.Diff([]string{"last"}, steps(t, s, c.Next, 1<<20)); diff != "" {

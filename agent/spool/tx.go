@@ -39,13 +39,17 @@ const (
 	// Subscribed are the BMCs on which an event subscription of ours may stand:
 	// pin -> since when.
 	Subscribed Table = "subscribed"
+	// Here are the last orders that people gave on the rack: script -> pb.Record.
+	Here Table = "here"
+	// Stopped are the runs that people have stopped on the rack: script, version.
+	Stopped Table = "stopped"
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, Here, Stopped, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key
@@ -227,12 +231,17 @@ func (q *queue) take() []*call {
 // commit runs calls in one transaction. A call that fails is answered and left
 // out, and the others are run again without it.
 func (s *Spool) commit(calls []*call) {
+	tight := s.Tight()
 	for len(calls) > 0 {
+		if err := s.Err(); err != nil {
+			answer(calls, err)
+			return
+		}
 		failed, appended := -1, false
 		var changes []Change
 		acked := s.acked.Load()
 		err := s.db.Update(func(tx *bolt.Tx) error {
-			if err := (&Tx{tx: tx, acked: acked}).forget(); err != nil {
+			if err := (&Tx{tx: tx, acked: acked}).forget(tight); err != nil {
 				return err
 			}
 			for i, c := range calls {
@@ -250,17 +259,27 @@ func (s *Spool) commit(calls []*call) {
 			calls = append(calls[:failed:failed], calls[failed+1:]...)
 			continue
 		}
-		if err == nil {
-			s.acked.CompareAndSwap(acked, nil)
-			s.mirror.add(changes)
+		if err != nil {
+			if s.again(err) {
+				continue
+			}
+			answer(calls, s.refusal(err))
+			return
 		}
-		if appended && err == nil {
+		s.acked.CompareAndSwap(acked, nil)
+		s.mirror.add(changes)
+		if appended {
 			s.poke()
+			s.news.tell()
 		}
-		for _, c := range calls {
-			c.done <- fault.Wrap(fault.Unavailable, "write spool", err)
-		}
+		answer(calls, nil)
 		return
+	}
+}
+
+func answer(calls []*call, err error) {
+	for _, c := range calls {
+		c.done <- err
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,7 @@ type session struct {
 	agent, rack, site, build, pair string // from the Hello
 
 	revision atomic.Uint64 // of the desired state the agent has, or was sent
+	trouble  atomic.Value  // string: why it takes no new work
 	results  sync.Mutex    // held by the one results stream
 }
 
@@ -295,6 +297,7 @@ func (s *session) listen(ctx context.Context) error {
 		var err error
 		switch b := m.GetBody().(type) {
 		case *pb.FromAgent_Ping:
+			s.told(b.Ping.GetTrouble())
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
 		case *pb.FromAgent_Pull:
 			var settled []string
@@ -314,6 +317,17 @@ func (s *session) listen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// told takes what an agent says of its trouble. A change is news for people.
+func (s *session) told(trouble string) {
+	const most = 512
+	if len(trouble) > most {
+		trouble = strings.ToValidUTF8(trouble[:most], "")
+	}
+	if before, _ := s.trouble.Swap(trouble).(string); before != trouble {
+		s.hub.publish(s.status(true))
 	}
 }
 
@@ -507,8 +521,9 @@ func (s *session) status(connected bool) *pb.AgentStatus {
 	if !connected {
 		since = time.Now()
 	}
+	trouble, _ := s.trouble.Load().(string)
 	return &pb.AgentStatus{
-		Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
+		Trouble: trouble, Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
 		SinceUnixMs: since.UnixMilli(), Remote: s.conn.Remote(), Revision: s.revision.Load(),
 		Coordinator: s.hub.conf.Name, Pair: s.pair,
 		KeyKind: trustenroll.KeySoftware, CertEndsUnixMs: s.conn.Peer().NotAfter.UnixMilli(),

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust/audit"
@@ -160,42 +159,24 @@ func identified(o Outcome) []audit.Record {
 	return []audit.Record{r}
 }
 
-// reported says what of an agent's records concerns trust: what it has refused,
-// BMCs that are believed more or less, and passwords that it has set. A record that
-// came twice is noted once.
+// reported says what of an agent's records concerns trust. A record that came twice
+// is noted once.
 func reported(b *pb.RecordResults, o Outcome) (out []audit.Record) {
-	by := agentPrefix + b.GetAgent()
 	for _, r := range b.GetRecords() {
 		if r.GetSeq() < o.firstTaken {
 			continue
 		}
-		if f := r.GetRefused(); f != nil {
-			out = append(out, audit.Record{
-				By: by, What: "refuse", Subject: strings.TrimSpace(f.GetWhat() + " " + f.GetName()), Digest: f.GetDigest(), Detail: f.GetReason(),
-			})
+		note, news := audit.Reported(r)
+		if !news {
+			continue
 		}
-		if c := r.GetTrust(); c != nil {
-			out = append(out, audit.Record{
-				By: by, What: "trust", Subject: "bmc of " + c.GetNode(), Digest: c.GetFacts(), Detail: trustChange(c),
-			})
+		note.By = agentPrefix + b.GetAgent()
+		if became := o.became[r.GetSeq()]; became != "" {
+			note.Detail += ": " + became
 		}
-		if p := r.GetResult(); strings.HasSuffix(p.GetPath(), ".password") && p.GetStatus() == string(fleet.Confirmed) {
-			out = append(out, audit.Record{By: by, What: "set password", Subject: p.GetNode() + " " + p.GetPath(), Detail: "run " + p.GetRun()})
-		}
+		out = append(out, note)
 	}
 	return out
-}
-
-// trustChange is "T3 to TX: it answers with another key than before".
-func trustChange(c *pb.TrustChange) string {
-	text := c.GetTo()
-	if c.GetFrom() != "" {
-		text = c.GetFrom() + " to " + text
-	}
-	if c.GetWhy() != "" {
-		text += ": " + c.GetWhy()
-	}
-	return text
 }
 
 // AuditHead is the audit log as it is, and the proof that it goes on from its first

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -19,7 +20,11 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 	name := func(prefix string, of int) string { return fmt.Sprint(prefix, r.IntN(of)) }
 	record := func() *pb.Record {
 		run := name("R", 12)
-		switch r.IntN(10) {
+		switch r.IntN(12) {
+		case 8:
+			return onRack(order.Standing, name("s", 4), r.Uint64N(40_000_000))
+		case 9:
+			return onRack(order.Remove, name("s", 4), r.Uint64N(40_000_000))
 		case 6:
 			return &pb.Record{Body: &pb.Record_Rollout{Rollout: &pb.RolloutNodes{Run: run, Nodes: []string{name("n", 6), name("n", 6)}}}}
 		case 7:
@@ -91,7 +96,9 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 		case 0:
 			log[i] = putAgent("a"+rack, name("r", 4))
 		case 1:
-			log[i] = apply(script(name("s", 4), name("x", 9)), runOf("x", rack))
+			s := script(name("s", 4), name("x", 9))
+			s.Version = uint64(i) * 50_000
+			log[i] = apply(s, runOf("x", rack))
 		case 2:
 			log[i] = apply(nil, runOf("x", name("r", 4)))
 		case 3:

@@ -70,7 +70,8 @@ type Machine struct {
 	agents  map[string]*pb.AgentInfo
 	owners  map[string]*pb.Owner // by rack
 	scripts map[string]*pb.Script
-	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
+	over    map[string]*pb.Ended  // scripts that stood, by the order that ended them
+	local   map[string]*pb.Script // decisions on racks, see localKey
 	nodes   map[string]*pb.Node
 	perRack map[string]int      // nodes
 	found   map[string]*pb.Node // BMCs that are none of the fleet, by RACK/NAME
@@ -124,6 +125,7 @@ func New() *Machine {
 		owners:  map[string]*pb.Owner{},
 		scripts: map[string]*pb.Script{},
 		over:    map[string]*pb.Ended{},
+		local:   map[string]*pb.Script{},
 		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
@@ -166,9 +168,10 @@ type Outcome struct {
 
 	Revision uint64 // of the desired state, after the command
 
-	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
-	Dropped    []Dropped // records that count as recorded but were not kept
-	firstTaken uint64    // the first record of RecordResults that was not known yet
+	NextWanted uint64            // of the agent's spool, after RecordResults and PutAgent
+	Dropped    []Dropped         // records that count as recorded but were not kept
+	became     map[uint64]string // of decisions on racks, by the record
+	firstTaken uint64            // the first record of RecordResults that was not known yet
 
 	Racks  []string    // whose desired state changed, sorted
 	Runs   []string    // ids of the runs that changed or have new results, in order

@@ -40,6 +40,7 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 	moved.SpoolEpoch, moved.NextSeq = b.GetSpoolEpoch(), next
 	m.agents[b.GetAgent()] = moved
 	t.out.NextWanted = next
+	t.out.Racks = slices.Compact(t.out.Racks)
 	return t.out
 }
 
@@ -72,11 +73,13 @@ func resume(agent *pb.AgentInfo, b *pb.RecordResults) (uint64, error) {
 type take struct {
 	m     *Machine
 	at    int64
+	told  int64 // when the agent has told the record that is taken in, by its clock
 	agent *pb.AgentInfo
 	out   Outcome
 }
 
 func (t *take) take(r *pb.Record) {
+	t.told = r.GetAtUnixMs()
 	var why string
 	switch b := r.GetBody().(type) {
 	case *pb.Record_Result:
@@ -97,6 +100,8 @@ func (t *take) take(r *pb.Record) {
 		why = t.node(b.Node)
 	case *pb.Record_Gone:
 		why = t.gone(b.Gone)
+	case *pb.Record_Local:
+		why = t.local(r, b.Local)
 	case *pb.Record_Refused, *pb.Record_Trust: // they are in the audit log
 	}
 	if why != "" {
@@ -207,7 +212,11 @@ func (t *take) change(r *run, i int, edit func(*pb.RackRun)) {
 	msg.Racks[i] = shallow(msg.Racks[i])
 	edit(msg.Racks[i])
 	if msg.GetState() != Canceled {
-		conclude(t.at, msg)
+		at := t.at
+		if msg.GetRack() != "" && t.told > 0 { // it began by that clock too
+			at = t.told
+		}
+		conclude(at, msg)
 	}
 	r.msg = msg
 	t.out.ran(msg)

@@ -50,9 +50,11 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	if s != nil {
 		o.Script = m.keep(at, s)
 		delete(m.over, s.GetName())
+		m.decided(s.GetName(), s.GetVersion(), &o)
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_Script{Script: withoutSource(o.Script)}})
-	} else if _, stood := m.scripts[r.GetScript()]; stood {
+	} else if _, stood := m.scripts[r.GetScript()]; stood || m.anyLocal(r.GetScript()) {
+		m.decided(r.GetScript(), r.GetVersion(), &o)
 		m.end(r.GetScript(), r.GetVersion(), r.GetEnvelope())
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_RemovedScript{RemovedScript: r.GetScript()}})
@@ -117,12 +119,12 @@ func (m *Machine) newer(op string, o *pb.Ended) error {
 	return nil
 }
 
-// version is that of the last order for a name, as far as it is kept; 0 if there
-// was none.
+// version is that of the fleet's last order for a name, as far as it is kept; 0 if
+// there was none.
 func (m *Machine) version(name string) uint64 {
 	last := max(m.scripts[name].GetVersion(), m.over[name].GetVersion())
 	for _, r := range m.runs {
-		if r.msg.GetScript() == name {
+		if r.msg.GetScript() == name && r.msg.GetRack() == "" {
 			last = max(last, r.msg.GetVersion())
 		}
 	}
@@ -250,13 +252,14 @@ func (m *Machine) removeScript(r *pb.RemoveScript) Outcome {
 	if over := m.over[name]; over.GetVersion() != 0 && sameOrder(over, ended) {
 		return Outcome{Again: true}
 	}
-	if _, ok := m.scripts[name]; !ok {
+	if _, ok := m.scripts[name]; !ok && !m.anyLocal(name) {
 		return Outcome{Err: noScript(name)}
 	}
 	if err := m.newer("remove script", ended); err != nil {
 		return Outcome{Err: err}
 	}
 	m.end(name, r.GetVersion(), r.GetEnvelope())
+	m.decided(name, r.GetVersion(), &Outcome{}) // every rack is told
 	m.revision++
 	return Outcome{
 		Racks:  m.racks(),

@@ -26,6 +26,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		Owners:    sorted(m.owners),
 		Scripts:   sorted(m.scripts),
 		Ended:     sorted(m.over),
+		Local:     sorted(m.local),
 		Policy:    m.policy,
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
@@ -79,6 +80,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 			return err
 		}
 	}
+	n.restoreLocal(s.GetLocal())
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
@@ -108,7 +110,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.owners = n.owners
 	m.sourceBytes, m.serving = n.sourceBytes, n.serving
 	m.found, m.claims = n.found, n.claims
-	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
+	m.over, m.local, m.policy, m.audit = n.over, n.local, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
@@ -127,6 +129,12 @@ func (m *Machine) restoreOwners(s *pb.Snapshot) {
 		if m.owners[a.GetRack()] == nil {
 			m.owners[a.GetRack()] = &pb.Owner{Rack: a.GetRack(), Agent: a.GetName(), Grant: 1}
 		}
+	}
+}
+
+func (m *Machine) restoreLocal(decisions []*pb.Script) {
+	for _, l := range decisions {
+		m.local[localKey(l.GetName(), l.GetRack())] = l
 	}
 }
 

@@ -181,7 +181,7 @@ func (c *Client) Prepare(ctx context.Context, s Source, o ApplyOptions) (*Signed
 		written.Only = append(written.Only, string(node))
 	}
 	if x.standing { // which nodes it concerns changes with the fleet
-		written.Kind, written.Audience = order.Standing, []string{order.Fleet}
+		written.Kind, written.Audience = order.Standing, audienceOf(prepared)
 	}
 	envelope, err := c.sign(written, prepared.GetVersion(), now)
 	if err != nil {
@@ -190,10 +190,19 @@ func (c *Client) Prepare(ctx context.Context, s Source, o ApplyOptions) (*Signed
 	return &Signed{Envelope: envelope, Source: x.source}, nil
 }
 
+// audienceOf is that of an order which is not for certain racks: the whole fleet, or
+// what the one who was asked speaks for.
+func audienceOf(p *pb.PrepareReply) []string {
+	if only := p.GetAudience(); len(only) > 0 {
+		return only
+	}
+	return []string{order.Fleet}
+}
+
 // racksOf is the audience of what is done once.
 func racksOf(p *pb.PrepareReply) []string {
 	if n := len(p.GetRacks()); n == 0 || n > order.MostRacks {
-		return []string{order.Fleet}
+		return audienceOf(p)
 	}
 	return list(p.GetRacks(), (*pb.SealKey).GetRack)
 }
@@ -221,7 +230,7 @@ func (c *Client) end(ctx context.Context, op string, o order.Order) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	o.Audience = []string{order.Fleet}
+	o.Audience = audienceOf(p)
 	return c.sign(o, p.GetVersion(), time.Now())
 }
 

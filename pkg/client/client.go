@@ -48,6 +48,9 @@ type Client struct {
 // Open reads the certificates of c. It connects at the first call; Close lets
 // go of the connections. Without an author it can look and change nothing.
 func Open(c Context, author Author) (*Client, error) {
+	if c.OnRack() {
+		return openAgent(c, author), nil
+	}
 	config, err := c.tls()
 	if err != nil {
 		return nil, err

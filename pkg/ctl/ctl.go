@@ -1,5 +1,6 @@
 // Package ctl is the operators' commands: what is typed to see and to change a
-// fleet. Each speaks to a coordinator through pkg/client; scripts are checked
+// fleet. Each speaks to a coordinator, or with --agent to the agent of this machine,
+// through pkg/client; scripts are checked
 // here first, and nothing is sent of one that is wrong.
 //
 // What a command was asked for goes to stdout, everything else (diagnostics,
@@ -55,13 +56,9 @@ func (a Authors) give(cmd *cobra.Command) {
 	}
 }
 
-// open is a client of the coordinator that the flags name.
+// open is a client of the coordinator, or the agent, that the flags name.
 func open(cmd *cobra.Command) (*client.Client, error) {
-	path, err := client.Find(cli.State(cmd))
-	if err != nil {
-		return nil, err
-	}
-	c, err := client.Load(path)
+	c, err := client.Locate(cli.State(cmd), cli.Agent(cmd))
 	if err != nil {
 		return nil, err
 	}

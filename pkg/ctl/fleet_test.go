@@ -37,6 +37,7 @@ type canned struct {
 	same    bool     // reality is as every script wants it
 	endless bool     // runs don't end
 	wrong   bool     // the coordinator finds every script wrong
+	onRack  bool     // people on racks have decided too
 	rolling string   // the state of the run's waves
 	flaky   int      // so many streams break off after their first event
 	sources []string // what was sent
@@ -72,6 +73,8 @@ func (f *canned) set(args []string) error {
 		f.endless = false
 	case "wrong":
 		f.wrong = true
+	case "on-rack":
+		f.onRack = true
 	case "flaky":
 		f.flaky = 1
 	case "big":
@@ -444,6 +447,9 @@ func (f *canned) Watch(_ context.Context, q *connect.Request[pb.WatchRequest], s
 		{Body: &pb.Event_Agent{Agent: &pb.AgentStatus{Name: "agent-r02", Rack: "r02"}}},
 		{Body: &pb.Event_Hardware{Hardware: hardware()}},
 	}
+	if f.onRack {
+		events = append(events, onRack()...)
+	}
 	if !q.Msg.GetPast() {
 		events = events[2:]
 	}
@@ -503,9 +509,27 @@ func (f *canned) ListAgents(context.Context, *connect.Request[pb.ListAgentsReque
 const thermal = "(monitor all\n  (condition (> cpu.temp 90C))\n  (action (power graceful-off)))\n"
 
 func (f *canned) ListScripts(context.Context, *connect.Request[pb.ListScriptsRequest]) (*connect.Response[pb.ListScriptsReply], error) {
-	return connect.NewResponse(&pb.ListScriptsReply{Scripts: []*pb.Script{
-		{Name: "thermal", File: "thermal.scl", Revision: 4, Digest: "9f86d081", AppliedBy: "ann"},
-	}}), nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	scripts := []*pb.Script{{Name: "thermal", File: "thermal.scl", Revision: 4, Digest: "9f86d081", AppliedBy: "ann"}}
+	if f.onRack {
+		scripts[0].Remarks = []string{"the version of bob on rack r02 (version 7) is over: this one is newer"}
+		scripts = append(scripts,
+			&pb.Script{Name: "quiet", Revision: 5, AppliedBy: "root@r02", Rack: "r02", Ended: true},
+			&pb.Script{Name: "thermal", File: "thermal.scl", Revision: 6, AppliedBy: "root@r01", Rack: "r01"})
+	}
+	return connect.NewResponse(&pb.ListScriptsReply{Scripts: scripts}), nil
+}
+
+// onRack are decisions on racks, of which one came too late.
+func onRack() []*pb.Event {
+	by := func(kind, run string) *pb.LocalOrder {
+		return &pb.LocalOrder{Kind: kind, Name: "thermal", User: "root", Signers: []string{"ada", "bob"}, Run: run, CutOff: true}
+	}
+	return []*pb.Event{
+		{Body: &pb.Event_Local{Local: &pb.LocalNews{Rack: "r01", AtUnixMs: noon, Order: by("standing", "r01-Lx"), Outcome: "it stands on that rack alone"}}},
+		{Body: &pb.Event_Local{Local: &pb.LocalNews{Rack: "r02", AtUnixMs: noon, Order: by("remove", ""), Superseded: true, Outcome: "the fleet has decided since"}}},
+	}
 }
 
 func (f *canned) GetScript(_ context.Context, q *connect.Request[pb.GetScriptRequest]) (*connect.Response[pb.Script], error) {

@@ -203,12 +203,21 @@ func getScripts() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(scripts, viewScript), Names: []string{}}
-				l.Table.Columns = cli.Columns("NAME", "REVISION", "APPLIED", "BY", "FILE", "+DIGEST")
+				columns := []string{"NAME", "REVISION", "APPLIED", "BY", "FILE", "+DIGEST"}
+				if anyOnRack(scripts) {
+					columns = append(columns, "IN FORCE")
+				}
+				l.Table.Columns = cli.Columns(columns...)
 				for _, s := range scripts {
 					l.Names = append(l.Names, string(s.Name))
-					l.Table.Add(string(s.Name), s.Revision, ago(s.Applied), s.By, s.File, s.Digest)
+					cells := []any{string(s.Name), s.Revision, ago(s.Applied), s.By, s.File, s.Digest, inForce(s)}
+					l.Table.Add(cells[:len(columns)]...)
 				}
-				return l.Print(cmd)
+				if err := l.Print(cmd); err != nil {
+					return err
+				}
+				printRemarks(cmd, scripts)
+				return nil
 			})
 		},
 	}
@@ -338,12 +347,15 @@ func left(ends time.Time) string {
 	}
 }
 
-// printLocks says why agents are let in no more, below a table.
+// printLocks says why agents are let in no more, or take no new work, below a table.
 func printLocks(cmd *cobra.Command, agents []client.Agent) {
 	if format, err := cli.OutputOf(cmd); err != nil || format != cli.TableFormat && format != cli.WideFormat {
 		return
 	}
 	for _, a := range agents {
+		if a.Trouble != "" {
+			fmt.Fprintf(cmd.OutOrStdout(), "\n%s takes no new work: %s\n", cli.Clean(string(a.Name)), cli.Clean(a.Trouble))
+		}
 		if a.Locked != "" {
 			fmt.Fprintf(cmd.OutOrStdout(), "\n%s is locked: %s\n  then: chiba trust token create --rack %s, and chiba agent join on the machine that is ours\n",
 				cli.Clean(string(a.Name)), cli.Clean(a.Locked), cli.Clean(string(a.Rack)))

@@ -62,6 +62,7 @@ type agentView struct {
 	Locked      string    `json:"locked,omitempty"`
 	Role        string    `json:"role,omitempty"`
 	Epoch       string    `json:"epoch,omitempty"`
+	Trouble     string    `json:"trouble,omitempty"`
 }
 
 type coordinatorView struct {
@@ -88,7 +89,7 @@ func viewAgent(a client.Agent) agentView {
 	return agentView{
 		Name: a.Name, Rack: a.Rack, Site: a.Site, Connected: a.Connected, Since: a.Since,
 		Remote: a.Remote, Revision: a.Revision, Build: a.Build, Coordinator: a.Coordinator,
-		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked, Role: a.Role, Epoch: a.Epoch,
+		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked, Trouble: a.Trouble, Role: a.Role, Epoch: a.Epoch,
 	}
 }
 
@@ -100,12 +101,17 @@ type scriptView struct {
 	Applied  time.Time        `json:"applied,omitzero"`
 	By       string           `json:"by,omitempty"`
 	Source   string           `json:"source,omitempty"`
+	// Rack is where alone it holds, decided there; Ended: that it does not stand there.
+	Rack    fleet.RackName `json:"rack,omitempty"`
+	Ended   bool           `json:"ended,omitempty"`
+	Remarks []string       `json:"remarks,omitempty"`
 }
 
 func viewScript(s client.Script) scriptView {
 	return scriptView{
 		Name: s.Name, File: s.File, Revision: s.Revision, Digest: s.Digest,
 		Applied: s.Applied, By: s.By, Source: string(s.Source),
+		Rack: s.Rack, Ended: s.Ended, Remarks: s.Remarks,
 	}
 }
 
@@ -117,6 +123,7 @@ type runView struct {
 	Deadline time.Time        `json:"deadline,omitzero"`
 	Ended    time.Time        `json:"ended,omitzero"`
 	By       string           `json:"by,omitempty"`
+	Origin   fleet.RackName   `json:"origin,omitempty"` // the rack on which it was begun by hand
 	Racks    []rackRunView    `json:"racks"`
 	Rollout  *rolloutView     `json:"rollout,omitempty"`
 	Results  []resultView     `json:"results,omitempty"`
@@ -148,7 +155,7 @@ type rolloutView struct {
 func viewRun(r client.Run) runView {
 	return runView{
 		Rollout: (*rolloutView)(r.Rollout),
-		ID:      r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By,
+		ID:      r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By, Origin: r.Rack,
 		Racks: mapped(r.Racks, func(k client.RackRun) rackRunView { return rackRunView(k) }),
 	}
 }

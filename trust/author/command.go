@@ -37,11 +37,7 @@ func Trust() []*cobra.Command {
 }
 
 func loadContext(cmd *cobra.Command) (client.Context, error) {
-	path, err := client.Find(cli.State(cmd))
-	if err != nil {
-		return client.Context{}, err
-	}
-	return client.Load(path)
+	return client.Locate(cli.State(cmd), cli.Agent(cmd))
 }
 
 func authorInit() *cobra.Command {

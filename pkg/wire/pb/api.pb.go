@@ -566,6 +566,7 @@ type PrepareReply struct {
 	Racks         []*SealKey             `protobuf:"bytes,2,rep,name=racks,proto3" json:"racks,omitempty"`             // that it concerns
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`        // of the last order for the name
 	Diagnostics   *Diagnostics           `protobuf:"bytes,4,opt,name=diagnostics,proto3" json:"diagnostics,omitempty"` // set: the script is wrong
+	Audience      []string               `protobuf:"bytes,80,rep,name=audience,proto3" json:"audience,omitempty"`      // of an order that is given here; empty: the whole fleet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +625,13 @@ func (x *PrepareReply) GetVersion() uint64 {
 func (x *PrepareReply) GetDiagnostics() *Diagnostics {
 	if x != nil {
 		return x.Diagnostics
+	}
+	return nil
+}
+
+func (x *PrepareReply) GetAudience() []string {
+	if x != nil {
+		return x.Audience
 	}
 	return nil
 }
@@ -1626,6 +1634,7 @@ type Event struct {
 	//	*Event_RemovedScript
 	//	*Event_Agent
 	//	*Event_Hardware
+	//	*Event_Local
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1738,6 +1747,15 @@ func (x *Event) GetHardware() *HardwareNews {
 	return nil
 }
 
+func (x *Event) GetLocal() *LocalNews {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Local); ok {
+			return x.Local
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -1770,6 +1788,10 @@ type Event_Hardware struct {
 	Hardware *HardwareNews `protobuf:"bytes,20,opt,name=hardware,proto3,oneof"`
 }
 
+type Event_Local struct {
+	Local *LocalNews `protobuf:"bytes,80,opt,name=local,proto3,oneof"`
+}
+
 func (*Event_Firing) isEvent_Body() {}
 
 func (*Event_Node) isEvent_Body() {}
@@ -1783,6 +1805,8 @@ func (*Event_RemovedScript) isEvent_Body() {}
 func (*Event_Agent) isEvent_Body() {}
 
 func (*Event_Hardware) isEvent_Body() {}
+
+func (*Event_Local) isEvent_Body() {}
 
 type AgentStatus struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1801,6 +1825,7 @@ type AgentStatus struct {
 	Role           string                 `protobuf:"bytes,80,opt,name=role,proto3" json:"role,omitempty"`                                                // active, standby; empty: not known
 	Epoch          string                 `protobuf:"bytes,81,opt,name=epoch,proto3" json:"epoch,omitempty"`                                              // in which it owns its rack
 	Pair           string                 `protobuf:"bytes,82,opt,name=pair,proto3" json:"pair,omitempty"`                                                // the other agent of its rack
+	Trouble        string                 `protobuf:"bytes,280,opt,name=trouble,proto3" json:"trouble,omitempty"`                                         // why it takes no new work; empty: it does
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1936,6 +1961,13 @@ func (x *AgentStatus) GetEpoch() string {
 func (x *AgentStatus) GetPair() string {
 	if x != nil {
 		return x.Pair
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
 	}
 	return ""
 }
@@ -4131,12 +4163,13 @@ const file_api_proto_rawDesc = "" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\fR\x06source\x12\x1f\n" +
 	"\vallow_empty\x18\x04 \x01(\bR\n" +
-	"allowEmpty\"\x9e\x01\n" +
+	"allowEmpty\"\xba\x01\n" +
 	"\fPrepareReply\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x05racks\x18\x02 \x03(\v2\x11.chiba.v1.SealKeyR\x05racks\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x127\n" +
-	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\"3\n" +
+	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\x12\x1a\n" +
+	"\baudience\x18P \x03(\tR\baudience\"3\n" +
 	"\aSealKey\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\".\n" +
@@ -4213,7 +4246,7 @@ const file_api_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x14\n" +
 	"\x05doing\x18\x05 \x01(\tR\x05doing\"\"\n" +
 	"\fWatchRequest\x12\x12\n" +
-	"\x04past\x18\x01 \x01(\bR\x04past\"\xdc\x02\n" +
+	"\x04past\x18\x01 \x01(\bR\x04past\"\x89\x03\n" +
 	"\x05Event\x12\x1c\n" +
 	"\n" +
 	"at_unix_ms\x18\x01 \x01(\x03R\batUnixMs\x12*\n" +
@@ -4223,8 +4256,9 @@ const file_api_proto_rawDesc = "" +
 	"\x06script\x18\x05 \x01(\v2\x10.chiba.v1.ScriptH\x00R\x06script\x12'\n" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
-	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
-	"\x04body\"\x93\x03\n" +
+	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12+\n" +
+	"\x05local\x18P \x01(\v2\x13.chiba.v1.LocalNewsH\x00R\x05localB\x06\n" +
+	"\x04body\"\xae\x03\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -4240,7 +4274,8 @@ const file_api_proto_rawDesc = "" +
 	"\x06locked\x184 \x01(\tR\x06locked\x12\x12\n" +
 	"\x04role\x18P \x01(\tR\x04role\x12\x14\n" +
 	"\x05epoch\x18Q \x01(\tR\x05epoch\x12\x12\n" +
-	"\x04pair\x18R \x01(\tR\x04pair\"V\n" +
+	"\x04pair\x18R \x01(\tR\x04pair\x12\x19\n" +
+	"\atrouble\x18\x98\x02 \x01(\tR\atrouble\"V\n" +
 	"\x12CreateTokenRequest\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"n\n" +
@@ -4479,10 +4514,11 @@ var file_api_proto_goTypes = []any{
 	(*Node)(nil),                     // 79: chiba.v1.Node
 	(*Script)(nil),                   // 80: chiba.v1.Script
 	(*HardwareNews)(nil),             // 81: chiba.v1.HardwareNews
-	(*JoinToken)(nil),                // 82: chiba.v1.JoinToken
-	(*PendingJoin)(nil),              // 83: chiba.v1.PendingJoin
-	(*Denial)(nil),                   // 84: chiba.v1.Denial
-	(*Artifact)(nil),                 // 85: chiba.v1.Artifact
+	(*LocalNews)(nil),                // 82: chiba.v1.LocalNews
+	(*JoinToken)(nil),                // 83: chiba.v1.JoinToken
+	(*PendingJoin)(nil),              // 84: chiba.v1.PendingJoin
+	(*Denial)(nil),                   // 85: chiba.v1.Denial
+	(*Artifact)(nil),                 // 86: chiba.v1.Artifact
 }
 var file_api_proto_depIdxs = []int32{
 	74, // 0: chiba.v1.SteerRunReply.run:type_name -> chiba.v1.Run
@@ -4507,101 +4543,102 @@ var file_api_proto_depIdxs = []int32{
 	80, // 19: chiba.v1.Event.script:type_name -> chiba.v1.Script
 	27, // 20: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
 	81, // 21: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	82, // 22: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
-	82, // 23: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
-	82, // 24: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
-	82, // 25: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
-	83, // 26: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
-	83, // 27: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
-	79, // 28: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	79, // 29: chiba.v1.ListNodesReply.candidates:type_name -> chiba.v1.Node
-	27, // 30: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	80, // 31: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	74, // 32: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	74, // 33: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	77, // 34: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	74, // 35: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	81, // 36: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	78, // 37: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	84, // 38: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	84, // 39: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	84, // 40: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	85, // 41: chiba.v1.PutArtifactReply.artifact:type_name -> chiba.v1.Artifact
-	85, // 42: chiba.v1.ListArtifactsReply.artifacts:type_name -> chiba.v1.Artifact
-	85, // 43: chiba.v1.DropArtifactReply.artifact:type_name -> chiba.v1.Artifact
-	16, // 44: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	17, // 45: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	20, // 46: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	22, // 47: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	25, // 48: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	38, // 49: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	40, // 50: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	42, // 51: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	44, // 52: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	45, // 53: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	47, // 54: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	49, // 55: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	51, // 56: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	0,  // 57: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
-	55, // 58: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	53, // 59: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	63, // 60: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	57, // 61: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	59, // 62: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	61, // 63: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	9,  // 64: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	12, // 65: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	14, // 66: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	28, // 67: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	30, // 68: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	32, // 69: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	34, // 70: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	36, // 71: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	7,  // 72: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	2,  // 73: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	5,  // 74: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	65, // 75: chiba.v1.Fleet.PutArtifact:input_type -> chiba.v1.PutArtifactRequest
-	67, // 76: chiba.v1.Fleet.ListArtifacts:input_type -> chiba.v1.ListArtifactsRequest
-	69, // 77: chiba.v1.Fleet.DropArtifact:input_type -> chiba.v1.DropArtifactRequest
-	18, // 78: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	18, // 79: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	21, // 80: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	23, // 81: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	26, // 82: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	39, // 83: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	41, // 84: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	43, // 85: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	80, // 86: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	46, // 87: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	48, // 88: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	50, // 89: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	52, // 90: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	1,  // 91: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
-	56, // 92: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	54, // 93: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	64, // 94: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	58, // 95: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	60, // 96: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	62, // 97: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	10, // 98: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	13, // 99: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	15, // 100: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	29, // 101: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	31, // 102: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	33, // 103: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	35, // 104: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	37, // 105: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	8,  // 106: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	3,  // 107: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	6,  // 108: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	66, // 109: chiba.v1.Fleet.PutArtifact:output_type -> chiba.v1.PutArtifactReply
-	68, // 110: chiba.v1.Fleet.ListArtifacts:output_type -> chiba.v1.ListArtifactsReply
-	70, // 111: chiba.v1.Fleet.DropArtifact:output_type -> chiba.v1.DropArtifactReply
-	78, // [78:112] is the sub-list for method output_type
-	44, // [44:78] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	82, // 22: chiba.v1.Event.local:type_name -> chiba.v1.LocalNews
+	83, // 23: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	83, // 24: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	83, // 25: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	83, // 26: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	84, // 27: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	84, // 28: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	79, // 29: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	79, // 30: chiba.v1.ListNodesReply.candidates:type_name -> chiba.v1.Node
+	27, // 31: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	80, // 32: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	74, // 33: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	74, // 34: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	77, // 35: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	74, // 36: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	81, // 37: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	78, // 38: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	85, // 39: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	85, // 40: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	85, // 41: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	86, // 42: chiba.v1.PutArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	86, // 43: chiba.v1.ListArtifactsReply.artifacts:type_name -> chiba.v1.Artifact
+	86, // 44: chiba.v1.DropArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	16, // 45: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	17, // 46: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	20, // 47: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	22, // 48: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	25, // 49: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	38, // 50: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	40, // 51: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	42, // 52: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	44, // 53: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	45, // 54: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	47, // 55: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	49, // 56: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	51, // 57: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	0,  // 58: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
+	55, // 59: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	53, // 60: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	63, // 61: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	57, // 62: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	59, // 63: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	61, // 64: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	9,  // 65: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	12, // 66: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	14, // 67: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	28, // 68: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	30, // 69: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	32, // 70: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	34, // 71: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	36, // 72: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	7,  // 73: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	2,  // 74: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	5,  // 75: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	65, // 76: chiba.v1.Fleet.PutArtifact:input_type -> chiba.v1.PutArtifactRequest
+	67, // 77: chiba.v1.Fleet.ListArtifacts:input_type -> chiba.v1.ListArtifactsRequest
+	69, // 78: chiba.v1.Fleet.DropArtifact:input_type -> chiba.v1.DropArtifactRequest
+	18, // 79: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	18, // 80: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	21, // 81: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	23, // 82: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	26, // 83: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	39, // 84: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	41, // 85: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	43, // 86: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	80, // 87: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	46, // 88: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	48, // 89: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	50, // 90: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	52, // 91: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	1,  // 92: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
+	56, // 93: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	54, // 94: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	64, // 95: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	58, // 96: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	60, // 97: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	62, // 98: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	10, // 99: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	13, // 100: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	15, // 101: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	29, // 102: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	31, // 103: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	33, // 104: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	35, // 105: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	37, // 106: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	8,  // 107: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	3,  // 108: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	6,  // 109: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	66, // 110: chiba.v1.Fleet.PutArtifact:output_type -> chiba.v1.PutArtifactReply
+	68, // 111: chiba.v1.Fleet.ListArtifacts:output_type -> chiba.v1.ListArtifactsReply
+	70, // 112: chiba.v1.Fleet.DropArtifact:output_type -> chiba.v1.DropArtifactReply
+	79, // [79:113] is the sub-list for method output_type
+	45, // [45:79] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -4632,6 +4669,7 @@ func file_api_proto_init() {
 		(*Event_RemovedScript)(nil),
 		(*Event_Agent)(nil),
 		(*Event_Hardware)(nil),
+		(*Event_Local)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -779,6 +779,7 @@ func (x *Refusal) GetHint() string {
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SentUnixMs    int64                  `protobuf:"varint,1,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
+	Trouble       string                 `protobuf:"bytes,80,opt,name=trouble,proto3" json:"trouble,omitempty"` // why the agent takes no new work; empty: it does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -818,6 +819,13 @@ func (x *Ping) GetSentUnixMs() int64 {
 		return x.SentUnixMs
 	}
 	return 0
+}
+
+func (x *Ping) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 type Pong struct {
@@ -2644,10 +2652,11 @@ const file_mesh_proto_rawDesc = "" +
 	"\aRefusal\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"(\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"B\n" +
 	"\x04Ping\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
-	"sentUnixMs\"(\n" +
+	"sentUnixMs\x12\x18\n" +
+	"\atrouble\x18P \x01(\tR\atrouble\"(\n" +
 	"\x04Pong\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
 	"sentUnixMs\"\"\n" +

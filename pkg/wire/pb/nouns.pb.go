@@ -1457,6 +1457,9 @@ type Script struct {
 	Envelope      []byte                 `protobuf:"bytes,8,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order (pkg/order), DSSE as JSON
 	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`   // of that order
 	Audience      []string               `protobuf:"bytes,10,rep,name=audience,proto3" json:"audience,omitempty"` // of that order
+	Rack          string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`         // set: decided by a person on that rack, where alone it holds
+	Ended         bool                   `protobuf:"varint,81,opt,name=ended,proto3" json:"ended,omitempty"`      // with rack: that decision was to end the script there
+	Remarks       []string               `protobuf:"bytes,82,rep,name=remarks,proto3" json:"remarks,omitempty"`   // for a person: what came of decisions on racks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1561,6 +1564,27 @@ func (x *Script) GetAudience() []string {
 	return nil
 }
 
+func (x *Script) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *Script) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *Script) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
 // Run is one execution of a script.
 type Run struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1579,6 +1603,7 @@ type Run struct {
 	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order that began it
 	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`   // of that order
 	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`      // the signed order that stops it, if there is one
+	Rack           string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`          // set: a person on that rack has begun it there
 	Rollout        *Rollout               `protobuf:"bytes,130,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
 	Released       []string               `protobuf:"bytes,131,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
 	unknownFields  protoimpl.UnknownFields
@@ -1718,6 +1743,13 @@ func (x *Run) GetCancel() []byte {
 		return x.Cancel
 	}
 	return nil
+}
+
+func (x *Run) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
 }
 
 func (x *Run) GetRollout() *Rollout {
@@ -2054,6 +2086,7 @@ type Record struct {
 	//	*Record_Hardware
 	//	*Record_Refused
 	//	*Record_Trust
+	//	*Record_Local
 	//	*Record_Rollout
 	//	*Record_NodeEnded
 	Body          isRecord_Body `protobuf_oneof:"body"`
@@ -2193,6 +2226,15 @@ func (x *Record) GetTrust() *TrustChange {
 	return nil
 }
 
+func (x *Record) GetLocal() *LocalOrder {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Local); ok {
+			return x.Local
+		}
+	}
+	return nil
+}
+
 func (x *Record) GetRollout() *RolloutNodes {
 	if x != nil {
 		if x, ok := x.Body.(*Record_Rollout); ok {
@@ -2251,6 +2293,10 @@ type Record_Trust struct {
 	Trust *TrustChange `protobuf:"bytes,30,opt,name=trust,proto3,oneof"` // another level of a node's BMC
 }
 
+type Record_Local struct {
+	Local *LocalOrder `protobuf:"bytes,80,opt,name=local,proto3,oneof"` // a person on the rack had it done; before all that came of it
+}
+
 type Record_Rollout struct {
 	Rollout *RolloutNodes `protobuf:"bytes,130,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
 }
@@ -2277,6 +2323,8 @@ func (*Record_Refused) isRecord_Body() {}
 
 func (*Record_Trust) isRecord_Body() {}
 
+func (*Record_Local) isRecord_Body() {}
+
 func (*Record_Rollout) isRecord_Body() {}
 
 func (*Record_NodeEnded) isRecord_Body() {}
@@ -2285,6 +2333,8 @@ type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Nodes         int32                  `protobuf:"varint,2,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Script        string                 `protobuf:"bytes,80,opt,name=script,proto3" json:"script,omitempty"` // for who reads the spool on the rack
+	By            string                 `protobuf:"bytes,81,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2333,6 +2383,246 @@ func (x *RackRunAccepted) GetNodes() int32 {
 	return 0
 }
 
+func (x *RackRunAccepted) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
+func (x *RackRunAccepted) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// LocalOrder is a signed order that a person gave to the agent itself.
+type LocalOrder struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Kind           string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // order.Kind
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the script
+	Version        uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Envelope       []byte                 `protobuf:"bytes,4,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	File           string                 `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"` // of what is standing, or was begun
+	Source         []byte                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	Digest         string                 `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Signers        []string               `protobuf:"bytes,8,rep,name=signers,proto3" json:"signers,omitempty"` // the authors
+	User           string                 `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`       // on the agent's machine: "root"
+	Uid            uint32                 `protobuf:"varint,10,opt,name=uid,proto3" json:"uid,omitempty"`
+	Run            string                 `protobuf:"bytes,11,opt,name=run,proto3" json:"run,omitempty"` // that it has begun, or stops
+	DeadlineUnixMs int64                  `protobuf:"varint,12,opt,name=deadline_unix_ms,json=deadlineUnixMs,proto3" json:"deadline_unix_ms,omitempty"`
+	AllowEmpty     bool                   `protobuf:"varint,13,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	CutOff         bool                   `protobuf:"varint,14,opt,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"` // no coordinator was reached
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LocalOrder) Reset() {
+	*x = LocalOrder{}
+	mi := &file_nouns_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalOrder) ProtoMessage() {}
+
+func (x *LocalOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalOrder.ProtoReflect.Descriptor instead.
+func (*LocalOrder) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LocalOrder) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetDeadlineUnixMs() int64 {
+	if x != nil {
+		return x.DeadlineUnixMs
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
+}
+
+func (x *LocalOrder) GetCutOff() bool {
+	if x != nil {
+		return x.CutOff
+	}
+	return false
+}
+
+// LocalNews is what became of a LocalOrder.
+type LocalNews struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	AtUnixMs      int64                  `protobuf:"varint,2,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"` // by the agent's clock
+	Order         *LocalOrder            `protobuf:"bytes,3,opt,name=order,proto3" json:"order,omitempty"`                          // without its envelope and source
+	Superseded    bool                   `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`               // the fleet has decided otherwise since
+	Outcome       string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`                      // for a person
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalNews) Reset() {
+	*x = LocalNews{}
+	mi := &file_nouns_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalNews) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalNews) ProtoMessage() {}
+
+func (x *LocalNews) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalNews.ProtoReflect.Descriptor instead.
+func (*LocalNews) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LocalNews) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *LocalNews) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
+func (x *LocalNews) GetOrder() *LocalOrder {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *LocalNews) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
+func (x *LocalNews) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
 type RolloutNodes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -2343,7 +2633,7 @@ type RolloutNodes struct {
 
 func (x *RolloutNodes) Reset() {
 	*x = RolloutNodes{}
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2645,7 @@ func (x *RolloutNodes) String() string {
 func (*RolloutNodes) ProtoMessage() {}
 
 func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2658,7 @@ func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
 func (*RolloutNodes) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{21}
+	return file_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RolloutNodes) GetRun() string {
@@ -2396,7 +2686,7 @@ type NodeEnded struct {
 
 func (x *NodeEnded) Reset() {
 	*x = NodeEnded{}
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2698,7 @@ func (x *NodeEnded) String() string {
 func (*NodeEnded) ProtoMessage() {}
 
 func (x *NodeEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2711,7 @@ func (x *NodeEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
 func (*NodeEnded) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{22}
+	return file_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeEnded) GetRun() string {
@@ -2458,7 +2748,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2760,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2773,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{23}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -2534,7 +2824,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2836,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +2849,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{24}
+	return file_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Denial) GetSubject() string {
@@ -2600,7 +2890,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2902,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2915,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{25}
+	return file_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2650,13 +2940,14 @@ type Refused struct {
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the order, as it says itself
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`    // hex SHA-256 of the envelope
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,80,opt,name=by,proto3" json:"by,omitempty"` // who on the rack's machine had given it; empty: a coordinator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2668,7 +2959,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2681,7 +2972,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{26}
+	return file_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2719,6 +3010,13 @@ func (x *Refused) GetReason() string {
 	return ""
 }
 
+func (x *Refused) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // Checkpoint is the audit log at one time, as a coordinator has signed it (see
 // trust/audit).
 type Checkpoint struct {
@@ -2732,7 +3030,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[27]
+	mi := &file_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +3042,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[27]
+	mi := &file_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +3055,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{27}
+	return file_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2796,7 +3094,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_nouns_proto_msgTypes[28]
+	mi := &file_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +3106,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[28]
+	mi := &file_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +3119,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{28}
+	return file_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -3010,7 +3308,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x04 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\tR\x05after\"\x95\x02\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\xd9\x02\n" +
 	"\x06Script\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -3023,7 +3321,10 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
 	"\baudience\x18\n" +
-	" \x03(\tR\baudience\"\xff\x03\n" +
+	" \x03(\tR\baudience\x12\x12\n" +
+	"\x04rack\x18P \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18Q \x01(\bR\x05ended\x12\x18\n" +
+	"\aremarks\x18R \x03(\tR\aremarks\"\x93\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -3042,7 +3343,8 @@ const file_nouns_proto_rawDesc = "" +
 	"allowEmpty\x12\x1a\n" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
-	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12,\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12\x12\n" +
+	"\x04rack\x18P \x01(\tR\x04rack\x12,\n" +
 	"\arollout\x18\x82\x01 \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1b\n" +
 	"\breleased\x18\x83\x01 \x03(\tR\breleased\"\xc2\x03\n" +
 	"\aRollout\x12\x12\n" +
@@ -3074,7 +3376,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xce\x04\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xfc\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -3087,14 +3389,44 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
-	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x123\n" +
+	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x12,\n" +
+	"\x05local\x18P \x01(\v2\x14.chiba.v1.LocalOrderH\x00R\x05local\x123\n" +
 	"\arollout\x18\x82\x01 \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x125\n" +
 	"\n" +
 	"node_ended\x18\x83\x01 \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
-	"\x04body\"9\n" +
+	"\x04body\"a\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
-	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\"6\n" +
+	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x16\n" +
+	"\x06script\x18P \x01(\tR\x06script\x12\x0e\n" +
+	"\x02by\x18Q \x01(\tR\x02by\"\xe4\x02\n" +
+	"\n" +
+	"LocalOrder\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
+	"\benvelope\x18\x04 \x01(\fR\benvelope\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\fR\x06source\x12\x16\n" +
+	"\x06digest\x18\a \x01(\tR\x06digest\x12\x18\n" +
+	"\asigners\x18\b \x03(\tR\asigners\x12\x12\n" +
+	"\x04user\x18\t \x01(\tR\x04user\x12\x10\n" +
+	"\x03uid\x18\n" +
+	" \x01(\rR\x03uid\x12\x10\n" +
+	"\x03run\x18\v \x01(\tR\x03run\x12(\n" +
+	"\x10deadline_unix_ms\x18\f \x01(\x03R\x0edeadlineUnixMs\x12\x1f\n" +
+	"\vallow_empty\x18\r \x01(\bR\n" +
+	"allowEmpty\x12\x17\n" +
+	"\acut_off\x18\x0e \x01(\bR\x06cutOff\"\xa3\x01\n" +
+	"\tLocalNews\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x02 \x01(\x03R\batUnixMs\x12*\n" +
+	"\x05order\x18\x03 \x01(\v2\x14.chiba.v1.LocalOrderR\x05order\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x04 \x01(\bR\n" +
+	"superseded\x12\x18\n" +
+	"\aoutcome\x18\x05 \x01(\tR\aoutcome\"6\n" +
 	"\fRolloutNodes\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
 	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"A\n" +
@@ -3116,13 +3448,14 @@ const file_nouns_proto_rawDesc = "" +
 	"at_unix_ms\x18\x04 \x01(\x03R\batUnixMs\"6\n" +
 	"\bNodeGone\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"{\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x8b\x01\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"X\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18P \x01(\tR\x02by\"X\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
@@ -3148,7 +3481,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -3171,27 +3504,29 @@ var file_nouns_proto_goTypes = []any{
 	(*RackRun)(nil),         // 18: chiba.v1.RackRun
 	(*Record)(nil),          // 19: chiba.v1.Record
 	(*RackRunAccepted)(nil), // 20: chiba.v1.RackRunAccepted
-	(*RolloutNodes)(nil),    // 21: chiba.v1.RolloutNodes
-	(*NodeEnded)(nil),       // 22: chiba.v1.NodeEnded
-	(*RackRunDone)(nil),     // 23: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 24: chiba.v1.Denial
-	(*NodeGone)(nil),        // 25: chiba.v1.NodeGone
-	(*Refused)(nil),         // 26: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 27: chiba.v1.Checkpoint
-	(*Artifact)(nil),        // 28: chiba.v1.Artifact
-	nil,                     // 29: chiba.v1.Node.LabelsEntry
-	nil,                     // 30: chiba.v1.BMCTrust.ElementsEntry
+	(*LocalOrder)(nil),      // 21: chiba.v1.LocalOrder
+	(*LocalNews)(nil),       // 22: chiba.v1.LocalNews
+	(*RolloutNodes)(nil),    // 23: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 24: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 25: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 26: chiba.v1.Denial
+	(*NodeGone)(nil),        // 27: chiba.v1.NodeGone
+	(*Refused)(nil),         // 28: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 29: chiba.v1.Checkpoint
+	(*Artifact)(nil),        // 30: chiba.v1.Artifact
+	nil,                     // 31: chiba.v1.Node.LabelsEntry
+	nil,                     // 32: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	29, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	31, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	9,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
 	6,  // 6: chiba.v1.Node.admission:type_name -> chiba.v1.Admission
 	7,  // 7: chiba.v1.Admission.evidence:type_name -> chiba.v1.Evidence
-	30, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	32, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
 	2,  // 9: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 10: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	13, // 11: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
@@ -3200,21 +3535,23 @@ var file_nouns_proto_depIdxs = []int32{
 	17, // 14: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
 	17, // 15: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
 	4,  // 16: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	23, // 17: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	25, // 17: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
 	11, // 18: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
 	5,  // 19: chiba.v1.Record.node:type_name -> chiba.v1.Node
 	20, // 20: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	25, // 21: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	27, // 21: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
 	12, // 22: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	26, // 23: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	28, // 23: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
 	10, // 24: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	21, // 25: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
-	22, // 26: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	21, // 25: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
+	23, // 26: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	24, // 27: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	21, // 28: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -3238,6 +3575,7 @@ func file_nouns_proto_init() {
 		(*Record_Hardware)(nil),
 		(*Record_Refused)(nil),
 		(*Record_Trust)(nil),
+		(*Record_Local)(nil),
 		(*Record_Rollout)(nil),
 		(*Record_NodeEnded)(nil),
 	}
@@ -3247,7 +3585,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

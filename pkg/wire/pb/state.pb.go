@@ -1457,6 +1457,7 @@ type Snapshot struct {
 	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
 	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
 	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`                     // by rack
+	Local         []*Script              `protobuf:"bytes,280,rep,name=local,proto3" json:"local,omitempty"`                      // decisions on racks, by name and rack
 	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                    // by run
 	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`             // found, and none of the fleet
 	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
@@ -1633,6 +1634,13 @@ func (x *Snapshot) GetPending() []*PendingJoin {
 func (x *Snapshot) GetOwners() []*Owner {
 	if x != nil {
 		return x.Owners
+	}
+	return nil
+}
+
+func (x *Snapshot) GetLocal() []*Script {
+	if x != nil {
+		return x.Local
 	}
 	return nil
 }
@@ -2566,7 +2574,7 @@ const file_state_proto_rawDesc = "" +
 	"siteGossip\x12\x1d\n" +
 	"\n" +
 	"site_calls\x18= \x01(\tR\tsiteCalls\x12\x12\n" +
-	"\x04pair\x18P \x01(\tR\x04pair\"\xb5\b\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\"\xde\b\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2591,7 +2599,8 @@ const file_state_proto_rawDesc = "" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
 	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12'\n" +
-	"\x06owners\x18P \x03(\v2\x0f.chiba.v1.OwnerR\x06owners\x12.\n" +
+	"\x06owners\x18P \x03(\v2\x0f.chiba.v1.OwnerR\x06owners\x12'\n" +
+	"\x05local\x18\x98\x02 \x03(\v2\x10.chiba.v1.ScriptR\x05local\x12.\n" +
 	"\x06rolled\x18\x82\x01 \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12.\n" +
 	"\n" +
 	"candidates\x18< \x03(\v2\x0e.chiba.v1.NodeR\n" +
@@ -2764,25 +2773,26 @@ var file_state_proto_depIdxs = []int32{
 	40, // 43: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
 	41, // 44: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
 	42, // 45: chiba.v1.Snapshot.owners:type_name -> chiba.v1.Owner
-	8,  // 46: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
-	35, // 47: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
-	33, // 48: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	18, // 49: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
-	43, // 50: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
-	44, // 51: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
-	39, // 52: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	45, // 53: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	41, // 54: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	46, // 55: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	43, // 56: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
-	44, // 57: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
-	42, // 58: chiba.v1.OwnRack.from:type_name -> chiba.v1.Owner
-	42, // 59: chiba.v1.OwnRack.claim:type_name -> chiba.v1.Owner
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	31, // 46: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
+	8,  // 47: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	35, // 48: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
+	33, // 49: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	18, // 50: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
+	43, // 51: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	44, // 52: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
+	39, // 53: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	45, // 54: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	41, // 55: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	46, // 56: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	43, // 57: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	44, // 58: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
+	42, // 59: chiba.v1.OwnRack.from:type_name -> chiba.v1.Owner
+	42, // 60: chiba.v1.OwnRack.claim:type_name -> chiba.v1.Owner
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
