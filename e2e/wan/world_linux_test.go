@@ -243,7 +243,7 @@ func (w *world) startCoordinator(name string) {
 	w.t.Helper()
 	args := []string{
 		"coordinator", "--state", w.path(name, "log"), "--certs", w.path(name), "--site-ca", w.path("ca", "site"),
-		"--peer-addr", ":7444", "--advertise", hostOf(name) + ":7444", "--expect", "3",
+		"--mesh-tcp-addr", ":7445", "--peer-addr", ":7444", "--advertise", hostOf(name) + ":7444", "--expect", "3",
 	}
 	for _, other := range coordinators {
 		if other != name {
@@ -265,7 +265,7 @@ func (w *world) startSim(rack string) {
 	}
 	text, err := yaml.Marshal(map[string]any{
 		"name": "agent-" + rack, "rack": rack, "site": "lab", "state": ".", "no_mdns": true, "heartbeat": "2s",
-		"coordinators": []string{hostOf("c1") + ":7443", hostOf("c2") + ":7443", hostOf("c3") + ":7443"},
+		"coordinators": []string{hostOf("c1") + ":7443", hostOf("c2") + ":7443", hostOf("c3") + ":7443", "tcp://" + hostOf("c2") + ":7445"},
 		"login":        map[string]string{"factory": "openbmc"}, "nodes": catalogue,
 	})
 	if err = errors.Join(err, os.WriteFile(w.path(rack, "agent.yaml"), text, 0o600)); err != nil {
