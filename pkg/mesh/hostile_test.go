@@ -19,12 +19,12 @@ import (
 // port is a listener that accepts whom its certificate believes.
 type port struct {
 	*mesh.Listener
-	t    *testing.T
+	t    testing.TB
 	cert tls.Certificate
 	pool *x509.CertPool
 }
 
-func newPort(t *testing.T) *port {
+func newPort(t testing.TB) *port {
 	t.Helper()
 	p := &port{t: t}
 	p.cert, p.pool = self(t, time.Hour)
