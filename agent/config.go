@@ -21,6 +21,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/seal"
@@ -52,7 +53,9 @@ type Config struct {
 	Site  fleet.SiteName  `yaml:"site"`
 	State string          `yaml:"state"` // directory for the spool and the keys
 
-	Coordinators []string `yaml:"coordinators"` // host:port, tried in turn
+	// Coordinators are host:port, tried in turn; tcp://host:port dials a coordinator's
+	// --mesh-tcp-addr, after the others, for a site that blocks UDP.
+	Coordinators []string `yaml:"coordinators"`
 	// Heartbeat is how often the agent says that it is alive, and so how long
 	// a dead coordinator goes unnoticed; default 15 s. Each one costs both
 	// sides about 0.15 ms of CPU.
@@ -261,7 +264,7 @@ func (c *Config) check() error {
 		return errors.New("coordinators: at least one host:port is needed")
 	}
 	for _, addr := range c.Coordinators {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
+		if _, _, err := net.SplitHostPort(strings.TrimPrefix(addr, mesh.TCP)); err != nil {
 			return fmt.Errorf("coordinators: %w", err)
 		}
 	}

@@ -82,6 +82,7 @@ then on the log says who is of the group, and both flags mean nothing.`,
 	flags.StringVar(&certs, "certs", "", "`directory` of cert.pem, key.pem and ca.pem (default that of --state)")
 	flags.StringVar(&authority, "site-ca", "", "`directory` of the site's CA, to renew the agents' certificates (default site-ca in that of --certs, if it is there)")
 	flags.StringVar(&c.MeshAddr, "mesh-addr", ":7443", "`address` for agents (QUIC, UDP)")
+	flags.StringVar(&c.MeshTCPAddr, "mesh-tcp-addr", "", "`address` for agents that UDP does not reach (TLS, TCP), for example :7445 (default: none)")
 	flags.StringVar(&c.APIAddr, "api-addr", ":7443", "`address` for people and programs (HTTPS, TCP)")
 	flags.StringVar(&c.PeerAddr, "peer-addr", "", "`address` for other coordinators (QUIC, UDP), for example :7444 (default: there are none)")
 	flags.StringVar(&c.Advertise, "advertise", "", "`host:port` at which the others reach --peer-addr")
@@ -110,6 +111,9 @@ func run(ctx context.Context, cmd *cobra.Command, conf Config) error {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "agents: %s\napi: https://%s\n", c.MeshAddr(), c.APIAddr())
+	if at := c.MeshTCPAddr(); at != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), "agents over TCP: %s\n", at)
+	}
 	if at := c.PeerAddr(); at != "" {
 		fmt.Fprintf(cmd.OutOrStdout(), "coordinators: %s\n", at)
 	}

@@ -50,7 +50,9 @@ type Config struct {
 	Name     string // default: that of the certificate, which it must be
 	Dir      string // of the log; readable for its owner alone
 	MeshAddr string // host:port (UDP) for agents; port 0 takes a free one
-	APIAddr  string // host:port (TCP) for people and programs; likewise
+	// MeshTCPAddr is host:port (TCP) for agents at sites that block UDP; "": nowhere.
+	MeshTCPAddr string
+	APIAddr     string // host:port (TCP) for people and programs; likewise
 	// PeerAddr is host:port (UDP) for other coordinators; "": there are none, and
 	// never will be while it runs.
 	PeerAddr string
@@ -89,6 +91,7 @@ type Coordinator struct {
 	stock *stock.Stock
 	group *cluster.Cluster
 	mesh  *mesh.Listener
+	tcp   *mesh.TCPListener // nil: agents come by QUIC alone
 	web   net.Listener
 	mach  *state.Machine
 	notes *audit.Notary // signs the head of the audit log
@@ -195,6 +198,11 @@ func (c *Coordinator) open() error {
 	if err != nil {
 		return taken(err, "--mesh-addr")
 	}
+	if c.conf.MeshTCPAddr != "" {
+		if c.tcp, err = mesh.ListenTCP(c.conf.MeshTCPAddr, c.trust.Server(trust.Agent)); err != nil {
+			return taken(err, "--mesh-tcp-addr")
+		}
+	}
 	c.web, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", c.conf.APIAddr)
 	return taken(fault.Wrap(fault.Unavailable, "listen for the API at "+c.conf.APIAddr, err), "--api-addr")
 }
@@ -235,7 +243,7 @@ func (c *Coordinator) checkpoint(size int64) (*pb.Checkpoint, error) {
 		return nil, err
 	}
 	note, proof, err := c.notes.Sign(head)
-	return &pb.Checkpoint{Note: note, Proof: proof, Consistency: consistency}, err
+	return &pb.Checkpoint{Note: note, Proof: proof, Consistency: consistency, From: size}, err
 }
 
 // others are the other coordinators, once there is a group.
@@ -266,6 +274,22 @@ func (c *Coordinator) status() (name string, commit, applied uint64) {
 	return s.State, s.Commit, s.Applied
 }
 
+// doors are where agents come in.
+func (c *Coordinator) doors() []hub.Listener {
+	if c.tcp == nil {
+		return []hub.Listener{c.mesh}
+	}
+	return []hub.Listener{c.mesh, c.tcp}
+}
+
+// MeshTCPAddr is where agents dial that can't by QUIC; "" if they can't here.
+func (c *Coordinator) MeshTCPAddr() string {
+	if c.tcp == nil {
+		return ""
+	}
+	return c.tcp.Addr()
+}
+
 // MeshAddr is where agents dial.
 func (c *Coordinator) MeshAddr() string { return c.mesh.Addr() }
 
@@ -290,7 +314,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		// What a snapshot has restored was never applied here.
 		c.deny.Set(wire.FromDenials(c.mach.Denied()))
 		group.Go(func() error { return c.renew(ctx) })
-		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
+		group.Go(func() error { return c.hub.Run(ctx, c.doors()...) })
 		group.Go(func() error { return c.api.Run(ctx, c.web, c.trust.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
 		group.Go(func() error { return c.turnKeys(ctx) })
@@ -375,6 +399,9 @@ func (c *Coordinator) shut() error {
 	}
 	if c.mesh != nil {
 		errs = append(errs, c.mesh.Close())
+	}
+	if c.tcp != nil {
+		errs = append(errs, c.tcp.Close())
 	}
 	if c.node != nil {
 		errs = append(errs, c.node.Close())

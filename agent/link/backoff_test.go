@@ -36,6 +36,16 @@ func TestPreferred(t *testing.T) {
 	}
 }
 
+// What goes over TCP is the last resort.
+func TestTCPComesLast(t *testing.T) {
+	for i := range 20 {
+		order := Preferred(fleet.AgentName(fmt.Sprint("agent-", i)), []string{"tcp://c1:7445", "c1:7443", "tcp://c2:7445", "c2:7443"})
+		if order[0][:3] == "tcp" || order[1][:3] == "tcp" {
+			t.Errorf("the order is %v", order)
+		}
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	for _, c := range []struct {
 		rounds int

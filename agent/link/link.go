@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,7 +106,7 @@ type Config struct {
 	// SiteAddrs are where the agents of our site reach us, ip:port; nil: nowhere.
 	SiteAddrs func() (gossip, calls string)
 
-	Coordinators []string // host:port; each agent tries them in an order of its own
+	Coordinators []string // host:port, also with mesh.TCP; each agent tries them in an order of its own
 	// TLS is asked before each dial to addr, so that a renewed certificate is used
 	// without a restart; one that has ended may be renewed there.
 	TLS func(ctx context.Context, addr string) (*tls.Config, error)
@@ -216,14 +217,23 @@ func (l *Link) Run(ctx context.Context) error {
 
 // Preferred are the coordinators in the order in which an agent tries them, by
 // rendezvous hashing: each agent has an order of its own, so that many agents are
-// spread evenly, and those of a coordinator that dies go to all of the others.
+// spread evenly, and those of a coordinator that dies go to all of the others. Those
+// over TCP come last: QUIC is better wherever it passes.
 func Preferred(agent fleet.AgentName, coordinators []string) []string {
 	weight := func(addr string) []byte {
 		sum := sha256.Sum256([]byte(string(agent) + "\x00" + addr))
 		return sum[:]
 	}
 	order := slices.Clone(coordinators)
-	slices.SortFunc(order, func(a, b string) int { return bytes.Compare(weight(b), weight(a)) })
+	slices.SortFunc(order, func(a, b string) int {
+		switch over, under := strings.HasPrefix(a, mesh.TCP), strings.HasPrefix(b, mesh.TCP); {
+		case over && !under:
+			return 1
+		case under && !over:
+			return -1
+		}
+		return bytes.Compare(weight(b), weight(a))
+	})
 	return order
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -578,6 +579,21 @@ func BenchmarkAppend(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkAppendLatency is one record at a time, until it is on the disk.
+func BenchmarkAppendLatency(b *testing.B) {
+	s := open(b, temp(b))
+	text := strings.Repeat("x", 1000)
+	var took []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		add(b, s, text)
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs/p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "µs/p99")
 }
 
 // split is the inverse of Key.

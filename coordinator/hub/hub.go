@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
@@ -147,47 +148,62 @@ func New(c Config) *Hub {
 	return h
 }
 
-// Run serves the sessions that l accepts until ctx ends or l fails, and waits
-// until they have ended.
-func (h *Hub) Run(ctx context.Context, l Listener) error {
+// Run serves the sessions that the listeners accept until ctx ends or one of them
+// fails, and waits until they have ended.
+func (h *Hub) Run(ctx context.Context, listeners ...Listener) error {
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
-	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	sessions.Go(func() { h.watchLead(watching) })
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { h.watchLead(ctx); return nil })
 	slots := make(chan struct{}, maxSessions)
-	for {
-		conn, err := l.Accept(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if !h.count(conn, 1) {
-			h.count(conn, -1)
-			conn.Close("too many sessions of the same agent")
-			continue
-		}
-		select {
-		case slots <- struct{}{}:
-			sessions.Go(func() {
-				defer func() { <-slots; h.count(conn, -1) }()
-				if conn.Protocol() == mesh.EnrollALPN {
-					h.conf.Newcomers.Serve(ctx, conn)
-					return
+	for _, l := range listeners {
+		group.Go(func() error {
+			for {
+				conn, err := l.Accept(ctx)
+				if err != nil {
+					return unlessOver(ctx, err)
 				}
-				if conn.Protocol() == mesh.BulkALPN {
-					h.bulk(ctx, conn)
-					return
-				}
-				h.serve(ctx, conn)
-			})
-		default:
-			h.count(conn, -1)
-			conn.Close("too many sessions")
-		}
+				h.admit(ctx, conn, slots, &sessions)
+			}
+		})
 	}
+	return group.Wait()
+}
+
+// unlessOver is err, but nil once ctx has ended, which ends every Accept.
+func unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // that is what ended it
+	}
+	return err
+}
+
+// admit serves a session, if there is room for it.
+func (h *Hub) admit(ctx context.Context, conn mesh.Session, slots chan struct{}, sessions *sync.WaitGroup) {
+	if !h.count(conn, 1) {
+		h.count(conn, -1)
+		conn.Close("too many sessions of the same agent")
+		return
+	}
+	select {
+	case slots <- struct{}{}:
+	default:
+		h.count(conn, -1)
+		conn.Close("too many sessions")
+		return
+	}
+	sessions.Go(func() {
+		defer func() { <-slots; h.count(conn, -1) }()
+		if conn.Protocol() == mesh.EnrollALPN {
+			h.conf.Newcomers.Serve(ctx, conn)
+			return
+		}
+		if conn.Protocol() == mesh.BulkALPN {
+			h.bulk(ctx, conn)
+			return
+		}
+		h.serve(ctx, conn)
+	})
 }
 
 func (h *Hub) bulk(ctx context.Context, conn mesh.Session) {

@@ -204,6 +204,7 @@ func (p *Peers) stream(ctx context.Context, s served, h Handler) {
 	}
 	switch open.GetKind() {
 	case pb.PeerOpen_RAFT:
+		s.stream = ch.Stream()
 		keep = p.hand(ctx, s, h)
 	case pb.PeerOpen_CALL:
 		p.answer(ctx, s, ch, h)

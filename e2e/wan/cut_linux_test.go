@@ -80,14 +80,14 @@ func (w *world) ready() {
 		return ours == perRack*len(racks)
 	})
 	for _, r := range racks {
-		w.sim(r, "set", simName(perRack), "power.state", "off")
+		w.sim(r, "set", nodeName(r, perRack), "power.state", "off")
 	}
 	w.say("%d BMCs are ours", perRack*len(racks))
 }
 
 func (w *world) switchOn(names ...string) {
 	for _, r := range names {
-		w.sim(r, "set", simName(perRack), "power.state", "on")
+		w.sim(r, "set", nodeName(r, perRack), "power.state", "on")
 	}
 }
 
@@ -101,7 +101,7 @@ func (f *fans) fail(names ...string) {
 	for _, rack := range names {
 		f.said[rack]++
 		n := f.said[rack]
-		f.w.sim(rack, "log", simName(1+n%perRack), "PowerSupplyFanFailed", fmt.Sprintf("fan %d.", n))
+		f.w.sim(rack, "log", nodeName(rack, 1+n%perRack), "PowerSupplyFanFailed", fmt.Sprintf("fan %d.", n))
 	}
 }
 
@@ -118,7 +118,7 @@ func (w *world) fired(want map[string]int) {
 	for _, c := range coordinators {
 		var list []json.RawMessage
 		w.until(fmt.Sprintf("%s has %d firings", c, total), func() bool {
-			return w.decodeMaybe(&list, "get", "firings", "--stale", "--state", w.path("ask-"+c)) && len(list) >= total
+			return w.decodeMaybe(&list, "get", "firings", "--consistency", "stale", "--state", w.path("ask-"+c)) && len(list) >= total
 		})
 		w.check(c, list, want)
 	}
@@ -194,10 +194,10 @@ func (w *world) once(script string) {
 		var whole run
 		w.until("the run of "+script+" is over at "+c, func() bool {
 			var runs []run
-			w.decodeMaybe(&runs, "get", "runs", "--stale", "--state", w.path("ask-"+c))
+			w.decodeMaybe(&runs, "get", "runs", "--consistency", "stale", "--state", w.path("ask-"+c))
 			runs = slices.DeleteFunc(runs, func(r run) bool { return r.Script != script })
 			return len(runs) == 1 && runs[0].State != "running" &&
-				w.decodeMaybe(&whole, "get", "run", runs[0].ID, "--stale", "--state", w.path("ask-"+c))
+				w.decodeMaybe(&whole, "get", "run", runs[0].ID, "--consistency", "stale", "--state", w.path("ask-"+c))
 		})
 		seen := map[string]int{}
 		for _, r := range whole.Results {

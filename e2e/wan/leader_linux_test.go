@@ -41,7 +41,7 @@ func TestLeaderKilledDuringApply(t *testing.T) {
 		w.linked(racks...)
 		w.once(tag)
 		for _, r := range racks {
-			w.sim(r, "set", simName(perRack), "power.state", "off")
+			w.sim(r, "set", nodeName(r, perRack), "power.state", "off")
 		}
 	}
 	w.audited()
@@ -62,7 +62,7 @@ func (w *world) writes() (stop func() (longest time.Duration, writes int)) {
 					return
 				default:
 				}
-				if got := w.run("get", "scripts", "--linearizable"); got.err != nil {
+				if got := w.run("get", "scripts", "--consistency", "linearizable"); got.err != nil {
 					w.t.Errorf("a write: %v\n%s", got.err, got.stderr)
 				}
 				done <- time.Now()

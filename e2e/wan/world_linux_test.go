@@ -243,7 +243,7 @@ func (w *world) startCoordinator(name string) {
 	w.t.Helper()
 	args := []string{
 		"coordinator", "--state", w.path(name, "log"), "--certs", w.path(name), "--site-ca", w.path("ca", "site"),
-		"--peer-addr", ":7444", "--advertise", hostOf(name) + ":7444", "--expect", "3",
+		"--mesh-tcp-addr", ":7445", "--peer-addr", ":7444", "--advertise", hostOf(name) + ":7444", "--expect", "3",
 	}
 	for _, other := range coordinators {
 		if other != name {
@@ -255,7 +255,7 @@ func (w *world) startCoordinator(name string) {
 
 func (w *world) startSim(rack string) {
 	w.t.Helper()
-	w.start(rack, "sim-"+rack, "sim", "--state", w.path(rack, "sim"), "--nodes", strconv.Itoa(perRack), "--quiet", "--transition", "10ms")
+	w.start(rack, "sim-"+rack, "sim", "--state", w.path(rack, "sim"), "--nodes", strconv.Itoa(perRack), "--first-rack", strings.TrimPrefix(rack, "r"), "--quiet", "--transition", "10ms")
 	w.said("sim-"+rack, 0, "ready")
 	var nodes []struct{ Name, Address, Pin, Serial string }
 	w.decode(&nodes, "sim", "nodes", "--state", w.path(rack, "sim"))
@@ -265,7 +265,7 @@ func (w *world) startSim(rack string) {
 	}
 	text, err := yaml.Marshal(map[string]any{
 		"name": "agent-" + rack, "rack": rack, "site": "lab", "state": ".", "no_mdns": true, "heartbeat": "2s",
-		"coordinators": []string{hostOf("c1") + ":7443", hostOf("c2") + ":7443", hostOf("c3") + ":7443"},
+		"coordinators": []string{hostOf("c1") + ":7443", hostOf("c2") + ":7443", hostOf("c3") + ":7443", "tcp://" + hostOf("c2") + ":7445"},
 		"login":        map[string]string{"factory": "openbmc"}, "nodes": catalogue,
 	})
 	if err = errors.Join(err, os.WriteFile(w.path(rack, "agent.yaml"), text, 0o600)); err != nil {
@@ -273,10 +273,8 @@ func (w *world) startSim(rack string) {
 	}
 }
 
-// nodeName is the name in the fleet of a rack's nth server; its simulator calls it
-// simName.
+// nodeName is the name of a rack's nth server.
 func nodeName(rack string, n int) string { return fmt.Sprintf("%s-u%02d", rack, n) }
-func simName(n int) string               { return nodeName("r01", n) }
 
 func (w *world) startAgent(rack string) {
 	w.t.Helper()

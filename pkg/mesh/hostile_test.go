@@ -19,24 +19,24 @@ import (
 // port is a listener that accepts whom its certificate believes.
 type port struct {
 	*mesh.Listener
-	t    *testing.T
+	t    testing.TB
 	cert tls.Certificate
 	pool *x509.CertPool
 }
 
-func newPort(t *testing.T) *port {
-	t.Helper()
-	p := &port{t: t}
-	p.cert, p.pool = self(t, time.Hour)
+func newPort(tb testing.TB) *port {
+	tb.Helper()
+	p := &port{t: tb}
+	p.cert, p.pool = self(tb, time.Hour)
 	var err error
 	p.Listener, err = mesh.Listen("127.0.0.1:0", &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.cert},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: p.pool,
 	}, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.Close() })
+	tb.Cleanup(func() { _ = p.Close() })
 	return p
 }
 

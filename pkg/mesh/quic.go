@@ -73,7 +73,8 @@ func (k kind) config() *quic.Config {
 	}
 }
 
-// Dial opens a session to a coordinator at addr (host:port, UDP). The TLS
+// Dial opens a session to a coordinator at addr: host:port (UDP), or with TCP before it
+// over TLS and TCP. The TLS
 // configuration must verify the server and hold our certificate. A nil error
 // does not mean that the server has accepted that certificate: in TLS 1.3 the
 // refusal arrives later, so a caller counts as connected only when it has read
@@ -103,6 +104,9 @@ func DialEnroll(ctx context.Context, addr string, conf *tls.Config) (Session, er
 }
 
 func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	if rest, is := isTCP(addr); is {
+		return k.dialTCP(ctx, rest, conf)
+	}
 	op := "connect to " + addr
 	remote, err := resolve(ctx, addr)
 	if err != nil {

@@ -38,7 +38,12 @@ type Cable struct {
 	// Jitter is up to how much more is added, at random. A cable does not reorder:
 	// a frame waits for the one before it.
 	Jitter time.Duration
+	// Block says which frames never arrive, as a firewall does; nil: none. It must
+	// not keep the frame.
+	Block func(frame []byte) bool
 }
+
+func (c Cable) blocks(frame []byte) bool { return c.Block != nil && c.Block(frame) }
 
 // Counts are the frames of one port since the start.
 type Counts struct {
@@ -131,7 +136,7 @@ func (s *Switch) forward(from *Port, frame []byte, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from.counts.In++
-	if len(frame) < header || s.lost(from) {
+	if len(frame) < header || s.lost(from) || from.cable.blocks(frame) {
 		from.counts.Dropped++
 		return
 	}
@@ -154,7 +159,7 @@ func (s *Switch) forward(from *Port, frame []byte, now time.Time) {
 
 // deliver queues a frame on a port. Its delay is that of both cables.
 func (s *Switch) deliver(from, to *Port, frame []byte, now time.Time) {
-	if s.lost(to) {
+	if s.lost(to) || to.cable.blocks(frame) {
 		to.counts.Dropped++
 		return
 	}

@@ -3022,8 +3022,9 @@ func (x *Refused) GetBy() string {
 type Checkpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Note          []byte                 `protobuf:"bytes,1,opt,name=note,proto3" json:"note,omitempty"`
-	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`             // whose signature it is
-	Consistency   [][]byte               `protobuf:"bytes,3,rep,name=consistency,proto3" json:"consistency,omitempty"` // from the size that was asked for
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"` // whose signature it is
+	Consistency   [][]byte               `protobuf:"bytes,3,rep,name=consistency,proto3" json:"consistency,omitempty"`
+	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"` // the size that was asked for, which consistency begins with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3077,6 +3078,13 @@ func (x *Checkpoint) GetConsistency() [][]byte {
 		return x.Consistency
 	}
 	return nil
+}
+
+func (x *Checkpoint) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
 }
 
 // Artifact is an image or a firmware file that the coordinators keep.
@@ -3455,12 +3463,13 @@ const file_nouns_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02by\x18P \x01(\tR\x02by\"X\n" +
+	"\x02by\x18P \x01(\tR\x02by\"l\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
-	"\vconsistency\x18\x03 \x03(\fR\vconsistency\"\x98\x01\n" +
+	"\vconsistency\x18\x03 \x03(\fR\vconsistency\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\x03R\x04from\"\x98\x01\n" +
 	"\bArtifact\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
