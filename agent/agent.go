@@ -221,7 +221,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.denials = &trust.Denials{}
 	a.leased, a.life = make(chan *pb.Leased, 4), uint64(a.now().UnixNano())
-	if err := errors.Join(a.enter(), a.recallPartner()); err != nil {
+	if err = errors.Join(a.enter(), a.recallPartner()); err != nil {
 		return nil, err
 	}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}

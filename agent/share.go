@@ -33,17 +33,17 @@ const keyPartner = "partner"
 func mirrored(table spool.Table, key string) bool {
 	switch table {
 	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers:
+		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped:
 		return true
 	case spool.Secrets:
 		return !strings.HasPrefix(key, keyPassport)
 	case spool.Notes:
-		for _, of := range []string{"accepted", "accepted-at", "approved"} {
+		for _, of := range []string{"accepted", "accepted-at", "approved", admissions} {
 			if strings.HasPrefix(key, spool.Key(of)) {
 				return true
 			}
 		}
-	case spool.Scripts, spool.Sessions, spool.Digests, spool.Inventories, spool.Subscribed:
+	case spool.Scripts, spool.Here, spool.Sessions, spool.Digests, spool.Inventories, spool.Subscribed:
 	}
 	return false
 }
@@ -387,11 +387,16 @@ func (a *Agent) reread(changes []spool.Change) error {
 	if !some {
 		return nil
 	}
-	records, err := openLedgers(a.spool, a.cfg.Nodes)
+	members := a.rack.members()
+	known := make([]Entry, len(members))
+	for i, n := range members {
+		known[i] = n.entry
+	}
+	records, err := openLedgers(a.spool, known)
 	if err != nil {
 		return err
 	}
-	for _, n := range a.rack.members() {
+	for _, n := range members {
 		before := n.ledger.Record().Pin
 		n.ledger.keeping.Lock()
 		n.ledger.adopt(records[n.entry.Name])

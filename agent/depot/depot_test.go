@@ -296,7 +296,7 @@ func TestALiarOfTheSite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, f); err != nil || "sha256:"+hex.EncodeToString(sum.Sum(nil)) != string(d) {
 		t.Errorf("a2 has garbage, %v", err)

@@ -1,8 +1,9 @@
 package spool
 
 import (
-	"fmt"
+	"errors"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -59,7 +60,7 @@ func TestAMirrorIsTheSame(t *testing.T) {
 		t.Error("a change is not told")
 	}
 	put(t, from, func(tx *Tx) { tx.DeleteAll(Done, "a"); tx.Put(Done, "b", []byte("3")) })
-	_ = from.Update(func(tx *Tx) error { tx.Put(Done, "failed", nil); return fmt.Errorf("no") })
+	_ = from.Update(func(tx *Tx) error { tx.Put(Done, "failed", nil); return errors.New("no") })
 	changes, now, ok := from.Changes(last)
 	if !ok || now != last+3 {
 		t.Errorf("%d changes up to %d: %v", len(changes), now, ok)
@@ -88,7 +89,7 @@ func TestAMirrorThatIsTooFarBehind(t *testing.T) {
 	s := openMirrored(t)
 	put(t, s, func(tx *Tx) {
 		for i := range maxChanges + 10 {
-			tx.Put(Done, fmt.Sprint(i), nil)
+			tx.Put(Done, strconv.Itoa(i), nil)
 		}
 	})
 	if _, _, ok := s.Changes(5); ok {

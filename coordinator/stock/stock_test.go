@@ -220,9 +220,9 @@ func TestAgentsPull(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = store.Pull(t.Context(), blob.Digest(digest), blob.Source{Name: "c1", Connect: func(ctx context.Context) (blob.Conn, error) {
-			session, err := mesh.DialBulk(ctx, addr, e.Client())
-			if err != nil {
-				return nil, err
+			session, dialErr := mesh.DialBulk(ctx, addr, e.Client())
+			if dialErr != nil {
+				return nil, dialErr
 			}
 			return blob.Over(session, &pb.StreamOpen{Kind: pb.StreamOpen_ARTIFACT}), nil
 		}}, nil)
