@@ -8,7 +8,7 @@ PKGS     ?= ./...
 TREES    ?= ../shared/data/vendor-dumps.tar.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check format vet lint generate generated test conformance fuzz fuzz-all bench bench-code crawl-report threats simulate simulate-large simulate-mutants e2e-qemu clean
+.PHONY: help dev build check format vet lint generate generated test conformance fuzz fuzz-all bench bench-code crawl-report threats simulate simulate-large simulate-mutants e2e-qemu chaos drill clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ e2e-qemu: build ## drive the whole line against BMCs in QEMU; as root; fetches w
 	go build -trimpath -o bin/e2e-qemu ./e2e/qemu
 	bin/e2e-qemu -guests $(GUESTS)
 
+chaos: ## drills over a WAN that is cut, with processes that die, hang or run out of disk; as root, some minutes
+	@CHIBA_CHAOS=1 go test -count=1 -v -timeout 30m ./e2e/wan
+
 threats: ## try every threat that has a test; last line: threats: N of TOTAL
 	@go run ./e2e/threats
 
@@ -85,6 +88,9 @@ simulate-mutants: ## plant bugs in the simulated worlds and see that each is fou
 
 simulate-large: ## an hour of 10,000 agents and 1,000,000 nodes, with what it costs
 	@go run ./e2e/simulate -large
+
+drill: ## kill -9 at every single write to a BMC: take-over, release, renewal, change of key
+	CHIBA_DRILL=all go test -count=1 -timeout 30m -v -run '^TestKill9AtEveryWrite' ./e2e
 
 bench: build ## what Chiba and others need for a simulated rack, against the goals
 	bin/chiba bench

@@ -6,20 +6,30 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
-	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/agent/depot"
 	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/link"
+	"github.com/chiba-mesh/chiba/agent/local"
+	"github.com/chiba-mesh/chiba/agent/owner"
+	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/agent/takeover"
+	"github.com/chiba-mesh/chiba/discovery"
+	"github.com/chiba-mesh/chiba/discovery/neighbour"
+	"github.com/chiba-mesh/chiba/discovery/probe"
+	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -52,24 +62,44 @@ type Agent struct {
 	pass  *passport
 	// taking holds a token for each BMC that is being taken over.
 	taking chan struct{}
+	// rekeying serialises what changes the key of the rack's CA.
+	rekeying sync.Mutex
+	// escrowing holds a token if the escrow may be out of date.
+	escrowing chan struct{}
 	// askAgain has the key at an address read anew, see askAt.
 	askAgain chan string
 	// receiver takes what BMCs deliver; nil: they are not asked to.
 	receiver  *events.Receiver
 	artifacts *artifacts
+	site      *site.Site     // nil: alone
+	door      *local.Door    // for people on this machine; nil: there is none
+	depot     *depot.Depot   // nil where there is no link
 	trust     *standingTrust // nil where there is no link
 	denials   *trust.Denials // by a BMC's key
 
-	proven struct{ leaf, proof []byte } // of the sealing key, by which certificate
+	proven proven // the sealing key
 
-	nodes  []*node // in the order of the catalogue
-	byName map[fleet.NodeName]*node
+	office     office
+	decider    *owner.Decider  // of govern
+	leased     chan *pb.Leased // a coordinator's last word
+	companion  companion
+	pair       partner    // nil: there is none
+	neighbours neighbours // nil: there are none
+	pairLink   *pairLink  // pair, which also listens
+	taken      taken
+	life       uint64 // of this process
+
+	rack      roster
+	admitting sync.Mutex // serialises who comes and who goes
+	clashes   clashes    // that the coordinators have seen
+	crowded   crowded
 
 	desiring  sync.Mutex // serialises changes of the desired state
 	authority authority
 	witnessed witnessed
 	standing  standing
 	runs      runs
+	waves     waves
 
 	inputs  chan core.Input // to the rules
 	links   chan core.Link  // the latest news of the link
@@ -87,6 +117,8 @@ type Agent struct {
 	jitter      func() float64 // in [0,1)
 	finders     []finder
 	fingerprint func(ctx context.Context, address string) (pin string, err error)
+	root        func(ctx context.Context, address string) (discovery.Answer, error) // of a stranger
+	hardware    func(address string) string                                         // its hardware address, "" if unknown
 	open        func(e Entry, address string) (lane, error)
 }
 
@@ -94,6 +126,16 @@ type Agent struct {
 type uplink interface {
 	Run(ctx context.Context) error
 	Progress(p *pb.Progress)
+	// Lease asks whose the rack is; Pull asks for the desired state.
+	Lease(q *pb.Lease)
+	Pull()
+	Connected() (connected bool, since time.Time)
+}
+
+// proven is the proof of the sealing key, by which certificate.
+type proven struct {
+	mu          sync.Mutex
+	leaf, proof []byte
 }
 
 // New checks the configuration, opens the spool and the keys in its state
@@ -102,41 +144,53 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if err := cfg.check(); err != nil {
 		return nil, fault.Wrap(fault.BadInput, "configure agent", err)
 	}
 	if _, err := cfg.credentials(); err != nil {
 		return nil, err
 	}
+	if err := seal.RenewKey(filepath.Join(cfg.State, sealFile), cfg.Now(), false); err != nil {
+		return nil, err
+	}
 	key, err := seal.OpenKey(filepath.Join(cfg.State, sealFile))
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: mirrored, Ballast: spool.DefaultBallast})
 	if err != nil {
 		return nil, err
-	}
-	issuer, account, err := cfg.openIssuer()
-	if err != nil {
-		return nil, errors.Join(err, disk.Close())
 	}
 	a, err := assemble(cfg, disk, key)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
-	a.certifyBy(issuer, account)
+	a.now, a.pass.now = cfg.Now, cfg.Now
 	if a.trust, err = openTrust(cfg, disk); err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
+	a.certifyBy(a.trust.rack)
 	a.denials = &a.trust.denials
+	if err = a.joinSite(); err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	if cfg.Pair.Name != "" {
+		a.pairLink = newPairLink(cfg, a.trust.endpoint)
+		a.pair = a.pairLink
+	}
 	a.link, err = link.New(link.Config{
 		Agent: cfg.Name, Rack: cfg.Rack, Site: cfg.Site, Build: build(), SealKey: a.sealKey,
 		Coordinators: cfg.Coordinators, TLS: a.trust.client, Trust: a.trust, Log: a.log,
-		PingEvery: cfg.Heartbeat,
+		PingEvery: cfg.Heartbeat, SiteAddrs: a.siteAddrs, Pair: string(cfg.Pair.Name), Trouble: a.trouble,
 	}, a, disk)
 	if err != nil {
-		return nil, errors.Join(err, disk.Close())
+		return nil, errors.Join(err, a.Close())
 	}
+	a.openDepot()
+	a.openDoor()
 	return a, nil
 }
 
@@ -144,32 +198,44 @@ func New(cfg Config) (*Agent, error) {
 func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With(obs.Agent, string(cfg.Name)), spool: disk, key: key,
-		byName:    make(map[fleet.NodeName]*node),
 		inputs:    make(chan core.Input, 64),
 		links:     make(chan core.Link, 1),
 		targets:   make(chan struct{}, 1),
 		strangers: make(seenOnce),
 		ready:     make(chan struct{}),
 		surveying: make(chan struct{}, surveysAtOnce), jitter: rand.Float64,
-		receiver:  cfg.receiver(),
-		artifacts: newArtifacts(cfg.artifacts()),
-		now:       time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
+		receiver: cfg.receiver(),
+		now:      time.Now, finders: cfg.finders(), fingerprint: redfish.Fingerprint,
+		root: probe.Ask, hardware: neighbour.Hardware,
 	}
 	if a.cfg.Written.IsZero() {
 		a.cfg.Written = a.now()
 	}
+	var err error
+	if a.artifacts, err = openArtifacts(cfg.artifacts(), cfg.artifactsQuota()); err != nil {
+		return nil, err
+	}
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
+	a.escrowing = make(chan struct{}, 1)
 	a.taking = make(chan struct{}, takenAtOnce)
 	a.denials = &trust.Denials{}
+	a.leased, a.life = make(chan *pb.Leased, 4), uint64(a.now().UnixNano())
+	if err = errors.Join(a.enter(), a.recallPartner()); err != nil {
+		return nil, err
+	}
 	a.pass = &passport{spool: disk, key: key, rack: string(cfg.Rack), now: time.Now, certs: make(map[string]*tls.Certificate)}
-	records, err := openLedgers(disk, cfg.Nodes)
+	entries, came, err := a.entries()
+	if err != nil {
+		return nil, err
+	}
+	records, err := openLedgers(disk, entries)
 	if err != nil {
 		return nil, err
 	}
 	a.open = a.openLane
-	a.vault = &vault{spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
-		n := a.byName[name]
+	a.vault = &vault{others: &a.companion, shared: a.shared, spool: disk, key: key, rack: string(cfg.Rack), entry: func(name fleet.NodeName) (Entry, bool) {
+		n := a.rack.named(name)
 		if n == nil {
 			return Entry{}, false
 		}
@@ -177,49 +243,75 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		e.Login, e.Pin = cfg.loginOf(e), n.ledger.Record().First
 		return e, true
 	}}
-	for _, e := range cfg.Nodes {
+	for _, e := range entries {
 		n := newNode(e, cfg.Rack, cfg.Site)
-		n.ledger = &ledger{spool: disk, key: key, rack: string(cfg.Rack), pass: a.pass}
-		n.ledger.adopt(records[e.Name])
-		a.nodes = append(a.nodes, n)
-		a.byName[e.Name] = n
+		n.ledger = a.newLedger(records[e.Name])
+		if m, ok := came[e.Name]; ok {
+			a.enlist(n, m)
+		}
+		a.rack.add(n)
 	}
-	a.first.await(a.nodes)
-	if err := a.authority.open(&cfg, disk); err != nil {
+	a.first.await(a.rack.members())
+	if err = a.authority.open(&cfg, disk); err != nil {
 		return nil, err
 	}
-	return a, errors.Join(a.remember(), a.resume(), a.restore(), a.recall())
+	a.runs.here, err = a.stoppedHere()
+	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recall(), a.recallClashes())
 }
 
-// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
-func (a *Agent) certifyBy(issuer openbmc.Issuer, account string) {
-	a.pass.issuer, a.pass.account = issuer, account
-	for _, n := range a.nodes {
-		if issuer != nil {
-			n.ledger.uri = issuer.NodeURI(string(n.entry.Name))
-		}
-		n.ledger.refresh()
+// newLedger is a ledger that begins with a record. Nothing is kept yet.
+func (a *Agent) newLedger(r takeover.Record) *ledger {
+	l := &ledger{spool: a.spool, key: a.key, rack: string(a.cfg.Rack), pass: a.pass, others: &a.companion, shared: a.shared}
+	l.adopt(r)
+	return l
+}
+
+// entries are those of the catalogue and of the BMCs that were let in since, with
+// how these came. What the catalogue says of a name or a key counts more. A BMC is
+// looked for where it was, before it is heard of again.
+func (a *Agent) entries() ([]Entry, map[fleet.NodeName]admission, error) {
+	all, err := admitted(a.spool)
+	if err != nil {
+		return nil, nil, err
 	}
+	entries, came := slices.Clone(a.cfg.Nodes), make(map[fleet.NodeName]admission)
+	var places []string
+	for _, pin := range slices.Sorted(maps.Keys(all)) {
+		m := all[pin]
+		if slices.ContainsFunc(a.cfg.Nodes, func(e Entry) bool { return e.Name == m.Name || e.Pin == pin }) {
+			continue
+		}
+		entries, came[m.Name] = append(entries, m.entry(a.openGiven)), m
+		if m.Address != "" {
+			places = append(places, m.Address)
+		}
+	}
+	if len(places) > 0 {
+		a.finders = append(a.finders, static.Finder{Addresses: places})
+	}
+	return entries, came, nil
 }
 
 func (a *Agent) openLane(e Entry, address string) (lane, error) {
 	return bmc.New(bmc.Config{
 		Node: e.Name,
 		BMC: redfish.Config{
-			BMC: string(e.Name), Address: address, Terms: a.byName[e.Name].ledger.Terms, Sessions: a.vault,
-			Context: a.cfg.mark(),
+			BMC: string(e.Name), Address: address, Terms: a.rack.named(e.Name).ledger.Terms, Sessions: a.vault,
+			Context: a.reignMark(),
 		},
 		Vault: a.vault, Digests: a.vault,
 	})
 }
 
 // sealKey is the key that secrets for the agent are sealed to, with the proof that
-// it is ours, by the certificate of today. The link alone calls it.
+// it is ours, by the certificate of today.
 func (a *Agent) sealKey() (public, proof []byte, err error) {
 	creds, err := a.cfg.credentials()
 	if err != nil {
 		return nil, nil, err
 	}
+	a.proven.mu.Lock()
+	defer a.proven.mu.Unlock()
 	leaf := creds.Certificate.Certificate[0]
 	if !bytes.Equal(a.proven.leaf, leaf) { // each proof differs, and a new one is a change for the coordinators
 		if proof, err = a.key.Prove(string(a.cfg.Rack), creds.Certificate); err != nil {
@@ -265,7 +357,7 @@ func (a *Agent) getReady(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		told = a.first.over() && c.First == c.Next
+		told = a.first.isOver() && c.First == c.Next || a.standsBy()
 	}
 	return nil
 }
@@ -275,7 +367,7 @@ func (a *Agent) looked(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-a.first.done:
+	case <-a.first.ended():
 		return nil
 	}
 }
@@ -285,29 +377,39 @@ func (a *Agent) looked(ctx context.Context) error {
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 	defer a.leave(ctx)
-	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.nodes))
-	if err = errors.Join(a.forgetNodes(), a.unfinished()); err != nil {
-		return err
-	}
+	a.log.Info("agent starts", obs.Rack, string(a.cfg.Rack), obs.Count, len(a.rack.members()))
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.find, a.getReady, a.watch, a.work, a.receive, a.serveMetrics, a.link.Run} {
+	for _, part := range []func(context.Context) error{
+		a.find, a.getReady, a.receive, a.serveMetrics, a.dwell, a.keepEscrow, a.servePartner, a.govern, a.link.Run, a.relied, a.answerPeople,
+	} {
 		group.Go(func() error { return part(ctx) })
-	}
-	for _, n := range a.nodes {
-		group.Go(func() error { return a.tend(ctx, n) })
-		group.Go(func() error { return a.takeOver(ctx, n) })
-		group.Go(func() error { return a.survey(ctx, n) })
-		group.Go(func() error { return a.hear(ctx, n) })
 	}
 	return group.Wait()
 }
 
-// Close closes the spool. It is for an agent that was never Run.
-func (a *Agent) Close() error { return a.spool.Close() }
+// relied ends the process when the spool can't be relied on any longer: the next one
+// reads what is on the disk.
+func (a *Agent) relied(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.spool.Broken():
+		return a.spool.Err()
+	}
+}
+
+// Close closes the spool and the sockets. It is for an agent that was never Run.
+func (a *Agent) Close() error {
+	var err error
+	if a.site != nil {
+		err = a.site.Close()
+	}
+	return errors.Join(err, a.artifacts.store.Close(), a.spool.Close())
+}
 
 // leave closes every lane.
 func (a *Agent) leave(ctx context.Context) {
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		if l, err := n.way(); err == nil {
 			a.closing.Go(func() { a.closeLane(ctx, n, l) })
 		}
@@ -329,17 +431,33 @@ type firstPass struct {
 	mu   sync.Mutex
 	left map[*node]bool
 	done chan struct{}
-	once sync.Once
+	over bool
 }
 
+// await begins to wait, anew with each reign.
 func (f *firstPass) await(nodes []*node) {
-	f.left, f.done = make(map[*node]bool), make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left, f.done, f.over = make(map[*node]bool), make(chan struct{}), false
 	for _, n := range nodes {
 		f.left[n] = true
 	}
 	if len(nodes) == 0 {
-		f.giveUp()
+		f.end()
 	}
+}
+
+func (f *firstPass) end() {
+	if !f.over {
+		f.over = true
+		close(f.done)
+	}
+}
+
+func (f *firstPass) ended() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done
 }
 
 func (f *firstPass) reached(n *node) {
@@ -347,20 +465,21 @@ func (f *firstPass) reached(n *node) {
 	defer f.mu.Unlock()
 	delete(f.left, n)
 	if len(f.left) == 0 {
-		f.giveUp()
+		f.end()
 	}
 }
 
-func (f *firstPass) over() bool {
-	select {
-	case <-f.done:
-		return true
-	default:
-		return false
-	}
+func (f *firstPass) isOver() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over
 }
 
-func (f *firstPass) giveUp() { f.once.Do(func() { close(f.done) }) }
+func (f *firstPass) giveUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end()
+}
 
 // ruleStates are the states of the rules as they were kept.
 func (a *Agent) ruleStates() (states []core.State, err error) {

@@ -11,10 +11,10 @@ import (
 	"net/http"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/blob"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -23,9 +23,9 @@ import (
 const (
 	// maxImage bounds what is fetched; no firmware comes near it.
 	maxImage = 2 << 30
-	// fetchedDir is where in the artifacts what was fetched is kept, by its digest.
+	// fetchedDir is where in the artifacts what was fetched is kept, by its digest: it
+	// is a blob.Store.
 	fetchedDir  = "fetched"
-	maxFetched  = 16 // files there; the oldest go
 	dialTimeout = 30 * time.Second
 )
 
@@ -33,30 +33,41 @@ const (
 // concurrent use.
 type artifacts struct {
 	dir      string
+	store    *blob.Store
+	depot    getter        // nil: there is none
 	fetching chan struct{} // holds a token while something is fetched: a rack wants one image once
 	client   *http.Client
 }
 
-func newArtifacts(dir string) *artifacts {
+// getter gets artifacts from the site or from a coordinator; a *depot.Depot is one.
+type getter interface {
+	Get(ctx context.Context, digest blob.Digest, told func(have, size int64)) error
+	Try(ctx context.Context, digest blob.Digest, told func(have, size int64)) error
+}
+
+// openArtifacts opens the directory of images. They come from nowhere but from a URL
+// until there is a depot.
+func openArtifacts(dir string, quota int64) (*artifacts, error) {
+	store, err := blob.Open(path.Join(dir, fetchedDir), quota)
+	if err != nil {
+		return nil, err
+	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() // verifies TLS by the system's authorities
 	transport.DisableKeepAlives = true                           // one image now and then
 	transport.ResponseHeaderTimeout = dialTimeout
-	return &artifacts{dir: dir, fetching: make(chan struct{}, 1), client: &http.Client{Transport: transport}}
+	return &artifacts{dir: dir, store: store, fetching: make(chan struct{}, 1), client: &http.Client{Transport: transport}}, nil
 }
 
 // image opens the image of an update, once it is seen to have the digest that it
 // must have. What is sent is the file that was looked at. The caller closes it.
-func (a *artifacts) image(ctx context.Context, f scl.Firmware) (redfish.Image, io.Closer, error) {
+func (a *artifacts) image(ctx context.Context, f scl.Firmware, told func(have, size int64)) (redfish.Image, io.Closer, error) {
 	const op = "get the image"
-	if err := os.MkdirAll(path.Join(a.dir, fetchedDir), 0o750); err != nil {
-		return redfish.Image{}, nil, fault.Wrap(fault.Unavailable, op, err)
-	}
 	root, err := os.OpenRoot(a.dir) // a link out of it leads nowhere
 	if err != nil {
 		return redfish.Image{}, nil, fault.Wrap(fault.Unavailable, op, err)
 	}
 	defer func() { _ = root.Close() }() // it was only read through
-	file, err := a.open(ctx, root, f)
+	file, err := a.open(ctx, root, f, told)
 	if err != nil {
 		return redfish.Image{}, nil, fault.Wrap(fault.KindOf(err), op, err)
 	}
@@ -67,28 +78,53 @@ func (a *artifacts) image(ctx context.Context, f scl.Firmware) (redfish.Image, i
 	return image, file, nil
 }
 
-// open finds the file, and fetches it if it has to.
-func (a *artifacts) open(ctx context.Context, root *os.Root, f scl.Firmware) (*os.File, error) {
-	names := []string{f.Image}
-	if digest := digestOf(f); f.Remote() || strings.HasPrefix(f.Image, "sha256:") {
-		name := "sha256-" + strings.TrimPrefix(digest, "sha256:")
-		names = []string{name, path.Join(fetchedDir, name)}
+// open finds the file: in the directory by its name or its digest, among what was
+// fetched, in the site, at a coordinator, or at its URL.
+func (a *artifacts) open(ctx context.Context, root *os.Root, f scl.Firmware, told func(have, size int64)) (*os.File, error) {
+	name, digest := f.Image, blob.Digest(digestOf(f))
+	if f.Remote() || strings.HasPrefix(f.Image, "sha256:") {
+		name = "sha256-" + strings.TrimPrefix(string(digest), "sha256:")
 	}
-	for _, name := range names {
-		file, err := root.Open(name)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return file, err
-		}
+	file, err := root.Open(name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return file, err
 	}
-	if !f.Remote() {
-		return nil, fault.New(fault.NotFound, "", fmt.Sprintf("there is no %s in the artifacts of this rack's agent", names[0])).
-			WithHint("put it into " + a.dir + " on the agent, or name a URL with its digest")
+	if digest == "" {
+		return nil, a.missing(name)
 	}
-	name := names[len(names)-1]
-	if err := a.fetchOnce(ctx, root, f, name); err != nil {
+	if _, err = blob.ParseDigest(string(digest)); err != nil {
 		return nil, err
 	}
-	return root.Open(name)
+	if _, has := a.store.Size(digest); !has {
+		if err := a.get(ctx, f, name, told); err != nil {
+			return nil, err
+		}
+	}
+	return a.store.Use(digest)
+}
+
+func (a *artifacts) missing(name string) error {
+	return fault.New(fault.NotFound, "", fmt.Sprintf("there is no %s in the artifacts of this rack's agent", name)).
+		WithHint("give it to the coordinators with: chiba artifact add FILE; or put it into " + a.dir + " on the agent, or name a URL with its digest")
+}
+
+// get brings an image with a known digest into the store.
+func (a *artifacts) get(ctx context.Context, f scl.Firmware, name string, told func(have, size int64)) error {
+	digest := blob.Digest(digestOf(f))
+	switch {
+	case f.Remote():
+		if a.depot != nil && a.depot.Try(ctx, digest, told) == nil {
+			return nil
+		}
+		return a.fetchOnce(ctx, f)
+	case a.depot == nil:
+		return a.missing(name)
+	}
+	err := a.depot.Get(ctx, digest, told)
+	if fault.Is(err, fault.NotFound) {
+		return a.missing(name)
+	}
+	return err
 }
 
 // digestOf is the digest that an image must have, "" if none is known.
@@ -119,30 +155,22 @@ func checked(file *os.File, f scl.Firmware) (redfish.Image, error) {
 	}}, nil
 }
 
-// fetchOnce fetches an image, one at a time: who waits finds it there.
-func (a *artifacts) fetchOnce(ctx context.Context, root *os.Root, f scl.Firmware, name string) error {
+// fetchOnce fetches an image from its URL, one at a time: who waits finds it there.
+func (a *artifacts) fetchOnce(ctx context.Context, f scl.Firmware) error {
 	select {
 	case a.fetching <- struct{}{}:
 		defer func() { <-a.fetching }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if _, err := root.Stat(name); err == nil {
+	if _, has := a.store.Size(blob.Digest(f.Digest)); has {
 		return nil
 	}
-	tidy(root)
-	part := name + ".part" // one that a crash left is written over
-	err := a.fetch(ctx, root, f, part)
-	if err == nil {
-		err = root.Rename(part, name)
-	}
-	if err != nil {
-		_ = root.Remove(part)
-	}
-	return err
+	return a.fetch(ctx, f)
 }
 
-func (a *artifacts) fetch(ctx context.Context, root *os.Root, f scl.Firmware, part string) error {
+func (a *artifacts) fetch(ctx context.Context, f scl.Firmware) error {
+	op := "fetch " + f.Image
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.Image, http.NoBody)
 	if err != nil {
 		return fault.Wrap(fault.BadInput, "", err)
@@ -153,42 +181,12 @@ func (a *artifacts) fetch(ctx context.Context, root *os.Root, f scl.Firmware, pa
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fault.New(fault.Unavailable, "fetch "+f.Image, "the server answered "+res.Status)
+		return fault.New(fault.Unavailable, op, "the server answered "+res.Status)
 	}
-	file, err := root.Create(part)
-	if err != nil {
-		return err
-	}
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(file, sum), io.LimitReader(res.Body, maxImage+1))
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fault.Wrap(fault.Unavailable, "fetch "+f.Image, err)
-	}
-	switch got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); {
-	case n > maxImage:
-		return fault.New(fault.TooLarge, "fetch "+f.Image, fmt.Sprintf("it has more than %d GiB", maxImage>>30))
-	case got != f.Digest:
-		return fault.New(fault.Untrusted, "fetch "+f.Image, "it has the digest "+got+" and not the one that the script says").
+	got, err := a.store.Take(res.Body, blob.Digest(f.Digest), maxImage)
+	if got != "" && got != blob.Digest(f.Digest) {
+		return fault.New(fault.Untrusted, op, "it has the digest "+string(got)+" and not the one that the script says").
 			WithHint("the file there was changed, or the script names another one; nothing was sent to a BMC")
 	}
-	return nil
-}
-
-// tidy removes the oldest of what was fetched, so that there is room for one more.
-func tidy(root *os.Root) {
-	entries, err := fs.ReadDir(root.FS(), fetchedDir)
-	if err != nil {
-		return // it only grows by one
-	}
-	age := func(e fs.DirEntry) time.Time {
-		info, err := e.Info()
-		if err != nil {
-			return time.Time{}
-		}
-		return info.ModTime()
-	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return age(a).Compare(age(b)) })
-	for i := 0; i <= len(entries)-maxFetched; i++ {
-		_ = root.Remove(path.Join(fetchedDir, entries[i].Name()))
-	}
+	return fault.Wrap(fault.KindOf(err), op, err)
 }

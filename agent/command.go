@@ -67,7 +67,7 @@ every BMC. deploy/agent.yaml shows every field of its configuration.`,
 			return nil
 		},
 	}
-	cmd.AddCommand(joinCommand(), denyCommand())
+	cmd.AddCommand(joinCommand(), denyCommand(), recoveryKeyCommand(), recoverCommand())
 	flags := cmd.Flags()
 	flags.StringVar(&config, "config", "", "configuration `file`")
 	flags.StringVar(&state, "state", "", "`directory` with "+ConfigFile+", the credentials and the spool")

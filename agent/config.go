@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,17 +18,28 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/chiba-mesh/chiba/agent/site"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
 // ConfigFile is the configuration in a state directory.
 const ConfigFile = "agent.yaml"
 
+// SocketFile is the socket in a state directory.
+const SocketFile = "agent.sock"
+
+const noSocket = "none"
+
 // FactoryOpenBMC is the login that a BMC with OpenBMC leaves the factory with.
 const FactoryOpenBMC = "openbmc"
+
+// defaultGiB is how much of the artifacts is kept.
+const defaultGiB = 8
 
 const (
 	factoryUser     = "root"
@@ -41,7 +53,9 @@ type Config struct {
 	Site  fleet.SiteName  `yaml:"site"`
 	State string          `yaml:"state"` // directory for the spool and the keys
 
-	Coordinators []string `yaml:"coordinators"` // host:port, tried in turn
+	// Coordinators are host:port, tried in turn; tcp://host:port dials a coordinator's
+	// --mesh-tcp-addr, after the others, for a site that blocks UDP.
+	Coordinators []string `yaml:"coordinators"`
 	// Heartbeat is how often the agent says that it is alive, and so how long
 	// a dead coordinator goes unnoticed; default 15 s. Each one costs both
 	// sides about 0.15 ms of CPU.
@@ -55,6 +69,10 @@ type Config struct {
 	// tell what has changed; default 24 h.
 	Inventory time.Duration `yaml:"inventory"`
 
+	// Pair is the other agent of the rack, which stands by; without one this agent
+	// works alone.
+	Pair Pair `yaml:"pair"`
+
 	// Our credentials in PEM; by default cert.pem, key.pem and ca.pem in State.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
@@ -63,6 +81,11 @@ type Config struct {
 	// ScriptRoot is the file of the keys that sign the policy of authors, whose
 	// scripts alone are run; by default script-root.json in State.
 	ScriptRoot string `yaml:"script_root"`
+
+	// Recovery is the public half of a key that lies offline, as chiba agent
+	// recovery-key shows it: what opens the BMCs is kept in escrow.json in State,
+	// sealed to it. "": a lost state directory is lost.
+	Recovery string `yaml:"recovery"`
 
 	// Interfaces of the BMC network to browse; by default every multicast
 	// interface. NoMDNS browses none: then each node needs an address.
@@ -78,8 +101,22 @@ type Config struct {
 	EventsCert   string `yaml:"events_cert"`
 	EventsKey    string `yaml:"events_key"`
 
+	// SiteListen is IP:PORT at which the other agents of the site reach this one;
+	// "": it is alone. The port is for gossip (TCP and UDP), the next one for calls
+	// (UDP). Who the others are the coordinators tell.
+	SiteListen string `yaml:"site_listen"`
+	// SiteJoin are such addresses of others, for as long as no coordinator has told
+	// of any.
+	SiteJoin []string `yaml:"site_join"`
+	// Socket is where people on this machine speak to the agent: chiba --agent. By
+	// default agent.sock in State; "none": nowhere.
+	Socket string `yaml:"socket"`
+
 	// Artifacts is the directory of firmware images; default artifacts in State.
 	Artifacts string `yaml:"artifacts"`
+	// ArtifactsGiB is how much of what was fetched is kept there, in GiB; default 8.
+	// What was used longest ago goes first.
+	ArtifactsGiB int `yaml:"artifacts_gib"`
 
 	Login Login   `yaml:"login"` // for nodes that name none
 	Nodes []Entry `yaml:"nodes"` // the catalogue
@@ -89,15 +126,52 @@ type Config struct {
 	// block and may be called by several goroutines at once.
 	Taken func(node fleet.NodeName, how fleet.BMCTrust) `yaml:"-"`
 
+	// Now is the machine's clock; nil: time.Now.
+	Now func() time.Time `yaml:"-"`
+
 	// Written is when the catalogue was; zero: at the start of the agent.
 	Written time.Time `yaml:"-"`
 }
+
+// Pair is the other agent of a rack. Each names the other.
+type Pair struct {
+	Name   fleet.AgentName `yaml:"name"`   // as in its certificate
+	Listen string          `yaml:"listen"` // host:port (UDP) for the other one
+	Peer   string          `yaml:"peer"`   // host:port (UDP) where the other one listens
+	// Every is how often the other one is asked how it is; default 1 s. It counts as
+	// dead when it has been silent for Patience; default 10 s.
+	Every    time.Duration `yaml:"every"`
+	Patience time.Duration `yaml:"patience"`
+}
+
+func (p Pair) check(self fleet.AgentName) error {
+	if p == (Pair{}) {
+		return nil
+	}
+	if !trust.ValidName(string(p.Name)) || p.Name == self {
+		return fmt.Errorf("pair: name: %q is not the name of another agent", p.Name)
+	}
+	for field, addr := range map[string]string{"listen": p.Listen, "peer": p.Peer} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("pair: %s: %q is no host:port", field, addr)
+		}
+	}
+	if p.every() < 100*time.Millisecond || p.patience() < 2*p.every() {
+		return fmt.Errorf("pair: every: %s, patience: %s: it takes 100ms at least, and a patience of two of them", p.every(), p.patience())
+	}
+	return nil
+}
+
+func (p Pair) every() time.Duration    { return cmp.Or(p.Every, time.Second) }
+func (p Pair) patience() time.Duration { return cmp.Or(p.Patience, 10*time.Second) }
 
 // Login is how to log in on a BMC until a script sets another password.
 type Login struct {
 	User         string `yaml:"user"`
 	PasswordFile string `yaml:"password_file"`
 	Factory      string `yaml:"factory"` // "openbmc" instead of the other two
+
+	Given *givenLogin `yaml:"-"` // instead of all of them: a person gave it for a BMC that they let in
 }
 
 // Entry is one node of the catalogue. Its BMC is known by its key and by nothing
@@ -151,6 +225,9 @@ func (c *Config) relativeTo(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	if c.Socket != "" && c.Socket != noSocket && !filepath.IsAbs(c.Socket) {
+		c.Socket = filepath.Join(dir, c.Socket)
+	}
 }
 
 // surveyEvery is how often an inventory is taken.
@@ -187,7 +264,7 @@ func (c *Config) check() error {
 		return errors.New("coordinators: at least one host:port is needed")
 	}
 	for _, addr := range c.Coordinators {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
+		if _, _, err := net.SplitHostPort(strings.TrimPrefix(addr, mesh.TCP)); err != nil {
 			return fmt.Errorf("coordinators: %w", err)
 		}
 	}
@@ -200,13 +277,39 @@ func (c *Config) check() error {
 	if c.Inventory != 0 && c.Inventory < leastSurvey {
 		return fmt.Errorf("inventory: %s is too often, the least is %s", c.Inventory, leastSurvey)
 	}
-	if err := c.checkEvents(); err != nil {
+	if c.ArtifactsGiB < 0 {
+		return fmt.Errorf("artifacts_gib: %d is less than nothing", c.ArtifactsGiB)
+	}
+	if err := errors.Join(c.checkSite(), c.Pair.check(c.Name), c.checkEvents()); err != nil {
 		return err
+	}
+	if c.Recovery != "" {
+		if _, err := seal.ParseText(c.Recovery, string(c.Rack)); err != nil {
+			return fmt.Errorf("recovery: %w", err)
+		}
 	}
 	if err := c.Login.check(); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
 	return c.checkNodes()
+}
+
+func (c *Config) checkSite() error {
+	if c.SiteListen == "" {
+		if len(c.SiteJoin) > 0 {
+			return errors.New("site_join: it means nothing without site_listen")
+		}
+		return nil
+	}
+	if _, _, err := site.ParseListen(c.SiteListen); err != nil {
+		return fmt.Errorf("site_listen: %w", err)
+	}
+	for _, addr := range c.SiteJoin {
+		if _, err := netip.ParseAddrPort(addr); err != nil {
+			return fmt.Errorf("site_join: %q is no IP:PORT", addr)
+		}
+	}
+	return nil
 }
 
 func (c *Config) checkEvents() error {
@@ -254,12 +357,22 @@ func (c *Config) eventsCert() (cert, key string) {
 }
 
 // artifacts is the directory of firmware images.
+func (c *Config) socket() string {
+	if c.Socket == noSocket {
+		return ""
+	}
+	return cmp.Or(c.Socket, filepath.Join(c.State, SocketFile))
+}
+
 func (c *Config) artifacts() string {
 	if c.Artifacts != "" {
 		return c.Artifacts
 	}
 	return filepath.Join(c.State, "artifacts")
 }
+
+// artifactsQuota is how many bytes of what was fetched are kept.
+func (c *Config) artifactsQuota() int64 { return int64(cmp.Or(c.ArtifactsGiB, defaultGiB)) << 30 }
 
 // receiver is where BMCs deliver events, nil without an address.
 func (c *Config) receiver() *events.Receiver {
@@ -269,8 +382,9 @@ func (c *Config) receiver() *events.Receiver {
 	return events.NewReceiver(c.eventsURL())
 }
 
-// mark is what our sessions and subscriptions on a BMC are known by.
-func (c *Config) mark() string { return fmt.Sprintf("chiba:%s:%s", c.Rack, c.Name) }
+// mark is what sessions and subscriptions of the rack's agents on a BMC are known
+// by: those of who, the agent, or the epoch if there are two.
+func (c *Config) mark(who string) string { return fmt.Sprintf("chiba:%s:%s", c.Rack, who) }
 
 func (c *Config) checkNodes() error {
 	names, pins := map[string]bool{}, map[string]fleet.NodeName{}
@@ -320,6 +434,9 @@ func isFactory(user string, password fleet.Secret) bool {
 // read is the user and the password. The file is read at each login, so that it
 // can be changed without a restart; the white space at its end does not count.
 func (l Login) read() (user string, password fleet.Secret, err error) {
+	if l.Given != nil {
+		return l.Given.read()
+	}
 	if l.Factory == FactoryOpenBMC {
 		return factoryUser, fleet.NewSecret(factoryPassword), nil
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/agent/core"
+	"github.com/chiba-mesh/chiba/discovery"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -70,9 +71,9 @@ func TestWatchEndsWithoutItsDisk(t *testing.T) {
 		w.temp("n2", 50)
 		w.lanes["n1"].values["power.state"] = fleet.Text("off")
 		a := w.assemble(w.dir)
-		for _, n := range a.nodes {
+		for _, n := range a.rack.members() {
 			n.set(w.lanes[n.entry.Name], "", "")
-			a.answered(probed{pin: n.entry.Pin})
+			a.answered(probed{Answer: discovery.Answer{Pin: n.entry.Pin}})
 		}
 		w.apply(`(monitor "n[1-2]" (trigger "hot" (every 10s) (condition (> cpu.temp 90))
 			(action (wait (= power.state "on") (timeout 1h)))))`)

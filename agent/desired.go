@@ -108,6 +108,9 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 			return err
 		}
 	}
+	if err := errors.Join(a.heedClashes(d.GetConflicts()), a.heardSite(d.GetSite())); err != nil {
+		return err
+	}
 	if err := a.witness(d.GetAudit()); err != nil {
 		return err
 	}
@@ -119,9 +122,11 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 	if err != nil {
 		return err
 	}
-	fresh, err := a.unknownRuns(d.GetRuns())
-	if err != nil {
-		return err
+	var fresh []*pb.Run
+	if a.office.reigns() { // else the owner begins them; we ask again when it is we
+		if fresh, err = a.unknownRuns(d.GetRuns()); err != nil {
+			return err
+		}
 	}
 	stopped, err := a.canceled(d.GetCanceled())
 	if err != nil {
@@ -160,17 +165,20 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 		}
 		for name, s := range next {
 			if have[name] != s {
+				tx.Delete(spool.Here, name) // what was decided here is over
 				tx.PutMessage(spool.Scripts, name, s.Script)
 				journal.Raise(tx, journal.FloorOfScript, name, s.GetVersion(), s.hash)
 			}
 		}
 		for name, version := range c.ended {
+			tx.Delete(spool.Here, name)
 			journal.Raise(tx, journal.FloorOfScript, name, version, "")
 		}
 		journal.SetRevision(tx, d.GetRevision())
 		for _, r := range fresh {
 			journal.Accept(tx, r)
 		}
+		release(tx, d.GetRuns())
 		journal.Tidy(tx, a.now(), d.GetRuns())
 		return nil
 	})
@@ -180,6 +188,7 @@ func (a *Agent) keepDesired(d *pb.Desired, c change) error {
 	s.mu.Lock()
 	s.revision, s.scripts = d.GetRevision(), next
 	s.mu.Unlock()
+	a.waves.tell()
 	a.retarget()
 	return nil
 }
@@ -261,7 +270,8 @@ func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, en
 	}
 	for _, e := range d.GetEnded() {
 		old := next[e.GetName()]
-		if old == nil {
+		unheard, hereErr := a.unheard(e.GetName(), e.GetVersion())
+		if err = errors.Join(err, hereErr); old == nil || unheard {
 			continue
 		}
 		o, why := a.ending(e, old)
@@ -276,6 +286,10 @@ func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, en
 		if old := next[s.GetName()]; len(s.GetSource()) == 0 || old != nil && wire.Mark(old.Script) == wire.Mark(s) {
 			continue
 		}
+		unheard, hereErr := a.unheard(s.GetName(), s.GetVersion())
+		if err = errors.Join(err, hereErr); unheard {
+			continue
+		}
 		o, why := a.scriptOrder(s)
 		if why != nil {
 			err = errors.Join(err, a.refuse(refusedScript, s.GetName(), s.GetEnvelope(), why))
@@ -284,6 +298,7 @@ func (a *Agent) wanted(d *pb.Desired, adopted bool) (next map[string]*script, en
 		next[o.Name] = a.compiled(&pb.Script{
 			Name: o.Name, File: o.File, Digest: o.Digest, Version: o.Version, Source: s.GetSource(), Envelope: s.GetEnvelope(),
 			Revision: s.GetRevision(), AppliedUnixMs: s.GetAppliedUnixMs(), AppliedBy: s.GetAppliedBy(),
+			Rack: s.GetRack(),
 		})
 		next[o.Name].hash = hashOf(o)
 	}
@@ -321,7 +336,7 @@ func (a *Agent) rules() core.Rules {
 		for i := range p.Monitors {
 			m := &p.Monitors[i]
 			rule := core.Rule{Script: name, Monitor: m, Barred: make(map[fleet.NodeName]string)}
-			for _, n := range a.nodes {
+			for _, n := range a.rack.members() {
 				if c.match(m.Target, n) == scl.True {
 					rule.Nodes = append(rule.Nodes, n.entry.Name)
 					rule.Barred[n.entry.Name] = a.barred(n, m.Commands)

@@ -40,7 +40,8 @@ func flat(commands []scl.Command) []scl.Command {
 // can be read back may be done again after a crash.
 func once(c scl.Command) bool {
 	switch c.Verb {
-	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator, scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
+	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoBoot, scl.DoIndicator, scl.DoTakeOver, scl.DoRelease, scl.DoAccept,
+		scl.DoRekey, scl.DoRekeyAbort, scl.DoAdmit, scl.DoRefuse, scl.DoForget:
 		return false
 	case scl.DoPower, scl.DoReboot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware:
 	}
@@ -78,6 +79,10 @@ func (a *Agent) dispatch(ctx context.Context, n *node, c scl.Command, tell telle
 		return a.startImage(ctx, c)
 	case scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
 		return a.own(ctx, n, c)
+	case scl.DoRekey, scl.DoRekeyAbort:
+		return a.rekey(ctx, n, c)
+	case scl.DoAdmit, scl.DoRefuse, scl.DoForget:
+		return failure(fault.New(fault.Denied, string(c.Verb), "only a person can say so, not a rule"))
 	case scl.DoFirmware:
 		return a.firmware(ctx, n, c, tell)
 	case scl.DoBMCReset:
@@ -107,7 +112,7 @@ func (a *Agent) startImage(ctx context.Context, c scl.Command) fleet.Result {
 	if len(c.Args) == 0 {
 		return failure(fault.New(fault.BadInput, op, "it names no node"))
 	}
-	target := a.byName[fleet.NodeName(c.Args[0])]
+	target := a.rack.named(fleet.NodeName(c.Args[0]))
 	if target == nil {
 		return failure(fault.New(fault.Unsupported, op, fmt.Sprintf("%s is not in rack %s, and an action can't reach another rack yet", c.Args[0], a.cfg.Rack)).
 			WithHint("name a spare node of the same rack"))
@@ -173,9 +178,13 @@ func failed(r fleet.Result, err error) fleet.Result {
 // apply makes the settings of a config so.
 func (a *Agent) apply(ctx context.Context, n *node, c *scl.Config) []fleet.Result {
 	begun := a.now()
-	a.awaitTaken(ctx, n, a.deedsOfAll(n, c.Settings)...)
+	deeds := a.deedsOfAll(n, c.Settings)
+	a.awaitTaken(ctx, n, deeds...)
 	opened, left := openSecrets(a.openSecret, c, a.barredSettings(n, c.Settings))
 	l, err := n.way()
+	if err == nil {
+		err = a.mayBegin(n, deeds...)
+	}
 	var got []fleet.Result
 	if err == nil && len(opened) > 0 {
 		got = l.Apply(ctx, opened)

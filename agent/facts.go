@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,8 @@ const (
 	byCatalogue = "the catalogue"
 	byBMC       = "the BMC's own word"
 	byTakeover  = "take-over"
-	byPerson    = "chiba bmc accept"
+	byPerson    = "their signature"
+	byAssets    = "trust-policy"
 	byLogin     = "login"
 )
 
@@ -37,8 +39,10 @@ type noticed struct {
 	serial level.Fact[string] // as it tells it
 	login  time.Time          // the last answer to somebody who was logged in
 	// accepted is when a person took the key for this BMC's, zero if the
-	// catalogue's counts; approved is when one let it in.
-	accepted, approved time.Time
+	// catalogue's counts; approved are the people who let it in.
+	accepted time.Time
+	approved []level.Fact[string]
+	clash    level.Fact[string] // who else claims what it does
 }
 
 // noticing is a copy of what was observed.
@@ -83,9 +87,13 @@ func (n *node) shows(pin string) {
 // heard takes what discovery knows of the BMC's way to us.
 func (n *node) heard(c discovery.Candidate) {
 	onLink := slices.ContainsFunc(c.Found, func(finder string) bool { return finder != "static" })
+	from := strings.Join(c.Found, ", ")
+	if len(c.Links) > 0 {
+		from += " on " + strings.Join(c.Links, ", ")
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.noticed.onLink = level.Fact[bool]{Is: onLink, At: c.Seen, From: strings.Join(c.Found, ", ")}
+	n.noticed.onLink = level.Fact[bool]{Is: onLink, At: c.Seen, From: from}
 }
 
 // bar says whether the BMC may be listened to.
@@ -103,8 +111,8 @@ func (a *Agent) answered(p probed) {
 	if p.err != nil {
 		return
 	}
-	for _, n := range a.nodes {
-		if n.ledger.Record().Has(p.pin) {
+	for _, n := range a.rack.members() {
+		if n.ledger.Record().Has(p.Pin) {
 			n.mu.Lock()
 			n.noticed.key, n.noticed.other = level.Fact[level.Key]{Is: level.KeySame, At: a.now(), From: byHandshake}, ""
 			n.mu.Unlock()
@@ -116,11 +124,8 @@ func (a *Agent) answered(p probed) {
 func (a *Agent) facts(n *node) level.Facts {
 	r, s := n.ledger.Record(), n.noticing()
 	f := level.Facts{
-		OnLink: s.onLink, Key: s.key, By: a.voucher(r, s), Asset: a.asset(n, r), Access: access(r, s),
-		Default: a.factory(n, r, s), Denied: a.denial(r), Twin: a.twin(n),
-	}
-	if !s.approved.IsZero() {
-		f.Approved = []level.Fact[string]{{Is: "a person", At: s.approved, From: byPerson}}
+		OnLink: s.onLink, Key: s.key, By: a.voucher(n, r, s), Asset: a.asset(n, r), Access: access(r, s),
+		Default: a.factory(n, r, s), Denied: a.denial(n, r), Twin: a.twin(n), Clash: a.clash(n, s), Approved: s.approved,
 	}
 	if r.Goal == takeover.Taken && !r.Seen.At.IsZero() {
 		w := r.Seen.Weak()
@@ -132,7 +137,7 @@ func (a *Agent) facts(n *node) level.Facts {
 
 // voucher is who stands for the key: the rack's authority once its certificate is
 // served, before that whoever wrote the key into the catalogue, or accepted it.
-func (a *Agent) voucher(r takeover.Record, s noticed) level.Fact[level.Voucher] {
+func (a *Agent) voucher(n *node, r takeover.Record, s noticed) level.Fact[level.Voucher] {
 	switch {
 	case r.Ours():
 		at := r.Seen.At
@@ -142,23 +147,60 @@ func (a *Agent) voucher(r takeover.Record, s noticed) level.Fact[level.Voucher] 
 		return level.Fact[level.Voucher]{Is: level.RackCA, At: at, From: byHandshake}
 	case !s.accepted.IsZero():
 		return level.Fact[level.Voucher]{Is: level.Person, At: s.accepted, From: byPerson}
+	case n.uncatalogued():
+		return a.introducer(r, s)
 	}
 	return level.Fact[level.Voucher]{Is: level.Person, At: a.cfg.Written, From: byCatalogue}
 }
 
-// asset is how the BMC stands to the catalogue, which always has its key. Where the
-// catalogue has no serial, the one of the first meeting counts against another.
+// introducer is who vouches for the key of a BMC that stands in no catalogue: a
+// person, whose order names the key, or an asset list that does.
+func (a *Agent) introducer(r takeover.Record, s noticed) level.Fact[level.Voucher] {
+	if len(s.approved) > 0 {
+		return level.Fact[level.Voucher]{Is: level.Person, At: s.approved[0].At, From: s.approved[0].Is}
+	}
+	for _, p := range a.policies() {
+		for _, row := range p.Assets {
+			if r.Has(row.Key) {
+				return level.Fact[level.Voucher]{Is: level.Person, At: a.cfg.Written, From: byAssets}
+			}
+		}
+	}
+	return level.Fact[level.Voucher]{}
+}
+
+// asset is how the BMC stands to the catalogue, which always has its key, or to the
+// asset list. Where there is no serial, the one of the first meeting counts against
+// another.
 func (a *Agent) asset(n *node, r takeover.Record) level.Fact[level.Asset] {
 	told := n.serial(r)
-	want, same := n.entry.Serial, strings.EqualFold(n.entry.Serial, told.Is)
+	want := n.listedSerial()
+	same := strings.EqualFold(want, told.Is)
 	switch {
 	case told.Known() && says(want) && same:
 		return level.Fact[level.Asset]{Is: level.Confirmed, At: told.At, From: told.From}
 	case told.Known() && says(want), told.Known() && says(r.Serial) && !strings.EqualFold(r.Serial, told.Is) && !same:
 		return level.Fact[level.Asset]{Is: level.Mismatch, At: told.At, From: told.From}
 	}
-	return level.Fact[level.Asset]{Is: level.Listed, At: a.cfg.Written, From: byCatalogue}
+	if !n.uncatalogued() {
+		return level.Fact[level.Asset]{Is: level.Listed, At: a.cfg.Written, From: byCatalogue}
+	}
+	for _, p := range a.policies() {
+		for _, row := range p.Assets {
+			if r.Has(row.Key) || n.admitted().Listed && row.Node == string(n.entry.Name) {
+				return level.Fact[level.Asset]{Is: level.Listed, At: a.cfg.Written, From: byAssets}
+			}
+		}
+	}
+	return level.Fact[level.Asset]{}
 }
+
+// uncatalogued reports whether the BMC stands in no catalogue: it was let in, or is
+// a stranger.
+func (n *node) uncatalogued() bool { return n.seen().Admission.State != fleet.Listed }
+
+// listedSerial is the serial that the server should tell, "" if nobody has said.
+func (n *node) listedSerial() string { return cmp.Or(n.entry.Serial, n.admitted().Serial) }
 
 // serial is the one that the BMC told last.
 func (n *node) serial(r takeover.Record) level.Fact[string] {
@@ -212,10 +254,15 @@ func (a *Agent) factory(n *node, r takeover.Record, s noticed) level.Fact[bool] 
 	return f
 }
 
-// denial is why one of the BMC's keys is on the deny list.
-func (a *Agent) denial(r takeover.Record) level.Fact[string] {
-	for _, pin := range []string{r.Pin, r.First, r.Next} {
-		subject, err := trust.ParseSubject(pin)
+// denial is why one of the BMC's keys, or the serial that it tells or should tell,
+// is on the deny list.
+func (a *Agent) denial(n *node, r takeover.Record) level.Fact[string] {
+	who := []string{r.Pin, r.First, r.Next}
+	for _, serial := range []string{n.serial(r).Is, n.listedSerial(), r.Serial} {
+		who = append(who, trust.ServerSubject(serial))
+	}
+	for _, name := range who {
+		subject, err := trust.ParseSubject(name)
 		if err != nil {
 			continue
 		}
@@ -230,12 +277,12 @@ func (a *Agent) denial(r takeover.Record) level.Fact[string] {
 // catalogue says of it is not harmed by one of which the catalogue does not.
 func (a *Agent) twin(n *node) level.Fact[string] {
 	mine := n.serial(n.ledger.Record()).Is
-	listed := strings.EqualFold(n.entry.Serial, mine)
+	listed := strings.EqualFold(n.listedSerial(), mine)
 	if !says(mine) {
 		return level.Fact[string]{}
 	}
-	for _, other := range a.nodes {
-		if other == n || listed && !strings.EqualFold(other.entry.Serial, mine) {
+	for _, other := range a.rack.members() {
+		if other == n || listed && !strings.EqualFold(other.listedSerial(), mine) {
 			continue
 		}
 		if told := other.serial(other.ledger.Record()); strings.EqualFold(told.Is, mine) {
@@ -274,12 +321,14 @@ func (a *Agent) policies() []scl.TrustPolicy {
 // and which keys a person has accepted.
 func (a *Agent) resume() error {
 	return a.spool.View(func(tx *spool.Tx) error {
-		for _, n := range a.nodes {
+		for _, n := range a.rack.members() {
+			m, err := admissionIn(tx, n.ledger.Record().First)
+			if err != nil {
+				return err
+			}
+			n.admission, n.noticed.approved = m, m.approvals()
 			if tx.Has(spool.Notes, acceptedKey(n.entry)) {
 				n.noticed.accepted = tx.Time(spool.Notes, acceptedAtKey(n.entry))
-			}
-			if first := n.ledger.Record().First; tx.Has(spool.Notes, approvedKey(first)) {
-				n.noticed.approved = tx.Time(spool.Notes, approvedKey(first))
 			}
 			msg := &pb.Node{}
 			if err := proto.Unmarshal(tx.Get(spool.Nodes, string(n.entry.Name)), msg); err != nil {
@@ -287,6 +336,7 @@ func (a *Agent) resume() error {
 			}
 			was := wire.FromBMCTrust(msg.GetTrust())
 			n.summary.Trust.Level, n.summary.Trust.Since = was.Level, was.Since
+			n.summary.Admission.Evidence = wire.FromAdmission(msg.GetAdmission()).Evidence
 		}
 		return nil
 	})

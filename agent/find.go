@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/trust/level"
 )
 
 const (
@@ -39,8 +41,9 @@ func (c *Config) finders() []finder {
 
 // probed is what answered at an address.
 type probed struct {
-	address, pin string
-	err          error
+	address string
+	discovery.Answer
+	err error
 }
 
 // find runs the finders, reads the key of whatever they hint at, and gives each
@@ -70,7 +73,7 @@ func (a *Agent) find(ctx context.Context) error {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
 			case address := <-a.askAgain:
-				a.match(ctx, table)
+				a.match(ctx, table, address == "")
 				if address != "" {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
@@ -79,16 +82,17 @@ func (a *Agent) find(ctx context.Context) error {
 					probes.Go(func() { a.probe(ctx, s.Address, slots, answers) })
 				}
 			case p := <-answers:
-				table.Probed(a.now(), p.address, p.pin, p.err)
+				table.Answered(a.now(), p.address, p.Answer, p.err)
 				a.answered(p)
-				a.match(ctx, table)
+				a.match(ctx, table, false)
 			}
 		}
 	})
 	return group.Wait()
 }
 
-// probe reads the key that answers at an address.
+// probe reads the key that answers at an address, and of a stranger what its
+// service root tells anybody.
 func (a *Agent) probe(ctx context.Context, address string, slots chan struct{}, answers chan<- probed) {
 	select {
 	case slots <- struct{}{}:
@@ -99,44 +103,133 @@ func (a *Agent) probe(ctx context.Context, address string, slots chan struct{}, 
 	asking, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	pin, err := a.fingerprint(asking, address)
+	answer := discovery.Answer{Pin: pin}
+	stranger := err == nil && a.memberBy(pin) == nil && !a.expected(address)
+	if stranger || err == nil && a.crowded.has(pin) {
+		if answer, err = a.root(asking, address); !stranger {
+			answer, err = discovery.Answer{Pin: pin, Root: answer.Root}, nil // its key is what counts
+		}
+	}
 	select {
-	case answers <- probed{address, pin, err}:
+	case answers <- probed{address, answer, err}:
 	case <-ctx.Done():
 	}
 }
 
-// match gives lanes to the nodes whose key has answered.
-func (a *Agent) match(ctx context.Context, table *discovery.Table) {
-	candidates := make(map[string]discovery.Candidate)
-	for _, c := range table.Candidates() {
-		candidates[c.Pin] = c
+// expected reports whether a member's BMC should answer at an address: another key
+// there is a warning, and whoever has it is asked nothing.
+func (a *Agent) expected(address string) bool {
+	return slices.ContainsFunc(a.rack.members(), func(n *node) bool {
+		return n.place(n.ledger.Record()) == address || n.seen().Address == address
+	})
+}
+
+// place is where the node's BMC should be: where the catalogue says, or where it was
+// when its key was ours; "" if nobody knows.
+func (n *node) place(r takeover.Record) string {
+	if n.entry.Address != "" {
+		return withPort(n.entry.Address)
 	}
-	for _, n := range a.nodes {
+	return r.Address
+}
+
+// match gives lanes to the nodes whose key has answered, and looks at the strangers:
+// at all of them, or at those of whom there is news.
+func (a *Agent) match(ctx context.Context, table *discovery.Table, all bool) {
+	a.admitting.Lock()
+	defer a.admitting.Unlock()
+	found := table.Candidates()
+	a.tellApart(found)
+	candidates, double := apart(found)
+	for _, n := range a.rack.members() {
 		if takeover.Over(n.ledger.Record()) {
 			a.leftAlone(n)
 			continue
 		}
 		if c, ok := n.among(candidates); ok {
+			n.doubled(double[c.Pin], a.now())
 			a.connect(ctx, n, c)
 			delete(candidates, c.Pin)
 			continue
 		}
 		a.missing(n, candidates, table)
 	}
-	for _, c := range candidates {
-		if a.strangers.add(c.Pin) {
-			a.log.Info("a BMC that is not in the catalogue", obs.BMC, c.Pin, obs.Addr, c.Addresses[0], obs.Reason, strings.Join(c.Names, " "))
+	a.strange(around{candidates, double, all})
+}
+
+// crowded are keys that answer at several addresses: what else is told there says
+// whether that is one BMC. It is safe for concurrent use.
+type crowded struct {
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+func (c *crowded) has(pin string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys[pin]
+}
+
+// add reports whether the key is news.
+func (c *crowded) add(pin string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.keys[pin] || len(c.keys) >= discovery.MaxAddresses {
+		return false
+	}
+	if c.keys == nil {
+		c.keys = make(map[string]bool)
+	}
+	c.keys[pin] = true
+	return true
+}
+
+// tellApart has the service roots read where one key answers at several addresses.
+func (a *Agent) tellApart(all []discovery.Candidate) {
+	for _, c := range all {
+		if len(c.Addresses) > 1 && a.crowded.add(c.Pin) {
+			for _, at := range c.Addresses {
+				a.askAt(at)
+			}
 		}
+	}
+}
+
+// apart is the candidates by their keys, and which keys several BMCs show: such a
+// key identifies none of them.
+func apart(all []discovery.Candidate) (byPin map[string]discovery.Candidate, double map[string]string) {
+	byPin, double = make(map[string]discovery.Candidate), make(map[string]string)
+	for _, c := range all {
+		if first, again := byPin[c.Pin]; again {
+			double[c.Pin] = fmt.Sprintf("BMCs at %s and %s show the same key", first.Addresses[0], c.Addresses[0])
+			continue
+		}
+		byPin[c.Pin] = c
+	}
+	return byPin, double
+}
+
+// doubled notes that other BMCs show the same key, "" that none does.
+func (n *node) doubled(how string, now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.noticed.clash = level.Fact[string]{}
+	if how != "" {
+		n.noticed.clash = level.Fact[string]{Is: how, At: now, From: "discovery"}
 	}
 }
 
 // connect opens the lane of a node at the address where it was seen last. A lane
 // that works is left where it is.
 func (a *Agent) connect(ctx context.Context, n *node, c discovery.Candidate) {
-	n.heard(c)
+	a.observe(n, c)
 	n.mu.Lock()
 	have, at := n.lane, n.address
+	n.found = c.Addresses[0]
 	n.mu.Unlock()
+	if !a.office.reigns() {
+		return // the standby knows where it is, and leaves it alone
+	}
 	if have != nil {
 		state, _ := have.State()
 		if at == c.Addresses[0] || state != fleet.Unreachable {
@@ -192,10 +285,7 @@ func (n *node) among(candidates map[string]discovery.Candidate) (discovery.Candi
 // at its address is a warning, nothing there is not.
 func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table *discovery.Table) {
 	r := n.ledger.Record()
-	address := r.Address // where it was; its key is ours
-	if n.entry.Address != "" {
-		address = withPort(n.entry.Address)
-	}
+	address := n.place(r)
 	if address == "" {
 		return
 	}
@@ -207,6 +297,10 @@ func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table
 			reason := fmt.Sprintf("%s answers with the key %s, expected %s; nothing is sent to it; if the BMC was replaced: chiba bmc accept %s --pin %s",
 				address, c.Pin, r.Pin, n.entry.Name, c.Pin)
 			n.shows(c.Pin)
+			if a.strangers.add(c.Pin) {
+				a.log.Warn("another key than expected answers", obs.Node, n.entry.Name, obs.BMC, c.Pin, obs.Addr, at)
+			}
+			delete(strangers, c.Pin) // the node tells of it
 			if n.refuse(a.now(), fleet.Untrusted, reason) {
 				a.settle(n)
 				a.contacted(n)

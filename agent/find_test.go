@@ -113,7 +113,7 @@ func TestAnotherKeyAtTheAddress(t *testing.T) {
 		w.start(w.dir)
 		defer w.stop()
 		expect(t, []string{"n1 is untrusted, power  n1:443 answers with the key sha256/rogue, expected sha256/n1; nothing is sent to it; if the BMC was replaced: chiba bmc accept n1 --pin sha256/rogue"}, w.nodes())
-		if _, err := w.agent.byName["n1"].way(); err == nil {
+		if _, err := w.agent.rack.named("n1").way(); err == nil {
 			t.Error("it has a lane")
 		}
 		if !strings.Contains(w.logs.String(), "sha256/rogue") {
@@ -128,7 +128,7 @@ func TestMatchMovesALaneOnlyWhenItMust(t *testing.T) {
 		w.cfg.Nodes = w.cfg.Nodes[:1]
 		w.start(w.dir)
 		defer w.stop()
-		a, n, l := w.agent, w.agent.byName["n1"], w.lanes["n1"]
+		a, n, l := w.agent, w.agent.rack.named("n1"), w.lanes["n1"]
 		moved := discovery.Candidate{Pin: "sha256/n1", Addresses: []string{"10.0.0.9:443", "n1:443"}, Found: []string{"mdns"}}
 		a.connect(t.Context(), n, moved)
 		if n.seen().Address != "n1:443" {

@@ -32,7 +32,9 @@ func (a *Agent) firmware(ctx context.Context, n *node, c scl.Command, tell telle
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	tell.tell(bmc.FirmwareNews{Doing: "gets the image", Percent: -1, Phase: true})
-	image, file, err := a.artifacts.image(ctx, *c.Firmware)
+	image, file, err := a.artifacts.image(ctx, *c.Firmware, func(have, size int64) {
+		tell.tell(bmc.FirmwareNews{Doing: "gets the image", Percent: int(100 * have / max(1, size))})
+	})
 	if err != nil {
 		return failure(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/pkg/blob"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -163,7 +164,7 @@ func shelf(t *testing.T, a *artifacts, images map[string]string) (url string, as
 
 func read(t *testing.T, a *artifacts, f scl.Firmware) (string, error) {
 	t.Helper()
-	image, file, err := a.image(t.Context(), f)
+	image, file, err := a.image(t.Context(), f, nil)
 	if err != nil {
 		return "", err
 	}
@@ -187,7 +188,7 @@ func read(t *testing.T, a *artifacts, f scl.Firmware) (string, error) {
 // A rack that wants one image fetches it once, and has it from then on.
 func TestImageFromElsewhere(t *testing.T) {
 	dir := t.TempDir()
-	a := newArtifacts(dir)
+	a := images(t, dir, 20)
 	url, asked := shelf(t, a, map[string]string{"/dl/bmc.tar": "image"})
 	f := scl.Firmware{Image: url + "/dl/bmc.tar?x=1", Digest: digestText("image")}
 	var all sync.WaitGroup
@@ -202,30 +203,81 @@ func TestImageFromElsewhere(t *testing.T) {
 	if n := asked.Load(); n != 1 {
 		t.Errorf("it was fetched %d times", n)
 	}
-	if _, err := read(t, newArtifacts(dir), scl.Firmware{Image: digestText("image")}); err != nil {
+	if _, err := read(t, images(t, dir, 0), scl.Firmware{Image: digestText("image")}); err != nil {
 		t.Errorf("by its digest: %v", err)
 	}
 	// What is kept is bounded.
-	for i := range maxFetched + 3 {
+	for i := range 4 {
 		text := fmt.Sprint("image ", i)
-		if err := os.WriteFile(filepath.Join(dir, fetchedDir, fmt.Sprintf("sha256-%d", i)), []byte(text), 0o600); err != nil {
+		if err := a.store.Put(strings.NewReader(text), blob.Digest(digestText(text)), int64(len(text))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Remove(filepath.Join(dir, fetchedDir, "sha256-"+strings.TrimPrefix(f.Digest, "sha256:"))); err != nil {
+	if err := a.store.Remove(blob.Digest(f.Digest)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := read(t, a, f); err != nil {
 		t.Error(err)
 	}
-	if kept, _ := os.ReadDir(filepath.Join(dir, fetchedDir)); len(kept) != maxFetched {
-		t.Errorf("%d files are kept", len(kept))
+	if kept, err := a.store.List(); err != nil || len(kept) != 3 {
+		t.Errorf("%d files are kept, %v", len(kept), err)
 	}
+}
+
+// images are the artifacts in dir.
+func images(t *testing.T, dir string, quota int64) *artifacts {
+	t.Helper()
+	a, err := openArtifacts(dir, quota)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.store.Close() })
+	return a
+}
+
+// What has a digest comes from the site or a coordinator, and a URL is asked only for
+// what they do not know.
+func TestImageFromTheSite(t *testing.T) {
+	a := images(t, t.TempDir(), 0)
+	url, asked := shelf(t, a, map[string]string{"/a": "image", "/b": "another"})
+	a.depot = &fakeDepot{a.store, map[string]string{digestText("image"): "image"}}
+	for _, f := range []scl.Firmware{
+		{Image: digestText("image")},
+		{Image: url + "/a", Digest: digestText("image")},
+		{Image: url + "/b", Digest: digestText("another")},
+	} {
+		if _, err := read(t, a, f); err != nil {
+			t.Errorf("%s: %v", f.Image, err)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the URL was asked %d times", n)
+	}
+	if _, err := read(t, a, scl.Firmware{Image: digestText("nobody's")}); !fault.Is(err, fault.NotFound) || !strings.Contains(fault.HintOf(err), "chiba artifact add") {
+		t.Errorf("what nobody knows: %v", err)
+	}
+}
+
+type fakeDepot struct {
+	store *blob.Store
+	knows map[string]string
+}
+
+func (d *fakeDepot) Get(_ context.Context, digest blob.Digest, _ func(have, size int64)) error {
+	text, is := d.knows[string(digest)]
+	if !is {
+		return fault.New(fault.NotFound, "", "nobody has it")
+	}
+	return d.store.Put(strings.NewReader(text), digest, int64(len(text)))
+}
+
+func (d *fakeDepot) Try(ctx context.Context, digest blob.Digest, told func(have, size int64)) error {
+	return d.Get(ctx, digest, told)
 }
 
 func TestImagesThatAreNone(t *testing.T) {
 	dir := t.TempDir()
-	a := newArtifacts(dir)
+	a := images(t, dir, 0)
 	url, _ := shelf(t, a, map[string]string{"/changed": "another image"})
 	if err := os.WriteFile(filepath.Join(dir, "bmc.tar"), []byte("image"), 0o600); err != nil {
 		t.Fatal(err)

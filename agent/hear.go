@@ -43,7 +43,7 @@ const (
 
 // attend says what each node needs from now on.
 func (a *Agent) attend(rules core.Rules) {
-	need := make(map[fleet.NodeName]attention, len(a.nodes))
+	need := make(map[fleet.NodeName]attention, len(a.rack.members()))
 	for _, r := range rules {
 		n := values
 		for _, ref := range r.Monitor.Condition.Refs {
@@ -55,7 +55,7 @@ func (a *Agent) attend(rules core.Rules) {
 			need[name] = max(need[name], n)
 		}
 	}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		n.attend(need[n.entry.Name])
 	}
 }

@@ -20,6 +20,15 @@ func (a *Agent) begun(n *node, u unit) fleet.Result {
 	return unknown
 }
 
+// toldStandby is err, and without one waits until the standby knows of what is about to
+// be begun.
+func (a *Agent) toldStandby(err error) error {
+	if err == nil {
+		a.shared()
+	}
+	return err
+}
+
 // next is what is to be done about a unit.
 func (a *Agent) next(e journal.Unit, stopped bool) (step journal.Step, err error) {
 	err = a.spool.View(func(tx *spool.Tx) error {
@@ -31,10 +40,10 @@ func (a *Agent) next(e journal.Unit, stopped bool) (step journal.Step, err error
 
 // intend notes, durably, that a unit is about to be begun.
 func (a *Agent) intend(e journal.Unit, so fleet.Result) error {
-	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
+	return a.toldStandby(a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		e.Intend(tx, so)
 		return nil
-	})
+	}))
 }
 
 // record appends the results of a unit, marks it done and ends its intent, in one
@@ -76,6 +85,7 @@ func (a *Agent) keptChoice(r *run) (ids journal.Choice, known bool, err error) {
 // keepChoice keeps it, and tells that the rack has accepted the run.
 func (a *Agent) keepChoice(r *run, ids journal.Choice) error {
 	return a.spool.Update(func(tx *spool.Tx) error {
+		a.tellNodes(tx, r, ids)
 		journal.Choose(tx, a.now(), r.Run, ids)
 		return nil
 	})
@@ -92,16 +102,17 @@ func (a *Agent) finish(r *run, why error) error {
 	}
 	return a.spool.Update(func(tx *spool.Tx) error {
 		journal.Finish(tx, a.now(), r.Run, end)
+		tx.Delete(spool.Stopped, orderKey(r.GetScript(), r.GetVersion()))
 		return nil
 	})
 }
 
 // intendFiring notes a firing as it is before its next command.
 func (a *Agent) intendFiring(key string, f fleet.Firing, next fleet.Result) error {
-	return a.spool.Update(func(tx *spool.Tx) error {
+	return a.toldStandby(a.spool.Update(func(tx *spool.Tx) error {
 		journal.IntendFiring(tx, key, f, next)
 		return nil
-	})
+	}))
 }
 
 // recordFiring records a firing that is over.

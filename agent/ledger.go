@@ -29,6 +29,9 @@ type ledger struct {
 	pass  *passport
 	uri   string // of the node, in its BMC's certificate
 
+	others *companion
+	shared func() // waits until the standby has what was kept
+
 	keeping sync.Mutex // serialises changes
 	mu      sync.Mutex
 	record  takeover.Record
@@ -61,11 +64,17 @@ func (l *ledger) Keep(change func(takeover.Record) takeover.Record) error {
 	})
 	if err == nil {
 		l.adopt(next)
+		l.shared()
 	}
 	return err
 }
 
+// adopt puts a record in force. One that the other agent has kept is ours from here
+// on: with our account, and its own as the partner's.
 func (l *ledger) adopt(next takeover.Record) {
+	if p := l.others.partner(); p.Account != "" && next.Account == p.Account && l.pass.issuer != nil {
+		next = next.HandTo(l.pass.account, openbmc.Fingerprint(l.pass.issuer.Twin()), p)
+	}
 	client := l.pass.under(next.ProvenBy)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,7 +95,7 @@ func (l *ledger) replace(next takeover.Record) error {
 
 // Seal hides a secret from everybody but this agent.
 func (l *ledger) Seal(s fleet.Secret) (string, error) {
-	return seal.Seal([]seal.Recipient{l.key.Recipient(l.rack)}, useLedger, s)
+	return seal.Seal(l.others.recipients(l.key.Recipient(l.rack)), useLedger, s)
 }
 
 // Open is what Seal has hidden.
@@ -106,7 +115,7 @@ func (l *ledger) Certificate() (*tls.Certificate, error) {
 // is safe for concurrent use.
 type passport struct {
 	account string
-	issuer  openbmc.Issuer // nil: there is no CA, and no passport
+	issuer  *rackIssuer // nil: there is no CA, and no passport
 	spool   *spool.Spool
 	key     *seal.Key
 	rack    string
@@ -143,7 +152,7 @@ func (p *passport) current() (*tls.Certificate, error) {
 	if have != nil && p.now().Before(have.Leaf.NotAfter.Add(-takeover.RenewBefore)) {
 		return have, nil
 	}
-	fresh, at, err := p.issue()
+	fresh, at, err := p.issue(p.account)
 	if err != nil {
 		return nil, err
 	}
@@ -169,8 +178,12 @@ func (p *passport) under(twin string) *tls.Certificate {
 		return cert
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.known(twin)
+	cert := p.known(twin)
+	p.mu.Unlock()
+	if cert != nil && p.now().After(cert.Leaf.NotAfter) {
+		cert, _ = p.current() // who trusts the old twin trusts the present one, or Switch had not come
+	}
+	return cert
 }
 
 func (p *passport) known(twin string) *tls.Certificate {
@@ -199,13 +212,13 @@ func (p *passport) known(twin string) *tls.Certificate {
 	return &cert
 }
 
-func (p *passport) issue() (*tls.Certificate, page, error) {
+func (p *passport) issue(account string) (*tls.Certificate, page, error) {
 	const op = "get our certificate"
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, page{}, fault.Wrap(fault.Internal, op, err)
 	}
-	chain, err := p.issuer.BMCClient(p.account, key.Public())
+	chain, err := p.issuer.BMCClient(account, key.Public())
 	if err != nil {
 		return nil, page{}, err
 	}

@@ -33,6 +33,11 @@ var deeds = map[scl.Verb][]level.Deed{
 	scl.DoTakeOver:   {level.Takeover},
 	scl.DoRelease:    {level.Takeover},
 	scl.DoAccept:     {},
+	scl.DoRekey:      {level.Takeover},
+	scl.DoRekeyAbort: {},
+	scl.DoAdmit:      {},
+	scl.DoRefuse:     {},
+	scl.DoForget:     {},
 	scl.DoLog:        {},
 	scl.DoStartImage: {level.Media, level.Boot, level.Power}, // on the node that it names
 	scl.DoWait:       {level.Look},
@@ -141,12 +146,30 @@ func (a *Agent) may(n *node, deeds ...level.Deed) error {
 func (a *Agent) way(n *node, deeds ...level.Deed) (lane, error) {
 	l, err := n.way()
 	if err == nil {
+		err = a.mayBegin(n, deeds...)
+	}
+	if err == nil {
 		err = a.may(n, deeds...)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// mayBegin is why nothing may be begun on a node's BMC now, nil if it may: the rack is
+// not ours, or the other agent is not shut out yet. To look is always free.
+func (a *Agent) mayBegin(n *node, deeds ...level.Deed) error {
+	if !slices.ContainsFunc(deeds, func(d level.Deed) bool { return d != level.Look }) {
+		return nil
+	}
+	if err := a.office.may(a.now()); err != nil {
+		return err
+	}
+	if n.fenceDue() {
+		return fault.New(fault.Unavailable, "use the BMC", "the other agent of the rack is not shut out of it yet")
+	}
+	return nil
 }
 
 // mayLook is why a node's BMC must not be looked at to see how it is. Each look
@@ -179,7 +202,8 @@ func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
 	defer cancel()
 	for ctx.Err() == nil {
 		j := a.judge(n)
-		if j.may(n, deeds...) == nil || !a.takenSoon(n, j) {
+		later := a.mayBegin(n, deeds...) != nil && a.office.reigns()
+		if !later && (j.may(n, deeds...) == nil || !a.takenSoon(n, j)) {
 			return
 		}
 		wait(ctx, ownLook)
@@ -189,7 +213,7 @@ func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
 // mayDo is why a command will be refused now, nil if it will not.
 func (a *Agent) mayDo(n *node, c scl.Command) error {
 	if c.Verb == scl.DoStartImage && len(c.Args) > 0 {
-		if target := a.byName[fleet.NodeName(c.Args[0])]; target != nil {
+		if target := a.rack.named(fleet.NodeName(c.Args[0])); target != nil {
 			n = target
 		}
 	}
@@ -266,12 +290,13 @@ func (a *Agent) settle(n *node) fleet.Node {
 // rejudge settles every node: time has passed, or what counts has changed. Before
 // the first look at the rack there is nothing to be judged.
 func (a *Agent) rejudge() {
-	if !a.first.over() {
+	if !a.first.isOver() {
 		return
 	}
-	for _, n := range a.nodes {
+	for _, n := range a.rack.members() {
 		a.settle(n)
 	}
+	a.askAt("") // strangers are ruled on again
 }
 
 // elements are SCL's trust.… as they read on a node, of what is known.
@@ -332,6 +357,7 @@ func tellFacts(f level.Facts) []fleet.TrustFact {
 		told("clock is right", f.Clock, yesNo),
 		told("denied", f.Denied, text),
 		told("tells the serial of", f.Twin, text),
+		told("claimed by others, too", f.Clash, text),
 	}
 	for _, who := range f.Approved {
 		all = append(all, told("let in by", who, text))

@@ -70,12 +70,12 @@ func TestEveryCommandAndSettingIsADeed(t *testing.T) {
 	}
 }
 
-func (o *owner) do(text string, verb scl.Verb, args ...string) fleet.Result {
+func (o *taker) do(text string, verb scl.Verb, args ...string) fleet.Result {
 	return o.agent.command(o.t.Context(), o.node(), scl.Command{Verb: verb, Args: args, Text: text}, nil)
 }
 
 // at waits for a level.
-func (o *owner) at(l string) fleet.Node {
+func (o *taker) at(l string) fleet.Node {
 	o.t.Helper()
 	return o.until(l, func(n fleet.Node) bool { return n.Trust.Level == l })
 }
@@ -194,7 +194,7 @@ func TestAnotherSerialIsQuarantined(t *testing.T) {
 // levels are those of the world's nodes now.
 func (w *world) levels() string {
 	var all []string
-	for _, n := range w.agent.nodes {
+	for _, n := range w.agent.rack.members() {
 		all = append(all, n.seen().Trust.Level)
 	}
 	return strings.Join(all, " ")
@@ -245,7 +245,7 @@ func TestDeniedBMC(t *testing.T) {
 		w.agent.denials.Set([]fleet.Denial{{Subject: subject, Reason: "it was stolen", By: "ada", At: time.Now()}})
 		pass(lookAgain)
 		w.expectLevels("TX T3 T3", "denied")
-		r := w.agent.command(t.Context(), w.agent.nodes[0], scl.Command{Verb: scl.DoPower, Args: []string{"on"}, Text: "(power on)"}, nil)
+		r := w.agent.command(t.Context(), w.agent.rack.members()[0], scl.Command{Verb: scl.DoPower, Args: []string{"on"}, Text: "(power on)"}, nil)
 		if r.Kind != string(fault.Untrusted) || !strings.Contains(r.Error, "it was stolen") || !strings.Contains(r.Hint, "chiba trust allow "+pin) {
 			t.Errorf("a command: %+v", r)
 		}
@@ -255,7 +255,7 @@ func TestDeniedBMC(t *testing.T) {
 		w.agent.denials.Set(nil)
 		pass(lookAgain)
 		w.expectLevels("T3 T3 T3", "allowed again")
-		if n := w.agent.nodes[0].seen(); n.State != fleet.Ready {
+		if n := w.agent.rack.members()[0].seen(); n.State != fleet.Ready {
 			t.Errorf("it is %s: %s", n.State, n.Reason)
 		}
 		w.stop()
@@ -285,7 +285,7 @@ func TestOldFactsDoNotCount(t *testing.T) {
 		w.mu.Unlock()
 		pass(16 * time.Minute)
 		w.expectLevels("T0 T3 T3", "after a quarter of an hour")
-		_, err := w.agent.way(w.agent.nodes[0], level.Power)
+		_, err := w.agent.way(w.agent.rack.members()[0], level.Power)
 		if !fault.Is(err, fault.Untrusted) || !strings.Contains(err.Error(), "last seen") {
 			t.Errorf("power: %v", err)
 		}
@@ -332,12 +332,12 @@ func TestARuleIsFreeAfterARestart(t *testing.T) {
 		if rules := a.rules(); rules[0].Barred["n1"] == "" {
 			t.Error("nobody has seen it yet")
 		}
-		n, before := a.byName["n1"], len(w.recordsOf(func(*pb.Record) bool { return true }))
+		n, before := a.rack.named("n1"), len(w.recordsOf(func(*pb.Record) bool { return true }))
 		n.set(w.lanes["n1"], "n1:443", "static")
 		n.heard(discovery.Candidate{Found: []string{"static"}, Seen: a.now()})
 		a.refresh(t.Context(), n, w.lanes["n1"])
 		if now := len(w.recordsOf(func(*pb.Record) bool { return true })); now != before {
-			t.Errorf("%d records instead of %d: the test shows nothing", now, before)
+			t.Errorf("%d records instead of %d: the test shows nothing: %q", now, before, w.recordsOf(func(*pb.Record) bool { return true }))
 		}
 		if rules := a.rules(); len(a.targets) == 0 || rules[0].Barred["n1"] != "" {
 			t.Errorf("the rules are not resolved again, or barred: %q", rules[0].Barred["n1"])
@@ -360,7 +360,7 @@ func TestAskedForEveryBMC(t *testing.T) {
 		w.apply(`(trust-policy (ask #t))`)
 		w.expectLevels("T1 T1 T1", "before anybody was asked")
 		accept := scl.Command{Verb: scl.DoAccept, Args: []string{w.cfg.Nodes[0].Pin}, Text: "(bmc-accept)"}
-		if r := w.agent.command(t.Context(), w.agent.nodes[0], accept, nil); !r.Status.OK() {
+		if r := w.agent.command(t.Context(), w.agent.rack.members()[0], accept, nil); !r.Status.OK() {
 			t.Errorf("accept: %+v", r)
 		}
 		w.expectLevels("T3 T1 T1", "after the word for one")

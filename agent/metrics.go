@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -73,7 +74,13 @@ func (a *Agent) metrics() *prom.Page {
 	p := &prom.Page{}
 	declare(p)
 	p.Add("chiba_agent_info", 1, "agent", string(a.cfg.Name), "rack", string(a.cfg.Rack), "site", string(a.cfg.Site), "version", build())
-	for _, n := range a.nodes {
+	out := a.office.now()
+	for _, r := range []owner.Role{owner.Waiting, owner.Standby, owner.Holding, owner.Active} {
+		p.Add("chiba_agent_role", truth(r == out.Role), "agent", string(a.cfg.Name), "rack", string(a.cfg.Rack), "role", r.String())
+	}
+	p.Add("chiba_agent_epoch_grant", float64(out.Claim.Epoch.Grant), "agent", string(a.cfg.Name), "rack", string(a.cfg.Rack))
+	p.Add("chiba_agent_epoch_local", float64(out.Claim.Epoch.Local), "agent", string(a.cfg.Name), "rack", string(a.cfg.Rack))
+	for _, n := range a.rack.members() {
 		seen := n.seen()
 		labels := []string{"node", string(seen.Name), "rack", string(seen.Rack)}
 		p.Add("chiba_node_state", 1, append(labels, "state", string(seen.State))...)
@@ -89,6 +96,9 @@ func (a *Agent) metrics() *prom.Page {
 
 func declare(p *prom.Page) {
 	p.Declare("chiba_agent_info", prom.Gauge, "The agent; always 1.")
+	p.Declare("chiba_agent_role", prom.Gauge, "1 for what the agent does with its rack.")
+	p.Declare("chiba_agent_epoch_grant", prom.Gauge, "The grant of the epoch that the rack is in, as far as the agent knows.")
+	p.Declare("chiba_agent_epoch_local", prom.Gauge, "Take-overs since that grant, without a coordinator.")
 	p.Declare("chiba_node_state", prom.Gauge, "The state that the node is in; always 1.")
 	p.Declare("chiba_bmc_requests_total", prom.Counter, "Requests sent to the BMC, logins and repetitions among them.")
 	p.Declare("chiba_bmc_requests_silent_total", prom.Counter, "Of these, without a whole answer.")

@@ -49,8 +49,8 @@ func measured(t *testing.T) *Agent {
 	a := w.assemble(t.TempDir())
 	t.Cleanup(func() { _ = a.Close() })
 	a.now = func() time.Time { return now }
-	a.byName["n1"].set(w.lanes["n1"], "n1", "told")
-	a.byName["n2"].set(w.lanes["n2"], "n2", "told")
+	a.rack.named("n1").set(w.lanes["n1"], "n1", "told")
+	a.rack.named("n2").set(w.lanes["n2"], "n2", "told")
 	return a
 }
 
@@ -85,7 +85,7 @@ func TestMetrics(t *testing.T) {
 // A BMC can't make an answer endless.
 func TestMetricsOfManySensors(t *testing.T) {
 	a := measured(t)
-	l, _ := a.byName["n1"].way()
+	l, _ := a.rack.named("n1").way()
 	sensors := make([]bmc.Sensor, 5000)
 	for i := range sensors {
 		sensors[i] = bmc.Sensor{ID: strings.Repeat("x", 1000) + string(rune('a'+i%26)), Name: strings.Repeat("é", i), Value: fleet.Number(1, fleet.Celsius), At: a.now()}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/discovery"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -40,17 +41,25 @@ type node struct {
 	opened   chan struct{} // a token: somebody may have changed the hardware or its firmware
 	surveyed chan struct{} // holds a token while an inventory is taken
 
-	judging sync.Mutex // serialises verdicts
-	mu      sync.Mutex
-	noticed noticed
-	barred  bool   // nothing is to be listened to
-	judged  string // the level of the last verdict of this process
-	lane    lane   // nil until the BMC is found
-	address string // of the lane
-	need    attention
-	summary fleet.Node
-	stuck   error // why the take-over could not go on, and since when
-	stuckAt time.Time
+	end context.CancelFunc // ends the work on a member; nil before it has begun
+
+	judging    sync.Mutex // serialises verdicts
+	mu         sync.Mutex
+	noticed    noticed
+	admission  admission
+	serialSaid string                        // that a stranger announces
+	shown      discovery.Candidate           // what a stranger has shown, of find's goroutine
+	hardware   struct{ address, mac string } // the hardware address at an address
+	barred     bool                          // nothing is to be listened to
+	judged     string                        // the level of the last verdict of this process
+	lane       lane                          // nil until the BMC is found
+	address    string                        // of the lane
+	found      string                        // where its key has answered last
+	toFence    bool                          // the other agent of the rack is to be shut out first
+	need       attention
+	summary    fleet.Node
+	stuck      error // why the take-over could not go on, and since when
+	stuckAt    time.Time
 }
 
 func newNode(e Entry, rack fleet.RackName, site fleet.SiteName) *node {
@@ -68,8 +77,8 @@ func (n *node) anew(rack fleet.RackName, site fleet.SiteName) {
 	defer n.mu.Unlock()
 	n.noticed = noticed{}
 	n.summary = fleet.Node{
-		Trust: fleet.BMCTrust{Level: n.summary.Trust.Level, Since: n.summary.Trust.Since},
-		Name:  n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
+		Trust: fleet.BMCTrust{Level: n.summary.Trust.Level, Since: n.summary.Trust.Since}, Admission: n.summary.Admission,
+		Name: n.entry.Name, Rack: rack, Site: site, Serial: n.entry.Serial, Labels: maps.Clone(n.entry.Labels),
 		State: fleet.Unreachable, Reason: "its BMC was not found yet: nothing answers with its key",
 	}
 }
@@ -193,15 +202,7 @@ func (n *node) watched() (lane, attention) {
 func (n *node) acceptedAt(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.noticed.accepted, n.noticed.approved = now, now
-}
-
-// approvedAt notes that a person let the BMC in. What it told of itself is
-// forgotten.
-func (n *node) approvedAt(now time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.noticed.approved, n.noticed.serial = now, level.Fact[string]{}
+	n.noticed.accepted = now
 }
 
 // refuse notes why there is no lane, if there is none. It reports a change.
@@ -305,7 +306,7 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 	}
 	s.Name, s.Rack, s.Site, s.Labels = old.Name, old.Rack, old.Site, old.Labels
 	s.Address, s.Found = old.Address, old.Found
-	s.Firmware, s.BIOS, s.Trust = old.Firmware, old.BIOS, old.Trust
+	s.Firmware, s.BIOS, s.Trust, s.Admission = old.Firmware, old.BIOS, old.Trust, old.Admission
 	if s.Serial == "" {
 		s.Serial = n.entry.Serial
 	}
@@ -316,12 +317,19 @@ func (n *node) merge(s fleet.Node, err error) fleet.Node {
 // from it another level, with the digest of the facts behind it. It tells the
 // rules, whose targets may select other nodes now.
 func (a *Agent) report(s fleet.Node, facts string) {
+	if !a.office.reigns() {
+		return // the owner tells
+	}
 	msg := wire.ToNode(s)
 	old, news := &pb.Node{}, false
 	err := a.spool.View(func(tx *spool.Tx) (err error) {
 		news, err = differs(tx, msg, old)
 		return err
 	})
+	if err == nil && news && a.spool.Tight() && old.GetTrust().GetLevel() == s.Trust.Level {
+		a.retarget()
+		return // what has filled it goes first; the next look tells how the node is then
+	}
 	if err == nil && news {
 		err = a.spool.UpdateSoon(func(tx *spool.Tx) error {
 			tx.PutMessage(spool.Nodes, string(s.Name), msg)
@@ -342,6 +350,9 @@ func (a *Agent) report(s fleet.Node, facts string) {
 
 // Introduce records every node's summary again.
 func (a *Agent) Introduce() error {
+	if !a.office.reigns() {
+		return nil
+	}
 	return a.spool.Update(func(tx *spool.Tx) error {
 		for name, raw := range tx.All(spool.Nodes, "") {
 			msg := &pb.Node{}
@@ -374,7 +385,7 @@ func (a *Agent) forgetNodes() error {
 	return a.spool.Update(func(tx *spool.Tx) error {
 		var gone []string
 		for name := range tx.All(spool.Nodes, "") {
-			if a.byName[fleet.NodeName(name)] == nil {
+			if a.rack.named(fleet.NodeName(name)) == nil {
 				gone = append(gone, name)
 			}
 		}

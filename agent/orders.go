@@ -234,6 +234,15 @@ func (a *Agent) kept(envelope, source []byte, name string) error {
 	return nil
 }
 
+// onlyOf are the nodes that an order, which was verified, is only for.
+func (a *Agent) onlyOf(envelope []byte) []string {
+	o, _, err := a.authority.current().Order(envelope)
+	if err != nil {
+		return nil
+	}
+	return o.Only
+}
+
 // named refuses an order for another script, or of another kind.
 func named(o order.Order, name string, kinds ...order.Kind) error {
 	for _, k := range kinds {

@@ -29,7 +29,7 @@ func (a *Agent) own(ctx context.Context, n *node, c scl.Command) fleet.Result {
 	err := a.may(n, deedsOf(c)...)
 	switch c.Verb {
 	case scl.DoAccept:
-		return a.accept(ctx, n, c)
+		return a.accept(ctx, nil, n, c)
 	case scl.DoTakeOver:
 		if err == nil {
 			err = a.startTakeover(n, c.Secret)
@@ -77,14 +77,22 @@ func (a *Agent) reveal(s scl.Secret) (fleet.Secret, error) {
 	return a.openSecret(s.Sealed, s.Use)
 }
 
-// startRelease wants the BMC given back.
+// startRelease wants the BMC given back. A release that an earlier life began goes on.
 func (a *Agent) startRelease(n *node, s scl.Secret) error {
-	if n.ledger.Record().Goal != takeover.Taken {
-		return fault.New(fault.Conflict, "give the BMC back", "it was not taken over").WithHint("see: chiba get bmcs " + string(n.entry.Name))
-	}
+	const op = "give the BMC back"
 	password, err := a.reveal(s)
 	if err != nil {
 		return err
+	}
+	switch r := n.ledger.Record(); {
+	case r.Goal == takeover.Released && r.Known != "":
+		begun, openErr := n.ledger.Open(r.Known)
+		if openErr == nil && begun != password {
+			return fault.New(fault.Conflict, op, "it is being given back with another password").WithHint("see how far it is: chiba get bmcs " + string(n.entry.Name))
+		}
+		return openErr
+	case r.Goal != takeover.Taken:
+		return fault.New(fault.Conflict, op, "it was not taken over").WithHint("see: chiba get bmcs " + string(n.entry.Name))
 	}
 	sealed, err := n.ledger.Seal(password)
 	if err != nil {
@@ -164,16 +172,12 @@ func (a *Agent) letGo(ctx context.Context, n *node) {
 
 // approve takes a person's word for the BMC with the key that it has: a policy may
 // ask for it. What the BMC has told of itself is asked anew.
-func (a *Agent) approve(n *node, pin string) fleet.Result {
-	now := a.now()
-	err := a.spool.Update(func(tx *spool.Tx) error {
-		tx.PutTime(spool.Notes, approvedKey(n.ledger.Record().First), now)
-		return nil
-	})
-	if err != nil {
+func (a *Agent) approve(by []string, n *node, pin string) fleet.Result {
+	m := n.admitted().said(by, a.now())
+	if err := a.keepAdmission(m); err != nil {
 		return failure(err)
 	}
-	n.approvedAt(now)
+	n.words(m)
 	a.settle(n)
 	n.poke()
 	return fleet.Result{Status: fleet.Unchanged, After: pin}
@@ -181,8 +185,11 @@ func (a *Agent) approve(n *node, pin string) fleet.Result {
 
 // accept takes, by a person's word, another key for a node's BMC: it was replaced,
 // or its firmware made a new one. It is met anew, with nothing of the old one.
-func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result {
+func (a *Agent) accept(ctx context.Context, by []string, n *node, c scl.Command) fleet.Result {
 	const op = "accept the key"
+	if len(by) == 0 {
+		by = []string{somebody}
+	}
 	old := n.ledger.Record()
 	pin := c.Args[0]
 	switch {
@@ -190,19 +197,25 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 		return failure(fault.New(fault.BadInput, op, fmt.Sprintf("%q is not sha256/ and 32 bytes in base64", pin)).
 			WithHint("copy it from what chiba get nodes says, and compare it with the BMC's own"))
 	case old.Pin == pin:
-		return a.approve(n, pin)
+		return a.approve(by, n, pin)
 	}
-	for _, other := range a.nodes {
+	for _, other := range a.rack.members() {
 		if other != n && other.ledger.Record().Has(pin) {
 			return failure(fault.New(fault.Conflict, op, "it is the key of "+string(other.entry.Name)))
 		}
 	}
+	m := n.admitted()
+	m.Pin, m.Words = pin, nil
+	m = m.said(by, a.now())
 	next := takeover.Met(pin)
 	next.Address = cmp.Or(n.seen().Address, old.Address)
 	err := a.spool.Update(func(tx *spool.Tx) error {
 		tx.Put(spool.Notes, acceptedKey(n.entry), []byte(pin))
 		tx.PutTime(spool.Notes, acceptedAtKey(n.entry), a.now())
-		tx.PutTime(spool.Notes, approvedKey(pin), a.now())
+		tx.PutJSON(spool.Notes, admissionKey(pin), m)
+		if m.State == fleet.Admitted {
+			tx.Delete(spool.Notes, admissionKey(old.First))
+		}
 		return nil
 	})
 	if err == nil {
@@ -219,6 +232,7 @@ func (a *Agent) accept(ctx context.Context, n *node, c scl.Command) fleet.Result
 	}
 	n.anew(a.cfg.Rack, a.cfg.Site)
 	n.acceptedAt(a.now())
+	n.words(m)
 	a.log.Warn("a person accepted another key of a BMC", obs.Node, string(n.entry.Name), obs.BMC, pin)
 	a.askAt(n.ledger.Record().Address)
 	return fleet.Result{Status: fleet.Confirmed, Before: old.Pin, After: pin}

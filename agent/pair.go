@@ -33,6 +33,7 @@ func (a *Agent) together(ctx, deadline context.Context, j job, boot, restart uni
 	if err != nil {
 		return err
 	}
+	a.outlawed(ctx, j.node, kindsOf(results)...)
 	if ctx.Err() != nil { // the next process records what it finds
 		return ctx.Err()
 	}
@@ -68,9 +69,9 @@ func (a *Agent) untouched(j job, units ...unit) (fresh bool, err error) {
 // be there for one boot more.
 func (a *Agent) intendBoth(j job, boot unit, so fleet.Result, restart unit) error {
 	unknown := a.begun(j.node, restart)
-	return a.spool.UpdateSoon(func(tx *spool.Tx) error {
+	return a.toldStandby(a.spool.UpdateSoon(func(tx *spool.Tx) error {
 		j.run.entry(j.node, boot).Intend(tx, so)
 		j.run.entry(j.node, restart).Intend(tx, unknown)
 		return nil
-	})
+	}))
 }

@@ -113,7 +113,7 @@ func (x *query) chosen(ctx context.Context, p *scl.Program) map[*node][]unit {
 	}
 	x.learn(ctx, c, targets, nodeTimeout)
 	chosen := make(map[*node][]unit)
-	for _, n := range x.nodes {
+	for _, n := range x.rack.everybody() {
 		for _, u := range x.units {
 			if c.match(u.target, n) == scl.True {
 				chosen[n] = append(chosen[n], u)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ type runs struct {
 	mu      sync.Mutex
 	active  map[string]*run
 	stopped map[string]bool // by orders that were verified, see orderKey
+	here    map[string]bool // by orders that were given here
 	wake    chan struct{}   // a token: look into the spool
 }
 
@@ -46,11 +48,36 @@ func (r *runs) stop(stopped map[string]bool) {
 	r.kick()
 }
 
+// stopHere cancels the run of an order that was given here.
+func (r *runs) stopHere(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.here[key] = true
+	for _, active := range r.active {
+		r.check(active)
+	}
+}
+
 // check cancels a run that was stopped.
 func (r *runs) check(x *run) {
-	if r.stopped[orderKey(x.GetScript(), x.GetVersion())] {
+	if key := orderKey(x.GetScript(), x.GetVersion()); r.stopped[key] || r.here[key] {
 		x.cancel()
 	}
+}
+
+// progress is how far a run is that is being done, nil if there is nothing to tell.
+func (r *runs) progress(id string, rack fleet.RackName) *pb.RackProgress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range r.active {
+		if x.GetId() != id {
+			continue
+		}
+		if p := x.progress(rack); p.GetDone() > 0 || p.GetDoing() != "" {
+			return &pb.RackProgress{Rack: p.GetRack(), Nodes: p.GetNodes(), Done: p.GetDone(), Failed: p.GetFailed(), Doing: p.GetDoing()}
+		}
+	}
+	return nil
 }
 
 func (r *runs) kick() {
@@ -83,6 +110,8 @@ type run struct {
 	*pb.Run
 	program *scl.Program
 	units   []unit
+	only    []string // nodes; none: all
+	by      []string // who has signed its order
 
 	canceled context.Context // ended: stop before the next unit
 	cancel   context.CancelFunc
@@ -118,6 +147,9 @@ type unit struct {
 	step   *scl.Step // of show, dump, refresh
 	cmd    *scl.Command
 }
+
+// byPerson reports whether it is a person's word about a BMC.
+func (u unit) byPerson() bool { return u.cmd != nil && u.cmd.Verb.ByPerson() }
 
 // unitsOf lays a program open, in the order in which it is done.
 func unitsOf(p *scl.Program) []unit {
@@ -197,11 +229,12 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err := a.kept(r.GetEnvelope(), r.GetSource(), r.GetScript()); err != nil {
 		return errors.Join(a.refuse(refusedRun, r.GetScript(), r.GetEnvelope(), err), a.finish(r, err))
 	}
+	_, r.by, _ = a.authority.current().Order(r.GetEnvelope()) // it was just verified
 	program, diags := programOf(r.GetFile(), r.GetSource(), r.GetScript())
 	if program == nil {
 		return a.finish(r, fault.New(fault.BadInput, "read script", "this agent's version can't read it: "+diags.String()))
 	}
-	r.program, r.units = program, unitsOf(program)
+	r.program, r.units, r.only = program, unitsOf(program), a.onlyOf(r.GetEnvelope())
 	deadline, cancel := ctx, func() {}
 	if ms := r.GetDeadlineUnixMs(); ms > 0 {
 		deadline, cancel = context.WithDeadline(ctx, time.UnixMilli(ms))
@@ -211,11 +244,18 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	r.nodes = len(chosen)
+	r.chose(len(chosen))
 	var group errgroup.Group
-	group.SetLimit(atOnce)
+	places := make(chan struct{}, atWork(program))
 	for n, units := range chosen {
-		group.Go(func() error { return a.doNode(ctx, deadline, r, n, units) })
+		group.Go(func() error {
+			if err := a.begin(deadline, r, n); err != nil {
+				return err
+			}
+			places <- struct{}{}
+			defer func() { <-places }()
+			return a.doNode(ctx, deadline, r, n, units)
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -224,6 +264,12 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 		return a.finish(r, nil)
 	}
 	return a.finish(r, r.stopped(deadline))
+}
+
+func (r *run) chose(nodes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes = nodes
 }
 
 // complete reports whether every chosen node, and there are some, is well.
@@ -272,11 +318,14 @@ func (a *Agent) chosen(ctx, deadline context.Context, r *run) (map[*node][]unit,
 		}
 	}
 	chosen := make(map[*node][]unit)
-	for _, n := range a.nodes {
+	for _, n := range a.rack.everybody() {
 		for _, u := range r.units {
-			if ids[n.entry.Name][u.id] {
+			if ids[n.entry.Name][u.id] || ids[n.admitted().Was][u.id] && u.byPerson() {
 				chosen[n] = append(chosen[n], u)
 			}
+		}
+		if last := lastUnit(r.program); last != nil && len(chosen[n]) > 0 {
+			chosen[n] = append(chosen[n], *last)
 		}
 	}
 	return chosen, nil
@@ -290,9 +339,9 @@ func (a *Agent) choose(ctx context.Context, r *run) journal.Choice {
 	}
 	a.learn(ctx, c, targets, learnTimeout)
 	ids := make(journal.Choice)
-	for _, n := range a.nodes {
+	for _, n := range a.rack.everybody() {
 		for _, u := range r.units {
-			if c.match(u.target, n) != scl.True {
+			if !r.may(n) || c.match(u.target, n) != scl.True {
 				continue
 			}
 			if ids[n.entry.Name] == nil {
@@ -304,11 +353,19 @@ func (a *Agent) choose(ctx context.Context, r *run) journal.Choice {
 	return ids
 }
 
+// may reports whether the order lets the run touch a node.
+func (r *run) may(n *node) bool {
+	return len(r.only) == 0 || slices.Contains(r.only, string(n.entry.Name))
+}
+
 // doNode does the units of one node in order. The first that fails stops the
 // node; the others are told as skipped.
 func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []unit) error {
 	var walk journal.Walk
 	for i, u := range units {
+		if walk.Stop() == nil && !u.byPerson() {
+			walk.Halt(n.foreign())
+		}
 		if i+1 < len(units) && walk.Stop() == nil {
 			if err := a.together(ctx, deadline, job{r, n}, u, units[i+1]); err != nil {
 				return err
@@ -320,9 +377,22 @@ func (a *Agent) doNode(ctx, deadline context.Context, r *run, n *node, units []u
 		}
 		walk.Passed(was)
 	}
+	if err := a.endNode(r, n, walk.OK()); err != nil {
+		return err
+	}
 	r.ended(walk.OK())
 	a.link.Progress(r.progress(a.cfg.Rack))
 	return nil
+}
+
+// foreign is why nothing is done on a stranger, nil for a member.
+func (n *node) foreign() error {
+	s := n.seen()
+	if !s.Outside() {
+		return nil
+	}
+	return fault.New(fault.Untrusted, "", "not tried: it is none of the fleet; it is "+s.Reason).
+		WithHint("let it in: chiba bmc admit " + string(s.Name))
 }
 
 // doUnit does one unit and records it, if it has no result yet. It records nothing if
@@ -354,6 +424,7 @@ func (a *Agent) doUnit(ctx, deadline context.Context, j job, u unit, stop error)
 		fallthrough
 	default:
 		results = a.perform(deadline, j.run, j.node, u)
+		a.outlawed(ctx, j.node, kindsOf(results)...)
 		if ctx.Err() != nil {
 			return journal.Stop, ctx.Err()
 		}
@@ -369,6 +440,8 @@ func (a *Agent) perform(ctx context.Context, r *run, n *node, u unit) []fleet.Re
 		return []fleet.Result{a.inForce(r, n, u)}
 	case u.config != nil:
 		return a.apply(ctx, n, u.config)
+	case u.byPerson(), u.cmd != nil && u.cmd.Verb == scl.DoAccept:
+		return []fleet.Result{a.person(ctx, r.by, n, *u.cmd)}
 	case u.cmd != nil:
 		defer r.done(n.entry.Name)
 		return []fleet.Result{a.command(ctx, n, *u.cmd, a.teller(r, n, u))}

@@ -244,7 +244,7 @@ func (a *Agent) remember() error {
 			if err := proto.Unmarshal(raw, msg); err != nil {
 				return fault.Wrap(fault.Garbage, "read the summary of "+name, err)
 			}
-			if n := a.byName[fleet.NodeName(name)]; n != nil {
+			if n := a.rack.named(fleet.NodeName(name)); n != nil {
 				n.summary.Firmware, n.summary.BIOS = msg.GetFirmware(), msg.GetBios()
 			}
 		}

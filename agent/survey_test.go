@@ -77,7 +77,7 @@ func TestHardwareNews(t *testing.T) {
 		expect(t, []string{
 			"n1 hardware, removed /redfish/v1/Drives/a S-a, added /redfish/v1/Drives/c S-c, changed /redfish/v1/Managers/bmc#firmware 1.0 1.1",
 		}, w.hardware())
-		n := w.agent.byName["n1"].seen()
+		n := w.agent.rack.named("n1").seen()
 		if n.Firmware != "1.1" || n.BIOS != "B7" {
 			t.Errorf("the summary has firmware %q and BIOS %q", n.Firmware, n.BIOS)
 		}
@@ -88,7 +88,7 @@ func TestHardwareNews(t *testing.T) {
 		l.set(func() { l.tree = server("1.1", "c") })
 		w.start(w.dir)
 		defer w.stop()
-		if got := w.agent.byName["n1"].seen().Firmware; got != "1.1" {
+		if got := w.agent.rack.named("n1").seen().Firmware; got != "1.1" {
 			t.Errorf("after a restart the firmware is %q", got)
 		}
 		pass(surveyRest + surveySpread)

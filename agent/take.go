@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 )
 
 const (
-	rackCADir = "rack-ca"
 	// takenAtOnce bounds how many BMCs are taken over at a time, so that the rules
 	// go on meanwhile.
 	takenAtOnce = 4
@@ -43,19 +41,14 @@ type rackIssuer struct{ *ca.Rack }
 // NodeURI is the one URI in the certificate of a node's BMC.
 func (r rackIssuer) NodeURI(node string) string { return r.NodeIdentity(node).URI().String() }
 
-// openIssuer opens the rack's CA, if any BMC may need it, and says which account
-// is the agent's on its BMCs.
-func (c *Config) openIssuer() (issuer openbmc.Issuer, account string, err error) {
-	domain := trust.Domain{Site: cmp.Or(string(c.Site), trust.DefaultSite), Rack: string(c.Rack)}
-	account = ca.Account(trust.Identity{Role: trust.Agent, Domain: domain, Name: string(c.Name)})
-	if !trust.ValidLabel(domain.Rack) || !trust.ValidLabel(domain.Site) {
-		return nil, account, nil // check has refused it if a BMC is to be taken over
+// certifyBy has the rack's CA issue the certificates of BMCs and of our account.
+func (a *Agent) certifyBy(rack *ca.Rack) {
+	a.pass.issuer = &rackIssuer{rack}
+	a.pass.account = ca.Account(trust.Identity{Role: trust.Agent, Domain: rack.Domain(), Name: string(a.cfg.Name)})
+	for _, n := range a.rack.members() {
+		n.ledger.uri = a.pass.issuer.NodeURI(string(n.entry.Name))
+		n.ledger.refresh()
 	}
-	rack, err := ca.OpenRack(filepath.Join(c.State, rackCADir), domain, time.Now)
-	if err != nil {
-		return nil, account, err
-	}
-	return rackIssuer{rack}, account, nil
 }
 
 // maker does steps on one make of BMC.
@@ -174,6 +167,7 @@ func (a *Agent) advance(ctx context.Context, n *node) time.Duration {
 		return auditEvery
 	}
 	defer a.reportTrust(n)
+	defer a.moveKey()
 	m, err := a.maker(ctx, n)
 	if err != nil {
 		return lookSoon
@@ -225,7 +219,8 @@ func (a *Agent) take(n *node) error {
 	if err != nil {
 		return err
 	}
-	return n.ledger.Keep(func(r takeover.Record) takeover.Record { return r.Take(user, a.pass.account) })
+	partner := a.companion.partner()
+	return n.ledger.Keep(func(r takeover.Record) takeover.Record { return r.Take(user, a.pass.account).With(partner) })
 }
 
 // step looks, decides and does: what is about to be done is recorded before, what
@@ -252,6 +247,9 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 	}
 	begun := a.now()
 	doErr := m.Do(ctx, step)
+	if fault.Is(doErr, fault.Denied) {
+		a.outlawed(ctx, n, string(fault.Denied))
+	}
 	if doErr != nil && ctx.Err() != nil {
 		return step, when, doErr // the end of the process is no outcome
 	}
@@ -275,7 +273,7 @@ func (a *Agent) step(ctx context.Context, n *node, m maker) (step takeover.Step,
 // sameServer refuses a BMC that belongs to another server than the catalogue or
 // the first meeting says.
 func (a *Agent) sameServer(n *node, seen takeover.Facts) error {
-	want := cmp.Or(n.entry.Serial, n.ledger.Record().Serial)
+	want := cmp.Or(n.listedSerial(), n.ledger.Record().Serial)
 	if want == "" || seen.Serial == "" || strings.EqualFold(want, seen.Serial) {
 		return nil
 	}
@@ -306,6 +304,10 @@ func (a *Agent) trustBy(n *node, s fleet.Node, j judgement) fleet.BMCTrust {
 // reportTrust tells how far a take-over is.
 func (a *Agent) reportTrust(n *node) {
 	now := a.settle(n)
+	select {
+	case a.escrowing <- struct{}{}:
+	default:
+	}
 	if a.cfg.Taken != nil {
 		a.cfg.Taken(now.Name, now.Trust)
 	}

@@ -25,6 +25,8 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/bmctest"
 	"github.com/chiba-mesh/chiba/pkg/scl"
+	"github.com/chiba-mesh/chiba/trust"
+	"github.com/chiba-mesh/chiba/trust/ca"
 	"github.com/chiba-mesh/chiba/trust/seal"
 	"github.com/chiba-mesh/chiba/trust/sign/signtest"
 )
@@ -143,8 +145,8 @@ func (r *rogue) was() string {
 	return strings.Join(r.heard, "; ")
 }
 
-// owner is an agent with a real lane to one BMC.
-type owner struct {
+// taker is an agent with a real lane to one BMC.
+type taker struct {
 	t     *testing.T
 	cfg   Config
 	cable *cable
@@ -154,10 +156,10 @@ type owner struct {
 	stop  func()
 }
 
-func newOwner(t *testing.T, sim bmcsim.Config) *owner {
+func newOwner(t *testing.T, sim bmcsim.Config) *taker {
 	t.Helper()
 	b, base := bmctest.Start(t, sim)
-	o := &owner{t: t, bmc: b, base: base}
+	o := &taker{t: t, bmc: b, base: base}
 	o.cable = newCable(t, strings.TrimPrefix(base, "https://"))
 	o.cfg = Config{
 		Name: "a1", Rack: "r1", Site: "s1", State: t.TempDir(), Coordinators: []string{"127.0.0.1:1"}, NoMDNS: true,
@@ -171,7 +173,7 @@ func newOwner(t *testing.T, sim bmcsim.Config) *owner {
 }
 
 // start begins a process.
-func (o *owner) start() {
+func (o *taker) start() {
 	o.t.Helper()
 	key, err := seal.OpenKey(filepath.Join(o.cfg.State, sealFile))
 	if err != nil {
@@ -185,11 +187,11 @@ func (o *owner) start() {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	issuer, account, err := o.cfg.openIssuer()
+	rack, err := ca.OpenRack(filepath.Join(o.cfg.State, rackDir), trust.Domain{Site: "s1", Rack: "r1"}, nil)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	a.certifyBy(issuer, account)
+	a.certifyBy(rack)
 	a.link = &fakeLink{}
 	o.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
@@ -207,10 +209,10 @@ func (o *owner) start() {
 	o.t.Cleanup(o.stop)
 }
 
-func (o *owner) node() *node { return o.agent.byName["n1"] }
+func (o *taker) node() *node { return o.agent.rack.named("n1") }
 
 // until waits until what it asks is true.
-func (o *owner) until(what string, true func(fleet.Node) bool) fleet.Node {
+func (o *taker) until(what string, true func(fleet.Node) bool) fleet.Node {
 	o.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -228,13 +230,13 @@ func (o *owner) until(what string, true func(fleet.Node) bool) fleet.Node {
 	}
 }
 
-func (o *owner) taken() fleet.Node {
+func (o *taker) taken() fleet.Node {
 	o.t.Helper()
 	return o.until("taken over", func(n fleet.Node) bool { return n.Trust.Done() && n.Trust.Takeover == fleet.TakeoverStrict })
 }
 
 // provoke makes the agent turn to its BMC in every way that it has.
-func (o *owner) provoke() {
+func (o *taker) provoke() {
 	o.t.Helper()
 	o.node().lookAtTakeover()
 	o.node().poke()
@@ -330,7 +332,7 @@ func TestThreat06KeyChangedAfterTakeover(t *testing.T) {
 }
 
 // rename changes the BMC's host name, for which it makes a new key.
-func (o *owner) rename(name string) {
+func (o *taker) rename(name string) {
 	o.t.Helper()
 	body := strings.NewReader(`{"HostName":"` + name + `"}`)
 	req, err := http.NewRequestWithContext(o.t.Context(), http.MethodPatch, o.base+"/redfish/v1/Managers/bmc/EthernetInterfaces/eth0", body)
@@ -372,7 +374,7 @@ func TestThreat07NewKeyForANewHostNameBeforeTakeover(t *testing.T) {
 	o.taken()
 }
 
-func (o *owner) accept(pin string) fleet.Result {
+func (o *taker) accept(pin string) fleet.Result {
 	return o.agent.command(o.t.Context(), o.node(), scl.Command{Verb: scl.DoAccept, Args: []string{pin}, Text: "(bmc-accept)"}, nil)
 }
 
@@ -445,6 +447,36 @@ func TestReleaseAndTakeoverByCommand(t *testing.T) {
 	}
 }
 
+// A release that was broken off goes on by the same command, as a run does it again
+// after a crash; with another password it is another one, and is refused.
+func TestReleaseGoesOn(t *testing.T) {
+	o := newOwner(t, bmcsim.Config{})
+	o.start()
+	o.taken()
+	release := func(ctx context.Context, password string) fleet.Result {
+		c := scl.Command{Verb: scl.DoRelease, Text: "(bmc-release)"}
+		c.Secret.Literal = fleet.NewSecret(password)
+		return o.agent.command(ctx, o.node(), c, nil)
+	}
+	for range takenAtOnce { // no step is done meanwhile
+		o.agent.taking <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if r := release(ctx, "Known-to-0wner"); r.Status.OK() {
+		t.Fatalf("given back without a step: %+v", r)
+	}
+	if r := release(t.Context(), "An0ther-one"); r.Kind != string(fault.Conflict) {
+		t.Errorf("with another password: %+v", r)
+	}
+	for range takenAtOnce {
+		<-o.agent.taking
+	}
+	if r := release(t.Context(), "Known-to-0wner"); r.Status != fleet.Confirmed || r.After != "given back" {
+		t.Errorf("the same again: %+v", r)
+	}
+}
+
 // A BMC that was reset comes back in 1970. Its clock is set right by itself, long
 // before the next audit.
 func TestAResetBMCHasItsClockSet(t *testing.T) {
@@ -461,7 +493,7 @@ func TestAResetBMCHasItsClockSet(t *testing.T) {
 }
 
 // clockOff is how wrong the BMC's clock is, as itself has it.
-func (o *owner) clockOff() time.Duration { return time.Until(o.bmc.Clock()).Abs() }
+func (o *taker) clockOff() time.Duration { return time.Until(o.bmc.Clock()).Abs() }
 
 // Why a take-over stopped is told with what a person can do; the kind stays.
 func TestTheWayOnOfATakeOver(t *testing.T) {

@@ -63,10 +63,10 @@ func (a *Agent) learn(ctx context.Context, c *chooser, targets []scl.Target, pat
 	if len(refs) == 0 {
 		return
 	}
-	answers := make([][]fleet.Reading, len(a.nodes))
+	answers := make([][]fleet.Reading, len(a.rack.members()))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
-	for i, n := range a.nodes {
+	for i, n := range a.rack.members() {
 		group.Go(func() error {
 			asking, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
@@ -75,7 +75,7 @@ func (a *Agent) learn(ctx context.Context, c *chooser, targets []scl.Target, pat
 		})
 	}
 	_ = group.Wait()
-	for i, n := range a.nodes {
+	for i, n := range a.rack.members() {
 		slots := make(map[string]scl.Slot, len(refs))
 		for j, r := range answers[i] {
 			slots[refs[j].Text] = slotOf(r)

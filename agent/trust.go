@@ -75,7 +75,7 @@ func openTrust(cfg Config, disk *spool.Spool) (*standingTrust, error) {
 		return nil, err
 	}
 	t := &standingTrust{cfg: cfg, log: cfg.Log, spool: disk}
-	if t.clock, err = trust.OpenClock(filepath.Join(cfg.State, trust.ClockFile), nil); err != nil {
+	if t.clock, err = trust.OpenClock(filepath.Join(cfg.State, trust.ClockFile), cfg.Now); err != nil {
 		return nil, err
 	}
 	t.endpoint = trust.NewEndpoint(creds, trust.Options{Denied: &t.denials, Now: t.clock.Now})

@@ -24,7 +24,9 @@ type vault struct {
 	key   *seal.Key
 	rack  string
 	// entry is the node's in the catalogue, its login filled in.
-	entry func(fleet.NodeName) (Entry, bool)
+	entry  func(fleet.NodeName) (Entry, bool)
+	others *companion
+	shared func() // waits until the standby has what was kept
 }
 
 // pin is what is kept of a node under.
@@ -112,7 +114,7 @@ func (v *vault) Propose(bmc string, next redfish.Credentials) error {
 func (v *vault) loginUse(bmc string) string { return "login " + v.pin(bmc) }
 
 func (v *vault) seal(bmc string, c redfish.Credentials) (kept, error) {
-	sealed, err := seal.Seal([]seal.Recipient{v.key.Recipient(v.rack)}, v.loginUse(bmc), c.Password)
+	sealed, err := seal.Seal(v.others.recipients(v.key.Recipient(v.rack)), v.loginUse(bmc), c.Password)
 	return kept{User: c.User, Sealed: sealed}, err
 }
 
@@ -127,7 +129,7 @@ func (v *vault) logins(bmc string) (logins []kept, err error) {
 }
 
 func (v *vault) keep(bmc string, logins []kept) error {
-	return v.spool.Update(func(tx *spool.Tx) error {
+	err := v.spool.Update(func(tx *spool.Tx) error {
 		if len(logins) == 0 {
 			tx.Delete(spool.Secrets, v.pin(bmc))
 		} else {
@@ -135,6 +137,10 @@ func (v *vault) keep(bmc string, logins []kept) error {
 		}
 		return nil
 	})
+	if err == nil {
+		v.shared()
+	}
+	return err
 }
 
 // Matches compares password with the one that was set last.

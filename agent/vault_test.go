@@ -26,7 +26,7 @@ func newVault(t *testing.T, dir string) *vault {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return &vault{spool: s, key: key, entry: func(n fleet.NodeName) (Entry, bool) {
+	return &vault{others: &companion{}, shared: func() {}, spool: s, key: key, entry: func(n fleet.NodeName) (Entry, bool) {
 		pin := map[fleet.NodeName]string{"n1": "sha256/1", "renamed": "sha256/1"}[n]
 		return Entry{Name: n, Pin: pin, Login: Login{Factory: FactoryOpenBMC}}, pin != ""
 	}}

@@ -9,6 +9,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/journal"
+	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -80,7 +81,7 @@ func (w *watcher) step(ctx context.Context, in core.Input) error {
 // to be done.
 func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err error) {
 	out := w.engine.Step(w.now(), in)
-	if err := w.keep(out); err != nil {
+	if err := w.mustKeep(ctx, out); err != nil {
 		return time.Time{}, err
 	}
 	if rules, changed := in.(core.Rules); changed {
@@ -96,6 +97,29 @@ func (w *watcher) take(ctx context.Context, in core.Input) (next time.Time, err 
 		}
 	}
 	return out.Next, nil
+}
+
+// mustKeep keeps what the engine has decided, however long that takes: on a full disk
+// no rule acts before what it does can be written down. Only the end of the process,
+// or of the disk, is an error.
+func (w *watcher) mustKeep(ctx context.Context, out core.Output) error {
+	return w.persist(ctx, "rules wait until it can be kept", func() error { return w.keep(out) })
+}
+
+// persist tries to keep something until it is kept, the disk is broken, or ctx ends.
+func (a *Agent) persist(ctx context.Context, what string, keep func() error) error {
+	for said := false; ; said = true {
+		err := keep()
+		if err == nil || a.spool.Err() != nil {
+			return err
+		}
+		if !said {
+			a.complain(what, err)
+		}
+		if wait(ctx, retryAfter); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 // keep writes the states of rules, the events they have seen, the intents of
@@ -123,7 +147,7 @@ func notBegun(f core.Fire) fleet.Firing {
 // sample reads what the engine asked for and tells it, whatever came of it.
 func (w *watcher) sample(ctx context.Context, r core.Read) {
 	s := core.Sample{Node: r.Node, Refs: r.Refs}
-	if n := w.byName[r.Node]; n != nil {
+	if n := w.rack.named(r.Node); n != nil {
 		reading, cancel := context.WithTimeout(ctx, sampleTimeout)
 		s.Readings, _ = w.read(reading, n, bmc.Monitor, r.Refs) // unknown where it failed
 		cancel()
@@ -144,17 +168,21 @@ func (a *Agent) tell(ctx context.Context, in core.Input) {
 // and only begun while the rule stands: whoever removes a rule wants it to stop.
 func (w *watcher) fire(ctx context.Context, f core.Fire) {
 	firing, key := f.Firing, journal.FiringKey(f.Firing)
-	n := w.byName[firing.Node]
+	n := w.rack.named(firing.Node)
+	if n == nil {
+		return // it is no node of the rack any more
+	}
 	for _, c := range flat(f.Commands) {
-		if !w.stands(firing) {
+		intend := func() error { return w.intendFiring(key, firing, journal.Unknown(firing.Node, c.Text)) }
+		if err := w.persist(ctx, "firing", intend); err != nil {
+			return // recorded at the next start
+		}
+		if !w.stands(firing) { // that may have taken long
 			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
 			break
 		}
-		if err := w.intendFiring(key, firing, journal.Unknown(firing.Node, c.Text)); err != nil {
-			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, err))
-			break
-		}
 		r := w.command(ctx, n, c, w.teller(key, firing, c))
+		w.outlawed(ctx, n, r.Kind)
 		if ctx.Err() != nil {
 			return // recorded at the next start
 		}
@@ -165,10 +193,10 @@ func (w *watcher) fire(ctx context.Context, f core.Fire) {
 		}
 	}
 	// Something may have been done: what came of it must be told, however long the
-	// disk takes nothing. The next process would tell that it is unknown.
-	for err := w.recordFiring(key, firing); err != nil && ctx.Err() == nil; err = w.recordFiring(key, firing) {
+	// disk takes nothing.
+	err := w.persist(ctx, "firing", func() error { return w.recordFiring(key, firing) })
+	if err != nil && ctx.Err() == nil { // else the next process records it, as unknown
 		w.complain("firing", err)
-		wait(ctx, retryAfter)
 	}
 }
 
@@ -207,11 +235,13 @@ func (a *Agent) Linked(connected bool, since time.Time) {
 	if err != nil {
 		a.complain("link", err)
 	}
+	a.waves.link(connected)
 	select {
 	case <-a.links: // older news, which nobody has taken
 	default:
 	}
 	a.links <- core.Link{Connected: connected, Since: since}
+	a.office.tell(owner.Linked{Connected: connected})
 }
 
 // cutSince is when a coordinator was last reached, as far as the spool knows.

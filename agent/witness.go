@@ -3,6 +3,7 @@ package agent
 import (
 	"sync"
 
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/order"
@@ -19,8 +20,9 @@ const (
 // agent is a witness: history that is rewritten, cut short or told differently to two
 // of them is no continuation of what one of them has seen.
 type witnessed struct {
-	mu   sync.Mutex
-	tree audit.Tree
+	mu      sync.Mutex
+	tree    audit.Tree
+	shorter int // logs in a row that were shorter than ours
 }
 
 // recall reads what was witnessed before.
@@ -48,7 +50,13 @@ func (a *Agent) witness(c *pb.Checkpoint) error {
 	w := &a.witnessed
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	next, err := a.checked(c, w.tree)
+	next, err := a.checked(c)
+	if err == nil && w.late(c, next) {
+		return nil
+	}
+	if err == nil {
+		err = w.tree.Follows(next, c.GetConsistency())
+	}
 	if err != nil {
 		a.log.Error("the audit log of the coordinators can't be trusted", obs.Err, err)
 		// One alarm for one tree of ours, however often another is told.
@@ -67,16 +75,29 @@ func (a *Agent) witness(c *pb.Checkpoint) error {
 	return err
 }
 
-func (a *Agent) checked(c *pb.Checkpoint, ours audit.Tree) (audit.Tree, error) {
+// late reports whether a checkpoint says nothing about ours: it answers what was asked
+// before the last answer came, or its coordinator lags behind another one, for the
+// first times.
+func (w *witnessed) late(c *pb.Checkpoint, next audit.Tree) bool {
+	if c.GetFrom() != w.tree.Size {
+		return true
+	}
+	if next.Size >= w.tree.Size {
+		w.shorter = 0
+		return false
+	}
+	w.shorter++
+	return w.shorter <= journal.StalePulls
+}
+
+// checked is the tree of a checkpoint that a coordinator has signed.
+func (a *Agent) checked(c *pb.Checkpoint) (audit.Tree, error) {
 	creds, err := a.cfg.credentials()
 	if err != nil {
 		return audit.Tree{}, err
 	}
 	next, _, err := audit.Verify(c.GetNote(), c.GetProof(), creds.Roots, a.now())
-	if err != nil {
-		return audit.Tree{}, err
-	}
-	return next, ours.Follows(next, c.GetConsistency())
+	return next, err
 }
 
 func (a *Agent) refuseCheckpoint(digest string, why error) error {

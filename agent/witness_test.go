@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/audit"
@@ -36,7 +37,7 @@ func TestThreat33AgentIsAWitness(t *testing.T) {
 			t.Fatal(err)
 		}
 		told := func(l *audit.Log) *pb.Checkpoint {
-			c := &pb.Checkpoint{}
+			c := &pb.Checkpoint{From: w.agent.AuditSize()}
 			head, err := l.Head(l.Size())
 			if err == nil {
 				c.Consistency, err = l.Prove(w.agent.AuditSize())
@@ -68,7 +69,19 @@ func TestThreat33AgentIsAWitness(t *testing.T) {
 		if got := w.agent.AuditSize(); got != 3 {
 			t.Fatalf("after a restart %d records were seen", got)
 		}
-		for range 3 {
+		answered := told(&true1)
+		if err := true1.Append(audit.Record{By: "dan"}); err != nil {
+			t.Fatal(err)
+		}
+		w.desire(&pb.Desired{Revision: 1, Audit: told(&true1)})
+		w.desire(&pb.Desired{Revision: 1, Audit: answered}) // asked for before the last answer came
+		for range journal.StalePulls {
+			w.desire(&pb.Desired{Revision: 1, Audit: told(&forged)}) // its coordinator may lag
+		}
+		if got := strings.Join(w.records(), "\n"); strings.Contains(got, "checkpoint") {
+			t.Errorf("an alarm for nothing:\n%s", got)
+		}
+		for range 4 {
 			w.desire(&pb.Desired{Revision: 1, Audit: told(&forged)}) // cut short
 			if err := forged.Append(audit.Record{By: "mallory"}); err != nil {
 				t.Fatal(err)
@@ -76,7 +89,7 @@ func TestThreat33AgentIsAWitness(t *testing.T) {
 		}
 		w.desire(&pb.Desired{Revision: 2, Audit: told(&forged), Scripts: []*pb.Script{standingScript("a", quiet)}})
 		w.expectHave(2, "a")
-		if got := w.agent.AuditSize(); got != 3 {
+		if got := w.agent.AuditSize(); got != 4 {
 			t.Errorf("the forged log was taken: %d records", got)
 		}
 		got := strings.Join(w.records(), "\n")

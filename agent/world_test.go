@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/discovery"
 	"github.com/chiba-mesh/chiba/discovery/static"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -51,10 +53,13 @@ type world struct {
 	mu   sync.Mutex
 	pins map[string]string // address -> the key that answers there
 
+	roots map[string]discovery.Root // what the service root of a key tells
+
 	authors *signtest.Authors
 	policy  []byte
 	orders  map[string]order.Order
 
+	disk  spool.Options
 	agent *Agent
 	link  *fakeLink
 	stop  func()
@@ -268,6 +273,10 @@ func (*fakeLink) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+func (*fakeLink) Lease(*pb.Lease)              {}
+func (*fakeLink) Pull()                        {}
+func (*fakeLink) Connected() (bool, time.Time) { return false, time.Time{} }
+
 func (l *fakeLink) Progress(p *pb.Progress) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -310,7 +319,7 @@ type fullFile struct {
 
 func (f fullFile) Update(fn func(spool.Store) error) error {
 	if f.full.Load() {
-		return syscall.ENOSPC
+		return &fs.PathError{Op: "write", Path: spoolFile, Err: syscall.ENOSPC}
 	}
 	return f.File.Update(fn)
 }
@@ -326,7 +335,7 @@ func (w *world) assemble(dir string) *Agent {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	disk, err := spool.On(fullFile{file, &w.full}, spool.Options{})
+	disk, err := spool.On(fullFile{file, &w.full}, w.disk)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -344,6 +353,15 @@ func (w *world) assemble(dir string) *Agent {
 		}
 		return "", errors.New("connection refused")
 	}
+	a.root = func(ctx context.Context, address string) (discovery.Answer, error) {
+		pin, err := a.fingerprint(ctx, address)
+		root, known := w.roots[address]
+		if !known {
+			root = w.roots[pin]
+		}
+		return discovery.Answer{Pin: pin, Root: root}, err
+	}
+	a.hardware = func(string) string { return "" }
 	a.open = func(e Entry, _ string) (lane, error) { return w.lanes[e.Name], nil }
 	return a
 }
@@ -505,6 +523,14 @@ func tell(r *pb.Record) string {
 		return fmt.Sprintf("%s accepted for %d", body.Accepted.GetRun(), body.Accepted.GetNodes())
 	case *pb.Record_Result:
 		return strings.TrimSpace(body.Result.GetRun() + " " + tellResult(wire.FromResult(body.Result)))
+	case *pb.Record_Rollout:
+		return body.Rollout.GetRun() + " concerns " + strings.Join(body.Rollout.GetNodes(), " ")
+	case *pb.Record_NodeEnded:
+		how := "well"
+		if !body.NodeEnded.GetOk() {
+			how = "badly"
+		}
+		return fmt.Sprintf("%s %s ended %s", body.NodeEnded.GetRun(), body.NodeEnded.GetNode(), how)
 	case *pb.Record_Done:
 		return strings.TrimSuffix(fmt.Sprintf("%s done: %d ok, %d failed, %s", body.Done.GetRun(), body.Done.GetOk(), body.Done.GetFailed(), body.Done.GetError()), ", ")
 	case *pb.Record_Firing:
@@ -539,7 +565,18 @@ func tell(r *pb.Record) string {
 		c := body.Trust
 		return strings.TrimSpace(fmt.Sprintf("%s from %q to %s %s", c.GetNode(), c.GetFrom(), c.GetTo(), c.GetWhy()))
 	case *pb.Record_Refused:
-		return fmt.Sprintf("refused %s %s: %s", body.Refused.GetWhat(), body.Refused.GetName(), body.Refused.GetReason())
+		text := fmt.Sprintf("refused %s %s: %s", body.Refused.GetWhat(), body.Refused.GetName(), body.Refused.GetReason())
+		if body.Refused.GetBy() != "" {
+			text += ", given by " + body.Refused.GetBy()
+		}
+		return text
+	case *pb.Record_Local:
+		l := body.Local
+		text := fmt.Sprintf("%s had it done: %s %s, %s, signed by %s", l.GetUser(), l.GetKind(), l.GetName(), l.GetRun(), strings.Join(l.GetSigners(), " and "))
+		if l.GetCutOff() {
+			text += ", cut off"
+		}
+		return text
 	}
 	return "?"
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -81,11 +82,13 @@ then on the log says who is of the group, and both flags mean nothing.`,
 	flags.StringVar(&certs, "certs", "", "`directory` of cert.pem, key.pem and ca.pem (default that of --state)")
 	flags.StringVar(&authority, "site-ca", "", "`directory` of the site's CA, to renew the agents' certificates (default site-ca in that of --certs, if it is there)")
 	flags.StringVar(&c.MeshAddr, "mesh-addr", ":7443", "`address` for agents (QUIC, UDP)")
+	flags.StringVar(&c.MeshTCPAddr, "mesh-tcp-addr", "", "`address` for agents that UDP does not reach (TLS, TCP), for example :7445 (default: none)")
 	flags.StringVar(&c.APIAddr, "api-addr", ":7443", "`address` for people and programs (HTTPS, TCP)")
 	flags.StringVar(&c.PeerAddr, "peer-addr", "", "`address` for other coordinators (QUIC, UDP), for example :7444 (default: there are none)")
 	flags.StringVar(&c.Advertise, "advertise", "", "`host:port` at which the others reach --peer-addr")
 	flags.StringArrayVar(&c.Join, "join", nil, "`host:port` of another coordinator; repeatable")
 	flags.IntVar(&c.Expect, "expect", 0, "how `many` coordinators begin a new group, this one among them")
+	flags.DurationVar(&c.Lease, "lease", 30*time.Second, "`how long` an agent of a pair must be silent before its standby gets its rack")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
 }
@@ -108,6 +111,9 @@ func run(ctx context.Context, cmd *cobra.Command, conf Config) error {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "agents: %s\napi: https://%s\n", c.MeshAddr(), c.APIAddr())
+	if at := c.MeshTCPAddr(); at != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), "agents over TCP: %s\n", at)
+	}
 	if at := c.PeerAddr(); at != "" {
 		fmt.Fprintf(cmd.OutOrStdout(), "coordinators: %s\n", at)
 	}

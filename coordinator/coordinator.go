@@ -25,6 +25,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/peers"
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/coordinator/stock"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
@@ -49,7 +50,9 @@ type Config struct {
 	Name     string // default: that of the certificate, which it must be
 	Dir      string // of the log; readable for its owner alone
 	MeshAddr string // host:port (UDP) for agents; port 0 takes a free one
-	APIAddr  string // host:port (TCP) for people and programs; likewise
+	// MeshTCPAddr is host:port (TCP) for agents at sites that block UDP; "": nowhere.
+	MeshTCPAddr string
+	APIAddr     string // host:port (TCP) for people and programs; likewise
 	// PeerAddr is host:port (UDP) for other coordinators; "": there are none, and
 	// never will be while it runs.
 	PeerAddr string
@@ -72,7 +75,10 @@ type Config struct {
 	// one that is.
 	Policy []byte
 	Build  string
-	Log    *slog.Logger
+	// Lease is how long a rack is its agent's without a word; default 30 s. A standby
+	// takes no rack over before.
+	Lease time.Duration
+	Log   *slog.Logger
 }
 
 // Coordinator is one coordinator. All methods are safe for concurrent use.
@@ -82,8 +88,10 @@ type Coordinator struct {
 	hub   *hub.Hub
 	api   *api.Server
 	peers *peers.Peers // nil: alone
+	stock *stock.Stock
 	group *cluster.Cluster
 	mesh  *mesh.Listener
+	tcp   *mesh.TCPListener // nil: agents come by QUIC alone
 	web   net.Listener
 	mach  *state.Machine
 	notes *audit.Notary // signs the head of the audit log
@@ -106,21 +114,26 @@ func New(c Config) (*Coordinator, error) {
 		return nil, err
 	}
 	co.trust = trust.NewEndpoint(c.Credentials, trust.Options{Denied: &co.deny})
-	newcomers, err := co.newcomers()
-	if err != nil {
+	if err = co.keep(); err != nil {
 		return nil, err
 	}
+	newcomers, err := co.newcomers()
+	if err != nil {
+		return nil, errors.Join(err, co.stock.Close())
+	}
 	co.hub = hub.New(hub.Config{
-		Newcomers: newcomers,
-		Name:      c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
+		Newcomers: newcomers, Stock: co.stock,
+		Name: c.Name, Machine: co.mach, Commands: commands{co}, Watchers: co.feed, Log: c.Log,
 		Endpoint: co.trust, Denied: &co.deny, Authority: co.authority(), Checkpoint: co.checkpoint,
+		Lease: c.Lease, Others: others{co},
+		Led: func() bool { return co.node.Status().Leader != "" },
 	})
 	if err = co.meet(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, co.stock.Close())
 	}
 	co.api = api.New(api.Config{
 		Name: c.Name, Build: c.Build, Machine: co.mach, Commands: commands{co}, Agents: co.group, Group: co.group,
-		Feed: co.feed, Denied: &co.deny,
+		Feed: co.feed, Stock: co.stock, Denied: &co.deny,
 		Root: c.Root, Checkpoint: co.checkpoint, Site: co.site(), MeshAddr: co.MeshAddr,
 		Raft: co.status, Log: c.Log,
 	})
@@ -185,6 +198,11 @@ func (c *Coordinator) open() error {
 	if err != nil {
 		return taken(err, "--mesh-addr")
 	}
+	if c.conf.MeshTCPAddr != "" {
+		if c.tcp, err = mesh.ListenTCP(c.conf.MeshTCPAddr, c.trust.Server(trust.Agent)); err != nil {
+			return taken(err, "--mesh-tcp-addr")
+		}
+	}
 	c.web, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", c.conf.APIAddr)
 	return taken(fault.Wrap(fault.Unavailable, "listen for the API at "+c.conf.APIAddr, err), "--api-addr")
 }
@@ -225,7 +243,16 @@ func (c *Coordinator) checkpoint(size int64) (*pb.Checkpoint, error) {
 		return nil, err
 	}
 	note, proof, err := c.notes.Sign(head)
-	return &pb.Checkpoint{Note: note, Proof: proof, Consistency: consistency}, err
+	return &pb.Checkpoint{Note: note, Proof: proof, Consistency: consistency, From: size}, err
+}
+
+// others are the other coordinators, once there is a group.
+type others struct{ *Coordinator }
+
+func (o others) InTouch() bool { return o.group.InTouch() }
+
+func (o others) Lent(ctx context.Context, agent string) (time.Time, bool) {
+	return o.group.Lent(ctx, agent)
 }
 
 // applied runs between two commands: none of the three waits.
@@ -245,6 +272,22 @@ func (c *Coordinator) applied(o state.Outcome) {
 func (c *Coordinator) status() (name string, commit, applied uint64) {
 	s := c.node.Status()
 	return s.State, s.Commit, s.Applied
+}
+
+// doors are where agents come in.
+func (c *Coordinator) doors() []hub.Listener {
+	if c.tcp == nil {
+		return []hub.Listener{c.mesh}
+	}
+	return []hub.Listener{c.mesh, c.tcp}
+}
+
+// MeshTCPAddr is where agents dial that can't by QUIC; "" if they can't here.
+func (c *Coordinator) MeshTCPAddr() string {
+	if c.tcp == nil {
+		return ""
+	}
+	return c.tcp.Addr()
 }
 
 // MeshAddr is where agents dial.
@@ -271,9 +314,11 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		// What a snapshot has restored was never applied here.
 		c.deny.Set(wire.FromDenials(c.mach.Denied()))
 		group.Go(func() error { return c.renew(ctx) })
-		group.Go(func() error { return c.hub.Run(ctx, c.mesh) })
+		group.Go(func() error { return c.hub.Run(ctx, c.doors()...) })
 		group.Go(func() error { return c.api.Run(ctx, c.web, c.trust.Server(trust.Operator)) })
 		group.Go(func() error { return c.expire(ctx) })
+		group.Go(func() error { return c.turnKeys(ctx) })
+		group.Go(func() error { return c.stock.Run(ctx) })
 		group.Go(func() error { return c.group.Run(ctx) })
 		c.introduce(ctx)
 		close(c.ready)
@@ -316,6 +361,7 @@ func (c *Coordinator) expire(ctx context.Context) error {
 				continue
 			}
 			c.endOverdue(ctx, now.Add(-grace))
+			c.rollOn(ctx, now)
 		}
 	}
 }
@@ -326,6 +372,16 @@ func (c *Coordinator) endOverdue(ctx context.Context, then time.Time) {
 		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: "deadline"}}})
 		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
 			c.conf.Log.Warn("ending an overdue run", obs.Run, id, obs.Err, err)
+		}
+	}
+}
+
+// rollOn has the runs in waves go on whose time has come.
+func (c *Coordinator) rollOn(ctx context.Context, now time.Time) {
+	for _, id := range c.mach.Due(now.UnixMilli()) {
+		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{Id: id}}})
+		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
+			c.conf.Log.Warn("going on with a run", obs.Run, id, obs.Err, err)
 		}
 	}
 }
@@ -344,11 +400,14 @@ func (c *Coordinator) shut() error {
 	if c.mesh != nil {
 		errs = append(errs, c.mesh.Close())
 	}
+	if c.tcp != nil {
+		errs = append(errs, c.tcp.Close())
+	}
 	if c.node != nil {
 		errs = append(errs, c.node.Close())
 	}
 	if c.peers != nil { // after the node, which says goodbye through them
 		errs = append(errs, c.peers.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.stock.Close())...)
 }

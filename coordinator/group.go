@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -11,14 +12,16 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/peers"
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/coordinator/stock"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 )
 
 // meet opens the way to the other coordinators, if there may be some.
 func (c *Coordinator) meet() error {
-	conf := cluster.Config{Name: c.conf.Name, Hub: c.hub, Node: commands{c}, Watches: c.feed, Log: c.conf.Log}
+	conf := cluster.Config{Name: c.conf.Name, Hub: c.hub, Node: commands{c}, Watches: c.feed, Stock: c.stock, Log: c.conf.Log}
 	if c.conf.PeerAddr != "" {
 		var err error
 		c.peers, err = peers.Listen(peers.Config{
@@ -32,6 +35,40 @@ func (c *Coordinator) meet() error {
 	}
 	c.group = cluster.New(conf)
 	return nil
+}
+
+// keep opens the artifacts. The way to the others is opened after it.
+func (c *Coordinator) keep() (err error) {
+	c.stock, err = stock.New(stock.Config{
+		Name: c.conf.Name, Dir: filepath.Join(c.conf.Dir, "artifacts"), Machine: c.mach, Commands: commands{c},
+		Others: c.others, Peers: otherStocks{c}, Endpoint: c.trust, Log: c.conf.Log,
+	})
+	return err
+}
+
+// others are the coordinators but this one.
+func (c *Coordinator) others() []stock.Member {
+	if c.peers == nil {
+		return nil
+	}
+	var all []stock.Member
+	for _, m := range c.node.Status().Members {
+		if m.Name != c.conf.Name {
+			all = append(all, stock.Member{Name: m.Name, Addr: m.Addr})
+		}
+	}
+	return all
+}
+
+// otherStocks reach those of the others; who is alone has none to reach.
+type otherStocks struct{ c *Coordinator }
+
+func (o otherStocks) Call(ctx context.Context, addr string, call *pb.PeerCall) (*pb.PeerReply, error) {
+	return o.c.peers.Call(ctx, addr, call)
+}
+
+func (o otherStocks) Connect(ctx context.Context, addr string) (mesh.Session, error) {
+	return o.c.peers.Connect(ctx, addr)
 }
 
 // reachable refuses an address for the others that is none.
@@ -96,8 +133,11 @@ func (p commands) Propose(ctx context.Context, c *pb.Command) (state.Outcome, er
 func (p commands) Status() raftnode.Status                        { return p.c.node.Status() }
 func (p commands) Hashes() (list []*pb.StateHash, applied uint64) { return p.c.node.Hashes() }
 func (p commands) Member(name string) bool                        { return p.c.node.Member(name) }
-func (p commands) CatchUp(ctx context.Context) error              { return p.c.node.CatchUp(ctx) }
-func (p commands) Remove(ctx context.Context, name string) error  { return p.c.node.Remove(ctx, name) }
+func (p commands) CatchUp(ctx context.Context, verified bool) error {
+	return p.c.node.CatchUp(ctx, verified)
+}
+
+func (p commands) Remove(ctx context.Context, name string) error { return p.c.node.Remove(ctx, name) }
 
 func (p commands) Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerReply {
 	return p.c.node.Call(ctx, from, c)

@@ -45,13 +45,14 @@ func split(rows []*row) map[string][]*row {
 func merge(rows []*row, others int) Candidate {
 	slices.SortFunc(rows, func(a, b *row) int { return cmp.Or(b.seen.Compare(a.seen), cmp.Compare(a.address, b.address)) })
 	c := Candidate{Pin: rows[0].answer.Pin, Root: rows[0].answer.Root, Seen: rows[0].seen}
-	found, names, services, hints, odd := set{}, set{}, set{}, set{}, set{}
+	found, names, services, hints, links, odd := set{}, set{}, set{}, set{}, set{}, set{}
 	for _, r := range rows {
 		c.Addresses = append(c.Addresses, r.address)
 		maps.Copy(found, r.found)
 		maps.Copy(names, r.names)
 		maps.Copy(services, r.services)
 		maps.Copy(hints, r.hints)
+		maps.Copy(links, r.links)
 		if r.answer.Problem == "" && c.Problem != "" {
 			c.Root = r.answer.Root // this address tells more
 		}
@@ -68,7 +69,8 @@ func merge(rows []*row, others int) Candidate {
 	if others > 0 {
 		odd["other BMCs show the same key: it identifies none of them"] = true
 	}
-	c.Found, c.Names, c.Services, c.Hints, c.Odd = sorted(found), sorted(names), sorted(services), sorted(hints), sorted(odd)
+	c.Found, c.Names, c.Services, c.Hints = sorted(found), sorted(names), sorted(services), sorted(hints)
+	c.Links, c.Odd = sorted(links), sorted(odd)
 	return c
 }
 

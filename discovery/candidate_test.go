@@ -29,6 +29,25 @@ func answered(answers ...[3]string) []string {
 	return all
 }
 
+// On which interface a BMC was heard is told with it; who only stands in a list was
+// heard on none.
+func TestWhereACandidateWasHeard(t *testing.T) {
+	var table discovery.Table
+	for _, s := range []discovery.Sighting{
+		{Address: "a:1", Found: "static"}, {Address: "b:1", Found: "mdns", Link: "eth1"}, {Address: "b:1", Found: "ssdp", Link: "eth0"},
+	} {
+		table.See(at(0), s)
+		table.Answered(at(0), s.Address, discovery.Answer{Pin: s.Address}, nil)
+	}
+	var links [][]string
+	for _, c := range table.Candidates() {
+		links = append(links, c.Links)
+	}
+	if diff := cmp.Diff([][]string{nil, {"eth0", "eth1"}}, links); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestEvidence(t *testing.T) {
 	for name, c := range map[string]struct {
 		answers [][3]string

@@ -36,6 +36,7 @@ type Sighting struct {
 	Name    string // what announced itself there; identifies nobody
 	Found   string // the finder: "mdns", "ssdp", "neighbours", "static"
 	Service string // under which it announced itself: "_redfish._tcp"
+	Link    string // the interface that it was heard on; "" if it was not heard
 	Source  string // the host that said so; "" if nobody did: a list, our own look
 	UUID    string // of the service root, as announced: a weak hint
 	Hint    string // what it says of its role and type, one line
@@ -62,6 +63,7 @@ type Root struct {
 	Vendor  string
 	Product string
 	Version string // of Redfish
+	Make    string // as package redfish names it; "" if it does not tell
 	Problem string // why there is no service root; "" if there is one
 }
 
@@ -74,6 +76,7 @@ type Candidate struct {
 	Found     []string // finders, sorted
 	Names     []string // sorted
 	Services  []string // sorted
+	Links     []string // interfaces that it was heard on, sorted
 	Hints     []string // what it says of itself, sorted
 	Odd       []string // what a person should look at
 	Seen      time.Time
@@ -106,6 +109,7 @@ type row struct {
 	names    set
 	services set
 	hints    set
+	links    set
 	uuids    set // as announced
 	seen     time.Time
 	asking   bool      // a probe is under way
@@ -144,6 +148,7 @@ func (t *Table) See(now time.Time, s Sighting) (probe bool) {
 	r.names.add(s.Name)
 	r.services.add(s.Service)
 	r.hints.add(s.Hint)
+	r.links.add(s.Link)
 	r.uuids.add(s.UUID)
 	return r.ask(now)
 }
@@ -156,7 +161,7 @@ func (t *Table) add(now time.Time, s Sighting) *row {
 	if s.Source != "" && t.sources[s.Source] >= maxPerSource || !t.room(now) {
 		return nil
 	}
-	r := &row{address: s.Address, source: s.Source, found: set{}, names: set{}, services: set{}, hints: set{}, uuids: set{}}
+	r := &row{address: s.Address, source: s.Source, found: set{}, names: set{}, services: set{}, hints: set{}, links: set{}, uuids: set{}}
 	t.rows[s.Address] = r
 	t.sources[r.source]++
 	return r

@@ -70,3 +70,17 @@ func TestBenchScaleLosesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A coordinator with some agents: they come, get a script, and come back after it was
+// killed.
+func TestBenchMesh(t *testing.T) {
+	w := newWorld(t)
+	var got struct {
+		Agents                                    int
+		Connect, Reconnect, Push, Memory, IdleCPU float64
+	}
+	w.decode(&got, "bench", "mesh", "--agents", "20", "--idle", "100ms")
+	if got.Agents != 20 || got.Connect <= 0 || got.Reconnect <= 0 || got.Push <= 0 || got.Memory < 1e6 {
+		t.Errorf("it has measured %+v", got)
+	}
+}

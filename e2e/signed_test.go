@@ -37,6 +37,9 @@ func TestTwoAuthors(t *testing.T) {
 	if one := w.run("apply", "--yes", prepared); one.code != 1 {
 		t.Errorf("prepared by one author: exit %d\n%s", one.code, one.stdout)
 	}
+	if unasked := w.run("sign", prepared, "--key", filepath.Join(w.dir, "bob.key")); unasked.code != 2 || !strings.Contains(unasked.stderr, "--yes") {
+		t.Errorf("signed where nobody could be asked: exit %d\n%s", unasked.code, unasked.stderr)
+	}
 	if seen := w.must("sign", prepared, "--yes", "--key", filepath.Join(w.dir, "bob.key")); !strings.Contains(seen, `(asset-tag "two")`) {
 		t.Errorf("bob was shown:\n%s", seen)
 	}

@@ -18,14 +18,19 @@ const (
 	denyRack   = "rack"
 	denySPKI   = "spki"
 	denySerial = "serial"
+	// denyServer begins the serial number of a server, which denies its BMC.
+	denyServer = "serial:"
 )
 
 // SubjectRule tells a person what ParseSubject takes.
-const SubjectRule = "agent/NAME, operator/NAME, coordinator/NAME, rack/NAME, spki/HEX or serial/HEX"
+const SubjectRule = "agent/NAME, operator/NAME, coordinator/NAME, rack/NAME, spki/HEX, serial/HEX or serial:NUMBER"
 
 // ParseSubject is the one form of a denial's subject: a key may be given as its pin
 // ("sha256/…") or with colons, a number in capitals.
 func ParseSubject(s string) (string, error) {
+	if number, ok := strings.CutPrefix(strings.TrimSpace(s), denyServer); ok {
+		return parseServer(s, number)
+	}
 	kind, value, ok := strings.Cut(strings.TrimSpace(s), "/")
 	switch {
 	case !ok:
@@ -49,6 +54,21 @@ func ParseSubject(s string) (string, error) {
 	}
 	return "", fault.New(fault.BadInput, "read who is denied", fmt.Sprintf("%q names nobody", s)).WithHint("write " + SubjectRule)
 }
+
+// parseServer is "serial:" and the serial number of a server, in capitals: makers
+// and databases write them either way.
+func parseServer(s, number string) (string, error) {
+	const longest = 64
+	number = strings.ToUpper(strings.TrimSpace(number))
+	if number == "" || len(number) > longest || strings.ContainsFunc(number, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fault.New(fault.BadInput, "read who is denied", fmt.Sprintf("%q is no serial number", s)).
+			WithHint("write serial: and the number on the server's label, without spaces")
+	}
+	return denyServer + number, nil
+}
+
+// ServerSubject is the subject that denies the server with a serial number.
+func ServerSubject(number string) string { return denyServer + number }
 
 func plainHex(s string) string { return strings.ToLower(strings.ReplaceAll(s, ":", "")) }
 

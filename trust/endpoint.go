@@ -87,6 +87,24 @@ func (e *Endpoint) Client() *tls.Config {
 	return conf
 }
 
+// Agents is the configuration of both ends of a connection between two agents of
+// our site; name is whom a caller expects, "" for a listener. Agents have no
+// certificate for servers: which of two calls the other is chance here, and their
+// certificate says who they are either way.
+func (e *Endpoint) Agents(name string) *tls.Config {
+	conf := e.config(x509.ExtKeyUsageClientAuth, []Role{Agent})
+	conf.ClientAuth = tls.RequireAnyClientCert
+	conf.InsecureSkipVerify = true // VerifyConnection does the whole check
+	conf.VerifyConnection = func(state tls.ConnectionState) error {
+		id, err := e.Verify(state.PeerCertificates, x509.ExtKeyUsageClientAuth, Agent)
+		if err == nil && name != "" && id.Name != name {
+			err = fault.New(fault.Untrusted, "verify peer", fmt.Sprintf("%s answers in place of agent %s", id, name))
+		}
+		return err
+	}
+	return conf
+}
+
 // config is common to both sides: TLS 1.3, no resumption, and the check of the
 // peer in VerifyConnection, which would also run for a resumed session.
 func (e *Endpoint) config(usage x509.ExtKeyUsage, roles []Role) *tls.Config {

@@ -151,13 +151,13 @@ func TestDeniedOnBothSides(t *testing.T) {
 }
 
 func TestSubjectsThatNameNobody(t *testing.T) {
-	for _, s := range []string{"", "agent", "agent/", "agent/a b", "root/x", "spki/12", "spki/zz", "serial/", "serial/0", "serial/x", "rack/R_1", "sha256/abc", "bmc/x"} {
+	for _, s := range []string{"", "agent", "agent/", "agent/a b", "root/x", "spki/12", "spki/zz", "serial/", "serial/0", "serial/x", "rack/R_1", "sha256/abc", "bmc/x", "serial:", "serial: a b", "serial:" + strings.Repeat("1", 65)} {
 		if got, err := trust.ParseSubject(s); !fault.Is(err, fault.BadInput) {
 			t.Errorf("%q is read as %q, %v", s, got, err)
 		}
 	}
 	for s, want := range map[string]string{
-		"serial/0A:BC": "serial/abc", "serial/ABC": "serial/abc",
+		"serial:sn-7": "serial:SN-7", "serial/0A:BC": "serial/abc", "serial/ABC": "serial/abc",
 		"spki/" + strings.Repeat("AB", 32): "spki/" + strings.Repeat("ab", 32),
 	} {
 		if got, err := trust.ParseSubject(s); got != want || err != nil {

@@ -87,7 +87,8 @@ func (v *view) do(ctx context.Context, cmd scl.Command) outcome {
 		return v.resetBMC(ctx)
 	case scl.DoStartImage:
 		return v.startImage(ctx, arg(1))
-	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoFirmware, scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
+	case scl.DoLog, scl.DoWait, scl.DoSequence, scl.DoFirmware, scl.DoTakeOver, scl.DoRelease, scl.DoAccept, scl.DoRekey, scl.DoRekeyAbort,
+		scl.DoAdmit, scl.DoRefuse, scl.DoForget:
 	}
 	return failed(fault.New(fault.Unsupported, string(cmd.Verb), "this is no command for a BMC"))
 }

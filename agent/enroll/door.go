@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -34,12 +35,14 @@ type Door struct {
 	Pins         []string // of the roots
 	Site         string   // that it must be; "": any
 	Now          func() time.Time
+	Patience     time.Duration // for an answer; 0: 15 s
 }
 
 // visit is one session with a coordinator that has proven a pinned root.
 type visit struct {
 	conn mesh.Session
 	ch   *mesh.Channel
+	wait time.Duration // for an answer
 	site string
 }
 
@@ -68,7 +71,7 @@ func (d Door) visitOne(parent context.Context, addr string, key *ecdsa.PrivateKe
 	if err != nil {
 		return err
 	}
-	v := &visit{}
+	v := &visit{wait: cmp.Or(d.Patience, answerTimeout)}
 	ctx, cancel := context.WithTimeout(parent, dialTimeout)
 	defer cancel()
 	if v.conn, err = mesh.DialEnroll(ctx, addr, d.config(v, shown)); err != nil {
@@ -112,12 +115,16 @@ func (v *visit) say(m *pb.ToEnroller) (*pb.FromEnroller, error) {
 	if err := v.ch.Send(m); err != nil {
 		return nil, err
 	}
-	if err := v.ch.SetReceiveDeadline(time.Now().Add(answerTimeout)); err != nil {
+	if err := v.ch.SetReceiveDeadline(time.Now().Add(v.wait)); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, "enrol", err)
 	}
 	answer := &pb.FromEnroller{}
 	if err := v.ch.Receive(answer); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, "wait for the coordinator", err)
+		kind := fault.Unavailable
+		if fault.Is(err, fault.Garbage) || fault.Is(err, fault.TooLarge) {
+			kind = fault.KindOf(err) // it has answered, and wrongly
+		}
+		return nil, fault.Wrap(kind, "wait for the coordinator", err)
 	}
 	if r := answer.GetRefusal(); r != nil {
 		return nil, wire.FromFault(r.GetKind(), r.GetError(), r.GetHint())

@@ -154,7 +154,10 @@ func (n Newcomer) take(d Door, site string, m *pb.Enrolled) (Joined, error) {
 	}
 	id := trust.Identity{Role: trust.Agent, Domain: trust.Domain{Site: site, Rack: n.Rack}, Name: n.Name}
 	creds, err := trust.FirstCredentials(trust.Credentials{Certificate: own}, chain, bundle, d.Pins, id)
-	return Joined{Credentials: creds, Bundle: bundle, Counter: m.GetJoinCounter()}, err
+	if err != nil {
+		return Joined{}, err
+	}
+	return Joined{Credentials: creds, Bundle: bundle, Counter: m.GetJoinCounter()}, nil
 }
 
 // Renew has the certificate of a key renewed that has ended. The answer is checked by

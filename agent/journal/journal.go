@@ -145,6 +145,13 @@ func (w *Walk) Passed(was Mark) {
 	}
 }
 
+// Halt has nothing more begun on the node, because of why; nil changes nothing.
+func (w *Walk) Halt(why error) {
+	if w.stop == nil {
+		w.stop = why
+	}
+}
+
 // Stop is why nothing more is begun on the node, nil if it goes on.
 func (w *Walk) Stop() error { return w.stop }
 
@@ -188,7 +195,9 @@ type Choice map[fleet.NodeName]map[string]bool
 // accepted the run.
 func Choose(tx *spool.Tx, at time.Time, r *pb.Run, ids Choice) {
 	tx.PutJSON(spool.Choices, Key(r), ids)
-	tx.Append(at, &pb.Record{Body: &pb.Record_Accepted{Accepted: &pb.RackRunAccepted{Run: r.GetId(), Nodes: int32(len(ids))}}})
+	tx.Append(at, &pb.Record{Body: &pb.Record_Accepted{Accepted: &pb.RackRunAccepted{
+		Run: r.GetId(), Nodes: int32(len(ids)), Script: r.GetScript(), By: r.GetStartedBy(),
+	}}})
 }
 
 // Chosen is what Choose has kept, if it was decided already.

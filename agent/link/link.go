@@ -35,6 +35,9 @@ const (
 	welcomeTimeout = 10 * time.Second
 	pingEvery      = 15 * time.Second
 	maxProgress    = 64
+	// settled is how long a session must last before the next failure counts as
+	// the first: a coordinator that welcomes and fails must not be met in a rush.
+	settled = 10 * time.Second
 )
 
 // Agent is what the link serves. Its methods are called from several goroutines.
@@ -45,6 +48,8 @@ type Agent interface {
 	Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent) error) *pb.QueryEvent_Done
 	// Linked is told whenever a coordinator is reached or lost.
 	Linked(connected bool, since time.Time)
+	// Leased is told whose the rack is.
+	Leased(l *pb.Leased)
 }
 
 // Outbox is where the records for the coordinators wait; a *spool.Spool is one.
@@ -79,7 +84,10 @@ type Config struct {
 	// proof that it is; it is asked before each Hello.
 	SealKey func() (public, proof []byte, err error)
 
-	Coordinators []string // host:port; each agent tries them in an order of its own
+	// SiteAddrs are where the agents of our site reach us, ip:port; nil: nowhere.
+	SiteAddrs func() (gossip, calls string)
+
+	Coordinators []string // host:port, also with mesh.TCP; each agent tries them in an order of its own
 	// TLS is asked before each dial to addr, so that a renewed certificate is used
 	// without a restart; one that has ended may be renewed there.
 	TLS func(ctx context.Context, addr string) (*tls.Config, error)
@@ -88,6 +96,9 @@ type Config struct {
 	Log   *slog.Logger
 
 	PingEvery time.Duration // default 15 s
+	Pair      string        // the other agent of the rack, "" if there is none
+	// Trouble is why the agent takes no new work, "" if it does; nil: it always does.
+	Trouble func() string
 }
 
 // Link is an agent's connection to the coordinators. It is safe for concurrent
@@ -102,7 +113,10 @@ type Link struct {
 	since     time.Time
 
 	progress chan *pb.Progress
-	side     *talk.Side // of Run's goroutine
+	side     *talk.Side     // of Run's goroutine
+	leases   chan *pb.Lease // the last one that was asked for
+	pulls    chan struct{}  // a token: pull the desired state
+	any      bool           // a coordinator without a leader will do: no other was found
 }
 
 // New is a link that is not connected yet.
@@ -115,8 +129,10 @@ func New(cfg Config, agent Agent, outbox Outbox) (*Link, error) {
 	}
 	return &Link{
 		cfg: cfg, agent: agent, outbox: outbox, since: time.Now(),
-		side:     talk.New(talk.Self{Agent: cfg.Agent, Rack: cfg.Rack, Site: cfg.Site, Build: cfg.Build, Boot: boot()}, agent, outbox),
-		progress: make(chan *pb.Progress, maxProgress),
+		side: talk.New(talk.Self{
+			Agent: cfg.Agent, Rack: cfg.Rack, Site: cfg.Site, Build: cfg.Build, Pair: cfg.Pair, Boot: boot(),
+		}, agent, outbox),
+		progress: make(chan *pb.Progress, maxProgress), leases: make(chan *pb.Lease, 1), pulls: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -139,19 +155,43 @@ func (l *Link) Progress(p *pb.Progress) {
 	}
 }
 
+// Lease asks whose the rack is. It never waits: only the last question counts, and
+// Agent.Leased gets the answer, if a coordinator is reached.
+func (l *Link) Lease(q *pb.Lease) {
+	select {
+	case <-l.leases:
+	default:
+	}
+	select {
+	case l.leases <- q:
+	default:
+	}
+}
+
+// Pull asks for the desired state, soon; questions that come together are one.
+func (l *Link) Pull() {
+	select {
+	case l.pulls <- struct{}{}:
+	default:
+	}
+}
+
 // Run connects, and connects again, until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
 	failures, said := 0, ""
-	order := talk.Preferred(string(l.cfg.Agent), l.cfg.Coordinators)
+	order := talk.Preferred(l.cfg.Agent, l.cfg.Coordinators)
 	for turn := 0; ctx.Err() == nil; turn++ {
-		addr := order[turn%len(order)]
+		addr, began := order[turn%len(order)], time.Now()
+		l.any = failures >= len(order)
 		welcomed, err := l.session(ctx, addr)
 		if ctx.Err() != nil {
 			break
 		}
-		failures++
-		if welcomed {
-			failures, said = 0, ""
+		if failures++; welcomed {
+			said = ""
+			if time.Since(began) >= settled {
+				failures = 0
+			}
 		}
 		if text := err.Error(); text != said { // the same failure every 30 s tells nothing new
 			l.cfg.Log.Warn("no link to the coordinators", obs.Addr, addr, obs.Err, err, obs.Kind, fault.KindOf(err))

@@ -51,7 +51,8 @@ func (*rackAgent) PolicyVersion() uint64 { return 3 }
 
 func (*rackAgent) AuditSize() int64 { return 5 }
 
-func (a *rackAgent) Introduce() error { return nil }
+func (a *rackAgent) Introduce() error  { return nil }
+func (a *rackAgent) Leased(*pb.Leased) {}
 
 func (a *rackAgent) Linked(connected bool, _ time.Time) { a.links <- connected }
 
@@ -169,6 +170,9 @@ type coordinator struct {
 	mute    bool // sends no acks
 	version uint32
 	refuse  *pb.Refusal
+
+	unlessAny bool // whom any coordinator will do is not refused
+	refused   int
 }
 
 // peer is one session as the coordinator sees it.
@@ -253,7 +257,8 @@ func (c *coordinator) talk(p *peer) {
 func (c *coordinator) welcome(p *peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.refuse != nil {
+	if c.refuse != nil && (!c.unlessAny || !p.hello.GetAny()) {
+		c.refused++
 		_ = p.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Refusal{Refusal: c.refuse}})
 		return
 	}
@@ -501,6 +506,26 @@ func TestNextCoordinator(t *testing.T) {
 	w.expectLinked(false)
 	good.session() // the others still can't have it
 	w.expectLinked(true)
+}
+
+// An agent that is sent away, and that nobody else takes, says that any will do; only
+// then is it let in again.
+func TestNobodyIsLed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	one, two := w.coordinator("one"), w.coordinator("two")
+	for _, c := range []*coordinator{one, two} {
+		c.set(func() { c.refuse, c.unlessAny = &pb.Refusal{Kind: "unavailable", Error: "no leader"}, true })
+	}
+	w.dial(one.listener.Addr(), two.listener.Addr())
+	w.expectLinked(true)
+	for _, c := range []*coordinator{one, two} {
+		c.set(func() {
+			if c.refused == 0 {
+				t.Error("a coordinator was not asked before any would do")
+			}
+		})
+	}
 }
 
 func TestStranger(t *testing.T) {

@@ -26,7 +26,6 @@ type session struct {
 	conn    mesh.Session
 	control *mesh.Channel
 	talk    *talk.Session // from the welcome on
-	pulls   chan struct{}
 }
 
 // greet says Hello and waits for the Welcome.
@@ -37,11 +36,11 @@ func (s *session) greet(ctx context.Context) error {
 	if s.control, err = s.open(opening, pb.StreamOpen_CONTROL, mesh.MaxMessage); err != nil {
 		return err
 	}
-	sealKey, proof, err := s.cfg.SealKey()
+	now, err := s.now()
 	if err != nil {
 		return err
 	}
-	hello, err := s.side.Hello(sealKey, proof)
+	hello, err := s.side.Hello(now)
 	if err != nil {
 		return err
 	}
@@ -64,6 +63,16 @@ func (s *session) greet(ctx context.Context) error {
 	return err
 }
 
+// now is what a hello says that an earlier one may not have said.
+func (s *session) now() (n talk.Now, err error) {
+	n.Any = s.any
+	if s.cfg.SiteAddrs != nil {
+		n.SiteGossip, n.SiteCalls = s.cfg.SiteAddrs()
+	}
+	n.SealKey, n.SealProof, err = s.cfg.SealKey()
+	return n, err
+}
+
 func (s *session) open(ctx context.Context, kind pb.StreamOpen_Kind, limit int) (*mesh.Channel, error) {
 	stream, err := s.conn.Open(ctx)
 	if err != nil {
@@ -75,7 +84,6 @@ func (s *session) open(ctx context.Context, kind pb.StreamOpen_Kind, limit int) 
 
 // run works until one part of the session fails or the session ends.
 func (s *session) run(parent context.Context) error {
-	s.pulls = make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(parent)
 	// Closing the connection is what ends every Receive and Send.
 	defer context.AfterFunc(ctx, func() { s.conn.Close("agent leaves") })()
@@ -88,7 +96,7 @@ func (s *session) run(parent context.Context) error {
 // listen takes what comes on the control stream. Every message puts off the
 // deadline; the pongs alone keep a healthy session within it.
 func (s *session) listen(ctx context.Context) error {
-	s.pull()
+	s.Pull()
 	for {
 		if err := s.control.SetReceiveDeadline(time.Now().Add(s.cfg.PingEvery + min(s.cfg.PingEvery, pongWithin))); err != nil {
 			return err
@@ -110,24 +118,18 @@ func (s *session) take(ctx context.Context, m *pb.FromCoordinator) error {
 	}
 	switch ask {
 	case talk.ToPull:
-		s.pull()
+		s.Pull()
 	case talk.Kept:
 		return s.still()
 	case talk.Renewed:
 		if s.cfg.Trust != nil {
 			s.cfg.Trust.Renewed(m.GetRenewed())
 		}
+	case talk.Leased:
+		s.agent.Leased(m.GetLeased())
 	case talk.Nothing:
 	}
 	return nil
-}
-
-// pull asks for the desired state, soon; hints that come together are one pull.
-func (s *session) pull() {
-	select {
-	case s.pulls <- struct{}{}:
-	default:
-	}
 }
 
 // tick sends what is due by the clock, and the pulls.
@@ -147,12 +149,14 @@ func (s *session) tick(ctx context.Context) error {
 			if err := errors.Join(s.talk.Stalled(now, s.cfg.PingEvery), s.still(), s.renew()); err != nil {
 				return err
 			}
-			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli()}}
+			m.Body = &pb.FromAgent_Ping{Ping: &pb.Ping{SentUnixMs: now.UnixMilli(), Trouble: s.trouble()}}
 		case <-pull.C:
-			s.pull()
+			s.Pull()
 			continue
 		case <-s.pulls:
 			m = s.talk.Pull(s.denied())
+		case q := <-s.leases:
+			m.Body = &pb.FromAgent_Lease{Lease: q}
 		case p := <-s.progress:
 			m.Body = &pb.FromAgent_Progress{Progress: p}
 		}
@@ -160,6 +164,13 @@ func (s *session) tick(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+func (s *session) trouble() string {
+	if s.cfg.Trouble == nil {
+		return ""
+	}
+	return s.cfg.Trouble()
 }
 
 // still is an error if the coordinator is believed no longer.

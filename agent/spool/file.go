@@ -8,8 +8,9 @@ import (
 
 // File is what a Spool is kept in: an ordered set of tables with transactions, of
 // which one writes at a time. A transaction is on the disk, whole, when Update
-// returns nil, and not at all when its function has returned an error. After any
-// other error nobody knows which of the two it is. A bbolt file is one.
+// returns nil, and not at all when its function has returned an error. Neither is it
+// after an *fs.PathError that says that there is no room. After any other error nobody
+// knows which of the two it is. A bbolt file is one.
 type File interface {
 	Update(fn func(Store) error) error
 	View(fn func(Store) error) error

@@ -3,6 +3,8 @@ package spool
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -16,8 +18,17 @@ const (
 	keyEpoch = "epoch"
 	keyFirst = "first"
 	keyNext  = "next"
-	keyTold  = "told"  // no earlier process can have sent this record, or a later one
-	keyTalks = "talks" // not 0: the last process may have sent whatever it has written
+	keyTold  = "told"       // no earlier process can have sent this record, or a later one
+	keyTalks = "talks"      // not 0: the last process may have sent whatever it has written
+	keyTail  = "tail"       // the first record of the epoch that is in the file
+	keyKept  = "tail bytes" // of the records from the tail to the first
+)
+
+// What is acknowledged stays in the file as long as there is room, up to this much:
+// people on the rack read what was done there.
+const (
+	maxTail      = 4096
+	maxTailBytes = 2 << 20
 )
 
 // Cursor says where the outbox stands.
@@ -75,11 +86,14 @@ func (s *Spool) Talks() error {
 }
 
 // Batch is the records from the seq from on, in order: as many as fit into size
-// bytes, and one if the first is larger.
+// bytes, and one if the first is larger. What is acknowledged is in no batch.
 func (s *Spool) Batch(from uint64, size int) (*pb.RecordBatch, error) {
 	b := &pb.RecordBatch{}
 	err := s.View(func(t *Tx) error {
 		b.SpoolEpoch = t.number(keyEpoch)
+		if from < t.Cursor().First {
+			return nil
+		}
 		for seq := from; ; seq++ {
 			raw := t.Get(outbox, place(b.GetSpoolEpoch(), seq))
 			if size -= len(raw) + 8; raw == nil || size < 0 && len(b.Records) > 0 {
@@ -134,16 +148,69 @@ func (s *Spool) trim() error {
 	return s.Update(func(*Tx) error { return nil }) // as every commit does
 }
 
-// forget is what a commit begins with: it takes out what is acknowledged.
-func (t *Tx) forget() error {
+// forget is what a commit begins with: it moves on to what is not acknowledged, and
+// takes the oldest of what is out of the file.
+func (t *Tx) forget(tight bool) error {
 	c := t.Cursor()
-	for seq := t.number(keyFirst); seq < c.First; seq++ {
-		t.Delete(outbox, place(c.Epoch, seq))
+	first, tail, kept := t.number(keyFirst), t.tail(), t.number(keyKept)
+	if first == c.First && (!tight || tail == first) {
+		return nil
 	}
-	if c.First != t.number(keyFirst) {
-		t.setNumber(keyFirst, c.First)
+	for seq := first; seq < c.First; seq++ {
+		kept += uint64(len(t.Get(outbox, place(c.Epoch, seq))))
 	}
+	for ; tail < c.First && (tight || c.First-tail > maxTail || kept > maxTailBytes); tail++ {
+		key := place(c.Epoch, tail)
+		kept -= uint64(len(t.Get(outbox, key)))
+		t.Delete(outbox, key)
+	}
+	t.setNumber(keyFirst, c.First)
+	t.setNumber(keyTail, tail)
+	t.setNumber(keyKept, kept)
 	return t.err
+}
+
+// tail is the first record of the epoch that is in the file.
+func (t *Tx) tail() uint64 {
+	if tail := t.number(keyTail); tail != 0 {
+		return tail
+	}
+	return t.number(keyFirst) // an earlier version kept none
+}
+
+// Records are the records of the epoch from the seq from on that are in the file,
+// acknowledged or not, in order. They may be read as long as the transaction lasts.
+func (t *Tx) Records(from uint64) iter.Seq2[*pb.Record, error] {
+	return func(yield func(*pb.Record, error) bool) {
+		epoch, next := t.number(keyEpoch), t.number(keyNext)
+		for seq := max(from, t.tail()); seq < next; seq++ {
+			r := &pb.Record{}
+			err := proto.Unmarshal(t.Get(outbox, place(epoch, seq)), r)
+			if !yield(r, fault.Wrap(fault.Garbage, "read spool", err)) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Appended is closed when the next records are appended.
+func (s *Spool) Appended() <-chan struct{} {
+	s.news.mu.Lock()
+	defer s.news.mu.Unlock()
+	return s.news.more
+}
+
+// news tells any number of readers that records were appended.
+type news struct {
+	mu   sync.Mutex
+	more chan struct{} // closed and renewed
+}
+
+func (n *news) tell() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.more)
+	n.more = make(chan struct{})
 }
 
 // Restart begins a new epoch, above the last one and above the given one, which
@@ -155,6 +222,9 @@ func (s *Spool) Restart(above uint64) error {
 	err := s.Update(func(t *Tx) error {
 		c := t.Cursor()
 		epoch, seq := s.newEpoch(max(c.Epoch, above)), uint64(0)
+		for old := t.tail(); old < c.First; old++ {
+			t.Delete(outbox, place(c.Epoch, old))
+		}
 		for old := c.First; old < c.Next; old++ {
 			r := &pb.Record{}
 			if err := proto.Unmarshal(t.Get(outbox, place(c.Epoch, old)), r); err != nil {
@@ -170,6 +240,7 @@ func (s *Spool) Restart(above uint64) error {
 	})
 	s.talks.Store(false)
 	s.poke()
+	s.news.tell()
 	return err
 }
 
@@ -177,6 +248,8 @@ func (s *Spool) Restart(above uint64) error {
 func (t *Tx) begin(epoch, next uint64) {
 	t.setNumber(keyEpoch, epoch)
 	t.setNumber(keyFirst, 1)
+	t.setNumber(keyTail, 1)
+	t.setNumber(keyKept, 0)
 	t.setNumber(keyNext, next)
 	t.setNumber(keyTold, 1)
 	t.setNumber(keyTalks, 0)

@@ -4,8 +4,13 @@
 // become durable together or not at all.
 //
 // Records for the coordinators wait in the outbox under (epoch, seq) until they
-// are acknowledged; none is ever dropped for want of space. Everything else lives
-// in tables of key and value, see [Table].
+// are acknowledged; none is ever dropped for want of space. What is acknowledged
+// stays a while, as long as there is room, for who asks on the rack. Everything else
+// lives in tables of key and value, see [Table].
+//
+// On a full disk a write is refused, after the ballast has been used up, and later
+// ones succeed when there is room. After any other error of the disk the spool is
+// broken: nothing is written any more, and the process must open it anew.
 //
 // A Spool is safe for concurrent use. Commits are grouped: callers that wait for
 // the disk at the same time share one sync, and who can wait a little lets others
@@ -37,9 +42,6 @@ import (
 const DefaultMaxSize = 1 << 30
 
 const (
-	// acceptBelow is the share of the size, in percent, up to which new work
-	// is accepted. What is left is for the results of the work in hand.
-	acceptBelow = 85
 	// worthCompacting is the size from which a file that is mostly free is
 	// written anew when it is opened.
 	worthCompacting = 16 << 20
@@ -50,6 +52,9 @@ const (
 type Options struct {
 	MaxSize int64         // in bytes; 0 means DefaultMaxSize
 	Gather  time.Duration // how long UpdateSoon waits for others; 0: it is Update
+	// Mirrored is what Changes and Everything tell; nil: nothing.
+	Mirrored func(table Table, key string) bool
+	Ballast  int64 // bytes held back by Open for the last truth on a full disk; 0: none
 
 	Now    func() time.Time // default: the clock
 	Random io.Reader        // default: crypto/rand; both make the numbers of epochs
@@ -76,9 +81,14 @@ type Spool struct {
 
 	opened Cursor
 	talks  atomic.Bool // this process may have sent records, and the file says so
+	mirror mirror
 
 	turn  chan struct{} // held by the one who commits
 	queue queue
+
+	news    news
+	ballast *ballast
+	broken  broken
 
 	acking sync.Mutex          // held by the one who raises acked
 	acked  atomic.Pointer[ack] // what is acknowledged and still in the file; nil: nothing
@@ -87,11 +97,15 @@ type Spool struct {
 // Open opens the spool at path, and makes it on first use (0600). A file that
 // another process has open is an error.
 func Open(path string, opt Options) (*Spool, error) {
+	held := &ballast{path: path + ballastSuffix, size: opt.Ballast}
 	file, err := OpenFile(path)
+	if noRoom(err) && held.drop() {
+		file, err = OpenFile(path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	s, err := On(file, opt)
+	s, err := on(file, opt, held)
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, "open spool "+path, errors.Join(err, file.Close()))
 	}
@@ -119,12 +133,22 @@ func OpenFile(path string) (File, error) {
 }
 
 // On is the spool in a file that is open already and stays the caller's if there is
-// an error.
-func On(file File, opt Options) (*Spool, error) {
-	s := &Spool{file: file, opt: opt.filled(), wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
-	if err := file.Update(s.prepare); err != nil {
+// an error. It has no ballast.
+func On(file File, opt Options) (*Spool, error) { return on(file, opt, &ballast{}) }
+
+func on(file File, opt Options, held *ballast) (*Spool, error) {
+	s := &Spool{
+		file: file, opt: opt.filled(), wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), mirror: newMirror(), news: news{more: make(chan struct{})},
+		ballast: held, broken: broken{is: make(chan struct{})},
+	}
+	err := file.Update(s.prepare)
+	if err != nil && s.again(err) {
+		err = file.Update(s.prepare)
+	}
+	if err != nil {
 		return nil, err
 	}
+	s.ballast.load()
 	s.poke() // whatever an earlier process left in the outbox
 	return s, nil
 }
@@ -204,22 +228,6 @@ func (s *Spool) newEpoch(before uint64) uint64 {
 
 // Close waits for a commit under way and closes the file.
 func (s *Spool) Close() error { return errors.Join(s.trim(), s.file.Close()) }
-
-// Full reports whether new work is to be refused, and says why.
-func (s *Spool) Full() error {
-	used, _ := s.file.Usage()
-	if used*100 < s.opt.MaxSize*acceptBelow {
-		return nil
-	}
-	if err := s.trim(); err != nil {
-		return err
-	}
-	if used, _ = s.file.Usage(); used*100 < s.opt.MaxSize*acceptBelow {
-		return nil
-	}
-	return fault.New(fault.Unavailable, "accept work", fmt.Sprintf("the agent's spool is %d %% full", used*100/s.opt.MaxSize)).
-		WithHint("its records leave when a coordinator is reached: check the link of the agent")
-}
 
 // usage is how many bytes of a file hold something, and its size.
 func usage(db *bolt.DB) (used, size int64) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -492,7 +493,7 @@ func TestCompactsWhenMostlyFree(t *testing.T) {
 	}
 	s = open(t, path)
 	info, err := os.Stat(path)
-	if err != nil || info.Size() > 1<<20 {
+	if err != nil || info.Size() > 4<<20 { // of what is acknowledged some is kept
 		t.Errorf("the file has %d bytes, %v", info.Size(), err)
 	}
 	if diff := cmp.Diff([]string{"last"}, steps(t, s, c.Next, 1<<20)); diff != "" {
@@ -578,6 +579,21 @@ func BenchmarkAppend(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkAppendLatency is one record at a time, until it is on the disk.
+func BenchmarkAppendLatency(b *testing.B) {
+	s := open(b, temp(b))
+	text := strings.Repeat("x", 1000)
+	var took []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		add(b, s, text)
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs/p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "µs/p99")
 }
 
 // split is the inverse of Key.

@@ -38,13 +38,17 @@ const (
 	// Subscribed are the BMCs on which an event subscription of ours may stand:
 	// pin -> since when.
 	Subscribed Table = "subscribed"
+	// Here are the last orders that people gave on the rack: script -> pb.Record.
+	Here Table = "here"
+	// Stopped are the runs that people have stopped on the rack: script, version.
+	Stopped Table = "stopped"
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, Here, Stopped, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key
@@ -65,6 +69,9 @@ type Tx struct {
 	acked    *ack // nil: nothing that is not in the file
 	appended bool
 	err      error
+
+	mirrored func(Table, string) bool // nil: nothing is
+	changes  []Change
 }
 
 func (t *Tx) keep(err error) {
@@ -86,10 +93,14 @@ func (t *Tx) Put(table Table, key string, value []byte) {
 		value = []byte{}
 	}
 	t.keep(t.store.Put(table, key, value))
+	t.note(table, key, value)
 }
 
 // Delete removes key, if it is there.
-func (t *Tx) Delete(table Table, key string) { t.keep(t.store.Delete(table, key)) }
+func (t *Tx) Delete(table Table, key string) {
+	t.keep(t.store.Delete(table, key))
+	t.note(table, key, nil)
+}
 
 // DeleteAll removes every key that begins with prefix.
 func (t *Tx) DeleteAll(table Table, prefix string) {
@@ -210,20 +221,26 @@ func (q *queue) take() []*call {
 // commit runs calls in one transaction. A call that fails is answered and left
 // out, and the others are run again without it.
 func (s *Spool) commit(calls []*call) {
+	tight := s.Tight()
 	for len(calls) > 0 {
+		if err := s.Err(); err != nil {
+			answer(calls, err)
+			return
+		}
 		failed, appended := -1, false
+		var changes []Change
 		acked := s.acked.Load()
 		err := s.file.Update(func(store Store) error {
-			if err := (&Tx{store: store, acked: acked}).forget(); err != nil {
+			if err := (&Tx{store: store, acked: acked}).forget(tight); err != nil {
 				return err
 			}
 			for i, c := range calls {
-				t := &Tx{store: store}
+				t := &Tx{store: store, mirrored: s.opt.Mirrored}
 				if err := t.run(c.fn); err != nil {
 					failed = i
 					return err
 				}
-				appended = appended || t.appended
+				appended, changes = appended || t.appended, append(changes, t.changes...)
 			}
 			return nil
 		})
@@ -232,16 +249,27 @@ func (s *Spool) commit(calls []*call) {
 			calls = append(calls[:failed:failed], calls[failed+1:]...)
 			continue
 		}
-		if err == nil {
-			s.acked.CompareAndSwap(acked, nil)
+		if err != nil {
+			if s.again(err) {
+				continue
+			}
+			answer(calls, s.refusal(err))
+			return
 		}
-		if appended && err == nil {
+		s.acked.CompareAndSwap(acked, nil)
+		s.mirror.add(changes)
+		if appended {
 			s.poke()
+			s.news.tell()
 		}
-		for _, c := range calls {
-			c.done <- fault.Wrap(fault.Unavailable, "write spool", err)
-		}
+		answer(calls, nil)
 		return
+	}
+}
+
+func answer(calls []*call, err error) {
+	for _, c := range calls {
+		c.done <- err
 	}
 }
 

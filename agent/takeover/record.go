@@ -54,6 +54,10 @@ type Record struct {
 	Anchors []string `json:"anchors,omitempty"` // fingerprints of the twins that we planted
 	Before  *Weak    `json:"before,omitempty"`  // what was on before we switched it off
 
+	// Partner is the other agent of the rack, as the BMC shall know it; nil: there
+	// is none.
+	Partner *Partner `json:"partner,omitempty"`
+
 	Doing  Step           `json:"doing,omitempty"` // begun, and its end is not recorded
 	Last   Step           `json:"last,omitempty"`  // ended well, as far as the BMC said
 	Blocks map[Step]Block `json:"blocks,omitempty"`

@@ -29,10 +29,12 @@ const (
 	Methods  Step = "tls-login"   // a certificate may be a login
 	Mapping  Step = "mapping"     // its common name is the user
 	Prove    Step = "prove"       // a certificate is a login
+	Pair     Step = "pair"        // the other agent of the rack can log in, or can only read
 	Strict   Step = "strict"      // who has no certificate gets no answer
 	Logins   Step = "weak-logins" // basic authentication and cookies are off
 	Services Step = "services"    // IPMI over the network and SSH are off
 	Root     Step = "root"        // the account we came with is disabled
+	Second   Step = "next-anchor" // of a key that is to come: both are trusted while it changes
 	Prune    Step = "prune"       // anchors that we do not use any longer go
 )
 
@@ -58,6 +60,7 @@ type Facts struct {
 	Key    string    `json:"key,omitempty"`  // the pin of the key in its last handshake
 	Ends   time.Time `json:"ends"`           // of the certificate
 	Twin   string    `json:"twin,omitempty"` // the fingerprint of our CA's twin at present
+	Next   string    `json:"next,omitempty"` // of the twin of the key that is to come; "": none is
 	Serial string    `json:"serial,omitempty"`
 
 	MustChange    bool   `json:"must_change,omitempty"` // it lets us do nothing but change the password
@@ -70,7 +73,11 @@ type Facts struct {
 	AccountThere bool `json:"account_there,omitempty"`
 	AccountGood  bool `json:"account_good,omitempty"` // enabled, and an administrator
 	RootEnabled  bool `json:"root_enabled,omitempty"` // of the account we came with
+	PartnerThere bool `json:"partner_there,omitempty"`
+	PartnerGood  bool `json:"partner_good,omitempty"` // enabled, and an administrator
+	PartnerRoot  bool `json:"partner_root,omitempty"` // its twin is in the truststore
 	Anchored     bool `json:"anchored,omitempty"`     // the present twin is in the truststore
+	NextAnchored bool `json:"next_anchored,omitempty"`
 	StaleAnchors int  `json:"stale_anchors,omitempty"`
 	Basic        bool `json:"basic,omitempty"`
 	Cookie       bool `json:"cookie,omitempty"`
@@ -112,11 +119,13 @@ func taking() []rule {
 		{Methods, func(f Facts, _ Record) bool { return !f.TLS }, unlimited},
 		{Mapping, func(f Facts, _ Record) bool { return !f.ByCommonName }, unlimited},
 		{Prove, func(f Facts, r Record) bool { return r.ProvenBy != f.Twin }, provable},
+		{Pair, pairDue, func(s situation) bool { return unlimited(s) && s.AccountGood && s.rec.AccountProven }},
 		{Strict, func(f Facts, _ Record) bool { return !f.Strict }, func(s situation) bool { return s.rec.Proven() && s.ByCertificate }},
 		{Logins, func(f Facts, _ Record) bool { return f.Basic || f.Cookie }, wayInProven},
 		{Services, func(f Facts, _ Record) bool { return f.IPMI || f.SSH }, wayInProven},
 		{Root, func(f Facts, r Record) bool { return f.RootEnabled && r.Bootstrap != r.Account }, wayInProven},
-		{Prune, func(f Facts, _ Record) bool { return f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.ProvenBy == s.Twin && s.rec.Ours() && s.rec.SignedBy == s.Twin }},
+		{Second, func(f Facts, _ Record) bool { return f.Next != "" && !f.NextAnchored }, wayInProven},
+		{Prune, func(f Facts, _ Record) bool { return f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.ProvenBy == s.Twin && s.rec.signedIn(s.Twin) }},
 	}
 }
 
@@ -126,8 +135,8 @@ func releasing() []rule {
 		{Open, func(f Facts, _ Record) bool { return f.Strict }, always},
 		{Restore, func(f Facts, r Record) bool { return r.Before != nil && *r.Before != f.weak() }, func(s situation) bool { return !s.Strict }},
 		{Return, func(_ Facts, r Record) bool { return !r.Returned }, func(s situation) bool { return !s.Strict }},
-		{Uproot, func(f Facts, _ Record) bool { return f.Anchored || f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.Returned }},
-		{Dismiss, func(f Facts, _ Record) bool { return f.AccountThere }, func(s situation) bool { return s.rec.Returned }},
+		{Uproot, func(f Facts, _ Record) bool { return f.Anchored || f.PartnerRoot || f.StaleAnchors > 0 }, func(s situation) bool { return s.rec.Returned }},
+		{Dismiss, func(f Facts, _ Record) bool { return f.AccountThere || f.PartnerThere }, func(s situation) bool { return s.rec.Returned }},
 	}
 }
 
@@ -140,7 +149,7 @@ func (f Facts) Weak() Weak { return f.weak() }
 func unlimited(s situation) bool { return !s.MustChange }
 
 func requestDue(f Facts, r Record) bool {
-	return r.Next == "" && (r.SignedBy != f.Twin || !f.Ends.IsZero() && f.At.After(f.Ends.Add(-RenewBefore)))
+	return r.Next == "" && (!r.signedIn(f.Twin) || !f.Ends.IsZero() && f.At.After(f.Ends.Add(-RenewBefore)))
 }
 
 // provable: a certificate can be a login.

@@ -54,6 +54,11 @@ func (b *toy) do(step takeover.Step) {
 		s.ByCommonName = true
 	case takeover.Prove:
 		r.ProvenBy, s.ByCertificate = s.Twin, true
+	case takeover.Pair:
+		s.PartnerThere, s.PartnerGood, s.PartnerRoot = true, !r.Partner.Shut, true
+		made := *r.Partner
+		made.Made = true
+		r.Partner = &made
 	case takeover.Strict:
 		s.Strict = true
 	case takeover.Logins:
@@ -64,6 +69,8 @@ func (b *toy) do(step takeover.Step) {
 		s.IPMI, s.SSH = false, false
 	case takeover.Root:
 		s.RootEnabled = false
+	case takeover.Second:
+		s.NextAnchored = true
 	case takeover.Prune:
 		s.StaleAnchors = 0
 	case takeover.Open:
@@ -73,9 +80,9 @@ func (b *toy) do(step takeover.Step) {
 	case takeover.Return:
 		r.Returned, s.RootEnabled, s.ByCertificate, s.As = true, true, false, "root"
 	case takeover.Uproot:
-		s.Anchored, s.StaleAnchors = false, 0
+		s.Anchored, s.PartnerRoot, s.StaleAnchors = false, false, 0
 	case takeover.Dismiss:
-		s.AccountThere, s.AccountGood = false, false
+		s.AccountThere, s.AccountGood, s.PartnerThere, s.PartnerGood = false, false, false, false
 	case takeover.Nothing:
 	}
 }
@@ -230,6 +237,10 @@ func TestReleaseAndRenewal(t *testing.T) {
 	b.seen.Twin, b.seen.Anchored, b.seen.StaleAnchors = "next twin", false, 1
 	if did := b.run(); did != "anchor request install prove prune" {
 		t.Errorf("another twin: %s", did)
+	}
+	b.seen.Next = "the one after"
+	if did := b.run(); did != "next-anchor" {
+		t.Errorf("a twin that is to come: %s", did)
 	}
 	b.rec = b.rec.Release("sealed")
 	if did := b.run(); did != "open restore return uproot dismiss" {

@@ -57,7 +57,9 @@ type Group interface {
 	Coordinators() []*pb.CoordinatorStatus
 	Silent() []string
 	Remark() string
-	CatchUp(ctx context.Context) error
+	// CatchUp returns when all that was committed before is known here; unless it is
+	// verified, a leader that was deposed a moment ago may say what that is.
+	CatchUp(ctx context.Context, verified bool) error
 	Remove(ctx context.Context, name string) error
 }
 
@@ -70,6 +72,7 @@ type Config struct {
 	Agents   Agents
 	Group    Group
 	Feed     *feed.Feed
+	Stock    Stock          // nil: it keeps no artifacts
 	Denied   *trust.Denials // whose calls are refused
 	Root     sign.Keys      // who signs the policy of authors
 	Site     string         // in which agents can be enrolled here; "": they can't

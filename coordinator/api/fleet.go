@@ -43,6 +43,9 @@ func (s *Server) Apply(ctx context.Context, r *connect.Request[pb.ApplyRequest])
 	if err = sc.fits(o); err != nil {
 		return nil, err
 	}
+	if err = s.narrow(sc, o.Only); err != nil {
+		return nil, err
+	}
 	by := callerOf(ctx).name
 	out, err := s.commit(ctx, &pb.Command{Body: &pb.Command_ApplyScript{ApplyScript: sc.command(o, by, q.GetEnvelope())}})
 	if err != nil {
@@ -76,8 +79,12 @@ func (s *Server) commit(ctx context.Context, c *pb.Command) (state.Outcome, erro
 }
 
 // ListNodes implements pbconnect.FleetHandler.
-func (s *Server) ListNodes(context.Context, *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
-	return connect.NewResponse(&pb.ListNodesReply{Nodes: s.conf.Machine.Nodes()}), nil
+func (s *Server) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
+	reply := &pb.ListNodesReply{Nodes: s.conf.Machine.Nodes()}
+	if r.Msg.GetCandidates() {
+		reply.Candidates = s.conf.Machine.Candidates()
+	}
+	return connect.NewResponse(reply), nil
 }
 
 // ListAgents implements pbconnect.FleetHandler.
@@ -165,6 +172,20 @@ func (s *Server) CancelRun(ctx context.Context, r *connect.Request[pb.CancelRunR
 	return connect.NewResponse(&pb.CancelRunReply{Run: withoutSource(o.Run)}), nil
 }
 
+// SteerRun implements pbconnect.FleetHandler.
+func (s *Server) SteerRun(ctx context.Context, r *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
+	id, act := r.Msg.GetId(), r.Msg.GetAct()
+	if act == "" {
+		return nil, fault.New(fault.BadInput, "steer run", "it does not say what to do").WithHint("pause, resume or approve")
+	}
+	o, err := s.commit(ctx, &pb.Command{Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{Id: id, Act: act}}})
+	if err != nil {
+		return nil, err
+	}
+	s.conf.Log.Info("run steered", obs.Run, id, obs.Kind, act, obs.Peer, callerOf(ctx).name)
+	return connect.NewResponse(&pb.SteerRunReply{Run: withoutSource(o.Run)}), nil
+}
+
 // ListHardwareNews implements pbconnect.FleetHandler.
 func (s *Server) ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error) {
 	return connect.NewResponse(&pb.ListHardwareNewsReply{News: s.conf.Machine.HardwareNews(listedFirings)}), nil
@@ -184,5 +205,6 @@ func withoutSource(r *pb.Run) *pb.Run {
 		Id: r.GetId(), Script: r.GetScript(), File: r.GetFile(), Digest: r.GetDigest(),
 		StartedUnixMs: r.GetStartedUnixMs(), DeadlineUnixMs: r.GetDeadlineUnixMs(), StartedBy: r.GetStartedBy(),
 		Racks: r.GetRacks(), State: r.GetState(), EndedUnixMs: r.GetEndedUnixMs(), AllowEmpty: r.GetAllowEmpty(), Version: r.GetVersion(),
+		Rollout: r.GetRollout(),
 	}
 }

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -12,10 +14,17 @@ import (
 )
 
 const (
-	// readHeader asks, with readLatest, for an answer that misses nothing that was
-	// committed before. Without it a coordinator tells what it knows.
+	// readHeader asks how fresh an answer shall be.
 	readHeader = "Chiba-Read"
+	// readStale: what this coordinator knows, at once.
+	readStale = "stale"
+	// readDefault: what the leader knows. If none is reached, as readStale.
+	readDefault = "default"
+	// readLatest: it misses nothing that was committed before it was asked for, or
+	// there is none.
 	readLatest = "linearizable"
+	// leaderTimeout is how long a readDefault waits for the leader.
+	leaderTimeout = time.Second
 	// remarkHeader is what a person should know about an answer.
 	remarkHeader = "Chiba-Remark"
 )
@@ -27,10 +36,8 @@ type reads struct{ group Group }
 // WrapUnary implements connect.Interceptor.
 func (i reads) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-		if r.Header().Get(readHeader) == readLatest {
-			if err := i.group.CatchUp(ctx); err != nil {
-				return nil, err
-			}
+		if err := i.fresh(ctx, r.Header().Get(readHeader)); err != nil {
+			return nil, err
 		}
 		answer, err := next(ctx, r)
 		if err != nil {
@@ -40,6 +47,24 @@ func (i reads) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			answer.Header().Set(remarkHeader, remark)
 		}
 		return answer, nil
+	}
+}
+
+// fresh waits until what is known here is as fresh as was asked for.
+func (i reads) fresh(ctx context.Context, level string) error {
+	switch level {
+	case readStale:
+		return nil
+	case readLatest:
+		return i.group.CatchUp(ctx, true)
+	case "", readDefault:
+		soon, cancel := context.WithTimeout(ctx, leaderTimeout)
+		defer cancel()
+		_ = i.group.CatchUp(soon, false) // the remark says how old it is
+		return nil
+	default:
+		return fault.New(fault.BadInput, "", fmt.Sprintf("%q is no consistency", level)).
+			WithHint("it is " + readStale + ", " + readDefault + " or " + readLatest)
 	}
 }
 
@@ -59,7 +84,7 @@ func (s *Server) meet(ctx context.Context, run string) error {
 	if _, _, known := s.conf.Machine.Run(run, state.NoResults); known || len(s.conf.Group.Coordinators()) < 2 {
 		return nil
 	}
-	return s.conf.Group.CatchUp(ctx)
+	return s.conf.Group.CatchUp(ctx, true)
 }
 
 // ListCoordinators implements pbconnect.FleetHandler.

@@ -11,6 +11,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/order"
+	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust/sign"
 )
@@ -80,6 +81,7 @@ func (sc *script) command(o order.Order, by string, envelope []byte) *pb.ApplySc
 		Script: o.Name, File: sc.file, Source: sc.source, Digest: o.Digest, StartedBy: by, AllowEmpty: o.AllowEmpty,
 		DeadlineUnixMs: o.NotAfter.UnixMilli(), Version: o.Version, Envelope: envelope,
 	}
+	run.Rollout = rolloutOf(sc.program.Rollout)
 	for _, rack := range sc.racks {
 		run.Racks = append(run.Racks, &pb.RackRun{Rack: rack})
 	}
@@ -91,6 +93,44 @@ func (sc *script) command(o order.Order, by string, envelope []byte) *pb.ApplySc
 		}
 	}
 	return c
+}
+
+// rolloutOf is what a script says of its waves.
+func rolloutOf(r *scl.Rollout) *pb.Rollout {
+	if r == nil {
+		return nil
+	}
+	return &pb.Rollout{
+		Name: r.Name, Canary: int32(r.Canary), Wave: shareOf(r.Wave), MaxFailures: shareOf(r.MaxFailures),
+		PauseMs: r.Pause.Milliseconds(), Approve: r.Approve,
+	}
+}
+
+func shareOf(s scl.Share) *pb.Share {
+	return &pb.Share{Count: int32(s.Count), Percent: s.Percent}
+}
+
+// narrow keeps the racks of the nodes that an order is only for.
+func (s *Server) narrow(sc *script, only []string) error {
+	if len(only) == 0 {
+		return nil
+	}
+	rackOf := map[string]string{}
+	for _, n := range s.conf.Machine.Nodes() {
+		rackOf[n.GetName()] = n.GetRack()
+	}
+	var racks []string
+	for _, name := range only {
+		rack, known := rackOf[name]
+		if !known || !slices.Contains(sc.racks, rack) {
+			return fault.New(fault.NotFound, "narrow the script", fmt.Sprintf("it does not concern a node %q", name)).
+				WithHint("see: chiba get nodes")
+		}
+		racks = append(racks, rack)
+	}
+	slices.Sort(racks)
+	sc.racks = slices.Compact(racks)
+	return nil
 }
 
 // cancels verifies an order to stop a run.

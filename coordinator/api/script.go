@@ -16,9 +16,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-// NotReading is the code of a form that writes, in a script that may only read.
-const NotReading syntax.Code = "SCL0401"
-
 // script is a checked script and what it means in this fleet.
 type script struct {
 	file     string
@@ -53,12 +50,12 @@ func (s *Server) check(r request) (*script, *pb.Diagnostics, error) {
 		diags = append(diags, compile.Names(r.source, program, s.known(nodes, groups))...)
 	}
 	if r.readOnly {
-		diags = append(diags, writing(r, program)...)
+		diags = append(diags, compile.Reading(r.file, r.source, program)...)
 	}
 	if diags.Errors() > 0 {
 		return nil, diagnostics(diags), nil
 	}
-	if literal(program) {
+	if program.Readable() {
 		return nil, nil, fault.New(fault.BadInput, "read the script", "a secret in it can be read by anybody on its way").
 			WithHint("send it with chiba, which seals secrets before they leave this machine")
 	}
@@ -81,8 +78,10 @@ func diagnostics(ds syntax.Diagnostics) *pb.Diagnostics {
 	return &pb.Diagnostics{Text: ds.String(), Json: ds.JSON(), Errors: int32(ds.Errors())}
 }
 
+// nodes are all that a script can name: those of the fleet and BMCs that were found
+// and are none of it, which nothing but their own names selects.
 func (s *Server) nodes() []fleet.Node {
-	known := s.conf.Machine.Nodes()
+	known := append(s.conf.Machine.Nodes(), s.conf.Machine.Candidates()...)
 	nodes := make([]fleet.Node, len(known))
 	for i, n := range known {
 		nodes[i] = wire.FromNode(n)
@@ -108,30 +107,6 @@ func (s *Server) known(nodes []fleet.Node, groups map[string]scl.Target) compile
 		*list = slices.Compact(*list)
 	}
 	return k
-}
-
-// writing reports the forms of a program that are more than reading.
-func writing(r request, p *scl.Program) syntax.Diagnostics {
-	tree, _ := syntax.Read(r.file, r.source)
-	var diags syntax.Diagnostics
-	refuse := func(at syntax.Span) {
-		diags = append(diags, tree.Diagnose(NotReading, at, "this form does more than reading", "use it with: chiba apply"))
-	}
-	for _, g := range p.Groups {
-		refuse(g.Span)
-	}
-	for _, c := range p.Configs {
-		refuse(c.Span)
-	}
-	for _, m := range p.Monitors {
-		refuse(m.Span)
-	}
-	for _, step := range p.Steps {
-		if len(step.Action) > 0 {
-			refuse(step.Span)
-		}
-	}
-	return diags[:min(len(diags), syntax.MaxDiagnostics)]
 }
 
 // targets are all targets of a program but those of its groups, which concern a
@@ -181,16 +156,6 @@ func racksOf(p *scl.Program, nodes []fleet.Node, groups map[string]scl.Target) [
 
 func concerns(targets []scl.Target, s scl.Subject) bool {
 	return slices.ContainsFunc(targets, func(t scl.Target) bool { return t.Match(s) != scl.False })
-}
-
-// literal reports whether a program still holds a secret that can be read.
-func literal(p *scl.Program) bool {
-	for s := range p.Secrets() {
-		if !s.Literal.Empty() {
-			return true
-		}
-	}
-	return false
 }
 
 // groups remembers the groups of standing scripts, so that a script is compiled

@@ -60,7 +60,7 @@ func (alone) Coordinators() []*pb.CoordinatorStatus {
 }
 func (alone) Silent() []string                     { return nil }
 func (alone) Remark() string                       { return "" }
-func (alone) CatchUp(context.Context) error        { return nil }
+func (alone) CatchUp(context.Context, bool) error  { return nil }
 func (alone) Remove(context.Context, string) error { return nil }
 
 // agents are fake agents.

@@ -5,15 +5,19 @@ import (
 	"context"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-// Connected reports whether a rack's agent is connected to any coordinator.
+// Connected reports whether the agent that works on a rack is connected to any
+// coordinator.
 func (c *Cluster) Connected(rack string) bool {
-	_, a := c.connected(rack)
+	_, a := c.connected(c.conf.Hub.Owner(rack))
 	return a != nil || c.conf.Hub.Connected(rack)
 }
 
@@ -22,8 +26,9 @@ func (c *Cluster) Connected(rack string) bool {
 func (c *Cluster) Agents() []*pb.AgentStatus {
 	all := c.conf.Hub.Agents()
 	for i, a := range all {
-		if _, there := c.connected(a.GetRack()); there != nil && (!a.GetConnected() || there.GetSinceUnixMs() > a.GetSinceUnixMs()) {
-			all[i] = there
+		if _, there := c.connected(a.GetName()); there != nil && (!a.GetConnected() || there.GetSinceUnixMs() > a.GetSinceUnixMs()) {
+			all[i] = proto.CloneOf(there)
+			all[i].Role, all[i].Epoch = c.conf.Hub.Role(there)
 		}
 	}
 	return all
@@ -47,7 +52,7 @@ func (c *Cluster) Progress(run string) []*pb.RackProgress {
 
 // Query asks the agent of a rack, wherever it is connected. See hub.Hub.Query.
 func (c *Cluster) Query(ctx context.Context, rack string, q *pb.Query, each func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error) {
-	at, _ := c.connected(rack)
+	at, _ := c.connected(c.conf.Hub.Owner(rack))
 	if at == nil || c.conf.Hub.Connected(rack) {
 		return c.conf.Hub.Query(ctx, rack, q, each)
 	}
@@ -66,19 +71,40 @@ func (h Handler) Member(name string) bool { return h.conf.Node.Member(name) }
 
 // Call implements peers.Handler.
 func (h Handler) Call(ctx context.Context, from string, call *pb.PeerCall) *pb.PeerReply {
-	p := call.GetPresence()
-	if p == nil {
+	presence, artifact, lent := call.GetPresence(), call.GetKeepArtifact(), call.GetLent()
+	if presence == nil && artifact == nil && lent == nil {
 		return h.conf.Node.Call(ctx, from, call)
 	}
 	if !h.Member(from) {
 		return refused(fault.New(fault.Denied, "tell who is connected", from+" is no member of the group"))
 	}
-	return h.presence(p)
+	switch {
+	case presence != nil:
+		return h.presence(presence)
+	case lent != nil:
+		return h.lent(lent.GetAgent())
+	case h.conf.Stock == nil:
+		return refused(fault.New(fault.Unsupported, "keep an artifact", "this coordinator keeps none"))
+	}
+	if err := h.conf.Stock.Keep(artifact); err != nil {
+		return refused(err)
+	}
+	return &pb.PeerReply{Name: h.conf.Name}
+}
+
+// Artifact implements peers.Handler.
+func (h Handler) Artifact(ctx context.Context, ch *mesh.Channel) {
+	if h.conf.Stock != nil {
+		h.conf.Stock.Give(ctx, ch)
+	}
 }
 
 func (c *Cluster) presence(p *pb.Presence) *pb.PeerReply {
 	s := c.conf.Node.Status()
 	reply := &pb.PeerReply{Name: c.conf.Name, BehindMs: s.Behind.Milliseconds()}
+	if s.Damage != nil {
+		reply.Damage, reply.DamageNext = s.Damage.Error(), fault.HintOf(s.Damage)
+	}
 	reply.Agents, reply.Version = c.conf.Hub.Present(p.GetKnown())
 	reply.Hashes, reply.Applied = c.conf.Node.Hashes()
 	for _, run := range p.GetRuns() {

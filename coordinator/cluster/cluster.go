@@ -15,6 +15,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -33,6 +34,9 @@ const (
 // Hub holds the agents that are connected here; a *hub.Hub is one.
 type Hub interface {
 	Connected(rack string) bool
+	Owner(rack string) string
+	Role(a *pb.AgentStatus) (role, epoch string)
+	Lent(agent string) (at time.Time, shut bool)
 	Agents() []*pb.AgentStatus
 	Present(known uint64) (agents []*pb.AgentStatus, version uint64)
 	Progress(run string) []*pb.RackProgress
@@ -45,7 +49,7 @@ type Log interface {
 	Hashes() (list []*pb.StateHash, applied uint64)
 	Member(name string) bool
 	Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerReply
-	CatchUp(ctx context.Context) error
+	CatchUp(ctx context.Context, verified bool) error
 	Remove(ctx context.Context, name string) error
 }
 
@@ -61,6 +65,12 @@ type Watches interface {
 	Touch(runs ...string)
 }
 
+// Stock keeps artifacts; a *stock.Stock is one.
+type Stock interface {
+	Keep(k *pb.KeepArtifact) error
+	Give(ctx context.Context, ch *mesh.Channel)
+}
+
 // Config is what a Cluster needs.
 type Config struct {
 	Name    string // of this coordinator
@@ -68,6 +78,7 @@ type Config struct {
 	Node    Log
 	Peers   Peers // nil: there are no others
 	Watches Watches
+	Stock   Stock // nil: it keeps none
 	Log     *slog.Logger
 }
 
@@ -88,10 +99,12 @@ type other struct {
 	heard    time.Time
 	asking   bool
 	version  uint64
-	agents   map[string]*pb.AgentStatus // connected to it, by rack
+	agents   map[string]*pb.AgentStatus // connected to it, by name
 	progress map[string][]*pb.RackProgress
 	applied  uint64
 	behind   time.Duration
+	damage   string // what is wrong with its log, and what to do about it
+	next     string
 }
 
 // New is a cluster of which nothing is known yet.
@@ -187,10 +200,11 @@ func (c *Cluster) take(name string, reply *pb.PeerReply, answered bool) {
 		return
 	}
 	o.heard, o.applied, o.behind = time.Now(), reply.GetApplied(), time.Duration(reply.GetBehindMs())*time.Millisecond
+	o.damage, o.next = reply.GetDamage(), reply.GetDamageNext()
 	if o.version != reply.GetVersion() || o.agents == nil {
 		o.version, o.agents = reply.GetVersion(), map[string]*pb.AgentStatus{}
 		for _, a := range reply.GetAgents() {
-			o.agents[a.GetRack()] = a
+			o.agents[a.GetName()] = a
 		}
 	}
 	o.progress = map[string][]*pb.RackProgress{}
@@ -232,12 +246,12 @@ func (o *other) silent() bool {
 	return time.Since(since) > silentAfter
 }
 
-// connected is the one of the others that the agent of a rack is connected to.
-func (c *Cluster) connected(rack string) (at *other, a *pb.AgentStatus) {
+// connected is the one of the others that an agent is connected to.
+func (c *Cluster) connected(agent string) (at *other, a *pb.AgentStatus) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, o := range c.others {
-		if s := o.agents[rack]; s != nil && !o.silent() && s.GetSinceUnixMs() >= a.GetSinceUnixMs() {
+		if s := o.agents[agent]; s != nil && !o.silent() && s.GetSinceUnixMs() >= a.GetSinceUnixMs() {
 			at, a = o, s
 		}
 	}

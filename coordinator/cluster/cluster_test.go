@@ -32,7 +32,10 @@ type here struct {
 	log    bytes.Buffer
 }
 
-func (h *here) Connected(rack string) bool { return rack == "r1" }
+func (h *here) Connected(rack string) bool            { return rack == "r1" }
+func (h *here) Owner(rack string) string              { return "a" + rack[1:] }
+func (h *here) Role(*pb.AgentStatus) (role, e string) { return "active", "3" }
+func (h *here) Lent(string) (at time.Time, shut bool) { return time.Time{}, false }
 func (h *here) Agents() []*pb.AgentStatus {
 	return []*pb.AgentStatus{{Name: "a1", Rack: "r1", Connected: true, SinceUnixMs: 5}, {Name: "a2", Rack: "r2"}}
 }
@@ -55,11 +58,15 @@ func (h *here) Query(context.Context, string, *pb.Query, func(*pb.QueryEvent) er
 	return &pb.QueryEvent_Done{Nodes: 1}, nil
 }
 
-func (h *here) Status() raftnode.Status                                  { return h.status }
+func (h *here) Status() raftnode.Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.status
+}
 func (h *here) Call(context.Context, string, *pb.PeerCall) *pb.PeerReply { return nil }
 func (h *here) Hashes() ([]*pb.StateHash, uint64)                        { return h.hashes, 40 }
 func (h *here) Member(name string) bool                                  { return name == "c2" }
-func (h *here) CatchUp(context.Context) error                            { return nil }
+func (h *here) CatchUp(context.Context, bool) error                      { return nil }
 func (h *here) Remove(context.Context, string) error                     { return nil }
 func (h *here) Watched() []string                                        { return []string{"R1"} }
 func (h *here) Touch(...string)                                          {}
@@ -76,11 +83,15 @@ func (o others) Call(ctx context.Context, addr string, c *pb.PeerCall) (*pb.Peer
 		o.mu.Lock()
 		return nil, ctx.Err()
 	}
+	if c.GetLent() != nil {
+		return &pb.PeerReply{LentMs: o.there.GetLentMs(), Shut: o.there.GetShut()}, nil
+	}
 	if addr != "at-c2" || cmp.Diff([]string{"R1"}, c.GetPresence().GetRuns()) != "" {
 		return nil, errors.New("not for us")
 	}
 	reply := &pb.PeerReply{
 		Agents: o.there.GetAgents(), Version: o.there.GetVersion(), Progress: o.there.GetProgress(),
+		Damage: o.there.GetDamage(), DamageNext: o.there.GetDamageNext(),
 		Applied: o.there.GetApplied(), Hashes: o.there.GetHashes(), BehindMs: o.there.GetBehindMs(),
 	}
 	if c.GetPresence().GetKnown() == reply.GetVersion() {
@@ -196,6 +207,33 @@ func TestOneFallsSilent(t *testing.T) {
 	})
 }
 
+// When a lease was last given is asked of the others; one that does not answer has
+// given it as long as it may have been in touch.
+func TestWhoHasLentARack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := pair()
+		c := start(t, h)
+		h.there.LentMs, h.there.Shut = 4000, true
+		if at, shut := c.Lent(t.Context(), "a2"); time.Since(at) != 4*time.Second || !shut {
+			t.Errorf("lent %s ago, shut out %v", time.Since(at), shut)
+		}
+		h.mu.Lock()
+		h.silent = true
+		h.mu.Unlock()
+		pass(10 * time.Second)
+		if at, _ := c.Lent(t.Context(), "a2"); time.Since(at) < 8*time.Second || time.Since(at) > 12*time.Second {
+			t.Errorf("a silent one has lent %s ago", time.Since(at))
+		}
+		if !c.InTouch() {
+			t.Error("the leader is not in touch")
+		}
+		h.status.State, h.status.Behind = "Follower", 5*time.Second
+		if c.InTouch() {
+			t.Error("who does not hear of the leader is in touch")
+		}
+	})
+}
+
 // A replica that has another state for the same entry is an error, said once.
 func TestAStateThatDiffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -213,10 +251,39 @@ func TestAStateThatDiffers(t *testing.T) {
 		if all := c.Coordinators(); all[1].GetProblem() != "its state differs from ours at entry 20" {
 			t.Errorf("two that differ: %v", all)
 		}
+		if all := c.Coordinators(); !strings.Contains(all[1].GetNext(), "chiba coordinator remove c2") || all[0].GetProblem() != "" {
+			t.Errorf("nobody knows which of two is right: %v", all)
+		}
+		h.mu.Lock()
+		h.status.Members = append(h.status.Members, raftnode.Member{Name: "c3", Addr: "at-c2"}) // says what c2 does
+		h.mu.Unlock()
+		pass(5 * time.Second)
+		if all := c.Coordinators(); !strings.Contains(all[0].GetProblem(), "differs from those of all others") || !strings.Contains(all[0].GetNext(), "remove c1") {
+			t.Errorf("one that differs from two: %v", all)
+		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if n := strings.Count(h.log.String(), "level=ERROR"); n != 1 {
+		if n := strings.Count(h.log.String(), "level=ERROR"); n != 2 {
 			t.Errorf("it is said %d times:\n%s", n, h.log.String())
+		}
+	})
+}
+
+// What is wrong with a log is told by whoever is asked, with what to do.
+func TestADamagedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := pair()
+		h.status.Damage = fault.New(fault.Garbage, "", "entries 1 to 9 are damaged").WithHint("mend it")
+		h.there.Damage, h.there.DamageNext = "entries 2 to 5 are damaged", "mend that"
+		c := start(t, h)
+		all := c.Coordinators()
+		if all[0].GetProblem() != "entries 1 to 9 are damaged" || all[0].GetNext() != "mend it" ||
+			all[1].GetProblem() != "entries 2 to 5 are damaged" || all[1].GetNext() != "mend that" {
+			t.Errorf("the coordinators are %v", all)
+		}
+		said := cluster.Handler{Cluster: c}.Call(t.Context(), "c2", &pb.PeerCall{Body: &pb.PeerCall_Presence{Presence: &pb.Presence{}}})
+		if said.GetDamage() != all[0].GetProblem() || said.GetDamageNext() != all[0].GetNext() {
+			t.Errorf("the others are told %v", said)
 		}
 	})
 }

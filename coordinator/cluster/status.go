@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -41,8 +42,11 @@ func (c *Cluster) Remark() string {
 	return ""
 }
 
-// CatchUp returns when all that was committed before is known here.
-func (c *Cluster) CatchUp(ctx context.Context) error { return c.conf.Node.CatchUp(ctx) }
+// CatchUp returns when all that was committed before is known here; see
+// raftnode.Node.CatchUp.
+func (c *Cluster) CatchUp(ctx context.Context, verified bool) error {
+	return c.conf.Node.CatchUp(ctx, verified)
+}
 
 // Remove takes a coordinator out of the group.
 func (c *Cluster) Remove(ctx context.Context, name string) error {
@@ -76,7 +80,12 @@ func (c *Cluster) describe(one *pb.CoordinatorStatus, s raftnode.Status) {
 			one.Agents++
 		}
 	}
-	if s.Leader == "" {
+	switch {
+	case s.Damage != nil:
+		one.Problem, one.Next = s.Damage.Error(), fault.HintOf(s.Damage)
+	case c.alone(s):
+		one.Problem, one.Next = "its state differs from those of all others", begins(one.GetName())
+	case s.Leader == "":
 		one.Problem = "it reaches no majority"
 	}
 }
@@ -95,6 +104,22 @@ func (c *Cluster) describeOther(one *pb.CoordinatorStatus, leader string) {
 	}
 	one.BehindMs, one.Applied, one.Agents = o.behind.Milliseconds(), o.applied, int32(len(o.agents))
 	if at, bad := c.differ[one.GetName()]; bad {
-		one.Problem = fmt.Sprintf("its state differs from ours at entry %d", at)
+		one.Problem, one.Next = fmt.Sprintf("its state differs from ours at entry %d", at), begins(one.GetName())
 	}
+	if o.damage != "" {
+		one.Problem, one.Next = o.damage, o.next
+	}
+}
+
+// begins is how a coordinator gets the state of the others.
+func begins(name string) string {
+	return "see which of them is right; then chiba coordinator remove " + name + ", empty its state directory, and start it again with --join"
+}
+
+// alone reports whether this coordinator has another state than all others, of which
+// there are two at least: then it is the one that is wrong.
+func (c *Cluster) alone(s raftnode.Status) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(s.Members) > 2 && len(c.differ) == len(s.Members)-1
 }

@@ -35,8 +35,8 @@ const (
 	maxMessages = 4  // of one session
 	maxAsking   = 4  // requests of one address that wait for a person
 
-	sessionTimeout = 20 * time.Second
-	farewell       = time.Second // for the last message to arrive
+	patience = 20 * time.Second
+	farewell = time.Second // for the last message to arrive
 )
 
 // Config is what a Server needs.
@@ -50,6 +50,7 @@ type Config struct {
 	TicketKey []byte
 	Log       *slog.Logger
 	Now       func() time.Time // nil: time.Now
+	Patience  time.Duration    // how long a session may take; 0: 20 s
 }
 
 // Server serves newcomers. It is safe for concurrent use.
@@ -68,6 +69,9 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Patience == 0 {
+		c.Patience = patience
+	}
 	tickets, err := enroll.NewTickets(c.TicketKey)
 	return &Server{conf: c, tickets: tickets, hosts: map[string]int{}, polled: map[string]time.Time{}}, err
 }
@@ -80,7 +84,7 @@ func (s *Server) Serve(parent context.Context, conn mesh.Session) {
 		return
 	}
 	defer s.leave(host)
-	ctx, cancel := context.WithTimeout(parent, sessionTimeout)
+	ctx, cancel := context.WithTimeout(parent, s.conf.Patience)
 	defer cancel()
 	// Closing the session is what ends a Receive.
 	defer context.AfterFunc(ctx, func() { conn.Close("too slow") })()

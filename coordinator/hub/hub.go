@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/hub/talk"
@@ -35,6 +36,9 @@ const (
 	// maxSessions is how many connections are served at once, greeted or not:
 	// 100 KiB each.
 	maxSessions = 12_000
+	// maxOfOne is how many of them one certificate may have: an agent that comes back
+	// may not have lost its last ones yet. No agent takes the others' places.
+	maxOfOne = 4
 	// maxQueries is how many questions are under way at once, over all agents.
 	maxQueries = 512
 )
@@ -60,6 +64,11 @@ type Newcomers interface {
 	Serve(ctx context.Context, conn mesh.Session)
 }
 
+// Stock gives artifacts to agents; a *stock.Stock does.
+type Stock interface {
+	Serve(ctx context.Context, conn mesh.Session)
+}
+
 // Config is what a Hub needs.
 type Config struct {
 	Name     string // of this coordinator, for agents' logs
@@ -74,13 +83,34 @@ type Config struct {
 	// Newcomers serves those who come in by the door for enrolment; nil: the
 	// listener has none.
 	Newcomers Newcomers
+	// Stock serves the sessions over which artifacts are pulled; nil: there are none.
+	Stock Stock
 	// Checkpoint is the signed head of the audit log, with the proof that it goes
 	// on from its first size records; nil: agents are told none.
 	Checkpoint func(size int64) (*pb.Checkpoint, error)
 	Log        *slog.Logger
+	// Led reports whether somebody is known to lead the log; nil: always.
+	Led func() bool
 	// Idle is how long a session may be silent; agents ping every 15 s. Default
 	// 60 s.
 	Idle time.Duration
+	// Leaderless is how long nobody may lead before agents are sent to another
+	// coordinator. Default 10 s.
+	Leaderless time.Duration
+	// Lease is how long a rack is its owner's without a word; default 30 s.
+	Lease time.Duration
+	// Lent asks the other coordinators how they lent an agent its rack, and whether
+	// this one is in touch with a majority; nil: there are no others.
+	Others Others
+}
+
+// Others are the other coordinators, as leases need them.
+type Others interface {
+	// InTouch reports whether what is known here is what a majority knows.
+	InTouch() bool
+	// Lent is when any of them last gave an agent its rack, and whether the agent
+	// says that BMCs have shut it out. One that does not answer has done so just now.
+	Lent(ctx context.Context, agent string) (at time.Time, shut bool)
 }
 
 // Hub holds the agents' sessions. All methods are safe for concurrent use.
@@ -89,11 +119,15 @@ type Hub struct {
 	queries chan struct{} // slots
 
 	mu       sync.Mutex
-	racks    map[string]*session                    // greeted, by rack
+	agents   map[string]*session                    // greeted, by agent
+	lent     map[string]loan                        // racks, by agent
+	serving  map[string]int                         // sessions, by the peer's public key
 	progress map[string]map[string]*pb.RackProgress // of runs that have not ended
 	left     map[string]*pb.AgentStatus             // how an agent was last, by name
 
+	born    time.Time
 	version atomic.Uint64 // of what Present tells
+	astray  atomic.Bool   // nobody has led for longer than Leaderless
 }
 
 // New is a hub without sessions.
@@ -101,47 +135,107 @@ func New(c Config) *Hub {
 	if c.Idle <= 0 {
 		c.Idle = time.Minute
 	}
+	if c.Lease <= 0 {
+		c.Lease = defaultLease
+	}
+	if c.Leaderless <= 0 {
+		c.Leaderless = leaderless
+	}
 	h := &Hub{
-		conf: c, queries: make(chan struct{}, maxQueries),
-		racks: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
+		conf: c, queries: make(chan struct{}, maxQueries), born: time.Now(), lent: map[string]loan{}, serving: map[string]int{},
+		agents: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
 	}
 	h.version.Store(uint64(time.Now().UnixNano())) // no version of an earlier process
 	return h
 }
 
-// Run serves the sessions that l accepts until ctx ends or l fails, and waits
-// until they have ended.
-func (h *Hub) Run(ctx context.Context, l Listener) error {
+// Run serves the sessions that the listeners accept until ctx ends or one of them
+// fails, and waits until they have ended.
+func (h *Hub) Run(ctx context.Context, listeners ...Listener) error {
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { h.watchLead(ctx); return nil })
 	slots := make(chan struct{}, maxSessions)
-	for {
-		conn, err := l.Accept(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		select {
-		case slots <- struct{}{}:
-			sessions.Go(func() {
-				defer func() { <-slots }()
-				if conn.Protocol() == mesh.EnrollALPN {
-					h.conf.Newcomers.Serve(ctx, conn)
-					return
+	for _, l := range listeners {
+		group.Go(func() error {
+			for {
+				conn, err := l.Accept(ctx)
+				if err != nil {
+					return unlessOver(ctx, err)
 				}
-				h.serve(ctx, conn)
-			})
-		default:
-			conn.Close("too many sessions")
-		}
+				h.admit(ctx, conn, slots, &sessions)
+			}
+		})
 	}
+	return group.Wait()
+}
+
+// unlessOver is err, but nil once ctx has ended, which ends every Accept.
+func unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // that is what ended it
+	}
+	return err
+}
+
+// admit serves a session, if there is room for it.
+func (h *Hub) admit(ctx context.Context, conn mesh.Session, slots chan struct{}, sessions *sync.WaitGroup) {
+	if !h.count(conn, 1) {
+		h.count(conn, -1)
+		conn.Close("too many sessions of the same agent")
+		return
+	}
+	select {
+	case slots <- struct{}{}:
+	default:
+		h.count(conn, -1)
+		conn.Close("too many sessions")
+		return
+	}
+	sessions.Go(func() {
+		defer func() { <-slots; h.count(conn, -1) }()
+		if conn.Protocol() == mesh.EnrollALPN {
+			h.conf.Newcomers.Serve(ctx, conn)
+			return
+		}
+		if conn.Protocol() == mesh.BulkALPN {
+			h.bulk(ctx, conn)
+			return
+		}
+		h.serve(ctx, conn)
+	})
+}
+
+func (h *Hub) bulk(ctx context.Context, conn mesh.Session) {
+	if h.conf.Stock == nil {
+		conn.Close("there are no artifacts here")
+		return
+	}
+	h.conf.Stock.Serve(ctx, conn)
+}
+
+// count adds n to the sessions of whoever is at the other end, greeted or not, and
+// reports whether there are no more than one certificate may have.
+func (h *Hub) count(conn mesh.Session, n int) bool {
+	if conn.Protocol() == mesh.BulkALPN {
+		return true // whoever serves them has a limit of its own
+	}
+	who := string(conn.Peer().RawSubjectPublicKeyInfo)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.serving[who] += n; h.serving[who] <= 0 {
+		delete(h.serving, who)
+	}
+	return h.serving[who] <= maxOfOne
 }
 
 // serve is one connection from its first stream to its end.
 func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
-	s := &session{hub: h, conn: conn, hints: make(chan struct{}, 1), denied: make(chan error, 1), since: time.Now()}
+	s := &session{
+		hub: h, conn: conn, since: time.Now(),
+		hints: make(chan struct{}, 1), denied: make(chan error, 1), drains: make(chan string, 1), asked: make(chan *pb.Lease, 1), owned: make(chan struct{}, 1),
+	}
 	log := h.conf.Log.With(obs.Addr, conn.Remote())
 	err := s.greet(ctx)
 	if err != nil {
@@ -156,12 +250,12 @@ func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
 	log.Info("agent disconnected", obs.Reason, err)
 }
 
-// enter makes s the session of its rack. An agent that connects again has given
+// enter makes s the session of its agent. An agent that connects again has given
 // up its earlier session, whether or not we have noticed yet.
 func (h *Hub) enter(s *session) {
 	h.mu.Lock()
-	old := h.racks[s.rack]
-	h.racks[s.rack] = s
+	old := h.agents[s.agent]
+	h.agents[s.agent] = s
 	h.mu.Unlock()
 	if old != nil {
 		old.conn.Close("replaced by a newer connection of the same agent")
@@ -173,9 +267,9 @@ func (h *Hub) enter(s *session) {
 func (h *Hub) leave(s *session) {
 	last := s.status(false)
 	h.mu.Lock()
-	current := h.racks[s.rack] == s
+	current := h.agents[s.agent] == s
 	if current {
-		delete(h.racks, s.rack)
+		delete(h.agents, s.agent)
 		h.left[s.agent] = last
 	}
 	h.mu.Unlock()
@@ -189,13 +283,19 @@ func (h *Hub) publish(a *pb.AgentStatus) {
 	h.conf.Watchers.Publish(&pb.Event{AtUnixMs: time.Now().UnixMilli(), Body: &pb.Event_Agent{Agent: a}})
 }
 
-func (h *Hub) session(rack string) *session {
+// session is the one of the rack's owner; nil: it is not connected here.
+func (h *Hub) session(rack string) *session { return h.sessionOf(h.Owner(rack)) }
+
+func (h *Hub) sessionOf(agent string) *session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.racks[rack]
+	return h.agents[agent]
 }
 
-// Connected reports whether the rack's agent is connected.
+// Owner is the agent that works on a rack; "" if there is none.
+func (h *Hub) Owner(rack string) string { return h.conf.Machine.Owner(rack).GetAgent() }
+
+// Connected reports whether the agent that works on the rack is connected.
 func (h *Hub) Connected(rack string) bool { return h.session(rack) != nil }
 
 // Agents are all agents that were ever greeted or enrolled, by name, connected or not.
@@ -223,25 +323,40 @@ func (h *Hub) Present(known uint64) (agents []*pb.AgentStatus, version uint64) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, s := range h.racks {
+	for _, s := range h.agents {
 		agents = append(agents, s.status(true))
 	}
 	return agents, version
 }
 
-// identified adds what is known of the agent's identity. The message may be shared.
+// Role is what an agent has to do, as the coordinators have decided: active in an
+// epoch, or standby.
+func (h *Hub) Role(a *pb.AgentStatus) (role, epoch string) {
+	switch o := h.conf.Machine.Owner(a.GetRack()); o.GetAgent() {
+	case "":
+		return "", ""
+	case a.GetName():
+		return "active", state.Epoch(o)
+	default:
+		return "standby", ""
+	}
+}
+
+// identified adds what is known of the agent's identity and its part. The message
+// may be shared.
 func (h *Hub) identified(a *pb.AgentStatus) *pb.AgentStatus {
 	e, ok := h.conf.Machine.Enrolment(a.GetName())
-	if !ok {
-		return a
-	}
 	told := proto.CloneOf(a)
+	told.Role, told.Epoch = h.Role(a)
+	if !ok {
+		return told
+	}
 	told.KeyKind, told.CertEndsUnixMs, told.Locked = e.GetKeyKind(), e.GetUntilUnixMs(), e.GetLocked()
 	return told
 }
 
 func (h *Hub) status(a *pb.AgentInfo) *pb.AgentStatus {
-	if s := h.session(a.GetRack()); s != nil {
+	if s := h.sessionOf(a.GetName()); s != nil {
 		return s.status(true)
 	}
 	h.mu.Lock()
@@ -259,14 +374,20 @@ func (h *Hub) Applied(o state.Outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if o.Denied {
-		for _, s := range h.racks {
+		for _, s := range h.agents {
 			s.cut()
 		}
 	}
-	for _, rack := range o.Racks {
-		if s := h.racks[rack]; s != nil {
+	for _, s := range h.agents {
+		if _, changed := slices.BinarySearch(o.Racks, s.rack); changed {
 			s.hint()
 		}
+		if o.Owner.GetRack() == s.rack {
+			s.tellOwner()
+		}
+	}
+	if o.Owner != nil {
+		h.version.Add(1)
 	}
 	for _, e := range o.Events {
 		if r := e.GetRun(); r.GetEndedUnixMs() != 0 {

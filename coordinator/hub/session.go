@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +31,9 @@ const (
 	greetTimeout = 10 * time.Second
 	// farewell is how long a last message may take to arrive and be heeded.
 	farewell = time.Second
+	// firstPause and longestPause are between two tries to record something.
+	firstPause   = 200 * time.Millisecond
+	longestPause = 5 * time.Second
 	// maxControl is the largest message of a control stream: a Pull that lists
 	// ten thousand scripts.
 	maxControl = 4 << 20
@@ -44,13 +49,17 @@ type session struct {
 	control *mesh.Channel
 	hints   chan struct{} // one waits at most
 	denied  chan error    // likewise: why the session must end
+	asked   chan *pb.Lease
+	owned   chan struct{} // likewise: the rack has another owner
+	drains  chan string   // likewise: why the agent shall go elsewhere
 	id      trust.Identity
 	since   time.Time
 
-	agent, rack, site, build string // from the Hello
-	hello                    *pb.Hello
+	agent, rack, site, build, pair string // from the Hello
+	hello                          *pb.Hello
 
 	revision atomic.Uint64 // of the desired state the agent has, or was sent
+	trouble  atomic.Value  // string: why it takes no new work
 	results  sync.Mutex    // held by the one results stream
 }
 
@@ -104,7 +113,10 @@ func (s *session) first(ctx context.Context) (*pb.Hello, error) {
 	if hello == nil {
 		return nil, fault.New(fault.Garbage, op, "it does not begin with a hello")
 	}
-	return hello, s.check(hello)
+	if err = s.check(hello); err != nil {
+		return nil, err
+	}
+	return hello, s.hub.welcomes(hello)
 }
 
 // check compares what the agent says with what its certificate proves.
@@ -137,7 +149,11 @@ func (s *session) check(hello *pb.Hello) error {
 	if len(hello.GetSealProof()) > mostProof {
 		return fault.New(fault.TooLarge, op, "the proof of its sealing key is too large")
 	}
-	s.hello, s.rack, s.site, s.build = hello, hello.GetRack(), hello.GetSite(), hello.GetBuild()
+	if hello.GetPair() != "" && (!trust.ValidName(hello.GetPair()) || hello.GetPair() == id.Name) {
+		return fault.New(fault.BadInput, op, fmt.Sprintf("%q can't be the other agent of its rack", hello.GetPair()))
+	}
+	hello.Site = id.Site // which it may have left out
+	s.hello, s.rack, s.site, s.build, s.pair = hello, hello.GetRack(), id.Site, hello.GetBuild(), hello.GetPair()
 	return checkKey(hello.GetSealKey())
 }
 
@@ -201,6 +217,7 @@ func (s *session) run(parent context.Context) error {
 	}
 	begin(s.listen)
 	begin(s.nudge)
+	begin(s.lend)
 	begin(func(ctx context.Context) error { return s.accept(ctx, begin) })
 	err := group.Wait()
 	s.conn.Close("session over")
@@ -227,9 +244,14 @@ func (s *session) part(stopping bool) {
 	if !stopping {
 		return
 	}
-	timer := time.AfterFunc(farewell, func() { s.conn.Close("the coordinator stops") })
+	s.drain("the coordinator stops")
+}
+
+// drain tells the agent to go to another coordinator, and gives it a moment to.
+func (s *session) drain(reason string) {
+	timer := time.AfterFunc(farewell, func() { s.conn.Close(reason) })
 	defer timer.Stop()
-	if s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Drain{Drain: &pb.Drain{Reason: "the coordinator stops"}}}) == nil {
+	if s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Drain{Drain: &pb.Drain{Reason: reason}}}) == nil {
 		<-s.conn.Done()
 	}
 }
@@ -247,6 +269,7 @@ func (s *session) listen(ctx context.Context) error {
 		var err error
 		switch b := m.GetBody().(type) {
 		case *pb.FromAgent_Ping:
+			s.told(b.Ping.GetTrouble())
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
 		case *pb.FromAgent_Pull:
 			var settled []string
@@ -257,6 +280,8 @@ func (s *session) listen(ctx context.Context) error {
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(ctx, b.Renew)}})
 		case *pb.FromAgent_Progress:
 			s.hub.progressed(s.rack, b.Progress)
+		case *pb.FromAgent_Lease:
+			s.ask(b.Lease)
 		case *pb.FromAgent_Hello:
 			err = fault.New(fault.Garbage, "listen to agent", "a second hello")
 		default: // something that a later version says
@@ -267,9 +292,20 @@ func (s *session) listen(ctx context.Context) error {
 	}
 }
 
+// told takes what an agent says of its trouble. A change is news for people.
+func (s *session) told(trouble string) {
+	const most = 512
+	if len(trouble) > most {
+		trouble = strings.ToValidUTF8(trouble[:most], "")
+	}
+	if before, _ := s.trouble.Swap(trouble).(string); before != trouble {
+		s.hub.publish(s.status(true))
+	}
+}
+
 // desired sends the desired state of the rack.
 func (s *session) desired(pull *pb.Pull, settled []string) error {
-	d := talk.Desired(s.hub.conf.Machine, s.rack, pull)
+	d := talk.Desired(s.hub.conf.Machine, s.hello, pull)
 	d.Settled = settled
 	if s.hub.conf.Checkpoint != nil {
 		var err error
@@ -303,6 +339,9 @@ func (s *session) nudge(ctx context.Context) error {
 		case err := <-s.denied:
 			s.conn.Close("denied: " + err.Error())
 			return err
+		case reason := <-s.drains:
+			s.drain(reason)
+			return fault.New(fault.Unavailable, "serve the agent", reason)
 		case <-s.hints:
 		}
 		if err := s.control.Send(talk.Hint(s.hub.conf.Machine)); err != nil {
@@ -364,7 +403,7 @@ func (s *session) record(ctx context.Context, ch *mesh.Channel) error {
 		if err != nil {
 			return err
 		}
-		o, err := s.hub.conf.Commands.Propose(ctx, command)
+		o, err := s.commit(ctx, command)
 		if err = errors.Join(err, o.Err); err != nil {
 			return err
 		}
@@ -377,16 +416,40 @@ func (s *session) record(ctx context.Context, ch *mesh.Channel) error {
 	}
 }
 
+// commit has a batch recorded. While nothing can be decided it tries again: an agent
+// whose session ended for that would come back at once, with all the others. A batch
+// that was committed after all is not recorded twice.
+func (s *session) commit(ctx context.Context, c *pb.Command) (state.Outcome, error) {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		o, err := s.hub.conf.Commands.Propose(ctx, c)
+		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Timeout) {
+			return o, err
+		}
+		s.hub.conf.Log.Debug("records wait until something can be decided", obs.Agent, s.agent, obs.Err, err)
+		timer := time.NewTimer(pause/2 + rand.N(pause/2)) //nolint:gosec // jitter
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return o, ctx.Err()
+		case <-s.conn.Done():
+			timer.Stop()
+			return o, err
+		}
+	}
+}
+
 // status is the session for people.
 func (s *session) status(connected bool) *pb.AgentStatus {
 	since := s.since
 	if !connected {
 		since = time.Now()
 	}
+	trouble, _ := s.trouble.Load().(string)
 	return &pb.AgentStatus{
-		Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
+		Trouble: trouble, Name: s.agent, Rack: s.rack, Site: s.site, Build: s.build, Connected: connected,
 		SinceUnixMs: since.UnixMilli(), Remote: s.conn.Remote(), Revision: s.revision.Load(),
-		Coordinator: s.hub.conf.Name,
-		KeyKind:     trustenroll.KeySoftware, CertEndsUnixMs: s.conn.Peer().NotAfter.UnixMilli(),
+		Coordinator: s.hub.conf.Name, Pair: s.pair,
+		KeyKind: trustenroll.KeySoftware, CertEndsUnixMs: s.conn.Peer().NotAfter.UnixMilli(),
 	}
 }

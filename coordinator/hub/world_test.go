@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/hub"
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -40,9 +42,31 @@ type world struct {
 	dir     string
 	addr    string
 	stop    func()
+	mute    atomic.Bool // nothing can be decided
+	lost    atomic.Bool // nobody leads
+}
+
+// commands are the log, while something can be decided.
+type commands struct{ w *world }
+
+func (c commands) Propose(ctx context.Context, m *pb.Command) (state.Outcome, error) {
+	if c.w.mute.Load() {
+		return state.Outcome{}, fault.New(fault.Unavailable, "commit", "no leader")
+	}
+	return c.w.node.Propose(ctx, m)
 }
 
 func newWorld(t *testing.T, idle time.Duration) *world {
+	t.Helper()
+	return openWorld(t, hub.Config{Idle: idle})
+}
+
+func newWorldWithLease(t *testing.T, lease time.Duration) *world {
+	t.Helper()
+	return openWorld(t, hub.Config{Lease: lease})
+}
+
+func openWorld(t *testing.T, conf hub.Config) *world {
 	t.Helper()
 	w := &world{t: t, machine: state.New(), feed: feed.New(), dir: t.TempDir()}
 	var err error
@@ -63,10 +87,10 @@ func newWorld(t *testing.T, idle time.Duration) *world {
 		t.Fatal(err)
 	}
 	endpoint := trust.NewEndpoint(w.credentials(trust.Coordinator, "c1"), trust.Options{Denied: &w.denied})
-	w.hub = hub.New(hub.Config{
-		Name: "c1", Machine: w.machine, Commands: w.node, Watchers: w.feed, Log: log, Idle: idle,
-		Endpoint: endpoint, Denied: &w.denied, Authority: w.ca,
-	})
+	conf.Name, conf.Machine, conf.Commands, conf.Watchers, conf.Log = "c1", w.machine, commands{w}, w.feed, log
+	conf.Endpoint, conf.Denied, conf.Authority = endpoint, &w.denied, w.ca
+	conf.Led, conf.Leaderless = func() bool { return !w.lost.Load() }, 100*time.Millisecond
+	w.hub = hub.New(conf)
 	listener, err := mesh.Listen("127.0.0.1:0", endpoint.Server(trust.Agent), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +116,7 @@ func (w *world) credentials(role trust.Role, name string) trust.Credentials {
 	dir := filepath.Join(w.dir, name)
 	id := trust.Identity{Role: role, Name: name}
 	if role == trust.Agent { // "a-r1" or "a9"
-		id.Rack = strings.TrimPrefix(strings.Replace(name, "a9", "a-r9", 1), "a-")
+		id.Rack = strings.TrimPrefix(strings.TrimPrefix(strings.Replace(name, "a9", "a-r9", 1), "a-"), "b-")
 	}
 	if err := w.ca.Ensure(dir, id, "127.0.0.1"); err != nil {
 		w.t.Fatal(err)
@@ -111,6 +135,7 @@ type agent struct {
 	control *mesh.Channel
 	results *mesh.Channel
 	next    uint64
+	asks    uint64 // for leases
 }
 
 func (w *world) dial(name string) *agent {

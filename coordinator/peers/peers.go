@@ -48,6 +48,8 @@ type Handler interface {
 	Member(name string) bool
 	// Call answers a call of the coordinator named from.
 	Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerReply
+	// Artifact answers one pull of an artifact, by a member.
+	Artifact(ctx context.Context, ch *mesh.Channel)
 	// Query asks an agent that is connected here; each is told its events.
 	Query(ctx context.Context, rack string, q *pb.Query, each func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error)
 }
@@ -202,11 +204,16 @@ func (p *Peers) stream(ctx context.Context, s served, h Handler) {
 	}
 	switch open.GetKind() {
 	case pb.PeerOpen_RAFT:
+		s.stream = ch.Stream()
 		keep = p.hand(ctx, s, h)
 	case pb.PeerOpen_CALL:
 		p.answer(ctx, s, ch, h)
 	case pb.PeerOpen_QUERY:
 		p.ask(ctx, s, ch, h)
+	case pb.PeerOpen_ARTIFACT:
+		if h.Member(s.from) {
+			h.Artifact(ctx, ch)
+		}
 	case pb.PeerOpen_KIND_UNSPECIFIED:
 	}
 }
@@ -309,6 +316,12 @@ func (p *Peers) session(ctx context.Context, addr string) (mesh.Session, error) 
 	}
 	one.session = session
 	return session, nil
+}
+
+// Connect opens a session to the coordinator at addr for the caller alone: what is
+// carried in bulk must not be before Raft's messages.
+func (p *Peers) Connect(ctx context.Context, addr string) (mesh.Session, error) {
+	return mesh.DialPeer(ctx, addr, p.conf.Client)
 }
 
 // Call asks the coordinator at addr. An error means that there is no answer; it

@@ -37,6 +37,8 @@ func (e echo) Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerRep
 	return &pb.PeerReply{Name: from, Kind: string(fault.Conflict), Error: c.GetMeet().GetName()}
 }
 
+func (echo) Artifact(context.Context, *mesh.Channel) {}
+
 func (echo) Query(_ context.Context, rack string, q *pb.Query, each func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error) {
 	if rack == "r9" {
 		return nil, fault.New(fault.NotFound, "ask", "no such rack").WithHint("look elsewhere")

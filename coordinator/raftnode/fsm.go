@@ -1,7 +1,6 @@
 package raftnode
 
 import (
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -22,44 +21,53 @@ type fsm struct {
 	halted  chan struct{} // closed with it
 	hashes  *hashes
 	latest  atomic.Int64 // time of the last command, in milliseconds
+	session string       // of the proposals made here
 
 	mu      sync.Mutex
 	broken  error
-	waiting map[string]chan state.Outcome // of proposals made here, by id
+	waiting map[uint64]chan state.Outcome // of proposals made here, by number
 }
 
 // response is what Raft carries back to commit; outcomes go to who awaits them.
-type response struct{ err error }
+type response struct {
+	term uint64 // of the entry
+	err  error
+}
 
-func newFSM(m *state.Machine, applied func(state.Outcome), h *hashes) *fsm {
+func newFSM(m *state.Machine, session string, applied func(state.Outcome)) *fsm {
 	return &fsm{
-		machine: m, applied: applied, failed: make(chan error, 1), halted: make(chan struct{}),
-		waiting: map[string]chan state.Outcome{}, hashes: h,
+		machine: m, session: session, applied: applied, failed: make(chan error, 1), halted: make(chan struct{}),
+		waiting: map[uint64]chan state.Outcome{}, hashes: newHashes(),
 	}
 }
 
-// await gives the outcome of the command with that id when it is applied.
-func (f *fsm) await(id string) <-chan state.Outcome {
+// await gives the outcome of the command with that number when it is applied.
+func (f *fsm) await(seq uint64) <-chan state.Outcome {
 	c := make(chan state.Outcome, 1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.waiting[id] = c
+	f.waiting[seq] = c
 	return c
 }
 
-func (f *fsm) forget(id string) {
+func (f *fsm) forget(seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.waiting, id)
+	delete(f.waiting, seq)
 }
 
-// tell gives an outcome to who waits for it.
-func (f *fsm) tell(id string, o state.Outcome) {
+// tell gives outcomes to who waits for them.
+func (f *fsm) tell(list []*pb.Command, all []state.Outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c := f.waiting[id]; c != nil {
-		c <- o
-		delete(f.waiting, id)
+	for i, c := range list {
+		if all[i].Repeated || c.GetSession() != f.session {
+			continue
+		}
+		if waits := f.waiting[c.GetSeq()]; waits != nil {
+			waits <- all[i]
+			delete(f.waiting, c.GetSeq())
+		}
 	}
 }
 
@@ -81,21 +89,26 @@ func (f *fsm) apply(l *raft.Log) response {
 	if err := f.stopped(); err != nil {
 		return response{err: err}
 	}
-	var c pb.Command
-	if err := proto.Unmarshal(l.Data, &c); err != nil {
-		return response{err: f.stop(fault.Wrap(fault.Garbage, fmt.Sprintf("decode command %d", l.Index), err))}
-	}
-	o, err := f.machine.Apply(l.Index, &c)
+	list, err := state.Commands(l.Index, l.Data)
 	if err != nil {
 		return response{err: f.stop(err)}
 	}
-	f.hashes.applied(l.Index, f.machine)
-	f.latest.Store(max(f.latest.Load(), c.GetAtUnixMs()))
-	if !o.Repeated {
-		f.applied(o)
-		f.tell(c.GetId(), o)
+	all, err := f.machine.ApplyAll(l.Index, list)
+	if err != nil {
+		return response{err: f.stop(err)}
 	}
-	return response{}
+	f.hashes.note(l.Index)
+	for i, o := range all {
+		if list[i].GetMark().GetCheck() {
+			f.hashes.take(l.Index, f.machine)
+		}
+		f.latest.Store(max(f.latest.Load(), list[i].GetAtUnixMs()))
+		if !o.Repeated {
+			f.applied(o)
+		}
+	}
+	f.tell(list, all)
+	return response{term: l.Term}
 }
 
 // stop keeps the first error and tells Run.

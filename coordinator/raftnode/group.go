@@ -38,9 +38,9 @@ func (n *Node) transport(log *logger) raft.Transport {
 		_, t := raft.NewInmemTransport(nobody)
 		return t
 	}
-	n.wire = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.wire = newPushing(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer{n.conf.Wire}, MaxPool: raftPool, Timeout: raftWait, Logger: log, MaxRPCsInFlight: 2,
-	})
+	}))
 	return n.wire
 }
 
@@ -250,6 +250,10 @@ func (n *Node) Call(ctx context.Context, from string, c *pb.PeerCall) *pb.PeerRe
 	switch b := c.GetBody().(type) {
 	case *pb.PeerCall_Commit:
 		return n.answerCommit(ctx, from, b.Commit)
+	case *pb.PeerCall_ReadIndex:
+		return n.answerIndex(ctx, from, b.ReadIndex)
+	case *pb.PeerCall_LogState:
+		return n.answerLogState(from)
 	case *pb.PeerCall_Meet:
 		return n.answerMeet(from, b.Meet)
 	case *pb.PeerCall_Join:
@@ -267,20 +271,42 @@ func (n *Node) answerCommit(ctx context.Context, from string, c *pb.Commit) *pb.
 	if !n.Member(from) {
 		return replyOf(fault.New(fault.Denied, op, from+" is no member of the group"))
 	}
-	var command pb.Command
-	if err := proto.Unmarshal(c.GetCommand(), &command); err != nil {
-		return replyOf(fault.Wrap(fault.Garbage, op, err))
+	for _, data := range c.GetCommands() {
+		if err := ours(from, data); err != nil {
+			return replyOf(fault.Wrap(fault.KindOf(err), op, err))
+		}
 	}
-	if command.GetVersion() != state.Version || !strings.HasPrefix(command.GetId(), from+"/") {
-		return replyOf(fault.New(fault.Unsupported, op, fmt.Sprintf("its version is %d, its id %q", command.GetVersion(), command.GetId())).
-			WithHint("run the same build of chiba on all coordinators"))
+	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
+	defer cancel()
+	p := newProposal(ctx.Done(), true, c.GetCommands()...)
+	n.propose(p)
+	var a answer
+	select {
+	case a = <-p.answer:
+	case <-n.shut:
+		a.err = raft.ErrRaftShutdown
+	case <-ctx.Done():
+		a.err = ctx.Err()
 	}
-	index, err := n.commit(ctx, &command)
-	reply := replyOf(proposeError(op, err))
-	reply.Index = index
-	_, reply.Final = err.(*fault.Error) //nolint:errorlint // our own refusal, not one that wraps what Raft says
-	reply.Unsure = err != nil && !reply.GetFinal() && !errors.Is(err, raft.ErrNotLeader)
+	reply := replyOf(proposeError(op, a.err))
+	reply.Index, reply.Term = a.index, a.term
+	_, reply.Final = a.err.(*fault.Error) //nolint:errorlint // our own refusal, not one that wraps what Raft says
+	reply.Unsure = a.err != nil && !reply.GetFinal() && !errors.Is(a.err, raft.ErrNotLeader)
 	return reply
+}
+
+// ours says whether a command that another coordinator sends is one that this version
+// can commit for it.
+func ours(from string, data []byte) error {
+	var c pb.Command
+	if err := proto.Unmarshal(data, &c); err != nil {
+		return fault.Wrap(fault.Garbage, "decode its command", err)
+	}
+	if c.GetVersion() != state.Version || c.GetBatch() != nil || !strings.HasPrefix(c.GetSession(), from+"/") {
+		return fault.New(fault.Unsupported, "", fmt.Sprintf("its version is %d, its session %q", c.GetVersion(), c.GetSession())).
+			WithHint("run the same build of chiba on all coordinators")
+	}
+	return nil
 }
 
 func (n *Node) answerMeet(from string, m *pb.Meet) *pb.PeerReply {
@@ -299,8 +325,8 @@ func (n *Node) answerMeet(from string, m *pb.Meet) *pb.PeerReply {
 	return reply
 }
 
-// admit makes a coordinator a voter, as the leader. One that comes back with
-// another address is met there from now on.
+// admit gives a coordinator a place in the group, as the leader; it has a vote when it
+// keeps up, see care. One that comes back with another address is met there from now on.
 func (n *Node) admit(from string, p *pb.Peer) error {
 	const op = "join the group"
 	all := n.members()
@@ -313,7 +339,11 @@ func (n *Node) admit(from string, p *pb.Peer) error {
 			WithHint("chiba coordinator remove NAME makes room")
 	}
 	n.conf.Log.Info("a coordinator joins", obs.Peer, p.GetName(), obs.Addr, p.GetAddr())
-	err := n.raft.AddVoter(raft.ServerID(p.GetName()), raft.ServerAddress(p.GetAddr()), 0, meetTimeout).Error()
+	add := n.raft.AddNonvoter
+	if slices.ContainsFunc(all, func(m Member) bool { return m.Name == p.GetName() && m.Voter }) {
+		add = n.raft.AddVoter
+	}
+	err := add(raft.ServerID(p.GetName()), raft.ServerAddress(p.GetAddr()), 0, meetTimeout).Error()
 	return fault.Wrap(fault.Unavailable, op, err)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/chiba-mesh/chiba/coordinator/raftnode"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
@@ -25,7 +26,11 @@ type group struct {
 	t         *testing.T
 	authority *ca.Site
 	members   map[string]*member
-	room      func() (free, total uint64, err error) // of all of them
+	alive     sync.RWMutex // for who reads the members while they are killed and started
+	stable    time.Duration
+	dead      time.Duration
+	network   *network                                          // between them; nil: nothing ever fails
+	room      func(name string) (free, total uint64, err error) // nil: what there is
 }
 
 // member is one of them. It may be down.
@@ -33,11 +38,14 @@ type member struct {
 	dir, addr string
 	node      *raftnode.Node
 	machine   *state.Machine
+	began     time.Time
 	kill      func() // in an instant, as far as the others can see
 }
 
 // handler is a node as the others see it.
 type handler struct{ *raftnode.Node }
+
+func (handler) Artifact(context.Context, *mesh.Channel) {}
 
 func (handler) Query(context.Context, string, *pb.Query, func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error) {
 	return nil, errors.New("no agents here")
@@ -93,8 +101,17 @@ func (g *group) start(name string, expect int, join ...string) *member {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	m.addr, m.machine = p.Addr(), state.New()
-	m.node, err = raftnode.Open(raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, HashEvery: 10, Room: g.room, Log: log})
+	g.alive.Lock()
+	defer g.alive.Unlock()
+	m.addr, m.machine, m.began = p.Addr(), state.New(), time.Now()
+	conf := raftnode.Config{Dir: m.dir, Name: name, Machine: m.machine, Wire: p, Expect: expect, Join: join, CheckEvery: 10, StableAfter: g.stable, DeadAfter: g.dead, Log: log}
+	if g.network != nil {
+		conf.Wire = behind{p, g.network}
+	}
+	if g.room != nil {
+		conf.Room = func() (uint64, uint64, error) { return g.room(name) }
+	}
+	m.node, err = raftnode.Open(conf)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -112,11 +129,13 @@ func (g *group) start(name string, expect int, join ...string) *member {
 		}
 	})
 	m.kill = sync.OnceFunc(func() {
+		g.alive.Lock()
+		m.node = nil
+		g.alive.Unlock()
 		_ = p.Close() // first: a killed process says goodbye to nobody
 		cancel()
 		_ = node.Close()
 		running.Wait()
-		m.node = nil
 	})
 	g.t.Cleanup(m.kill)
 	return m

@@ -22,18 +22,18 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
-	"github.com/chiba-mesh/chiba/pkg/boltfile"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
 const (
-	// inFlight bounds the proposals that wait for the disk: more of them make
-	// each one slower and none of them sooner.
-	inFlight = 256
+	// maxProposals and maxWaiting (bytes) bound the proposals of this process that
+	// wait; who makes one more waits until there is room.
+	maxProposals = 4096
+	maxWaiting   = 64 << 20
 	// maxCommand is the largest command: a script and its run, 4 MiB each, and
 	// room for their company.
 	maxCommand = 10 << 20
@@ -89,9 +89,13 @@ type Config struct {
 	// Room tells how much of the disk that Dir is on is free, in bytes; default: asks
 	// the system.
 	Room func() (free, total uint64, err error)
-	// HashEvery is how many entries of the log lie between two digests of the state;
-	// default 4096.
-	HashEvery uint64
+	// CheckEvery is how many entries of the log lie between two checks of it and of the
+	// state, at most; default 4096.
+	CheckEvery uint64
+	// StableAfter is how long one that has joined must keep up before it has a vote;
+	// default 10 s. DeadAfter is how long one may be silent before it is taken out,
+	// default 1 h.
+	StableAfter, DeadAfter time.Duration
 	// Patience bounds a proposal whose context has no deadline; default 10 s.
 	Patience time.Duration
 	Log      *slog.Logger
@@ -101,21 +105,34 @@ type Config struct {
 type Node struct {
 	conf    Config
 	raft    *raft.Raft
-	wal     *wal.WAL
+	store   *store
 	lock    *os.File
 	fsm     *fsm
-	slots   chan struct{} // one is held by each proposal until Raft has answered
+	batches batches
+	slots   chan struct{} // one is held by who sends batches
+	room    *semaphore.Weighted
+	session string // of our proposals
+	lastSeq atomic.Uint64
 	ready   chan struct{}
 	beReady sync.Once     // closes ready
 	shut    chan struct{} // closed by Close
 	once    sync.Once     // for Close
 	err     error         // of Close
-	ids     ids           // of proposals
 
-	wire *raft.NetworkTransport // nil: alone
+	wire *pushing // nil: alone
 	met  meetings
 	lead lead
-	full atomic.Pointer[fault.Error] // why nothing is committed here; nil: it is
+	// ledTerm is the last term in which this node led and has committed something.
+	ledTerm atomic.Uint64
+	full    atomic.Pointer[fault.Error] // why nothing is committed here; nil: it is
+
+	damage   atomic.Pointer[fault.Error] // what is wrong with the log on the disk; nil: nothing is known
+	before   known                       // when we were started
+	recalled time.Time                   // when Raft was told of it
+	noted    known                       // of Run
+	caring   *care                       // of Run: while this node leads a group
+	asked    uint64                      // of Run: where the last check was asked for
+	askedAt  time.Time
 }
 
 // Open opens the directory, creating it on first use, and starts the voter. It
@@ -131,8 +148,14 @@ func Open(c Config) (*Node, error) {
 	if c.Patience <= 0 {
 		c.Patience = proposeTimeout
 	}
-	if c.HashEvery == 0 {
-		c.HashEvery = hashEvery
+	if c.StableAfter <= 0 {
+		c.StableAfter = stableAfter
+	}
+	if c.DeadAfter <= 0 {
+		c.DeadAfter = deadAfter
+	}
+	if c.CheckEvery == 0 {
+		c.CheckEvery = checkEvery
 	}
 	if c.Room == nil {
 		c.Room = func() (free, total uint64, err error) { return roomIn(c.Dir) }
@@ -145,36 +168,42 @@ func Open(c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := newLogger(c.Log)
-	store, err := openWAL(walDir, log)
-	if err != nil {
-		return nil, errors.Join(lock.Close(), fault.New(fault.Garbage, op, err.Error()).
-			WithHint(damagedHint))
-	}
+	session := newSession(c.Name)
 	n := &Node{
-		conf: c, wal: store, lock: lock, fsm: newFSM(c.Machine, c.Applied, newHashes(c.HashEvery)),
-		slots: make(chan struct{}, inFlight), ready: make(chan struct{}), shut: make(chan struct{}),
-		ids: newIDs(c.Name),
+		conf: c, lock: lock, session: session, fsm: newFSM(c.Machine, session, c.Applied),
+		slots: make(chan struct{}, inFlight), room: semaphore.NewWeighted(maxWaiting),
+		ready: make(chan struct{}), shut: make(chan struct{}),
 	}
-	if err := n.start(log); err != nil {
-		return nil, errors.Join(fault.Wrap(fault.KindOf(err), op, err), store.Close(), lock.Close())
+	if err = n.open(walDir); err != nil {
+		return nil, errors.Join(fault.Wrap(fault.KindOf(err), op, err), lock.Close())
 	}
 	return n, nil
 }
 
-const damagedHint = "restore the directory from a copy; or move it away to begin with an empty log, and apply the scripts again"
-
-func openWAL(dir string, log *logger) (*wal.WAL, error) {
-	if err := boltfile.Whole(filepath.Join(dir, "wal-meta.db")); err != nil {
-		return nil, err
+// open opens the files, and starts Raft on them.
+func (n *Node) open(walDir string) (err error) {
+	if free, _, roomErr := n.conf.Room(); roomErr == nil && free < 2*segment {
+		return fault.New(fault.Unavailable, "", fmt.Sprintf("the disk is full: %d MiB are free, the log needs %d MiB", free>>20, 2*segment>>20)).
+			WithHint("make room on it, then start the coordinator again; nothing is lost")
 	}
-	return wal.Open(dir, wal.WithLogger(log))
+	log := newLogger(n.conf.Log)
+	if n.store, err = openStore(walDir, log, n.checked); err != nil {
+		return fault.New(fault.Garbage, "", err.Error()).WithHint(n.damagedHint())
+	}
+	if err = n.start(log); err != nil {
+		return errors.Join(err, n.store.Close())
+	}
+	n.recall()
+	return nil
 }
 
 func (n *Node) start(log *logger) error {
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.conf.Dir, snapshotsKept, log)
 	if err != nil {
 		return err
+	}
+	if err = whole(snapshots, n.store); err != nil {
+		return fault.New(fault.Garbage, "", err.Error()).WithHint(n.damagedHint())
 	}
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(n.conf.Name)
@@ -193,7 +222,7 @@ func (n *Node) start(log *logger) error {
 	if err = n.bootstrap(conf, snapshots, transport); err != nil {
 		return err
 	}
-	n.raft, err = raft.NewRaft(conf, n.fsm, n.wal, n.wal, snapshots, transport)
+	n.raft, err = raft.NewRaft(conf, n.fsm, n.store, n.store.wal, snapshots, transport)
 	if err != nil {
 		return err
 	}
@@ -213,12 +242,12 @@ func (n *Node) patience() time.Duration {
 // bootstrap makes this node the one voter of a new directory, if it is to be
 // alone. A group begins when its members have met.
 func (n *Node) bootstrap(conf *raft.Config, snapshots raft.SnapshotStore, t raft.Transport) error {
-	exists, err := raft.HasExistingState(n.wal, n.wal, snapshots)
+	exists, err := raft.HasExistingState(n.store, n.store.wal, snapshots)
 	if err != nil || exists || !n.begins() {
 		return err
 	}
 	voters := raft.Configuration{Servers: []raft.Server{{ID: conf.LocalID, Address: t.LocalAddr()}}}
-	return raft.BootstrapCluster(conf, n.wal, n.wal, snapshots, t, voters)
+	return raft.BootstrapCluster(conf, n.store, n.store.wal, snapshots, t, voters)
 }
 
 // begins reports whether a new directory is the beginning of a group of one.
@@ -243,7 +272,7 @@ func (n *Node) checkOwner() error {
 		return nil // it has yet to meet the others
 	}
 	if len(servers) == 0 { // no voter is the first entry of no log
-		return fault.New(fault.Garbage, "", "it is damaged: its beginning is lost").WithHint(damagedHint)
+		return fault.New(fault.Garbage, "", "it is damaged: its beginning is lost").WithHint(n.damagedHint())
 	}
 	e := fault.New(fault.Conflict, "check whose it is", fmt.Sprintf("it belongs to coordinator %v, not to %q", servers, n.conf.Name))
 	return e.WithHint("start the coordinator under its old name, or choose another state directory")
@@ -258,8 +287,12 @@ type Status struct {
 	Commit, Applied uint64 // log indexes
 	Leader          string // name; "" if none is known
 	Members         []Member
-	// Behind is how long ago the leader was last heard of; 0 for the leader.
+	// Behind is how long ago the leader was last heard of; 0 for the leader, and if it
+	// is not known.
 	Behind time.Duration
+	// Damage is what is wrong with the log on the disk, with a hint what to do about
+	// it; nil if nothing is known.
+	Damage error
 }
 
 // Member is a coordinator of the group.
@@ -275,8 +308,11 @@ func (n *Node) Status() Status {
 		State: n.raft.State().String(), Commit: n.raft.CommitIndex(), Applied: n.raft.AppliedIndex(),
 		Leader: string(leader), Members: n.members(),
 	}
-	if at := n.raft.LastContact(); s.State != raft.Leader.String() && !at.IsZero() {
+	if at := n.heard(); s.State != raft.Leader.String() && !at.IsZero() {
 		s.Behind = time.Since(at)
+	}
+	if e := n.damage.Load(); e != nil {
+		s.Damage = e
 	}
 	return s
 }
@@ -301,7 +337,7 @@ func (n *Node) Close() error {
 		if n.wire != nil {
 			errs = append(errs, n.wire.Close())
 		}
-		n.err = errors.Join(append(errs, n.wal.Close(), n.lock.Close())...)
+		n.err = errors.Join(append(errs, n.store.Close(), n.lock.Close())...)
 	})
 	return n.err
 }

@@ -25,12 +25,18 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-// victimDir is set in the child process that TestKilled kills.
-const victimDir = "CHIBA_TEST_VICTIM"
+const (
+	victimDir = "CHIBA_TEST_VICTIM"    // is set in the child process that TestKilled kills
+	fullDir   = "CHIBA_TEST_FULL_DISK" // is set in the child process of TestAFullDisk
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(victimDir); dir != "" {
 		victim(dir)
+		return
+	}
+	if dir := os.Getenv(fullDir); dir != "" {
+		fullDisk(dir)
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -63,9 +69,15 @@ func open(t *testing.T, dir string) *node {
 }
 
 func start(dir string, log *slog.Logger) (*node, error) {
-	n := &node{dir: dir, machine: state.New(), ended: make(chan error, 1)}
+	return startWith(raftnode.Config{Dir: dir, Name: "c1", Log: log})
+}
+
+// startWith opens and runs a node with a machine of its own.
+func startWith(c raftnode.Config) (*node, error) {
+	n := &node{dir: c.Dir, machine: state.New(), ended: make(chan error, 1)}
+	c.Machine = n.machine
 	var err error
-	n.Node, err = raftnode.Open(raftnode.Config{Dir: dir, Name: "c1", Machine: n.machine, Log: log})
+	n.Node, err = raftnode.Open(c)
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,67 +26,85 @@ const (
 // errNoLeader is why nothing can be committed now.
 var errNoLeader = errors.New("the coordinators have no leader")
 
-// ids makes the ids of one process's proposals: no two processes make the same.
-type ids struct {
-	prefix string
-	last   *atomic.Uint64
+// newSession names one life of a coordinator: no two have the same name.
+func newSession(name string) string {
+	var life [8]byte
+	_, _ = rand.Read(life[:]) // never fails, see its documentation
+	return name + "/" + hex.EncodeToString(life[:])
 }
 
-func newIDs(name string) ids {
-	var boot [8]byte
-	_, _ = rand.Read(boot[:]) // never fails, see its documentation
-	return ids{prefix: name + "/" + hex.EncodeToString(boot[:]) + "/", last: &atomic.Uint64{}}
-}
-
-func (i ids) next() string { return i.prefix + strconv.FormatUint(i.last.Add(1), 36) }
-
-// Propose commits and applies c, whose version, id and time it sets; another node
+// Propose commits and applies c, whose version, number and time are set; another node
 // that leads is asked to. It returns when this node has applied it. A nil error
 // means that the command is in the log and on the disks of a majority;
 // Outcome.Err says whether the state took it. An error of kind Timeout or
 // Canceled leaves open whether it will be applied.
 //
-// While the lead changes it asks again: the id sees to it that a command whose
-// answer was lost is not applied twice.
+// Commands that are proposed meanwhile share an entry of the log. While the lead
+// changes it asks again: the number sees to it that a command whose answer was lost is
+// not applied twice.
 func (n *Node) Propose(ctx context.Context, c *pb.Command) (state.Outcome, error) {
 	const op = "commit"
-	c.Version, c.Id = state.Version, n.ids.next()
-	if size := proto.Size(c); size > maxCommand {
+	size := proto.Size(c)
+	if size > maxCommand {
 		return state.Outcome{}, fault.New(fault.TooLarge, op, fmt.Sprintf("%d bytes, the limit is %d", size, maxCommand))
+	}
+	if full := n.full.Load(); full != nil && n.store.refuses() { // what the others decide can't be applied here
+		return state.Outcome{}, full
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
 	defer cancel()
-	applied := n.fsm.await(c.GetId())
-	defer n.fsm.forget(c.GetId())
+	weight := max(int64(size), maxWaiting/maxProposals)
+	if err := n.room.Acquire(ctx, weight); err != nil {
+		return state.Outcome{}, proposeError(op, err)
+	}
+	defer n.room.Release(weight)
+	c.Version, c.Session, c.Seq = state.Version, n.session, n.lastSeq.Add(1)
+	data, err := proto.Marshal(c)
+	if err != nil {
+		return state.Outcome{}, fault.Wrap(fault.BadInput, op, err)
+	}
+	applied := n.fsm.await(c.GetSeq())
+	defer n.fsm.forget(c.GetSeq())
+	o, err := n.insist(ctx, data, applied)
+	return o, proposeError(op, err)
+}
+
+// insist proposes a command until it was applied here.
+func (n *Node) insist(ctx context.Context, data []byte, applied <-chan state.Outcome) (state.Outcome, error) {
 	offered := false
 	for {
-		err := n.offer(ctx, c)
-		offered = offered || !errors.Is(err, errNoLeader)
-		if err != nil && !n.again(err) {
-			return state.Outcome{}, proposeError(op, err)
-		}
-		wait := time.Duration(0) // committed: it is on its way to us
-		if err != nil {
-			wait = againMin + mathrand.N(againMax-againMin) //nolint:gosec // jitter
-		}
-		o, ended := n.outcome(ctx, applied, wait)
+		p := newProposal(ctx.Done(), false, data)
+		n.propose(p)
+		o, err := n.outcome(ctx, applied, p.answer, 0)
 		switch {
-		case errors.Is(ended, errAgain):
-		case !offered && errors.Is(ended, context.DeadlineExceeded):
-			return o, proposeError(op, errNoLeader)
+		case errors.Is(err, errAnswered): // committed: it is on its way to us
+			return n.outcome(ctx, applied, nil, 0)
+		case err == nil || !n.again(err):
+			return o, err
+		}
+		offered = offered || !errors.Is(err, errNoLeader)
+		o, err = n.outcome(ctx, applied, nil, againMin+mathrand.N(againMax-againMin)) //nolint:gosec // jitter
+		switch {
+		case errors.Is(err, errAgain):
+		case !offered && errors.Is(err, context.DeadlineExceeded):
+			return o, errNoLeader
 		default:
-			return o, proposeError(op, ended)
+			return o, err
 		}
 	}
 }
 
-// errAgain says that the wait for an outcome is over and the proposal is to be
-// made again.
-var errAgain = errors.New("propose again")
+var (
+	// errAgain says that the wait for an outcome is over and the proposal is to be
+	// made again.
+	errAgain = errors.New("propose again")
+	// errAnswered says that a proposal was committed.
+	errAnswered = errors.New("committed")
+)
 
-// outcome waits until a proposal was applied here; for at most wait, if that is
-// not 0.
-func (n *Node) outcome(ctx context.Context, applied <-chan state.Outcome, wait time.Duration) (state.Outcome, error) {
+// outcome waits until a proposal was applied here or, if that comes first, its answer
+// came; for at most wait, if that is not 0.
+func (n *Node) outcome(ctx context.Context, applied <-chan state.Outcome, answered <-chan answer, wait time.Duration) (state.Outcome, error) {
 	var enough <-chan time.Time
 	if wait > 0 {
 		timer := time.NewTimer(wait)
@@ -98,6 +114,11 @@ func (n *Node) outcome(ctx context.Context, applied <-chan state.Outcome, wait t
 	select {
 	case o := <-applied:
 		return o, nil
+	case a := <-answered:
+		if a.err == nil {
+			a.err = errAnswered
+		}
+		return state.Outcome{}, a.err
 	case <-enough:
 		return state.Outcome{}, errAgain
 	case <-n.fsm.halted:
@@ -130,16 +151,12 @@ type elsewhere struct{ error }
 
 func (e *elsewhere) Unwrap() error { return e.error }
 
-// offer has c committed by whoever leads.
-func (n *Node) offer(ctx context.Context, c *pb.Command) error {
-	if n.conf.Wire == nil || n.raft.State() == raft.Leader {
-		_, err := n.commit(ctx, c)
-		return err
-	}
+// forward has commands committed by the node that leads, and this one learn of it.
+func (n *Node) forward(ctx context.Context, commands [][]byte) answer {
 	changed := n.lead.until()
-	leader := n.leader()
-	if leader == "" {
-		return errNoLeader
+	addr, name := n.raft.LeaderWithID()
+	if addr == "" {
+		return answer{err: errNoLeader}
 	}
 	// The connection to a leader that was killed looks alive for seconds: the
 	// next leader is known sooner.
@@ -149,45 +166,45 @@ func (n *Node) offer(ctx context.Context, c *pb.Command) error {
 		select {
 		case <-changed:
 			stop()
+		case <-n.shut:
+			stop()
 		case <-asking.Done():
 		}
 	}()
-	data, err := proto.Marshal(c)
-	if err != nil {
-		return fault.Wrap(fault.BadInput, "commit", err)
-	}
-	reply, err := n.conf.Wire.Call(asking, leader, &pb.PeerCall{Body: &pb.PeerCall_Commit{Commit: &pb.Commit{Command: data}}})
+	reply, err := n.conf.Wire.Call(asking, string(addr), &pb.PeerCall{Body: &pb.PeerCall_Commit{Commit: &pb.Commit{Commands: commands}}})
 	if err == nil {
 		err = failure(reply)
-		if err == nil || reply.GetFinal() || !reply.GetUnsure() && !fault.Is(err, fault.Unavailable) {
-			return err
-		}
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	switch {
+	case err == nil:
+		at := place{reply.GetIndex(), reply.GetTerm(), raft.Server{ID: name, Address: addr}}
+		n.learn(at)
+		return answer{index: at.index, term: at.term}
+	case reply.GetFinal() || reply.GetKind() != "" && !reply.GetUnsure() && !fault.Is(err, fault.Unavailable):
+		return answer{err: err}
+	default:
+		return answer{err: &elsewhere{err}}
 	}
-	return &elsewhere{err}
 }
 
-// commit commits c, as the leader, and returns its place in the log.
-func (n *Node) commit(ctx context.Context, c *pb.Command) (index uint64, err error) {
+// commit commits commands as one entry, as the leader.
+func (n *Node) commit(commands [][]byte) answer {
 	if full := n.full.Load(); full != nil {
-		return 0, full
+		return answer{err: full}
 	}
-	c.AtUnixMs = n.clock()
-	data, err := proto.Marshal(c)
+	entry, err := state.Batch(n.clock(), commands)
 	if err != nil {
-		return 0, fault.Wrap(fault.BadInput, "commit", err)
+		return answer{err: err}
 	}
-	future, err := submit(ctx, n, func() raft.ApplyFuture { return n.raft.Apply(data, n.conf.Patience) })
-	if err != nil {
-		return 0, err
+	future := n.raft.Apply(entry, n.conf.Patience)
+	if err = future.Error(); err != nil {
+		return answer{err: err}
 	}
 	r, ok := future.Response().(response)
 	if !ok {
-		return 0, fault.New(fault.Internal, "commit", fmt.Sprintf("the log answered %T", future.Response()))
+		return answer{err: fault.New(fault.Internal, "commit", fmt.Sprintf("the log answered %T", future.Response()))}
 	}
-	return future.Index(), r.err
+	return answer{future.Index(), r.term, r.err}
 }
 
 // clock is our time, in milliseconds, and never before that of an earlier
@@ -204,33 +221,13 @@ func (n *Node) Barrier(ctx context.Context) error {
 // barrier takes as long as it takes: a start may have thousands of commands to
 // apply.
 func (n *Node) barrier(ctx context.Context) error {
-	_, err := submit(ctx, n, func() raft.Future { return n.raft.Barrier(0) })
-	return proposeError("wait for the log", err)
-}
-
-// submit starts something in Raft and waits for its end, or that of ctx. The
-// slot is free again when Raft has answered, not before.
-func submit[F raft.Future](ctx context.Context, n *Node, start func() F) (F, error) {
-	var none F
+	done := make(chan error, 1)
+	go func() { done <- n.raft.Barrier(0).Error() }() // ends with Shutdown at the latest
 	select {
-	case n.slots <- struct{}{}:
-	case <-n.shut:
-		return none, raft.ErrRaftShutdown
+	case err := <-done:
+		return proposeError("wait for the log", err)
 	case <-ctx.Done():
-		return none, ctx.Err()
-	}
-	done := make(chan F, 1)
-	go func() { // Close waits for it by its slot
-		defer func() { <-n.slots }()
-		f := start()
-		_ = f.Error() // waits; the reader asks again
-		done <- f
-	}()
-	select {
-	case f := <-done:
-		return f, f.Error()
-	case <-ctx.Done():
-		return none, ctx.Err()
+		return proposeError("wait for the log", ctx.Err())
 	}
 }
 

@@ -2,100 +2,148 @@ package raftnode
 
 import (
 	"context"
-	"sync"
+	"errors"
+	mathrand "math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/raft"
 
-	"github.com/chiba-mesh/chiba/coordinator/state"
-	"github.com/chiba-mesh/chiba/pkg/obs"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-const (
-	// hashEvery is how many entries of the log lie between two digests of the
-	// state. One costs an encoding of the whole state, beside the log's work.
-	hashEvery = 4096
-	// hashesKept is how many digests are remembered: others may be behind.
-	hashesKept = 8
-)
-
-// CatchUp returns when this node has applied everything that was committed, by
-// whichever node, before the call. It costs a commit: a command that does nothing
-// goes through the log, and what comes before it is applied before it.
-func (n *Node) CatchUp(ctx context.Context) error {
-	_, err := n.Propose(ctx, &pb.Command{Body: &pb.Command_Mark{Mark: &pb.Mark{}}})
-	return err
-}
-
-// Leads reports whether this node leads, as far as it knows.
-func (n *Node) Leads() bool { return n.raft.State() == raft.Leader }
-
-// hashes are digests of the state at some indexes of the log. Machines that have
-// applied the same commands have the same.
-type hashes struct {
-	every uint64
-	work  chan hashWork
-
-	mu   sync.Mutex
-	last uint64 // index of the last command
-	done []*pb.StateHash
-}
-
-type hashWork struct {
-	index uint64
-	state *pb.Snapshot
-}
-
-func newHashes(every uint64) *hashes { return &hashes{every: every, work: make(chan hashWork, 1)} }
-
-// applied is told of every command. Where a multiple of every lies between it and
-// the one before, the state is put aside for a digest. It never waits: with work
-// to do already, it skips this one.
-func (h *hashes) applied(index uint64, m *state.Machine) {
-	h.mu.Lock()
-	due := h.last != 0 && index/h.every > h.last/h.every
-	h.last = index
-	h.mu.Unlock()
-	if !due || len(h.work) == cap(h.work) {
-		return
-	}
-	h.work <- hashWork{index, m.Snapshot()} // there is room, and nobody else writes
-}
-
-// run makes the digests until ctx ends.
-func (h *hashes) run(ctx context.Context, n *Node) {
+// CatchUp returns when this node has applied everything that was committed, by whichever
+// node, before the call. It costs a question to the leader and, if verified, the leader's
+// to a majority whether it still leads: else one that was deposed a moment ago may
+// answer. While the lead changes it asks again, if verified; else it returns at once what
+// is wrong.
+func (n *Node) CatchUp(ctx context.Context, verified bool) error {
+	const op = "catch up with the other coordinators"
+	ctx, cancel := context.WithTimeout(ctx, n.conf.Patience)
+	defer cancel()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case w := <-h.work:
-			began := time.Now()
-			sum, err := state.HashOf(w.state)
-			if err != nil {
-				n.conf.Log.Error("hashing the state", obs.Err, err)
-				continue
-			}
-			n.conf.Log.Debug("state hashed", "index", w.index, obs.Took, time.Since(began))
-			h.keep(&pb.StateHash{Index: w.index, Hash: sum})
+		at, err := n.readIndex(ctx, verified)
+		if err == nil {
+			n.learn(at)
+			return proposeError(op, n.reach(ctx, at.index))
+		}
+		if !verified || !n.again(err) {
+			return proposeError(op, err)
+		}
+		_, ended := n.outcome(ctx, nil, nil, againMin+mathrand.N(againMax-againMin)) //nolint:gosec // jitter
+		if errors.Is(ended, context.DeadlineExceeded) {
+			return proposeError(op, err)
+		}
+		if !errors.Is(ended, errAgain) {
+			return proposeError(op, ended)
 		}
 	}
 }
 
-func (h *hashes) keep(s *pb.StateHash) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.done = append(h.done, s)
-	if len(h.done) > hashesKept {
-		h.done = h.done[1:]
+// readIndex is how far the log is committed, as the leader says.
+func (n *Node) readIndex(ctx context.Context, verified bool) (place, error) {
+	if n.conf.Wire == nil || n.Leads() {
+		return n.leaderIndex(ctx, verified)
 	}
+	addr, name := n.raft.LeaderWithID()
+	if addr == "" {
+		return place{}, errNoLeader
+	}
+	reply, err := n.conf.Wire.Call(ctx, string(addr), &pb.PeerCall{Body: &pb.PeerCall_ReadIndex{ReadIndex: &pb.ReadIndex{Verified: verified}}})
+	if err = errors.Join(err, failure(reply)); err != nil {
+		return place{}, &elsewhere{err}
+	}
+	return place{reply.GetIndex(), reply.GetTerm(), raft.Server{ID: name, Address: addr}}, nil
 }
 
-// Hashes are the last digests of the state, oldest first, and the index of the
-// last command that was applied.
-func (n *Node) Hashes() (list []*pb.StateHash, applied uint64) {
-	h := n.fsm.hashes
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return append([]*pb.StateHash(nil), h.done...), h.last
+// leaderIndex is readIndex for the leader (Ongaro, "Consensus: Bridging Theory and
+// Practice", 6.4): a leader knows what is committed when it has committed something in
+// its own term, and its index counts if it still led after it was read.
+func (n *Node) leaderIndex(ctx context.Context, verified bool) (place, error) {
+	term := n.raft.CurrentTerm()
+	if n.ledTerm.Load() != term {
+		if err := n.settleTerm(ctx); err != nil {
+			return place{}, err
+		}
+	}
+	at := place{index: n.raft.CommitIndex(), term: term}
+	if verified {
+		if err := n.raft.VerifyLeader().Error(); err != nil {
+			return place{}, err
+		}
+	}
+	if !n.Leads() || n.raft.CurrentTerm() != term {
+		return place{}, raft.ErrNotLeader
+	}
+	return at, nil
 }
+
+// settleTerm commits something in the term of this leader, and applies all before it.
+func (n *Node) settleTerm(ctx context.Context) error {
+	term := n.raft.CurrentTerm()
+	if err := n.barrier(ctx); err != nil {
+		return err
+	}
+	if n.raft.CurrentTerm() != term {
+		return raft.ErrNotLeader
+	}
+	n.ledTerm.Store(term)
+	return nil
+}
+
+func (n *Node) answerIndex(ctx context.Context, from string, r *pb.ReadIndex) *pb.PeerReply {
+	const op = "tell how far the log is committed"
+	if !n.Member(from) {
+		return replyOf(fault.New(fault.Denied, op, from+" is no member of the group"))
+	}
+	if !n.Leads() {
+		return replyOf(proposeError(op, raft.ErrNotLeader))
+	}
+	at, err := n.leaderIndex(ctx, r.GetVerified())
+	reply := replyOf(proposeError(op, err))
+	reply.Index, reply.Term = at.index, at.term
+	return reply
+}
+
+// reach waits until everything up to an index was applied here.
+func (n *Node) reach(ctx context.Context, index uint64) error {
+	if n.reached(index) {
+		return nil
+	}
+	tick := time.NewTicker(pushEvery)
+	defer tick.Stop()
+	for !n.reached(index) {
+		select {
+		case <-tick.C:
+		case <-n.fsm.halted:
+			return n.fsm.stopped()
+		case <-n.shut:
+			return raft.ErrRaftShutdown
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// reached reports whether every command up to an index was applied. Raft counts what it
+// has only handed on, and the machine only commands: so the entries between the two are
+// looked at.
+func (n *Node) reached(index uint64) bool {
+	if n.raft.CommitIndex() < index {
+		return false
+	}
+	applied := n.fsm.hashes.applied()
+	for ; index > applied; index-- {
+		var l raft.Log
+		if err := n.store.GetLog(index, &l); errors.Is(err, raft.ErrLogNotFound) {
+			return true // a snapshot has it
+		} else if err != nil || l.Type == raft.LogCommand {
+			return false
+		}
+	}
+	return true
+}
+
+// Leads reports whether this node leads, as far as it knows.
+func (n *Node) Leads() bool { return n.raft.State() == raft.Leader }

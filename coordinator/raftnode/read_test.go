@@ -1,8 +1,10 @@
 package raftnode_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -22,7 +24,7 @@ func TestCatchUp(t *testing.T) {
 			script := fmt.Sprint(name, "-", i)
 			g.put(g.members[name], script)
 			for _, other := range g.names() {
-				if err := g.members[other].node.CatchUp(t.Context()); err != nil {
+				if err := g.members[other].node.CatchUp(t.Context(), true); err != nil {
 					t.Fatal(err)
 				}
 				if !has(g.members[other], script) {
@@ -30,6 +32,76 @@ func TestCatchUp(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// One that is started without the others tells what it knew, and how old that is, and
+// refuses writes and fresh reads with the reason; when they are back it goes on.
+func TestOneIsStartedWithoutTheOthers(t *testing.T) {
+	t.Parallel()
+	g := founded(t)
+	for i := range 20 {
+		g.put(g.members["c1"], fmt.Sprint("kept", i))
+	}
+	g.same()
+	for _, m := range g.members {
+		m.kill()
+	}
+	m := g.start("c3", 3)
+	g.ready()
+	for i := range 20 {
+		if !has(m, fmt.Sprint("kept", i)) {
+			t.Fatalf("it does not know kept%d", i)
+		}
+	}
+	if s := m.node.Status(); s.Leader != "" || s.Behind < time.Second || s.Behind > time.Minute || len(s.Members) != 3 {
+		t.Errorf("it says %+v", s)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := m.node.Propose(ctx, script("lost")); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "no leader") || fault.HintOf(err) == "" {
+		t.Errorf("a write: %v, hint %q", err, fault.HintOf(err))
+	}
+	for _, verified := range []bool{false, true} {
+		short, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if err := m.node.CatchUp(short, verified); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "no leader") {
+			t.Errorf("a fresh read, verified %v: %v", verified, err)
+		}
+		stop()
+	}
+	g.start("c1", 3)
+	g.until("it goes on", func() bool { return m.node.Status().Leader != "" })
+	g.put(m, "again")
+	g.same()
+	if has(m, "lost") {
+		t.Error("what was refused was done")
+	}
+}
+
+// What was noted of the last life is damaged or of another log: less is told, and
+// nothing is believed that is not in the log.
+func TestWhatWasKnownIsDamaged(t *testing.T) {
+	t.Parallel()
+	for name, data := range map[string][]byte{
+		"short":   {1, 2},
+		"flipped": append(make([]byte, 16), 1, 2, 3, 4),
+		"beyond the log": {
+			0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 1, 140, 0, 0, 0, 0, 0xfb, 0xf9, 0x1e, 0x3c,
+		},
+	} {
+		g := founded(t)
+		g.put(g.members["c1"], "kept")
+		g.same()
+		for _, m := range g.members {
+			m.kill()
+		}
+		if err := os.WriteFile(filepath.Join(g.members["c2"].dir, "committed"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m := g.start("c2", 3)
+		g.start("c1", 3)
+		g.until(name+": they go on", func() bool { return m.node.Status().Leader != "" && has(m, "kept") })
+		g.same()
 	}
 }
 
@@ -76,7 +148,7 @@ func TestADiskThatFillsUp(t *testing.T) {
 	var free atomic.Uint64
 	free.Store(1 << 30)
 	g := newGroup(t)
-	g.room = func() (uint64, uint64, error) { return free.Load(), 1 << 30, nil }
+	g.room = func(string) (uint64, uint64, error) { return free.Load(), 1 << 30, nil }
 	var join []string
 	for i := range 3 {
 		name := fmt.Sprint("c", i+1)
@@ -103,6 +175,71 @@ func TestADiskThatFillsUp(t *testing.T) {
 		_, err := follower.node.Propose(t.Context(), script("after"))
 		return err == nil
 	})
+}
+
+// One whose own disk is full keeps what it has, and delays nobody; when there is room it
+// gets the rest by itself.
+func TestTheDiskOfOneFillsUp(t *testing.T) {
+	t.Parallel()
+	var full atomic.Pointer[string]
+	full.Store(new(string))
+	g := newGroup(t)
+	g.room = func(name string) (uint64, uint64, error) {
+		if name == *full.Load() {
+			return 20 << 20, 1 << 30, nil
+		}
+		return 1 << 30, 1 << 30, nil
+	}
+	var join []string
+	for i := range 3 {
+		name := fmt.Sprint("c", i+1)
+		g.start(name, 3, join...)
+		join = append(join, g.members[name].addr)
+	}
+	g.ready()
+	name, follower := g.follower()
+	_, leader := g.leader()
+	full.Store(&name)
+	i := 0
+	g.until("it gets no more", func() bool {
+		i++
+		g.put(leader, fmt.Sprint("s", i))
+		return i > 10 && !has(follower, fmt.Sprint("s", i-10))
+	})
+	if _, err := follower.node.Propose(t.Context(), script("there")); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "is full") {
+		t.Errorf("who asks there is told %v", err)
+	}
+	full.Store(new(string))
+	g.same()
+	if !has(follower, fmt.Sprint("s", i)) {
+		t.Error("it has not got the rest")
+	}
+}
+
+// A leader without room gives the lead to another: one full disk of three stops
+// nothing.
+func TestALeaderWhoseDiskIsFull(t *testing.T) {
+	t.Parallel()
+	var full atomic.Value
+	full.Store("")
+	g := newGroup(t)
+	g.room = func(name string) (uint64, uint64, error) {
+		if name == full.Load() {
+			return 50 << 20, 1 << 30, nil
+		}
+		return 1 << 30, 1 << 30, nil
+	}
+	var join []string
+	for i := range 3 {
+		name := fmt.Sprint("c", i+1)
+		g.start(name, 3, join...)
+		join = append(join, g.members[name].addr)
+	}
+	g.ready()
+	name, leader := g.leader()
+	full.Store(name)
+	g.until("another leads", func() bool { return leader.node.Status().State != raftnode.Leader })
+	g.put(leader, "by another")
 }
 
 // One that began alone is joined by others later.

@@ -8,10 +8,10 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/obs"
 )
 
-// The log must never meet a full disk: raft-wal 0.4.1 then stays unable to write,
-// even when there is room again, until it is opened anew. So nothing is committed
-// once less than a tenth of the disk is free; but a tenth of a large disk is more
-// than the log ever needs at once, and a segment of the log is 64 MiB.
+// The log must never meet a full disk, see store. So nothing is proposed any more once
+// less than a tenth of the disk is free; but a tenth of a large disk is more than the
+// log ever needs at once. What the others decide is taken until there is no room for two
+// segments.
 const (
 	leastRoom    = 64 << 20
 	enoughRoom   = 256 << 20
@@ -28,6 +28,7 @@ func (n *Node) measure() {
 		n.conf.Log.Warn("asking how full the disk is", obs.Err, err)
 		return
 	}
+	n.store.measured(free)
 	was := n.full.Load()
 	switch least := reserve(total); {
 	case free >= least:
@@ -38,6 +39,8 @@ func (n *Node) measure() {
 	case was == nil:
 		n.full.Store(fault.New(fault.Unavailable, "commit", fmt.Sprintf("the disk of coordinator %s is full: %d MiB are free, %d MiB are kept for the log",
 			n.conf.Name, free>>20, least>>20)).WithHint("make room on it; nothing was done, and nothing is lost"))
-		n.conf.Log.Error("the disk is full, nothing can be decided", "free", free, "least", least)
+		n.conf.Log.Error("the disk is full, nothing can be decided here", "free", free, "least", least)
+		// The others may have room. Once: if none has, the lead must not go round.
+		n.Yield()
 	}
 }

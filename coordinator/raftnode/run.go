@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 const (
 	// lookEvery is how often a node that is not ready looks whether it is.
 	lookEvery = 20 * time.Millisecond
+	// lonelyAfter is how long a member that was started waits for a leader before it
+	// tells what it knows without one.
+	lonelyAfter = 3 * time.Second
 	// yieldTimeout is how long a leader that stops looks for a successor.
 	yieldTimeout = 2 * time.Second
 )
@@ -38,19 +42,28 @@ func (n *Node) Run(ctx context.Context) error {
 	measure := time.NewTicker(measureEvery)
 	defer measure.Stop()
 	n.measure()
-	for {
+	n.askedAt = time.Now()
+	defer func() {
+		n.caring.stop()
+		n.note()
+	}()
+	for began := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-n.fsm.failed:
 			return err
+		case err := <-n.store.broken:
+			return fault.New(fault.Unavailable, "write the log in "+n.conf.Dir, err.Error()).
+				WithHint("see whether the disk is full or broken; when it is well again, start the coordinator again")
 		case leads := <-n.raft.LeaderCh():
 			if err := n.led(ctx, leads); err != nil {
 				return err
 			}
 		case <-look.C:
 			n.lead.now(n.leader())
-			if n.follows() {
+			n.check()
+			if n.follows() || n.lonely(began) {
 				n.beReady.Do(func() { close(n.ready) })
 			}
 			if n.alive() {
@@ -58,6 +71,7 @@ func (n *Node) Run(ctx context.Context) error {
 			}
 		case <-measure.C:
 			n.measure()
+			n.note()
 		case <-give.C:
 			if n.conf.Wire != nil { // the others may be away; stale reads go on
 				n.conf.Log.Warn("no leader, nothing can be decided", obs.Took, leaderless)
@@ -72,11 +86,13 @@ func (n *Node) Run(ctx context.Context) error {
 
 // led follows the gain and the loss of the lead.
 func (n *Node) led(ctx context.Context, leads bool) error {
+	n.caring.stop()
+	n.caring = nil
 	if !leads {
 		n.conf.Log.Warn("lost the lead of the log")
 		return nil
 	}
-	if err := n.barrier(ctx); err != nil { // the lead is lost again, or we stop
+	if err := n.settleTerm(ctx); err != nil { // the lead is lost again, or we stop
 		n.conf.Log.Warn("catching up with the log", obs.Err, err)
 		return nil
 	}
@@ -88,6 +104,9 @@ func (n *Node) led(ctx context.Context, leads bool) error {
 		n.reachable()
 	}
 	n.beReady.Do(func() { close(n.ready) })
+	if n.conf.Wire != nil {
+		n.caring = n.startCare(ctx)
+	}
 	return nil
 }
 
@@ -153,14 +172,22 @@ func (n *Node) follows() bool {
 	return n.raft.State() == raft.Follower && n.alive() && n.raft.CommitIndex() > 0 && n.raft.AppliedIndex() >= n.raft.CommitIndex()
 }
 
+// lonely reports whether this node, a member of a group, has met no leader since it
+// began, and has applied what it knows.
+func (n *Node) lonely(began time.Time) bool {
+	return n.conf.Wire != nil && !n.alive() && time.Since(began) > lonelyAfter && n.raft.AppliedIndex() >= n.raft.CommitIndex()
+}
+
 // Ready is closed when the node has applied everything that was committed before,
-// and it leads or follows a leader.
+// and it leads or follows a leader; or when it has met none for a while: then what it
+// knows may be old, and nothing can be decided, as Status tells.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Yield gives the lead, if this node has it, to another voter, so that nobody waits
 // for an election. Close does so, too.
 func (n *Node) Yield() {
-	if n.raft.State() != raft.Leader || len(n.members()) < 2 {
+	voters := slices.DeleteFunc(n.members(), func(m Member) bool { return !m.Voter })
+	if n.raft.State() != raft.Leader || len(voters) < 2 {
 		return
 	}
 	gone := make(chan error, 1)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 	"github.com/chiba-mesh/chiba/trust/audit"
@@ -86,10 +85,24 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 		return one("remove", "script "+b.RemoveScript.GetName(), order.Digest(b.RemoveScript.GetEnvelope()), fmt.Sprintf("version %d", b.RemoveScript.GetVersion()))
 	case *pb.Command_CancelRun:
 		return one("cancel", "run "+b.CancelRun.GetId(), "", "script "+o.Run.GetScript())
+	case *pb.Command_SteerRun:
+		if b.SteerRun.GetAct() == "" { // the clock did it
+			return nil
+		}
+		return one(b.SteerRun.GetAct(), "run "+b.SteerRun.GetId(), "", "script "+o.Run.GetScript())
 	case *pb.Command_PutPolicy:
 		return one("policy", "authors", order.Digest(b.PutPolicy.GetEnvelope()), fmt.Sprintf("version %d", b.PutPolicy.GetVersion()))
+	case *pb.Command_PutArtifact:
+		return one("add", "artifact "+o.Artifact.GetName(), o.Artifact.GetDigest(), fmt.Sprintf("%d bytes", o.Artifact.GetSize()))
+	case *pb.Command_RemoveArtifact:
+		return one("remove", "artifact "+o.Artifact.GetName(), o.Artifact.GetDigest(), "")
+	case *pb.Command_PutSiteKey:
+		k := b.PutSiteKey.GetKey()
+		return one("new gossip key", "site "+k.GetSite(), "", fmt.Sprintf("for %d agents", len(k.GetSealed())))
 	case *pb.Command_PutAgent:
 		return joined(b.PutAgent.GetAgent(), before)
+	case *pb.Command_OwnRack:
+		return one("own", "rack "+o.Owner.GetRack(), "", fmt.Sprintf("agent %s in epoch %s: %s", o.Owner.GetAgent(), Epoch(o.Owner), o.Owner.GetWhy()))
 	case *pb.Command_RecordResults:
 		return reported(b.RecordResults, o)
 	case *pb.Command_PutToken:
@@ -146,42 +159,24 @@ func identified(o Outcome) []audit.Record {
 	return []audit.Record{r}
 }
 
-// reported says what of an agent's records concerns trust: what it has refused,
-// BMCs that are believed more or less, and passwords that it has set. A record that
-// came twice is noted once.
+// reported says what of an agent's records concerns trust. A record that came twice
+// is noted once.
 func reported(b *pb.RecordResults, o Outcome) (out []audit.Record) {
-	by := agentPrefix + b.GetAgent()
 	for _, r := range b.GetRecords() {
 		if r.GetSeq() < o.firstTaken {
 			continue
 		}
-		if f := r.GetRefused(); f != nil {
-			out = append(out, audit.Record{
-				By: by, What: "refuse", Subject: strings.TrimSpace(f.GetWhat() + " " + f.GetName()), Digest: f.GetDigest(), Detail: f.GetReason(),
-			})
+		note, news := audit.Reported(r)
+		if !news {
+			continue
 		}
-		if c := r.GetTrust(); c != nil {
-			out = append(out, audit.Record{
-				By: by, What: "trust", Subject: "bmc of " + c.GetNode(), Digest: c.GetFacts(), Detail: trustChange(c),
-			})
+		note.By = agentPrefix + b.GetAgent()
+		if became := o.became[r.GetSeq()]; became != "" {
+			note.Detail += ": " + became
 		}
-		if p := r.GetResult(); strings.HasSuffix(p.GetPath(), ".password") && p.GetStatus() == string(fleet.Confirmed) {
-			out = append(out, audit.Record{By: by, What: "set password", Subject: p.GetNode() + " " + p.GetPath(), Detail: "run " + p.GetRun()})
-		}
+		out = append(out, note)
 	}
 	return out
-}
-
-// trustChange is "T3 to TX: it answers with another key than before".
-func trustChange(c *pb.TrustChange) string {
-	text := c.GetTo()
-	if c.GetFrom() != "" {
-		text = c.GetFrom() + " to " + text
-	}
-	if c.GetWhy() != "" {
-		text += ": " + c.GetWhy()
-	}
-	return text
 }
 
 // AuditHead is the audit log as it is, and the proof that it goes on from its first

@@ -41,10 +41,12 @@ const (
 	MaxNews         = 10_000    // of hardware; the oldest goes first
 	MaxNewsBytes    = 32 << 20  // of all of them; the oldest goes first
 	MaxNodesPerRack = 4_096
-	MaxDenied       = 10_000   // subjects denied; as many that were once
-	MaxEnrolled     = 20_000   // agents
-	MaxTokens       = 1_000    // for joining, used ones too until they end
-	MaxPending      = 32       // machines that wait to be approved
+	MaxFoundPerRack = 256    // BMCs that are none of the fleet
+	MaxDenied       = 10_000 // subjects denied; as many that were once
+	MaxEnrolled     = 20_000 // agents
+	MaxTokens       = 1_000  // for joining, used ones too until they end
+	MaxPending      = 32     // machines that wait to be approved
+	MaxArtifacts    = 1_000
 	maxReason       = 1 << 10  // bytes
 	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
@@ -66,12 +68,19 @@ type Machine struct {
 	events   uint64 // how many there were
 
 	agents  map[string]*pb.AgentInfo
+	owners  map[string]*pb.Owner // by rack
 	scripts map[string]*pb.Script
-	over    map[string]*pb.Ended // scripts that stood, by the order that ended them
+	over    map[string]*pb.Ended  // scripts that stood, by the order that ended them
+	local   map[string]*pb.Script // decisions on racks, see localKey
 	nodes   map[string]*pb.Node
-	perRack map[string]int // nodes
-	policy  *pb.PutPolicy  // of authors; nil: none was set
+	perRack map[string]int      // nodes
+	found   map[string]*pb.Node // BMCs that are none of the fleet, by RACK/NAME
+	claims  claims              // of both
+	policy  *pb.PutPolicy       // of authors; nil: none was set
 	audit   *journal
+
+	sourceBytes int               // of all scripts
+	serving     map[string]string // the agent of each rack
 
 	runs     []*run // by number
 	runBytes int    // of all sources and results
@@ -83,21 +92,26 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
+	siteKeys  map[string][]*pb.SiteKeyring // by site, newest first
+	artifacts map[string]*pb.Artifact      // by digest
+
 	firings     []*pb.Firing // oldest first
 	firingBytes int
 
 	news      []*pb.HardwareNews // oldest first
 	newsBytes int
 
-	recent  []string        // ids of the last commands, oldest first
-	applied map[string]bool // the same
+	sessions map[string]*session // who has proposed what was applied, by name
+	recent   []string            // ids of the last commands of an earlier log, oldest first
+	applied  map[string]bool     // the same
 }
 
-// run is a run with what came of it. Only results grows in place.
+// run is a run with what came of it. Only results and rolled change in place.
 type run struct {
 	msg     *pb.Run
 	results []*pb.Result
-	bytes   int // of its source and its results
+	bytes   int     // of its source and its results
+	rolled  *rolled // nil: it is not done in waves
 }
 
 func newRun(msg *pb.Run) *run {
@@ -108,16 +122,22 @@ func newRun(msg *pb.Run) *run {
 func New() *Machine {
 	return &Machine{
 		agents:  map[string]*pb.AgentInfo{},
+		owners:  map[string]*pb.Owner{},
 		scripts: map[string]*pb.Script{},
 		over:    map[string]*pb.Ended{},
+		local:   map[string]*pb.Script{},
 		audit:   newJournal(),
 		nodes:   map[string]*pb.Node{},
 		perRack: map[string]int{},
+		serving: map[string]string{},
+		found:   map[string]*pb.Node{},
+		claims:  claims{},
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
+		siteKeys: map[string][]*pb.SiteKeyring{}, artifacts: map[string]*pb.Artifact{},
 		nextRun: 1,
-		applied: map[string]bool{},
+		applied: map[string]bool{}, sessions: map[string]*session{},
 	}
 }
 
@@ -138,7 +158,9 @@ type Outcome struct {
 	Script *pb.Script // as kept
 	Denial *pb.Denial // as kept, or ended
 	Denied bool       // the deny list has changed
+	Owner  *pb.Owner  // of a rack, that has changed
 
+	Artifact  *pb.Artifact    // as kept, or removed
 	Token     *pb.JoinToken   // as kept, or revoked
 	Pending   *pb.PendingJoin // asked for, or judged
 	Enrolment *pb.Enrolment   // as it is now; it may be locked
@@ -146,9 +168,10 @@ type Outcome struct {
 
 	Revision uint64 // of the desired state, after the command
 
-	NextWanted uint64    // of the agent's spool, after RecordResults and PutAgent
-	Dropped    []Dropped // records that count as recorded but were not kept
-	firstTaken uint64    // the first record of RecordResults that was not known yet
+	NextWanted uint64            // of the agent's spool, after RecordResults and PutAgent
+	Dropped    []Dropped         // records that count as recorded but were not kept
+	became     map[uint64]string // of decisions on racks, by the record
+	firstTaken uint64            // the first record of RecordResults that was not known yet
 
 	Racks  []string    // whose desired state changed, sorted
 	Runs   []string    // ids of the runs that changed or have new results, in order
@@ -166,24 +189,43 @@ type Dropped struct {
 // later Apply returns the same error, and the process must stop, because
 // skipping a command would make it disagree with the others.
 func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
+	all, err := m.ApplyAll(index, []*pb.Command{c})
+	if err != nil {
+		return Outcome{}, err
+	}
+	return all[0], nil
+}
+
+// ApplyAll applies the commands of the entry with the log index, in order, as Apply
+// does: each has an outcome of its own, and one that is refused changes nothing for
+// the others. After an error the process must stop, as above.
+func (m *Machine) ApplyAll(index uint64, list []*pb.Command) ([]Outcome, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken == nil {
-		m.broken = m.readable(index, c)
+		m.broken = m.readable(index, list)
 	}
 	if m.broken != nil {
-		return Outcome{}, m.broken
+		return nil, m.broken
 	}
 	m.index = index
-	if m.applied[c.GetId()] {
+	all := make([]Outcome, len(list))
+	for i, c := range list {
+		if all[i], m.broken = m.apply(c); m.broken != nil {
+			return nil, m.broken
+		}
+	}
+	return all, nil
+}
+
+func (m *Machine) apply(c *pb.Command) (Outcome, error) {
+	if !m.fresh(m.index, c) {
 		return Outcome{Repeated: true, Revision: m.revision}, nil
 	}
-	m.remember(c.GetId())
 	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
 	if o.Err == nil && !o.Again {
 		if err := m.audit.note(c, o, before); err != nil {
-			m.broken = err
 			return Outcome{}, err
 		}
 	}
@@ -195,8 +237,7 @@ func (m *Machine) Apply(index uint64, c *pb.Command) (Outcome, error) {
 	return o, nil
 }
 
-// remember keeps the id of a command. Who does not hear whether a command was
-// committed proposes it again, soon, with the same id.
+// remember keeps the id of a command.
 func (m *Machine) remember(id string) {
 	if id == "" {
 		return
@@ -209,14 +250,25 @@ func (m *Machine) remember(id string) {
 	m.applied[id] = true
 }
 
-// readable says whether this version can apply c.
-func (m *Machine) readable(index uint64, c *pb.Command) error {
-	switch {
-	case index <= m.index:
+// readable says whether this version can apply the commands of an entry.
+func (m *Machine) readable(index uint64, list []*pb.Command) error {
+	if index <= m.index {
 		return fmt.Errorf("apply command %d: it comes after command %d", index, m.index)
+	}
+	for _, c := range list {
+		if err := known(index, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// known says whether this version knows what c does.
+func known(index uint64, c *pb.Command) error {
+	switch {
 	case c.GetVersion() != Version:
 		return unreadable(index, fmt.Sprintf("its version is %d, this coordinator reads %d", c.GetVersion(), Version))
-	case c.GetBody() == nil:
+	case c.GetBody() == nil || c.GetBatch() != nil:
 		return unreadable(index, "its type is not known to this version")
 	}
 	for _, r := range c.GetRecordResults().GetRecords() {
@@ -245,6 +297,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.removeScript(b.RemoveScript)
 	case *pb.Command_CancelRun:
 		return m.cancelRun(at, b.CancelRun)
+	case *pb.Command_SteerRun:
+		return m.steerRun(at, c.GetBy(), b.SteerRun)
 	case *pb.Command_PutPolicy:
 		return m.putPolicy(b.PutPolicy)
 	case *pb.Command_RecordResults:
@@ -255,6 +309,16 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.deny(at, b.Deny.GetDenials())
 	case *pb.Command_Allow:
 		return m.allow(at, b.Allow)
+	case *pb.Command_PutSiteKey:
+		return m.putSiteKey(at, b.PutSiteKey.GetKey())
+	case *pb.Command_PutArtifact:
+		return m.putArtifact(at, b.PutArtifact.GetArtifact())
+	case *pb.Command_RemoveArtifact:
+		return m.removeArtifact(b.RemoveArtifact.GetDigest())
+	case *pb.Command_HoldArtifact:
+		return m.holdArtifact(b.HoldArtifact)
+	case *pb.Command_OwnRack:
+		return m.ownRack(at, b.OwnRack)
 	case *pb.Command_Mark:
 		return Outcome{}
 	default:
@@ -266,11 +330,10 @@ func refused(k fault.Kind, op, why string) Outcome {
 	return Outcome{Err: fault.New(k, op, why)}
 }
 
-// putAgent keeps what an agent says of itself. A rack belongs to the agent that
-// came first: who may take another's rack may read its secrets.
+// putAgent keeps what an agent says of itself.
 func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 	const op = "register agent"
-	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack())); err != nil {
+	if err := errors.Join(nameOK("agent", a.GetName()), nameOK("rack", a.GetRack()), siteAddrOK(a)); err != nil {
 		return refused(fault.BadInput, op, err.Error())
 	}
 	known := m.agents[a.GetName()]
@@ -278,19 +341,21 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 		return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("agent %s serves rack %s, not %s", a.GetName(), known.GetRack(), a.GetRack())).
 			WithHint("enrol the machine under a new agent name")}
 	}
-	for _, other := range m.agents {
-		if other.GetRack() == a.GetRack() && other.GetName() != a.GetName() {
-			return Outcome{Err: fault.New(fault.Conflict, op, fmt.Sprintf("rack %s is served by agent %s", a.GetRack(), other.GetName())).
-				WithHint("give the new machine the identity of the old agent, or its rack another name")}
+	if other := m.serving[a.GetRack()]; other != "" && other != a.GetName() {
+		if err := m.mayServe(a); err != nil {
+			return Outcome{Err: err}
 		}
 	}
+	m.serving[a.GetRack()] = a.GetName()
 	fresh := shallow(a)
 	if known != nil {
 		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)
 	}
 	m.agents[a.GetName()] = fresh
 	t := take{m: m, at: at, agent: fresh}
-	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() {
+	t.out.Racks = m.moved(known, fresh)
+	t.out.Owner = m.inherit(at, fresh)
+	if known != nil && fresh.GetSpoolEpoch() > known.GetSpoolEpoch() && m.owners[a.GetRack()].GetAgent() == a.GetName() {
 		t.lost()
 	}
 	t.out.NextWanted = fresh.GetNextSeq()

@@ -43,6 +43,7 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 	moved.SpoolEpoch, moved.NextSeq = b.GetSpoolEpoch(), next
 	m.agents[b.GetAgent()] = moved
 	t.out.NextWanted = next
+	t.out.Racks = slices.Compact(t.out.Racks)
 	return t.out
 }
 
@@ -75,11 +76,13 @@ func resume(agent *pb.AgentInfo, b *pb.RecordResults) (uint64, error) {
 type take struct {
 	m     *Machine
 	at    int64
+	told  int64 // when the agent has told the record that is taken in, by its clock
 	agent *pb.AgentInfo
 	out   Outcome
 }
 
 func (t *take) take(r *pb.Record) {
+	t.told = r.GetAtUnixMs()
 	var why string
 	switch b := r.GetBody().(type) {
 	case *pb.Record_Result:
@@ -88,6 +91,10 @@ func (t *take) take(r *pb.Record) {
 		why = t.accepted(b.Accepted)
 	case *pb.Record_Done:
 		why = t.done(b.Done)
+	case *pb.Record_Rollout:
+		why = t.chosen(b.Rollout)
+	case *pb.Record_NodeEnded:
+		why = t.nodeEnded(b.NodeEnded)
 	case *pb.Record_Firing:
 		t.firing(b.Firing)
 	case *pb.Record_Hardware:
@@ -96,6 +103,8 @@ func (t *take) take(r *pb.Record) {
 		why = t.node(b.Node)
 	case *pb.Record_Gone:
 		why = t.gone(b.Gone)
+	case *pb.Record_Local:
+		why = t.local(r, b.Local)
 	case *pb.Record_Refused, *pb.Record_Trust: // they are in the audit log
 	}
 	if why != "" {
@@ -179,6 +188,7 @@ func (t *take) done(d *pb.RackRunDone) string {
 	t.change(r, i, func(p *pb.RackRun) {
 		p.State, p.Nodes, p.Ok, p.Failed, p.Error = Done, d.GetNodes(), d.GetOk(), d.GetFailed(), d.GetError()
 	})
+	t.gaveUp(r)
 	return ""
 }
 
@@ -193,6 +203,7 @@ func (t *take) lost() {
 			t.change(r, i, func(p *pb.RackRun) {
 				p.State, p.Error = Done, "its agent has lost its disk: what it had done is not known"
 			})
+			t.gaveUp(r)
 		}
 	}
 }
@@ -204,7 +215,11 @@ func (t *take) change(r *run, i int, edit func(*pb.RackRun)) {
 	msg.Racks[i] = shallow(msg.Racks[i])
 	edit(msg.Racks[i])
 	if msg.GetState() != Canceled {
-		conclude(t.at, msg)
+		at := t.at
+		if msg.GetRack() != "" && t.told > 0 { // it began by that clock too
+			at = t.told
+		}
+		conclude(at, msg)
 	}
 	r.msg = msg
 	t.out.ran(msg)
@@ -272,6 +287,9 @@ func (t *take) node(n *pb.Node) string {
 		return fmt.Sprintf("its summary has more than %d bytes", maxNode)
 	}
 	m, rack := t.m, t.agent.GetRack()
+	if outside(n) {
+		return t.candidate(n)
+	}
 	known := m.nodes[n.GetName()]
 	moved := known != nil && known.GetRack() != rack
 	switch {
@@ -287,16 +305,28 @@ func (t *take) node(n *pb.Node) string {
 	kept.Rack, kept.Site = rack, t.agent.GetSite()
 	m.nodes[kept.GetName()] = kept
 	m.perRack[rack]++
+	if was := m.found[place(kept)]; was != nil {
+		delete(m.found, place(kept))
+		t.claimed(was, nil)
+	}
+	t.claimed(known, kept)
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Node{Node: kept}})
 	return ""
 }
 
 func (t *take) gone(g *pb.NodeGone) string {
+	at := t.agent.GetRack() + "/" + g.GetNode()
+	if was := t.m.found[at]; was != nil {
+		delete(t.m.found, at)
+		t.claimed(was, nil)
+		return ""
+	}
 	known := t.m.nodes[g.GetNode()]
 	if known == nil || known.GetRack() != t.agent.GetRack() {
 		return fmt.Sprintf("rack %s has no node %q", t.agent.GetRack(), g.GetNode())
 	}
 	t.m.forget(known)
+	t.claimed(known, nil)
 	last := shallow(known)
 	last.State, last.Reason = Gone, g.GetReason()
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Node{Node: last}})

@@ -50,9 +50,11 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 	if s != nil {
 		o.Script = m.keep(at, s)
 		delete(m.over, s.GetName())
+		m.decided(s.GetName(), s.GetVersion(), &o)
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_Script{Script: withoutSource(o.Script)}})
-	} else if _, stood := m.scripts[r.GetScript()]; stood {
+	} else if _, stood := m.scripts[r.GetScript()]; stood || m.anyLocal(r.GetScript()) {
+		m.decided(r.GetScript(), r.GetVersion(), &o)
 		m.end(r.GetScript(), r.GetVersion(), r.GetEnvelope())
 		o.Racks = m.racks()
 		o.Events = append(o.Events, &pb.Event{Body: &pb.Event_RemovedScript{RemovedScript: r.GetScript()}})
@@ -117,12 +119,12 @@ func (m *Machine) newer(op string, o *pb.Ended) error {
 	return nil
 }
 
-// version is that of the last order for a name, as far as it is kept; 0 if there
-// was none.
+// version is that of the fleet's last order for a name, as far as it is kept; 0 if
+// there was none.
 func (m *Machine) version(name string) uint64 {
 	last := max(m.scripts[name].GetVersion(), m.over[name].GetVersion())
 	for _, r := range m.runs {
-		if r.msg.GetScript() == name {
+		if r.msg.GetScript() == name && r.msg.GetRack() == "" {
 			last = max(last, r.msg.GetVersion())
 		}
 	}
@@ -132,6 +134,7 @@ func (m *Machine) version(name string) uint64 {
 // end ends the force of a script and keeps the order, so that racks that are cut
 // off get it when they are back.
 func (m *Machine) end(name string, version uint64, envelope []byte) {
+	m.sourceBytes -= len(m.scripts[name].GetSource())
 	delete(m.scripts, name)
 	m.over[name] = &pb.Ended{Name: name, Version: version, Envelope: envelope}
 	if len(m.over) <= MaxEndedScripts {
@@ -170,13 +173,7 @@ func (m *Machine) scriptOK(s *pb.Script) error {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("there are %d standing scripts already", MaxScripts)).
 			WithHint("remove some: chiba delete script NAME")
 	}
-	all := len(s.GetSource())
-	for name, other := range m.scripts {
-		if name != s.GetName() {
-			all += len(other.GetSource())
-		}
-	}
-	if all > MaxSourceBytes {
+	if m.sourceBytes-len(m.scripts[s.GetName()].GetSource())+len(s.GetSource()) > MaxSourceBytes {
 		return fault.New(fault.TooLarge, op, fmt.Sprintf("all standing scripts hold at most %d MiB", MaxSourceBytes>>20)).
 			WithHint("remove some: chiba delete script NAME")
 	}
@@ -224,6 +221,7 @@ func (m *Machine) runOK(r *pb.Run) error {
 func (m *Machine) keep(at int64, s *pb.Script) *pb.Script {
 	kept := shallow(s)
 	kept.Revision, kept.AppliedUnixMs = m.revision, at
+	m.sourceBytes += len(kept.GetSource()) - len(m.scripts[kept.GetName()].GetSource())
 	m.scripts[kept.GetName()] = kept
 	return kept
 }
@@ -241,10 +239,11 @@ func (m *Machine) start(at int64, r *pb.Run) *pb.Run {
 	slices.SortFunc(started.Racks, func(a, b *pb.RackRun) int { return strings.Compare(a.GetRack(), b.GetRack()) })
 	conclude(at, started)
 	added := newRun(started)
+	added.roll(at)
 	m.runs = append(m.runs, added)
 	m.runBytes += added.bytes
 	m.retain()
-	return started
+	return added.msg
 }
 
 func (m *Machine) removeScript(r *pb.RemoveScript) Outcome {
@@ -253,13 +252,14 @@ func (m *Machine) removeScript(r *pb.RemoveScript) Outcome {
 	if over := m.over[name]; over.GetVersion() != 0 && sameOrder(over, ended) {
 		return Outcome{Again: true}
 	}
-	if _, ok := m.scripts[name]; !ok {
+	if _, ok := m.scripts[name]; !ok && !m.anyLocal(name) {
 		return Outcome{Err: noScript(name)}
 	}
 	if err := m.newer("remove script", ended); err != nil {
 		return Outcome{Err: err}
 	}
 	m.end(name, r.GetVersion(), r.GetEnvelope())
+	m.decided(name, r.GetVersion(), &Outcome{}) // every rack is told
 	m.revision++
 	return Outcome{
 		Racks:  m.racks(),
@@ -349,6 +349,9 @@ func conclude(at int64, r *pb.Run) {
 // retain lets go of the oldest ended runs, as many as the limits ask for.
 func (m *Machine) retain() {
 	ended := m.ended()
+	if ended <= MaxEndedRuns && m.runBytes <= MaxResultBytes {
+		return
+	}
 	m.runs = slices.DeleteFunc(m.runs, func(r *run) bool {
 		if r.msg.GetEndedUnixMs() == 0 || (ended <= MaxEndedRuns && m.runBytes <= MaxResultBytes) {
 			return false

@@ -23,24 +23,34 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 		NextRun:   m.nextRun,
 		NextEvent: m.events,
 		Agents:    sorted(m.agents),
+		Owners:    sorted(m.owners),
 		Scripts:   sorted(m.scripts),
 		Ended:     sorted(m.over),
+		Local:     sorted(m.local),
 		Policy:    m.policy,
 		Audit:     m.audit.log.Leaves(0, m.audit.log.Size()),
 		Nodes:     sorted(m.nodes),
-		Denied:    sorted(m.denied),
-		Allowed:   sorted(m.allowed),
+
+		Candidates: sorted(m.found),
+
+		Denied:  sorted(m.denied),
+		Allowed: sorted(m.allowed),
 
 		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
 
+		SiteKeys: m.allSiteKeys(), Artifacts: sorted(m.artifacts),
 		Firings:  append([]*pb.Firing(nil), m.firings...),
 		Hardware: append([]*pb.HardwareNews(nil), m.news...),
 		Recent:   append([]string(nil), m.recent...),
+		Sessions: sessionsOf(m.sessions),
 	}
 	for _, r := range m.runs {
 		s.Runs = append(s.Runs, r.msg)
 		if len(r.results) > 0 {
 			s.Results = append(s.Results, &pb.RunResults{Run: r.msg.GetId(), Results: slices.Clip(r.results)})
+		}
+		if r.rolled != nil {
+			s.Rolled = append(s.Rolled, r.rolledNodes())
 		}
 	}
 	return s
@@ -58,40 +68,29 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
 	for _, a := range s.GetAgents() {
 		n.agents[a.GetName()] = a
+		n.serving[a.GetRack()] = a.GetName()
 	}
+	n.restoreOwners(s)
 	for _, sc := range s.GetScripts() {
 		n.scripts[sc.GetName()] = sc
+		n.sourceBytes += len(sc.GetSource())
 	}
 	for _, leaf := range s.GetAudit() {
 		if err := n.audit.add(leaf); err != nil {
 			return err
 		}
 	}
+	n.restoreLocal(s.GetLocal())
 	for _, e := range s.GetEnded() {
 		n.over[e.GetName()] = e
 	}
-	for _, node := range s.GetNodes() {
-		n.nodes[node.GetName()] = node
-		n.perRack[node.GetRack()]++
-	}
-	for _, d := range s.GetDenied() {
-		n.denied[d.GetSubject()] = d
-	}
-	for _, d := range s.GetAllowed() {
-		n.allowed[d.GetSubject()] = d
-	}
-	for _, t := range s.GetTokens() {
-		n.tokens[t.GetId()] = t
-	}
-	for _, e := range s.GetEnrolments() {
-		n.enrolled[e.GetName()] = e
-	}
-	for _, p := range s.GetPending() {
-		n.pending[string(p.GetSpki())] = p
-	}
+	n.restoreNodes(s)
+	n.restoreTrust(s)
+	n.restoreSites(s)
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
+	n.sessions = restored(s.GetSessions())
 	n.firings = s.GetFirings()
 	for _, f := range n.firings {
 		n.firingBytes += proto.Size(f)
@@ -108,14 +107,66 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.broken, m.index = nil, 0
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
-	m.over, m.policy, m.audit = n.over, s.GetPolicy(), n.audit
+	m.owners = n.owners
+	m.sourceBytes, m.serving = n.sourceBytes, n.serving
+	m.found, m.claims = n.found, n.claims
+	m.over, m.local, m.policy, m.audit = n.over, n.local, s.GetPolicy(), n.audit
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
+	m.siteKeys, m.artifacts = n.siteKeys, n.artifacts
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.news, m.newsBytes = n.news, n.newsBytes
-	m.recent, m.applied = n.recent, n.applied
+	m.recent, m.applied, m.sessions = n.recent, n.applied, n.sessions
 	return nil
+}
+
+func (m *Machine) restoreOwners(s *pb.Snapshot) {
+	for _, o := range s.GetOwners() {
+		m.owners[o.GetRack()] = o
+	}
+	for _, a := range s.GetAgents() { // a state of before there were owners
+		if m.owners[a.GetRack()] == nil {
+			m.owners[a.GetRack()] = &pb.Owner{Rack: a.GetRack(), Agent: a.GetName(), Grant: 1}
+		}
+	}
+}
+
+func (m *Machine) restoreLocal(decisions []*pb.Script) {
+	for _, l := range decisions {
+		m.local[localKey(l.GetName(), l.GetRack())] = l
+	}
+}
+
+// restoreTrust takes who is denied and who may join.
+func (m *Machine) restoreTrust(s *pb.Snapshot) {
+	for _, d := range s.GetDenied() {
+		m.denied[d.GetSubject()] = d
+	}
+	for _, d := range s.GetAllowed() {
+		m.allowed[d.GetSubject()] = d
+	}
+	for _, t := range s.GetTokens() {
+		m.tokens[t.GetId()] = t
+	}
+	for _, e := range s.GetEnrolments() {
+		m.enrolled[e.GetName()] = e
+	}
+	for _, p := range s.GetPending() {
+		m.pending[string(p.GetSpki())] = p
+	}
+}
+
+func (m *Machine) restoreNodes(s *pb.Snapshot) {
+	for _, node := range s.GetNodes() {
+		m.nodes[node.GetName()] = node
+		m.perRack[node.GetRack()]++
+		m.claims.put(node)
+	}
+	for _, c := range s.GetCandidates() {
+		m.found[place(c)] = c
+		m.claims.put(c)
+	}
 }
 
 func (m *Machine) restoreRuns(s *pb.Snapshot) error {
@@ -136,7 +187,7 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 			m.runBytes += size
 		}
 	}
-	return nil
+	return m.restoreRolled(s.GetRolled())
 }
 
 // Hash is a digest of the whole state: two machines of one version that have

@@ -23,7 +23,8 @@ func (m *Machine) Counts() Counts {
 	return Counts{Revision: m.revision, Agents: len(m.agents), Nodes: len(m.nodes)}
 }
 
-// Scripts are the standing scripts by name, their sources left out.
+// Scripts are the standing scripts by name, their sources left out, and after them
+// what was decided on racks.
 func (m *Machine) Scripts() []*pb.Script {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -31,15 +32,23 @@ func (m *Machine) Scripts() []*pb.Script {
 	for i, s := range list {
 		list[i] = withoutSource(s)
 	}
-	return list
+	return append(list, m.onRacks()...)
 }
 
-// Script is the standing script of that name.
+// Script is the standing script of that name; where the fleet has none, that of the
+// first rack which has one of its own.
 func (m *Machine) Script(name string) (*pb.Script, bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	s, ok := m.scripts[name]
-	return s, ok
+	if s, ok := m.scripts[name]; ok {
+		return s, true
+	}
+	for _, l := range sorted(m.local) {
+		if l.GetName() == name && !l.GetEnded() {
+			return l, true
+		}
+	}
+	return nil, false
 }
 
 // Sources are the standing scripts by name, with their sources.
@@ -97,6 +106,21 @@ func (m *Machine) Nodes() []*pb.Node {
 	return sorted(m.nodes)
 }
 
+// Candidates are the BMCs that were found and are none of the fleet, by rack and
+// name. The messages are shared.
+func (m *Machine) Candidates() []*pb.Node {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return sorted(m.found)
+}
+
+// Conflicts are the identities that several BMCs claim, of all racks.
+func (m *Machine) Conflicts() []*pb.Conflict {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.claims.of("")
+}
+
 // Agents are the known agents by name.
 func (m *Machine) Agents() []*pb.AgentInfo {
 	m.mu.RLock()
@@ -133,12 +157,12 @@ func (m *Machine) Policy() (envelope []byte, version uint64) {
 	return m.policy.GetEnvelope(), m.policy.GetVersion()
 }
 
-// LastVersion is the version of the last order for a script's name, 0 if there was
-// none.
+// LastVersion is the version of the last order for a script's name, also of one that
+// was given on a rack; 0 if there was none.
 func (m *Machine) LastVersion(name string) uint64 {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.version(name)
+	return m.lastVersion(name)
 }
 
 // Desired is what a rack shall have: the policy, every standing script that is
@@ -150,7 +174,7 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 	defer m.mu.RUnlock()
 	d := &pb.Desired{
 		Revision: m.revision, Policy: m.policy.GetEnvelope(), Ended: sorted(m.over),
-		Denied: sorted(m.denied),
+		Denied: sorted(m.denied), Conflicts: m.claims.of(rack),
 	}
 	for _, s := range sorted(m.scripts) {
 		if meant(s, rack) {
@@ -159,6 +183,7 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 			d.Ended = append(d.Ended, orderOf(s, nil))
 		}
 	}
+	m.merged(rack, d)
 	for _, r := range m.runs {
 		if stops(r.msg, rack) {
 			d.Canceled = append(d.Canceled, runCanceled(r.msg))
@@ -171,6 +196,9 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 		}
 		mine := shallow(r.msg)
 		mine.Racks = []*pb.RackRun{r.msg.GetRacks()[i]}
+		if r.rolled != nil {
+			mine.Released, mine.Rollout = r.rolled.released(rack, int(r.msg.GetRollout().GetReleased())), nil
+		}
 		d.Runs = append(d.Runs, mine)
 	}
 	return d

@@ -241,7 +241,7 @@ func (c *cache) complete(k id, e *instance, p link.Packet) []discovery.Sighting 
 	}
 	var all []discovery.Sighting
 	for _, addr := range h.addrs {
-		s := discovery.Sighting{Name: e.name, Found: Name, Service: e.service, Source: p.From, UUID: uuid, Hint: hint}
+		s := discovery.Sighting{Name: e.name, Found: Name, Service: e.service, Link: p.Link.Name, Source: p.From, UUID: uuid, Hint: hint}
 		if name, ok := p.Link.Reach(addr); ok {
 			s.Address = net.JoinHostPort(name, strconv.Itoa(port))
 		} else {

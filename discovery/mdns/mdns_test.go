@@ -61,7 +61,7 @@ func TestFindsWhatIsAnnounced(t *testing.T) {
 			port = 443
 		}
 		want = append(want, discovery.Sighting{
-			Address: fmt.Sprintf("127.0.0.1:%d", port), Name: "bmc v1.2", Found: Name, Service: service, Hint: "type=Server",
+			Address: fmt.Sprintf("127.0.0.1:%d", port), Name: "bmc v1.2", Found: Name, Service: service, Hint: "type=Server", Link: lo.Name,
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -153,7 +153,7 @@ func TestAnswerInPieces(t *testing.T) {
 				t.Fatal(diff)
 			}
 			want := discovery.Sighting{
-				Address: both[0], Name: "my.bmc", Found: Name, Service: "_redfish._tcp", Source: "10.1.0.9", Hint: "type=Chassis",
+				Address: both[0], Name: "my.bmc", Found: Name, Service: "_redfish._tcp", Link: eth.Name, Source: "10.1.0.9", Hint: "type=Chassis",
 				UUID: "aaaaaaaa-0000-0000-0000-000000000001",
 			}
 			if diff := cmp.Diff(want, got[0]); diff != "" {

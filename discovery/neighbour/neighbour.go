@@ -87,6 +87,33 @@ func look(ctx context.Context, links []link.Link, length time.Duration, out chan
 type entry struct {
 	index int
 	addr  netip.Addr
+	mac   string // as net.HardwareAddr writes it; "" if there is none
+}
+
+// Hardware is the hardware address that the kernel has for a host on one of its
+// links, host:port; "" if it has none. Whoever sits on the link can claim one.
+func Hardware(address string) string {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return ""
+	}
+	all, err := neighbours()
+	if err != nil {
+		return "" // there are systems where it can't be read
+	}
+	for _, e := range all {
+		if e.addr.Unmap() == at.Addr().Unmap().WithZone("") && (at.Addr().Zone() == "" || zoneOf(e.index) == at.Addr().Zone()) {
+			return e.mac
+		}
+	}
+	return ""
+}
+
+func zoneOf(index int) string {
+	if i, err := net.InterfaceByIndex(index); err == nil {
+		return i.Name
+	}
+	return ""
 }
 
 // ping asks all nodes of the link to answer and tells who does, until ctx ends.
@@ -173,7 +200,7 @@ func tellOf(ctx context.Context, l link.Link, addr netip.Addr, out chan<- discov
 		return
 	}
 	if host, ok := l.Reach(addr); ok {
-		tell(ctx, out, discovery.Sighting{Address: net.JoinHostPort(host, https), Found: Name})
+		tell(ctx, out, discovery.Sighting{Address: net.JoinHostPort(host, https), Found: Name, Link: l.Name})
 	}
 }
 

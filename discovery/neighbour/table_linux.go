@@ -2,6 +2,7 @@ package neighbour
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"syscall"
 )
@@ -9,6 +10,7 @@ import (
 const (
 	headerLen = 12   // struct ndmsg
 	dst       = 1    // NDA_DST
+	lladdr    = 2    // NDA_LLADDR
 	gone      = 0x61 // NUD_INCOMPLETE, NUD_FAILED, NUD_NOARP: nobody is there
 )
 
@@ -46,8 +48,11 @@ func parse(data []byte) (entry, bool) {
 		if size < 4 || size > len(data) {
 			break
 		}
-		if kind == dst {
+		switch kind {
+		case dst:
 			e.addr, _ = netip.AddrFromSlice(data[4:size])
+		case lladdr:
+			e.mac = net.HardwareAddr(data[4:size]).String()
 		}
 		data = data[min((size+3)&^3, len(data)):]
 	}

@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 		there bool
 	}{{reachable, v4, true}, {stale, v6, true}, {failed, v4, false}, {incomplete, v6, false}, {noarp, v6, false}} {
 		e, ok := parse(entryBytes(7, c.state, c.addr))
-		if ok != c.there || ok && e != (entry{7, c.addr}) {
+		if ok != c.there || ok && e != (entry{7, c.addr, "02:00:00:00:00:01"}) {
 			t.Errorf("state %#x of %v: %v, %v", c.state, c.addr, e, ok)
 		}
 	}

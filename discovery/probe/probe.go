@@ -101,13 +101,30 @@ func decode(body []byte) (discovery.Root, error) {
 		}
 		return clean(s)
 	}
+	var links struct {
+		Provider struct {
+			ID string `json:"@odata.id"`
+		} `json:"ManagerProvidingService"`
+	}
+	if json.Unmarshal(raw["Links"], &links) != nil {
+		links.Provider.ID = "" // it has another type
+	}
 	root := discovery.Root{
 		UUID: strings.ToLower(text("UUID")), Vendor: text("Vendor"), Product: text("Product"), Version: text("RedfishVersion"),
 	}
 	if root.Version == "" && !strings.Contains(text("@odata.type"), "ServiceRoot") {
 		return discovery.Root{}, errors.New("it answered with something else")
 	}
+	root.Make = made(redfish.Evidence{Vendor: root.Vendor, Product: root.Product, Provider: redfish.Link(links.Provider.ID)})
 	return root, nil
+}
+
+// made is the make that the evidence tells, "" if it fits none.
+func made(e redfish.Evidence) string {
+	if p := redfish.Detect(e); p.Name != redfish.Generic().Name {
+		return p.Name
+	}
+	return ""
 }
 
 // reason is err without the URL around it.

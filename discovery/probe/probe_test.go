@@ -63,6 +63,8 @@ func TestAnswers(t *testing.T) {
 			200, `{"@odata.type":"#ServiceRoot.v1_15_0.ServiceRoot","UUID":"AA","Vendor":"Acme","Product":"X1","RedfishVersion":"1.17.0"}`,
 			discovery.Root{UUID: "aa", Vendor: "Acme", Product: "X1", Version: "1.17.0"},
 		},
+		"OpenBMC":        {200, `{"RedfishVersion":"1.17.0","Links":{"ManagerProvidingService":{"@odata.id":"/redfish/v1/Managers/bmc"}}}`, discovery.Root{Version: "1.17.0", Make: "OpenBMC"}},
+		"odd links":      {200, `{"RedfishVersion":"1.17.0","Links":7}`, discovery.Root{Version: "1.17.0"}},
 		"wrong types":    {200, `{"RedfishVersion":"1.6.0","Vendor":7,"UUID":["x"]}`, discovery.Root{Version: "1.6.0"}},
 		"driving a tty":  {200, `{"RedfishVersion":"1.6.0","Vendor":"\u001b[2J` + strings.Repeat("v", 999) + `"}`, discovery.Root{Version: "1.6.0", Vendor: "[2J" + strings.Repeat("v", 61)}},
 		"another JSON":   {200, `{"name":"printer"}`, discovery.Root{Problem: "no service root: it answered with something else"}},

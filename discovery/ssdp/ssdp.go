@@ -160,7 +160,7 @@ func sighting(p link.Packet) (discovery.Sighting, bool) {
 		}
 	}
 	return discovery.Sighting{
-		Address: net.JoinHostPort(host, strconv.Itoa(int(m.port))), Found: Name, Service: target, Source: p.From, UUID: m.uuid,
+		Address: net.JoinHostPort(host, strconv.Itoa(int(m.port))), Found: Name, Service: target, Link: p.Link.Name, Source: p.From, UUID: m.uuid,
 	}, true
 }
 

@@ -70,9 +70,9 @@ var eth = link.Link{Interface: net.Interface{Index: 2, Name: "eth1"}, Prefixes: 
 
 func TestSighting(t *testing.T) {
 	for al, want := range map[string]discovery.Sighting{
-		"https://10.1.0.9/":      {Address: "10.1.0.9:443", Found: Name, Service: target, Source: "10.1.0.5"},
-		"https://bmc.example/":   {Address: "10.1.0.5:443", Found: Name, Service: target, Source: "10.1.0.5"},
-		"https://[fe80::1]:444/": {Address: "[fe80::1%eth1]:444", Found: Name, Service: target, Source: "10.1.0.5"},
+		"https://10.1.0.9/":      {Address: "10.1.0.9:443", Found: Name, Service: target, Link: "eth1", Source: "10.1.0.5"},
+		"https://bmc.example/":   {Address: "10.1.0.5:443", Found: Name, Service: target, Link: "eth1", Source: "10.1.0.5"},
+		"https://[fe80::1]:444/": {Address: "[fe80::1%eth1]:444", Found: Name, Service: target, Link: "eth1", Source: "10.1.0.5"},
 		"https://8.8.8.8/":       {Found: Name, Note: "10.1.0.5 named an address that is not on eth1, it was dropped"},
 	} {
 		got, _ := sighting(link.Packet{Data: say(ok, "ST:"+target, "AL:"+al), Link: eth, From: "10.1.0.5"})

@@ -66,7 +66,7 @@ times 2,000 BMCs on 50 agents, which takes about ten minutes.`,
 	cmd.Flags().BoolVar(&scale, "scale", false, "measure a whole fleet instead: an agent for every 40 BMCs (default 2,000), a coordinator with Raft")
 	cmd.Flags().BoolVar(&full, "full", false, "measure everything, and as often as the goals ask for")
 	cmd.MarkFlagsMutuallyExclusive("scale", "full")
-	cmd.AddCommand(oneCommand())
+	cmd.AddCommand(oneCommand(), meshCommand())
 	return cmd
 }
 

@@ -37,14 +37,16 @@ where the first was stopped. Ctrl-C stops it; the client commands find it
 without flags.
 
 The parts can run as processes of their own, to see what happens when one of
-them dies: chiba dev --only sim, --only coordinator, --only agent. Of several the
-others have a number: --only coordinator-2, --only agent-3.`,
+them dies: chiba dev --only sim, --only coordinator, --only agent, and with --standby
+--only standby. Of several the others have a number: --only coordinator-2, --only
+agent-3.`,
 		Example: `  chiba dev                       # then, in another terminal:
   chiba apply docs/examples/thermal.scl
   chiba sim set ai-node-0 cpu.temp 95
   chiba watch
 
   chiba dev --coordinators 3 --racks 3   # kill one: chiba get coordinators
+  chiba dev --standby             # who works on the rack: chiba get agents
   chiba dev --demo                # plays this once before your eyes
   chiba dev --bmc lab-1=https://10.0.0.5 --bmc-user root --bmc-password-file pw`,
 		Args: cli.Args(0, 0),
@@ -56,7 +58,7 @@ others have a number: --only coordinator-2, --only agent-3.`,
 				}
 				opts.Parts = []string{only}
 			}
-			if err := (size{opts.Coordinators, opts.Racks}).check(); err != nil {
+			if err := (size{opts.Coordinators, opts.Racks, opts.Standby}).check(); err != nil {
 				return &cli.Exit{Code: cli.Usage, Err: err}
 			}
 			if (opts.User == "") != (opts.PasswordFile == "") {
@@ -88,6 +90,7 @@ others have a number: --only coordinator-2, --only agent-3.`,
 	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(allParts, cobra.ShellCompDirectiveNoFileComp))
 	flags.IntVar(&opts.Coordinators, "coordinators", 0, "how `many` coordinators: 1, 3 or 5 (default 1, or as it was)")
 	flags.IntVar(&opts.Racks, "racks", 0, "how `many` racks, each with an agent (default 1, or as it was)")
+	flags.BoolVar(&opts.Standby, "standby", false, "two agents for each rack: one works, the other takes over (or as it was)")
 	flags.BoolVar(&demo, "demo", false, "play the main job once when ready, then stay up")
 	flags.BoolVar(&verbose, "verbose", false, "log what happens inside, to stderr")
 	return cmd

@@ -32,9 +32,10 @@ const (
 	partSim         = "sim"
 	partCoordinator = "coordinator"
 	partAgent       = "agent"
+	partStandby     = "standby" // the other agent of a rack
 )
 
-var allParts = []string{partSim, partCoordinator, partAgent}
+var allParts = []string{partSim, partCoordinator, partAgent, partStandby}
 
 // Options of a dev fleet.
 type Options struct {
@@ -42,6 +43,8 @@ type Options struct {
 	Parts []string // of allParts, numbered from the second on: agent-2; empty: all
 	// Coordinators and Racks are how many there are; 0: as many as last time, or one.
 	Coordinators, Racks int
+	// Standby: each rack has two agents, from now on.
+	Standby bool
 
 	Own  []string // --bmc: BMCs that are not simulated
 	User string   // to log in on those with
@@ -66,7 +69,7 @@ type running struct {
 func Run(ctx context.Context, opts Options) error {
 	f := &running{layout: layout(opts.State), opts: opts, began: time.Now()}
 	var err error
-	if f.size, err = f.prepare(size{opts.Coordinators, opts.Racks}); err != nil {
+	if f.size, err = f.prepare(size{opts.Coordinators, opts.Racks, opts.Standby}); err != nil {
 		return err
 	}
 	if len(opts.Parts) == 0 {
@@ -105,6 +108,9 @@ func (f *running) all() []string {
 	for n := 1; n <= f.size.Racks; n++ {
 		parts = append(parts, numbered(partAgent, n))
 	}
+	for n := 1; n <= f.size.Racks && f.size.Standby; n++ {
+		parts = append(parts, numbered(partStandby, n))
+	}
 	return parts
 }
 
@@ -128,7 +134,7 @@ func (f *running) start(ctx context.Context) (err error) {
 		name  string
 		start starter
 	}{
-		{partSim, f.startSim}, {partCoordinator, f.startCoordinator}, {partAgent, f.startAgent},
+		{partSim, f.startSim}, {partCoordinator, f.startCoordinator}, {partAgent, f.startAgent}, {partStandby, f.startStandby},
 	} {
 		var waiting []<-chan struct{} // coordinators are ready when they have met
 		for _, name := range f.of(kind.name) {
@@ -248,7 +254,7 @@ func (f *running) startCoordinator(_ context.Context, n int) (func(context.Conte
 	}
 	config := coordinator.Config{
 		Name: coordinatorName(n), Dir: f.coordinator(n), Credentials: creds, Log: f.opts.Log,
-		Certs: f.coordinator(n), Authority: authority,
+		Certs: f.coordinator(n), Authority: authority, Lease: devLease,
 	}
 	if f.size.Coordinators > 1 {
 		config.PeerAddr, config.Join, config.Expect = f.remembered(n, peerFile(n)), f.known(peerFile), f.size.Coordinators
@@ -268,7 +274,15 @@ func (f *running) startCoordinator(_ context.Context, n int) (func(context.Conte
 }
 
 func (f *running) startAgent(ctx context.Context, n int) (func(context.Context) error, <-chan struct{}, error) {
-	config, err := f.agentSetup(ctx, n)
+	return f.startOneOf(ctx, n, false)
+}
+
+func (f *running) startStandby(ctx context.Context, n int) (func(context.Context) error, <-chan struct{}, error) {
+	return f.startOneOf(ctx, n, true)
+}
+
+func (f *running) startOneOf(ctx context.Context, n int, standby bool) (func(context.Context) error, <-chan struct{}, error) {
+	config, err := f.agentSetup(ctx, n, standby)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -280,6 +294,9 @@ func (f *running) startAgent(ctx context.Context, n int) (func(context.Context) 
 	if f.rack.Loopback == "" {
 		how = "from the static list: " + f.rack.Silent
 	}
-	f.say("agent %s: %d BMCs, %s", agentName(n), len(config.Nodes), how)
+	if standby {
+		how = "stands by for " + agentName(n)
+	}
+	f.say("agent %s: %d BMCs, %s", config.Name, len(config.Nodes), how)
 	return a.Run, a.Ready(), nil
 }

@@ -17,6 +17,9 @@ func meshFile(n int) string { return numbered(partCoordinator, n) + "/mesh.addr"
 func apiFile(n int) string  { return numbered(partCoordinator, n) + "/api.addr" }
 func peerFile(n int) string { return numbered(partCoordinator, n) + "/peer.addr" }
 
+// pairFile remembers where an agent listens for the other one of its rack.
+func pairFile(part string, n int) string { return numbered(part, n) + "/pair.addr" }
+
 // listen makes a coordinator at the addresses of the last time, else at the
 // default ones, else wherever there is room.
 func (f *running) listen(n int, config coordinator.Config) (*coordinator.Coordinator, error) {

@@ -3,16 +3,18 @@ package dev
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
 	"github.com/chiba-mesh/chiba/agent"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
 // agentSetup writes agent.yaml and reads it back: what runs here is what
 // `chiba agent --state` would run.
-func (f *running) agentSetup(ctx context.Context, n int) (agent.Config, error) {
+func (f *running) agentSetup(ctx context.Context, n int, standby bool) (agent.Config, error) {
 	r, err := f.readRack()
 	if err != nil {
 		return agent.Config{}, err
@@ -21,7 +23,7 @@ func (f *running) agentSetup(ctx context.Context, n int) (agent.Config, error) {
 		return agent.Config{}, fault.New(fault.Conflict, "start the agent", "there is no simulated rack yet").
 			WithHint("start it first: chiba dev --only sim")
 	}
-	if n == 1 { // they stand in the first rack
+	if n == 1 && !standby { // they stand in the first rack
 		if err = f.meetOwn(ctx, &r); err != nil {
 			return agent.Config{}, err
 		}
@@ -32,8 +34,11 @@ func (f *running) agentSetup(ctx context.Context, n int) (agent.Config, error) {
 			WithHint("start it first: chiba dev --only coordinator")
 	}
 	f.rack = r
-	config := r.agentConfig(f.layout, n, coordinators)
-	file := filepath.Join(f.agent(n), agent.ConfigFile)
+	config := r.agentConfig(f.layout, n, f.size.Racks, coordinators)
+	if f.size.Standby {
+		f.inPair(&config, n, standby)
+	}
+	file := filepath.Join(config.State, agent.ConfigFile)
 	if err = writeAgent(file, config); err != nil {
 		return agent.Config{}, err
 	}
@@ -43,6 +48,26 @@ func (f *running) agentSetup(ctx context.Context, n int) (agent.Config, error) {
 	config.Log = f.opts.Log
 	config.Taken = (&takeovers{of: len(r.Nodes), say: f.say}).hear
 	return config, nil
+}
+
+// Everything on one machine, nothing is lost: a silence means more than between
+// machines.
+const (
+	devLease    = 3 * time.Second
+	devPing     = 300 * time.Millisecond
+	devPatience = 1500 * time.Millisecond
+)
+
+// inPair makes the agent of a rack one of two.
+func (f *running) inPair(config *agent.Config, n int, standby bool) {
+	own, other := pairFile(partAgent, n), pairFile(partStandby, n)
+	config.Pair.Name = fleet.AgentName(standbyName(n))
+	if standby {
+		own, other = other, own
+		config.Name, config.Pair.Name, config.State = config.Pair.Name, config.Name, f.standby(n)
+	}
+	config.Pair.Listen, config.Pair.Peer = f.remembered(2, own), f.remembered(2, other)
+	config.Pair.Every, config.Pair.Patience = devPing, devPatience
 }
 
 func (f *running) meetOwn(ctx context.Context, r *rack) error {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,8 @@ const (
 type size struct {
 	Coordinators int `yaml:"coordinators"`
 	Racks        int `yaml:"racks"`
+	// Standby: each rack has a second agent.
+	Standby bool `yaml:"standby,omitempty"`
 }
 
 func (s size) check() error {
@@ -58,7 +61,7 @@ func (l layout) settle(flags size) (size, error) {
 		return kept, fault.New(fault.Conflict, "start the fleet", fmt.Sprintf("this one began with --coordinators %d", kept.Coordinators)).
 			WithHint("begin another one with --state DIR")
 	}
-	s := size{Coordinators: max(1, flags.Coordinators, kept.Coordinators), Racks: max(1, flags.Racks, kept.Racks)}
+	s := size{Coordinators: max(1, flags.Coordinators, kept.Coordinators), Racks: max(1, flags.Racks, kept.Racks), Standby: flags.Standby || kept.Standby}
 	if err = l.reserve(s); err != nil || s == kept {
 		return s, err
 	}
@@ -73,11 +76,18 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// reserve chooses where the coordinators reach each other: each must know of the
-// others before they run.
+// reserve chooses where the coordinators, and the agents of a rack, reach each other:
+// each must know of the others before they run.
 func (l layout) reserve(s size) error {
+	var files []string
 	for n := 1; n <= s.Coordinators && s.Coordinators > 1; n++ {
-		if exists(l.path(peerFile(n))) {
+		files = append(files, peerFile(n))
+	}
+	for n := 1; n <= s.Racks && s.Standby; n++ {
+		files = append(files, pairFile(partAgent, n), pairFile(partStandby, n))
+	}
+	for _, file := range files {
+		if exists(l.path(file)) {
 			continue
 		}
 		socket, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
@@ -85,10 +95,10 @@ func (l layout) reserve(s size) error {
 			return fault.Wrap(fault.Unavailable, "find a free port", err)
 		}
 		addr := socket.LocalAddr().String()
-		if err = errors.Join(socket.Close(), os.MkdirAll(l.coordinator(n), 0o700)); err != nil {
+		if err = errors.Join(socket.Close(), os.MkdirAll(filepath.Dir(l.path(file)), 0o700)); err != nil {
 			return fault.Wrap(fault.Unavailable, "find a free port", err)
 		}
-		if err = writeFile(l.path(peerFile(n)), []byte(addr+"\n")); err != nil {
+		if err = writeFile(l.path(file), []byte(addr+"\n")); err != nil {
 			return err
 		}
 	}

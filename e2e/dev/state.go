@@ -22,12 +22,14 @@ const siteName = "dev"
 func coordinatorName(n int) string { return fmt.Sprintf("c%d", n) }
 func rackName(n int) string        { return fmt.Sprintf("r%02d", n) }
 func agentName(n int) string       { return "agent-" + rackName(n) }
+func standbyName(n int) string     { return agentName(n) + "b" }
 
 // layout is where things lie in a state directory:
 //
 //	ca/            the authority: its key never leaves this directory
 //	coordinator/   credentials, Raft log, snapshots; coordinator-2/ … of the others
 //	agent/         credentials, agent.yaml, spool; agent-2/ … of the other racks
+//	standby/       the same of the second agents, if there are any
 //	size.yaml      how many of both there are
 //	operator/      credentials and author key of the person, used by the client commands
 //	authors/       the key that signs the policy of authors, and the policy
@@ -41,6 +43,7 @@ func (l layout) path(parts ...string) string {
 
 func (l layout) coordinator(n int) string { return l.path(numbered(partCoordinator, n)) }
 func (l layout) agent(n int) string       { return l.path(numbered(partAgent, n)) }
+func (l layout) standby(n int) string     { return l.path(numbered(partStandby, n)) }
 func (l layout) operator() string         { return l.path("operator") }
 
 // prepare makes the directory, the authority and everybody's credentials,
@@ -81,6 +84,14 @@ func (l layout) certify(s size) error {
 			return err
 		}
 		public = append(public, l.agent(n))
+		if !s.Standby {
+			continue
+		}
+		id.Name = standbyName(n)
+		if err := authority.Ensure(l.standby(n), id); err != nil {
+			return err
+		}
+		public = append(public, l.standby(n))
 	}
 	if err := authority.Ensure(l.operator(), trust.Identity{Role: trust.Operator, Name: person()}); err != nil {
 		return err

@@ -33,6 +33,8 @@ import (
 // handler is a node as the other coordinators see it.
 type handler struct{ *raftnode.Node }
 
+func (handler) Artifact(context.Context, *mesh.Channel) {}
+
 func (handler) Query(context.Context, string, *pb.Query, func(*pb.QueryEvent) error) (*pb.QueryEvent_Done, error) {
 	return nil, errors.New("no agents here")
 }

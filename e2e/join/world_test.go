@@ -3,11 +3,13 @@ package join_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +37,7 @@ type site struct {
 	t   *testing.T
 	ca  *ca.Site
 	dir string
+	now func() time.Time // of coordinators and their certificates; nil: time.Now
 }
 
 func newSite(t *testing.T) *site {
@@ -50,7 +53,7 @@ func newSite(t *testing.T) *site {
 func (s *site) credentials(id trust.Identity) trust.Credentials {
 	s.t.Helper()
 	dir := filepath.Join(s.dir, id.Name)
-	if err := s.ca.Ensure(dir, id, "127.0.0.1"); err != nil {
+	if err := s.ca.At(s.clock).Ensure(dir, id, "127.0.0.1"); err != nil {
 		s.t.Fatal(err)
 	}
 	c, err := trust.Load(dir)
@@ -64,8 +67,23 @@ func (s *site) pins() []string {
 	return s.credentials(trust.Identity{Role: trust.Operator, Name: "ada"}).Pins()
 }
 
+func (s *site) clock() time.Time {
+	if s.now == nil {
+		return time.Now()
+	}
+	return s.now()
+}
+
 // coordinator opens a port with both doors before a log, and returns its address.
 func (s *site) coordinator(name string, log enroll.Log, machine *state.Machine, denied *trust.Denials, now func() time.Time) string {
+	s.t.Helper()
+	addr, stop := s.open("127.0.0.1:0", name, log, machine, denied, now)
+	s.t.Cleanup(stop)
+	return addr
+}
+
+// open opens such a port at an address, until stop is called.
+func (s *site) open(at, name string, log enroll.Log, machine *state.Machine, denied *trust.Denials, now func() time.Time) (addr string, stop func()) {
 	s.t.Helper()
 	key, err := s.ca.Secret(trustenroll.TicketLabel)
 	if err != nil {
@@ -79,12 +97,15 @@ func (s *site) coordinator(name string, log enroll.Log, machine *state.Machine, 
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	endpoint := trust.NewEndpoint(s.credentials(trust.Identity{Role: trust.Coordinator, Name: name}), trust.Options{Denied: denied})
+	endpoint := trust.NewEndpoint(s.credentials(trust.Identity{Role: trust.Coordinator, Name: name}), trust.Options{Denied: denied, Now: s.clock})
 	h := hub.New(hub.Config{
 		Name: name, Machine: machine, Commands: log, Watchers: feed.New(), Log: quiet, Endpoint: endpoint, Denied: denied,
 		Authority: s.ca, Newcomers: newcomers,
 	})
-	listener, err := mesh.ListenWithEnrolment("127.0.0.1:0", endpoint.Server(trust.Agent), endpoint.Newcomers(), nil)
+	if l, ok := log.(*single); ok {
+		l.hub.Store(h)
+	}
+	listener, err := mesh.ListenWithEnrolment(at, endpoint.Server(trust.Agent), endpoint.Newcomers(), nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -95,12 +116,11 @@ func (s *site) coordinator(name string, log enroll.Log, machine *state.Machine, 
 			s.t.Error(err)
 		}
 	})
-	s.t.Cleanup(func() {
+	return listener.Addr(), func() {
 		cancel()
 		running.Wait()
 		_ = listener.Close()
-	})
-	return listener.Addr()
+	}
 }
 
 // single is a log of one machine with a clock that is told.
@@ -111,7 +131,8 @@ type single struct {
 	mu    sync.Mutex
 	index uint64
 	now   time.Time
-	lose  int // so many answers get lost after their command was applied
+	hub   atomic.Pointer[hub.Hub] // of the coordinator that was opened last
+	lose  int                     // so many answers get lost after their command was applied
 }
 
 func newSingle() *single { return &single{machine: state.New(), now: time.Now()} }
@@ -123,6 +144,9 @@ func (l *single) Propose(ctx context.Context, c *pb.Command) (state.Outcome, err
 	c.Version, c.AtUnixMs = state.Version, l.now.UnixMilli()
 	o, err := l.machine.Apply(l.index, c)
 	l.denied.Set(wire.FromDenials(l.machine.Denied()))
+	if h := l.hub.Load(); h != nil && err == nil {
+		h.Applied(o)
+	}
 	if l.lose > 0 {
 		l.lose--
 		return state.Outcome{}, context.DeadlineExceeded
@@ -247,4 +271,19 @@ func audited(m *state.Machine) string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+func parseAll(t *testing.T, der [][]byte) []*x509.Certificate {
+	t.Helper()
+	if len(der) == 0 {
+		t.Fatal("there is no certificate")
+	}
+	all := make([]*x509.Certificate, len(der))
+	for i, raw := range der {
+		var err error
+		if all[i], err = x509.ParseCertificate(raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
 }

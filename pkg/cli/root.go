@@ -38,9 +38,12 @@ is wrong, and 3 when a part failed.`,
 		Example: `  chiba dev                                 # a fleet to play with, in one process
   chiba apply docs/examples/thermal.scl     # put a script into force
   chiba show 'r01-*' cpu.temp power.watts   # read sensors now
-  chiba watch                               # see rules fire`,
+  chiba watch                               # see rules fire
+  sudo chiba --agent get nodes              # on the rack itself, with no coordinator`,
 	}
 	equip(Parent(root))
+	root.PersistentFlags().String("agent", "", "ask the agent of this machine, at its `socket`, and no coordinator (--agent or --agent=SOCKET)")
+	root.PersistentFlags().Lookup("agent").NoOptDefVal = "default"
 	root.AddGroup(
 		&cobra.Group{ID: GroupSee, Title: "See:"},
 		&cobra.Group{ID: GroupChange, Title: "Change:"},
@@ -163,6 +166,10 @@ func lowerFirst(s string) string {
 
 // State is the value of --state.
 func State(cmd *cobra.Command) string { return text(cmd, "state") }
+
+// Agent is the value of --agent: the path of a socket, "default" for wherever it is,
+// or "" if a coordinator is meant.
+func Agent(cmd *cobra.Command) string { return text(cmd, "agent") }
 
 // text is a string flag's value, "" if cmd has no such flag.
 func text(cmd *cobra.Command, name string) string {

@@ -14,7 +14,11 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb/pbconnect"
 )
 
-const runTimeout = time.Hour // of a run whose author asks for none
+// Of a run whose author asks for none.
+const (
+	runTimeout     = time.Hour
+	rolloutTimeout = 24 * time.Hour
+)
 
 // Author makes of a script what agents obey. It is the one who holds the keys; a
 // coordinator only carries what an author has made. trust/author has one.
@@ -108,6 +112,7 @@ func (c *Client) prepare(ctx context.Context, s Source, name string) (*pb.Prepar
 type sealed struct {
 	source   []byte // no secret can be read in it
 	standing bool
+	waves    bool // it is carried out in waves
 	secrets  bool // it has some
 }
 
@@ -118,7 +123,7 @@ func blank(s Source) (*sealed, *scl.Program, error) {
 	if diags.Errors() > 0 {
 		return nil, nil, &ScriptError{Text: diags.String(), JSON: diags.JSON(), Errors: diags.Errors()}
 	}
-	out := &sealed{standing: program.Standing()}
+	out := &sealed{standing: program.Standing(), waves: program.Rollout != nil}
 	var err error
 	out.source, err = compile.Rewrite(s.Text, program, func(scl.Secret) (string, error) {
 		out.secrets = true
@@ -161,15 +166,22 @@ func (c *Client) Prepare(ctx context.Context, s Source, o ApplyOptions) (*Signed
 	}
 	now := time.Now()
 	timeout := o.Timeout
-	if timeout == 0 {
+	switch {
+	case timeout > 0:
+	case x.waves:
+		timeout = rolloutTimeout
+	default:
 		timeout = runTimeout
 	}
 	written := order.Order{
 		Kind: order.Run, Name: prepared.GetName(), File: s.File, Digest: order.Digest(x.source), AllowEmpty: s.AllowEmpty,
 		NotAfter: now.Add(timeout).UTC().Truncate(time.Millisecond), Audience: racksOf(prepared),
 	}
+	for _, node := range o.Only {
+		written.Only = append(written.Only, string(node))
+	}
 	if x.standing { // which nodes it concerns changes with the fleet
-		written.Kind, written.Audience = order.Standing, []string{order.Fleet}
+		written.Kind, written.Audience = order.Standing, audienceOf(prepared)
 	}
 	envelope, err := c.sign(written, prepared.GetVersion(), now)
 	if err != nil {
@@ -178,10 +190,19 @@ func (c *Client) Prepare(ctx context.Context, s Source, o ApplyOptions) (*Signed
 	return &Signed{Envelope: envelope, Source: x.source}, nil
 }
 
+// audienceOf is that of an order which is not for certain racks: the whole fleet, or
+// what the one who was asked speaks for.
+func audienceOf(p *pb.PrepareReply) []string {
+	if only := p.GetAudience(); len(only) > 0 {
+		return only
+	}
+	return []string{order.Fleet}
+}
+
 // racksOf is the audience of what is done once.
 func racksOf(p *pb.PrepareReply) []string {
 	if n := len(p.GetRacks()); n == 0 || n > order.MostRacks {
-		return []string{order.Fleet}
+		return audienceOf(p)
 	}
 	return list(p.GetRacks(), (*pb.SealKey).GetRack)
 }
@@ -209,7 +230,7 @@ func (c *Client) end(ctx context.Context, op string, o order.Order) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	o.Audience = []string{order.Fleet}
+	o.Audience = audienceOf(p)
 	return c.sign(o, p.GetVersion(), time.Now())
 }
 

@@ -41,13 +41,16 @@ type Client struct {
 	transport *http.Transport
 	ways      []way
 	at        atomic.Int32 // the way that is taken
-	latest    bool
+	read      Consistency
 	remark    func(string)
 }
 
 // Open reads the certificates of c. It connects at the first call; Close lets
 // go of the connections. Without an author it can look and change nothing.
 func Open(c Context, author Author) (*Client, error) {
+	if c.OnRack() {
+		return openAgent(c, author), nil
+	}
 	config, err := c.tls()
 	if err != nil {
 		return nil, err
@@ -151,8 +154,9 @@ type Application struct {
 
 // ApplyOptions of Client.Apply; zero means the coordinator's default.
 type ApplyOptions struct {
-	Name    string        // of the script; default: the file's base name without .scl
-	Timeout time.Duration // of the run; default 1 h
+	Name    string           // of the script; default: the file's base name without .scl
+	Timeout time.Duration    // of the run; default 1 h, and a day for one in waves
+	Only    []fleet.NodeName // that what is done once is done on; none: all that it concerns
 }
 
 // Apply has a script signed, keeps the standing part of it and starts its run. It
@@ -169,6 +173,12 @@ func (c *Client) Apply(ctx context.Context, s Source, o ApplyOptions) (*Applicat
 func (c *Client) Nodes(ctx context.Context) ([]fleet.Node, error) {
 	a, err := call(ctx, c, "list the nodes", pbconnect.FleetClient.ListNodes, &pb.ListNodesRequest{})
 	return list(a.GetNodes(), wire.FromNode), err
+}
+
+// Found are the BMCs that were found and are none of the fleet, by rack and name.
+func (c *Client) Found(ctx context.Context) ([]fleet.Node, error) {
+	a, err := call(ctx, c, "list the BMCs that were found", pbconnect.FleetClient.ListNodes, &pb.ListNodesRequest{Candidates: true})
+	return list(a.GetCandidates(), wire.FromNode), err
 }
 
 // Agents are all agents that a coordinator knows.
@@ -229,6 +239,19 @@ func (c *Client) CancelRun(ctx context.Context, id fleet.RunID) (*Run, error) {
 		return nil, err
 	}
 	a, err := call(ctx, c, op, pbconnect.FleetClient.CancelRun, &pb.CancelRunRequest{Id: string(id), Envelope: envelope})
+	return toRun(a.GetRun()), err
+}
+
+// How SteerRun steers a run in waves.
+const (
+	Pause   = "pause"   // no wave begins any more
+	Resume  = "resume"  // after a pause, or after too many failures
+	Approve = "approve" // the first wave
+)
+
+// SteerRun pauses a run in waves, has it go on, or approves it.
+func (c *Client) SteerRun(ctx context.Context, id fleet.RunID, act string) (*Run, error) {
+	a, err := call(ctx, c, act+" run "+string(id), pbconnect.FleetClient.SteerRun, &pb.SteerRunRequest{Id: string(id), Act: act})
 	return toRun(a.GetRun()), err
 }
 

@@ -32,7 +32,8 @@ type Context struct {
 	Key        string `yaml:"key"`                   // its private key
 	Author     string `yaml:"author,omitempty"`      // our author key; without one we can look and change nothing
 
-	file string // where it was read from, for hints
+	file   string // where it was read from, for hints
+	socket string // of the agent it leads to; "": it leads to coordinators
 }
 
 // Find is the path of the context to use: that of the state directory dir, if

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"strconv"
 	"strings"
@@ -80,6 +81,9 @@ func said(op string, ce *connect.Error) error {
 
 // unreached is an error of the way to the coordinator.
 func (c *Client) unreached(op string, w way, err error) error {
+	if c.context.OnRack() {
+		return c.unreachedAgent(op, err)
+	}
 	where := w.where()
 	look := "look at address and server_name in " + c.context.file
 	fail := func(k fault.Kind, msg, hint string) error {
@@ -113,6 +117,24 @@ func (c *Client) unreached(op string, w way, err error) error {
 		return fail(fault.Unavailable, "lost the coordinator at "+where+": "+cause(err), "is it running? "+look)
 	}
 	return &fault.Error{Kind: kindOfCode(connect.CodeOf(err)), Op: op, Err: err}
+}
+
+// unreachedAgent is an error of the way to the agent's socket.
+func (c *Client) unreachedAgent(op string, err error) error {
+	fail := func(k fault.Kind, msg, hint string) error {
+		return &fault.Error{Kind: k, Op: op, Hint: hint, Err: &wayError{text: msg, cause: err}}
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fail(fault.Canceled, "stopped", "")
+	case errors.Is(err, fs.ErrPermission):
+		return fail(fault.Denied, "the agent's socket "+c.context.socket+" is not for us", "do it as root, or as the user the agent runs as: sudo chiba --agent …")
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fail(fault.Unavailable, "no agent listens at "+c.context.socket, "is the agent running on this machine? name its socket with --agent=SOCKET")
+	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
+		return fail(fault.Timeout, "no answer from the agent at "+c.context.socket, "look at the agent's log")
+	}
+	return fail(fault.Unavailable, "lost the agent at "+c.context.socket+": "+cause(err), "is it running? look at its log")
 }
 
 // broken reports whether the connection was lost. Connect takes a reset for a

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -24,6 +25,11 @@ type Script struct {
 	Revision uint64 // of the fleet's desired state since this script
 	Applied  time.Time
 	By       string
+	// Rack is set of a decision that a person took on that rack, where alone it holds:
+	// to keep the script in force, or if Ended to end it.
+	Rack    fleet.RackName
+	Ended   bool
+	Remarks []string // what came of decisions on racks, for a person
 }
 
 // RunState says how far a run is.
@@ -53,6 +59,48 @@ type Run struct {
 	By       string
 	State    RunState
 	Racks    []RackRun
+	Rack     fleet.RackName // a person on that rack has begun it there; "": a coordinator has
+	Rollout  *Rollout       // nil: all at once
+}
+
+// The states of a run in waves.
+const (
+	Gathering   = "gathering" // which nodes it concerns
+	ForApproval = "waiting for approval"
+	Rolling     = "running"
+	Paused      = "paused"
+)
+
+// Rollout is how far a run in waves is.
+type Rollout struct {
+	Name     string
+	State    string
+	Reason   string    // why it is paused
+	Waves    int       // that have begun
+	Nodes    int       // known to be concerned
+	Released int       // whose wave has begun
+	Ended    int       // of them
+	Failed   int       // of them
+	Next     time.Time // when the next wave begins by itself; zero: not known
+	Approve  string    // who is asked first
+	Approver string    // who approved
+}
+
+// Waits reports whether a person has to act before it goes on.
+func (r *Rollout) Waits() bool { return r != nil && (r.State == Paused || r.State == ForApproval) }
+
+func toRollout(m *pb.Rollout) *Rollout {
+	if m == nil {
+		return nil
+	}
+	r := &Rollout{
+		Name: m.GetName(), State: m.GetState(), Reason: m.GetReason(), Waves: int(m.GetWaves()), Nodes: int(m.GetNodes()),
+		Released: int(m.GetReleased()), Ended: int(m.GetEnded()), Failed: int(m.GetFailed()), Approve: m.GetApprove(), Approver: m.GetApprovedBy(),
+	}
+	if m.GetState() == Rolling {
+		r.Next = wire.FromTime(m.GetNextUnixMs())
+	}
+	return r
 }
 
 // RackRun is the part of a run that one rack does.
@@ -80,6 +128,10 @@ type Agent struct {
 	KeyKind     string    // where its key lies: "software"
 	CertEnds    time.Time // zero: not known
 	Locked      string    // why it is let in no more
+	Trouble     string    // why it takes no new work
+	// Role is what it does with its rack: "active" or "standby"; Epoch, of the active
+	// one, numbers its reign.
+	Role, Epoch string
 }
 
 // Coordinator is one of those that decide together.
@@ -93,13 +145,14 @@ type Coordinator struct {
 	Answering bool          // it is the one that was asked
 	Agents    int           // connected to it
 	Problem   string        // "", or why it should be looked at
+	Next      string        // what to do about it; "" if that is plain
 }
 
 func toCoordinator(m *pb.CoordinatorStatus) Coordinator {
 	return Coordinator{
 		Name: m.GetName(), Address: m.GetAddress(), Role: m.GetRole(), Voter: m.GetVoter(),
 		Behind: time.Duration(m.GetBehindMs()) * time.Millisecond, Applied: m.GetApplied(),
-		Answering: m.GetAnswering(), Agents: int(m.GetAgents()), Problem: m.GetProblem(),
+		Answering: m.GetAnswering(), Agents: int(m.GetAgents()), Problem: m.GetProblem(), Next: m.GetNext(),
 	}
 }
 
@@ -163,6 +216,31 @@ type Event struct {
 	RemovedScript fleet.ScriptName
 	Agent         *Agent
 	Hardware      *fleet.HardwareNews
+	Local         *LocalNews
+}
+
+// LocalNews is what a person on a rack had its agent do, and what became of it when
+// the coordinators heard of it.
+type LocalNews struct {
+	Rack       fleet.RackName
+	At         time.Time // by the agent's clock
+	Kind       order.Kind
+	Script     fleet.ScriptName
+	Run        fleet.RunID // that it has begun, or stopped
+	User       string      // on the rack's machine
+	Signers    []string    // the authors
+	CutOff     bool        // no coordinator was reached
+	Superseded bool        // the fleet has decided otherwise since
+	Outcome    string      // in words
+}
+
+func toLocalNews(m *pb.LocalNews) *LocalNews {
+	o := m.GetOrder()
+	return &LocalNews{
+		Rack: fleet.RackName(m.GetRack()), At: wire.FromTime(m.GetAtUnixMs()), Kind: order.Kind(o.GetKind()), Script: fleet.ScriptName(o.GetName()),
+		Run: fleet.RunID(o.GetRun()), User: o.GetUser(), Signers: o.GetSigners(), CutOff: o.GetCutOff(),
+		Superseded: m.GetSuperseded(), Outcome: m.GetOutcome(),
+	}
 }
 
 func toScript(m *pb.Script) *Script {
@@ -170,6 +248,7 @@ func toScript(m *pb.Script) *Script {
 		Name: fleet.ScriptName(m.GetName()), File: m.GetFile(), Source: m.GetSource(),
 		Digest: m.GetDigest(), Revision: m.GetRevision(),
 		Applied: wire.FromTime(m.GetAppliedUnixMs()), By: m.GetAppliedBy(),
+		Rack: fleet.RackName(m.GetRack()), Ended: m.GetEnded(), Remarks: m.GetRemarks(),
 	}
 }
 
@@ -179,7 +258,7 @@ func toRun(m *pb.Run) *Run {
 		File: m.GetFile(), Source: m.GetSource(),
 		Started: wire.FromTime(m.GetStartedUnixMs()), Deadline: wire.FromTime(m.GetDeadlineUnixMs()),
 		Ended: wire.FromTime(m.GetEndedUnixMs()), By: m.GetStartedBy(),
-		State: RunState(m.GetState()), Racks: list(m.GetRacks(), toRackRun),
+		State: RunState(m.GetState()), Racks: list(m.GetRacks(), toRackRun), Rack: fleet.RackName(m.GetRack()), Rollout: toRollout(m.GetRollout()),
 	}
 }
 
@@ -195,7 +274,8 @@ func toAgent(m *pb.AgentStatus) *Agent {
 		Name: fleet.AgentName(m.GetName()), Rack: fleet.RackName(m.GetRack()), Site: fleet.SiteName(m.GetSite()),
 		Build: m.GetBuild(), Connected: m.GetConnected(), Since: wire.FromTime(m.GetSinceUnixMs()),
 		Remote: m.GetRemote(), Revision: m.GetRevision(), Coordinator: m.GetCoordinator(),
-		KeyKind: m.GetKeyKind(), CertEnds: wire.FromTime(m.GetCertEndsUnixMs()), Locked: m.GetLocked(),
+		KeyKind: m.GetKeyKind(), CertEnds: wire.FromTime(m.GetCertEndsUnixMs()), Locked: m.GetLocked(), Trouble: m.GetTrouble(),
+		Role: m.GetRole(), Epoch: m.GetEpoch(),
 	}
 }
 
@@ -262,6 +342,8 @@ func toEvent(m *pb.Event) *Event {
 	case *pb.Event_Hardware:
 		h := wire.FromHardwareNews(b.Hardware)
 		e.Hardware = &h
+	case *pb.Event_Local:
+		e.Local = toLocalNews(b.Local)
 	case *pb.Event_Agent:
 		e.Agent = toAgent(b.Agent)
 	default:

@@ -20,7 +20,6 @@ const (
 	tryTimeout = 12 * time.Second
 
 	readHeader   = "chiba-read"
-	readLatest   = "linearizable"
 	remarkHeader = "chiba-remark"
 )
 
@@ -58,9 +57,24 @@ func (c *Client) Several() bool { return len(c.ways) > 1 }
 // they may be old. It must be set before the first call.
 func (c *Client) OnRemark(tell func(remark string)) { c.remark = tell }
 
-// Latest has every answer miss nothing that was committed before it was asked for,
-// at the price of a commit each. It must be set before the first call.
-func (c *Client) Latest() { c.latest = true }
+// Consistency is how fresh an answer shall be.
+type Consistency string
+
+// The levels of freshness. All others are refused by the coordinators.
+const (
+	// Stale is what the coordinator that is asked knows, at once; OnRemark tells how
+	// old it is.
+	Stale Consistency = "stale"
+	// Default is what the leader knows and, if none is reached, as Stale.
+	Default Consistency = "default"
+	// Linearizable misses nothing that was committed before it was asked for, or is an
+	// error. It costs the leader a question to the others.
+	Linearizable Consistency = "linearizable"
+)
+
+// Consistency sets how fresh the answers shall be. It must be set before the first
+// call.
+func (c *Client) Consistency(level Consistency) { c.read = level }
 
 // around tries one coordinator after the other, beginning with the one that was
 // reached last, until one answers. Every call of this package may be heard twice:
@@ -111,8 +125,8 @@ func (c *Client) leave(at int32) { c.at.CompareAndSwap(at, (at+1)%int32(len(c.wa
 // request is a call with what goes for all of them.
 func request[Q any](c *Client, q *Q) *connect.Request[Q] {
 	r := connect.NewRequest(q)
-	if c.latest {
-		r.Header().Set(readHeader, readLatest)
+	if c.read != "" {
+		r.Header().Set(readHeader, string(c.read))
 	}
 	return r
 }

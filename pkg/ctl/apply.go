@@ -59,7 +59,7 @@ and exits with 3. Ctrl-C stops the watching, not the run.`,
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the plan and change nothing, as chiba plan")
 	cmd.Flags().BoolVar(&f.allowEmpty, "allow-empty", false, "no error if a target matches no node")
 	cmd.Flags().StringVar(&f.name, "name", "", "the script's `name`, if not the file's")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "how long the run may take (default 1h)")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "how long the run may take (default 1h, in waves 24h)")
 	cmd.Flags().StringVar(&f.prepare, "prepare", "", "sign it, write it to this `file`, and apply nothing")
 	addKeyFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -263,7 +263,7 @@ func applyOne(cmd *cobra.Command, c *client.Client, p plan, f applyFlags, talk b
 	if a.Run.ID == "" {
 		return v, nil
 	}
-	run := follower{cmd: cmd, client: c, id: a.Run.ID, patience: a.CutOff, quiet: !talk}
+	run := follower{cmd: cmd, client: c, id: a.Run.ID, patience: a.CutOff, quiet: !talk, halts: true}
 	run.retry.reset()
 	o, err := run.follow()
 	if o != nil {

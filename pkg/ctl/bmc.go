@@ -19,10 +19,10 @@ func bmcCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:     "bmc",
 		GroupID: cli.GroupChange,
-		Short:   "take BMCs over, give them back, accept a replaced one",
-		Example: "  chiba get bmcs\n  chiba bmc takeover r01-u04\n  chiba bmc release r01-u04 --password-file FILE",
+		Short:   "let BMCs in, take them over, give them back, accept a replaced one",
+		Example: "  chiba get bmcs --all\n  chiba bmc admit r01-7k2m4q --as r01-u05\n  chiba bmc takeover r01-u04\n  chiba bmc release r01-u04 --password-file FILE",
 	})
-	cmd.AddCommand(bmcTakeover(), bmcRelease(), bmcAccept())
+	cmd.AddCommand(bmcAdmit(), bmcRefuse(), bmcForget(), bmcTakeover(), bmcRelease(), bmcAccept(), bmcRekey())
 	return cmd
 }
 
@@ -113,6 +113,35 @@ be the one in the catalogue.`,
 			return cli.UsageError("--pin sha256/… is needed: the key that the BMC shows now", "chiba get nodes tells it")
 		}
 		return f.run(cmd, args[0], "(bmc-accept "+syntax.Quote(pin)+")")
+	}
+	return cmd
+}
+
+func bmcRekey() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rekey RACK",
+		Short: "change the key of a rack's authority, and move its BMCs to it",
+		Long: `Change the key of a rack's authority, by which its BMCs have their certificates and
+the agent logs in on them: in time before the authority ends (two years), or because
+somebody may have the key.
+
+First every BMC that was taken over gets the new key's anchor beside the old one;
+only when all have it the new key issues. Then each gets a certificate of it, the old
+anchor goes, and at the end the old key is deleted. A BMC that does not answer is
+waited for; the command says which, and the change goes on by itself, also after a
+crash. Until the new key issues --abort ends it.`,
+		Example: "  chiba bmc rekey r17\n  chiba bmc rekey r17 --abort",
+		Args:    cli.Args(1, 1),
+	}
+	var abort bool
+	cmd.Flags().BoolVar(&abort, "abort", false, "end a change whose new key does not issue yet")
+	f := bmcFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		what := "(rack-rekey-abort)"
+		if !abort {
+			what = "(rack-rekey " + syntax.Quote(time.Now().UTC().Format(time.DateOnly)+"-"+rand.Text()[:8]) + ")"
+		}
+		return f.run(cmd, "(rack "+syntax.Quote(args[0])+")", what)
 	}
 	return cmd
 }

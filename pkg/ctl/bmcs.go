@@ -14,7 +14,8 @@ import (
 )
 
 func getBMCs() *cobra.Command {
-	return &cobra.Command{
+	var all, why bool
+	cmd := &cobra.Command{
 		Use:   "bmcs [TARGET…]",
 		Short: "list the BMCs: how far they are ours, and what is left to do",
 		Long: `List the BMCs and how far their take-over is.
@@ -23,8 +24,12 @@ TRUST is how far a BMC is believed, TX and T0 to T4: chiba trust explain tells w
 TAKEOVER is mtls-strict (only a certificate of the rack lets anybody in), mtls (we
 log in by certificate, others may log in otherwise), token (our certificate is
 served, we log in by password) or none. STEP is the step under way. Below the
-table stands what could not be done, and what keeps a BMC below T3.`,
-		Example:           "  chiba get bmcs\n  chiba get bmcs 'r01-*' -o wide",
+table stands what could not be done, and what keeps a BMC below T3.
+
+--all also lists the BMCs that were found and are none of the fleet: waiting for a
+person (chiba bmc admit), or refused. --why tells what was seen of each BMC from
+outside, by whom, on which interface, and which of it others claim, too.`,
+		Example:           "  chiba get bmcs\n  chiba get bmcs --all --why\n  chiba get bmcs 'r01-*' -o wide",
 		Aliases:           []string{"bmc"},
 		ValidArgsFunction: completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,24 +38,51 @@ table stands what could not be done, and what keeps a BMC below T3.`,
 				if err != nil {
 					return err
 				}
-				if nodes, err = matching(cmd, nodes, args); err != nil {
+				if !all || len(args) == 0 {
+					nodes, err = matching(cmd, nodes, args)
+				} else {
+					nodes = chosen(nodes, args)
+				}
+				if err != nil {
 					return err
 				}
-				if err := listBMCs(nodes).Print(cmd); err != nil {
+				if all {
+					found, err := c.Found(cmd.Context())
+					if err != nil {
+						return err
+					}
+					nodes = append(nodes, chosen(found, args)...)
+				}
+				if err := listBMCs(nodes, all).Print(cmd); err != nil {
 					return err
 				}
 				printLimits(cmd, nodes)
+				if why {
+					printEvidence(cmd, nodes)
+				}
 				return nil
 			})
 		},
 	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that were found and are none of the fleet")
+	cmd.Flags().BoolVar(&why, "why", false, "tell what was seen of each, and by whom")
+	return cmd
 }
 
-func listBMCs(nodes []fleet.Node) cli.List {
+func listBMCs(nodes []fleet.Node, all bool) cli.List {
 	l := cli.List{Data: mapped(nodes, viewBMC), Names: []string{}}
 	l.Table.Columns = cli.Columns("=NODE", "=TRUST", "=TAKEOVER", "STEP", "CERTIFICATE", "PASSWORD", "OPEN", "+CLOCK", "+ADDRESS", "+SEEN", "+KEY")
+	if all {
+		l.Table.Columns = cli.Columns("=NODE", "=STATE", "=TRUST", "=TAKEOVER", "STEP", "MAKE", "ADDRESS", "BY", "+CERTIFICATE", "+PASSWORD", "+SEEN", "+KEY")
+	}
 	for _, n := range nodes {
 		t := n.Trust
+		if all {
+			l.Names = append(l.Names, string(n.Name))
+			l.Table.Add(string(n.Name), admissionCell(n), trustCell(t), takeoverCell(t), stepOf(t), n.Admission.Make, n.Address,
+				strings.Join(n.Admission.By, " "), certificateOf(t), passwordOf(t), ago(n.Seen), t.Pin)
+			continue
+		}
 		l.Names = append(l.Names, string(n.Name))
 		l.Table.Add(string(n.Name), trustCell(t), takeoverCell(t), stepOf(t), certificateOf(t), passwordOf(t), strings.Join(t.Weak, " "),
 			clockOf(t), n.Address, ago(t.At), t.Pin)
@@ -126,6 +158,10 @@ func printLimits(cmd *cobra.Command, nodes []fleet.Node) {
 		if n.Trust.Quarantine != "" {
 			all = append(all, limit{n.Name, "quarantined: " + without(n.Name, n.Trust.Quarantine)})
 		}
+		if n.Outside() {
+			all = append(all, limit{n.Name, string(n.Admission.State) + ": " + n.Admission.Why})
+			continue
+		}
 		if t := n.Trust; t.Why != "" && t.Quarantine == "" {
 			all = append(all, limit{n.Name, t.Level + ": " + t.Why})
 		}
@@ -161,6 +197,15 @@ type bmcView struct {
 	Level          string         `json:"level,omitempty"`
 	Why            string         `json:"level_reason,omitempty"` // what keeps it from the next one
 	Since          time.Time      `json:"level_since,omitzero"`
+
+	State    string           `json:"state"` // "listed", "admitted", "waiting", "refused"
+	Reason   string           `json:"state_reason,omitempty"`
+	By       []string         `json:"state_by,omitempty"`
+	Rack     fleet.RackName   `json:"rack,omitempty"`
+	Address  string           `json:"address,omitempty"`
+	Make     string           `json:"make,omitempty"`
+	UUID     string           `json:"uuid,omitempty"`
+	Evidence []fleet.Evidence `json:"evidence,omitempty"`
 }
 
 func viewBMC(n fleet.Node) bmcView {
@@ -169,5 +214,7 @@ func viewBMC(n fleet.Node) bmcView {
 		Node: n.Name, Takeover: cmp.Or(t.Takeover, fleet.TakeoverNone), Step: t.Step, Done: t.Done(), Released: t.Released, Key: t.Pin,
 		Ours: t.Own, Ends: t.CertEnds, UniquePassword: t.UniquePassword, Open: t.Weak, ClockOff: t.ClockOff.Seconds(),
 		Limits: t.Limits, Quarantine: t.Quarantine, Seen: t.At, Level: t.Level, Why: t.Why, Since: t.Since,
+		State: stateOf(n), Reason: n.Admission.Why, By: n.Admission.By, Rack: n.Rack, Address: n.Address,
+		Make: n.Admission.Make, UUID: n.Admission.UUID, Evidence: n.Admission.Evidence,
 	}
 }

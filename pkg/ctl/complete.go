@@ -55,6 +55,20 @@ func completeNodes(cmd *cobra.Command, args []string, prefix string) (completion
 	})(cmd, args, prefix)
 }
 
+// completeFound completes the name of a BMC that was found, or of a node.
+func completeFound(cmd *cobra.Command, args []string, prefix string) (completion, cobra.ShellCompDirective) {
+	found, _ := fromFleet(func(ctx context.Context, c *client.Client) (completion, error) {
+		all, err := c.Found(ctx)
+		var out completion
+		for _, n := range all {
+			out = append(out, string(n.Name)+"\t"+string(n.Admission.State))
+		}
+		return out, err
+	})(cmd, args, prefix)
+	nodes, directive := completeNodes(cmd, args, prefix)
+	return append(found, nodes...), directive
+}
+
 func completeScripts(cmd *cobra.Command, args []string, prefix string) (completion, cobra.ShellCompDirective) {
 	return fromFleet(func(ctx context.Context, c *client.Client) (completion, error) {
 		scripts, err := c.Scripts(ctx)

@@ -30,9 +30,25 @@ func getCoordinators() *cobra.Command {
 					l.Table.Add(one.Name+mark(one), role(one), yesNo(one.Voter), lag(one), one.Applied, one.Agents, one.Address,
 						cli.Cell{Text: one.Problem, Colour: cli.Bad})
 				}
-				return l.Print(cmd)
+				if err := l.Print(cmd); err != nil {
+					return err
+				}
+				printNext(cmd, all)
+				return nil
 			})
 		},
+	}
+}
+
+// printNext says what to do about coordinators with a problem, below a table.
+func printNext(cmd *cobra.Command, all []client.Coordinator) {
+	if format, err := cli.OutputOf(cmd); err != nil || format != cli.TableFormat && format != cli.WideFormat {
+		return
+	}
+	for _, one := range all {
+		if one.Next != "" {
+			fmt.Fprintf(cmd.OutOrStdout(), "\n%s: %s\n  then: %s\n", cli.Clean(one.Name), cli.Clean(one.Problem), cli.Clean(one.Next))
+		}
 	}
 }
 

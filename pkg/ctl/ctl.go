@@ -1,5 +1,6 @@
 // Package ctl is the operators' commands: what is typed to see and to change a
-// fleet. Each speaks to a coordinator through pkg/client; scripts are checked
+// fleet. Each speaks to a coordinator, or with --agent to the agent of this machine,
+// through pkg/client; scripts are checked
 // here first, and nothing is sent of one that is wrong.
 //
 // What a command was asked for goes to stdout, everything else (diagnostics,
@@ -29,8 +30,8 @@ type Authors func(client.Context) (client.Author, error)
 func Commands(authors Authors) []*cobra.Command {
 	all := []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
-		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(),
-		sclCommand(), versionCommand(),
+		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(), rolloutCommand(),
+		artifactCommand(), sclCommand(), versionCommand(),
 	}
 	for _, c := range all {
 		authors.give(c)
@@ -55,13 +56,9 @@ func (a Authors) give(cmd *cobra.Command) {
 	}
 }
 
-// open is a client of the coordinator that the flags name.
+// open is a client of the coordinator, or the agent, that the flags name.
 func open(cmd *cobra.Command) (*client.Client, error) {
-	path, err := client.Find(cli.State(cmd))
-	if err != nil {
-		return nil, err
-	}
-	c, err := client.Load(path)
+	c, err := client.Locate(cli.State(cmd), cli.Agent(cmd))
 	if err != nil {
 		return nil, err
 	}
@@ -82,25 +79,25 @@ func open(cmd *cobra.Command) (*client.Client, error) {
 	return opened, nil
 }
 
-// The flags of get about how fresh an answer is.
-const (
-	latestFlag = "linearizable"
-	staleFlag  = "stale"
-)
+// consistencyFlag of get says how fresh an answer shall be.
+const consistencyFlag = "consistency"
 
-// read sees to it that answers are as fresh as the flags say, and that a person is
+// addConsistencyFlag lets a command, and those under it, say how fresh an answer shall be.
+func addConsistencyFlag(cmd *cobra.Command) {
+	levels := []string{string(client.Stale), string(client.Default), string(client.Linearizable)}
+	cmd.PersistentFlags().String(consistencyFlag, string(client.Default), "how fresh: `stale` (what the coordinator that answers knows), default (what the leader knows) or linearizable (misses nothing, or fails)")
+	_ = cmd.RegisterFlagCompletionFunc(consistencyFlag, cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+}
+
+// read sees to it that answers are as fresh as the flag says, and that a person is
 // told, once, if they are old.
 func read(cmd *cobra.Command, c *client.Client) {
-	set := func(name string) bool {
-		f := cmd.Flags().Lookup(name)
-		return f != nil && f.Value.String() == "true"
-	}
-	if set(latestFlag) {
-		c.Latest()
+	if f := cmd.Flags().Lookup(consistencyFlag); f != nil && f.Changed {
+		c.Consistency(client.Consistency(f.Value.String()))
 	}
 	said := map[string]bool{}
 	c.OnRemark(func(remark string) {
-		if !set(staleFlag) && !said[remark] {
+		if !said[remark] {
 			said[remark] = true
 			cli.Note(cmd, "%s", remark)
 		}

@@ -37,6 +37,8 @@ type canned struct {
 	same    bool     // reality is as every script wants it
 	endless bool     // runs don't end
 	wrong   bool     // the coordinator finds every script wrong
+	onRack  bool     // people on racks have decided too
+	rolling string   // the state of the run's waves
 	flaky   int      // so many streams break off after their first event
 	sources []string // what was sent
 	script  string   // of the run R7
@@ -61,6 +63,8 @@ func (f *canned) set(args []string) error {
 		f.cutOff = args[1:]
 	case "failing":
 		f.failing = args[1:]
+	case "rollout":
+		f.rolling = strings.Join(args[1:], " ")
 	case "same":
 		f.same = true
 	case "endless":
@@ -69,6 +73,8 @@ func (f *canned) set(args []string) error {
 		f.endless = false
 	case "wrong":
 		f.wrong = true
+	case "on-rack":
+		f.onRack = true
 	case "flaky":
 		f.flaky = 1
 	case "big":
@@ -130,16 +136,16 @@ func (f *canned) matched(text string) (map[string][]string, error) {
 		}
 	}
 	out := map[string][]string{}
-	found := false
-	for _, n := range f.nodes() {
+	some := false
+	for _, n := range append(f.nodes(), found()...) {
 		for _, g := range globs {
-			if ok, _ := path.Match(g, n.GetName()); ok {
-				found = true
+			if ok, _ := path.Match(g, n.GetName()); ok && (n.GetState() != "stranger" || g == n.GetName()) {
+				some = true
 				out[n.GetRack()] = append(out[n.GetRack()], n.GetName())
 			}
 		}
 	}
-	if !found {
+	if !some {
 		return nil, clienttest.Error(connect.CodeNotFound, fault.New(fault.NotFound, "", fmt.Sprintf("no node matches %q", globs)).
 			WithHint("see them all: chiba get nodes"))
 	}
@@ -312,6 +318,14 @@ func (f *canned) Apply(_ context.Context, q *connect.Request[pb.ApplyRequest]) (
 }
 
 func (f *canned) run(state string) *pb.Run {
+	if f.rolling != "" {
+		r := &pb.Run{Id: "R7", Version: 7, Script: f.script, State: "running", StartedUnixMs: noon, DeadlineUnixMs: noon + 3_600_000, StartedBy: "ann"}
+		r.Rollout = &pb.Rollout{Name: "tags", State: f.rolling, Approve: "operators", Waves: 2, Nodes: 4, Released: 3, Ended: 3, Failed: 1}
+		if f.rolling == "paused" {
+			r.Rollout.Reason = "1 failed of 3, and 0 may"
+		}
+		return r
+	}
 	r := &pb.Run{Id: "R7", Version: 7, Script: f.script, State: state, StartedUnixMs: noon, DeadlineUnixMs: noon + 3_600_000, StartedBy: "ann"}
 	failed := 0
 	for _, rack := range f.racks {
@@ -433,6 +447,9 @@ func (f *canned) Watch(_ context.Context, q *connect.Request[pb.WatchRequest], s
 		{Body: &pb.Event_Agent{Agent: &pb.AgentStatus{Name: "agent-r02", Rack: "r02"}}},
 		{Body: &pb.Event_Hardware{Hardware: hardware()}},
 	}
+	if f.onRack {
+		events = append(events, onRack()...)
+	}
 	if !q.Msg.GetPast() {
 		events = events[2:]
 	}
@@ -450,10 +467,30 @@ func (f *canned) Watch(_ context.Context, q *connect.Request[pb.WatchRequest], s
 	return clienttest.Error(connect.CodePermissionDenied, fault.New(fault.Denied, "", "your certificate was revoked").WithHint("ask for a new one"))
 }
 
-func (f *canned) ListNodes(context.Context, *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
+func (f *canned) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return connect.NewResponse(&pb.ListNodesReply{Nodes: f.nodes()}), nil
+	reply := &pb.ListNodesReply{Nodes: f.nodes()}
+	if r.Msg.GetCandidates() {
+		reply.Candidates = found()
+	}
+	return connect.NewResponse(reply), nil
+}
+
+// ListCoordinators tells of two, one of which has a damaged log; and how fresh an answer
+// was asked for.
+func (f *canned) ListCoordinators(_ context.Context, r *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error) {
+	reply := connect.NewResponse(&pb.ListCoordinatorsReply{Coordinators: []*pb.CoordinatorStatus{
+		{Name: "c1", Role: "leader", Voter: true, Applied: 90, Answering: true, Address: "10.0.0.1:7444", Agents: 2},
+		{
+			Name: "c2", Role: "follower", Applied: 88, BehindMs: 2000, Address: "10.0.0.2:7444",
+			Problem: "entries 5 to 9 of the log of coordinator c2 are damaged", Next: "mend it",
+		},
+	}})
+	if asked := r.Header().Get("Chiba-Read"); asked != "" {
+		reply.Header().Set("Chiba-Remark", "asked for "+asked)
+	}
+	return reply, nil
 }
 
 func (f *canned) ListAgents(context.Context, *connect.Request[pb.ListAgentsRequest]) (*connect.Response[pb.ListAgentsReply], error) {
@@ -472,9 +509,27 @@ func (f *canned) ListAgents(context.Context, *connect.Request[pb.ListAgentsReque
 const thermal = "(monitor all\n  (condition (> cpu.temp 90C))\n  (action (power graceful-off)))\n"
 
 func (f *canned) ListScripts(context.Context, *connect.Request[pb.ListScriptsRequest]) (*connect.Response[pb.ListScriptsReply], error) {
-	return connect.NewResponse(&pb.ListScriptsReply{Scripts: []*pb.Script{
-		{Name: "thermal", File: "thermal.scl", Revision: 4, Digest: "9f86d081", AppliedBy: "ann"},
-	}}), nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	scripts := []*pb.Script{{Name: "thermal", File: "thermal.scl", Revision: 4, Digest: "9f86d081", AppliedBy: "ann"}}
+	if f.onRack {
+		scripts[0].Remarks = []string{"the version of bob on rack r02 (version 7) is over: this one is newer"}
+		scripts = append(scripts,
+			&pb.Script{Name: "quiet", Revision: 5, AppliedBy: "root@r02", Rack: "r02", Ended: true},
+			&pb.Script{Name: "thermal", File: "thermal.scl", Revision: 6, AppliedBy: "root@r01", Rack: "r01"})
+	}
+	return connect.NewResponse(&pb.ListScriptsReply{Scripts: scripts}), nil
+}
+
+// onRack are decisions on racks, of which one came too late.
+func onRack() []*pb.Event {
+	by := func(kind, run string) *pb.LocalOrder {
+		return &pb.LocalOrder{Kind: kind, Name: "thermal", User: "root", Signers: []string{"ada", "bob"}, Run: run, CutOff: true}
+	}
+	return []*pb.Event{
+		{Body: &pb.Event_Local{Local: &pb.LocalNews{Rack: "r01", AtUnixMs: noon, Order: by("standing", "r01-Lx"), Outcome: "it stands on that rack alone"}}},
+		{Body: &pb.Event_Local{Local: &pb.LocalNews{Rack: "r02", AtUnixMs: noon, Order: by("remove", ""), Superseded: true, Outcome: "the fleet has decided since"}}},
+	}
 }
 
 func (f *canned) GetScript(_ context.Context, q *connect.Request[pb.GetScriptRequest]) (*connect.Response[pb.Script], error) {
@@ -516,6 +571,16 @@ func (f *canned) CancelRun(context.Context, *connect.Request[pb.CancelRunRequest
 	r := f.run("done")
 	r.State = "canceled"
 	return connect.NewResponse(&pb.CancelRunReply{Run: r}), nil
+}
+
+func (f *canned) SteerRun(_ context.Context, q *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if q.Msg.GetAct() == "pause" {
+		return nil, clienttest.Error(connect.CodeFailedPrecondition, fault.New(fault.Conflict, "", "run R7 is paused already"))
+	}
+	f.rolling = "running"
+	return connect.NewResponse(&pb.SteerRunReply{Run: f.run("running")}), nil
 }
 
 func (f *canned) ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error) {

@@ -23,12 +23,10 @@ func getCommand() *cobra.Command {
 		GroupID:    cli.GroupSee,
 		Short:      "list what the fleet knows: nodes, BMCs, inventory, changes, agents, scripts, runs, firings, coordinators",
 		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
-		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal",
+		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal\n  chiba get runs --consistency linearizable",
 	})
 	cmd.AddCommand(getNodes(), getBMCs(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings(), getCoordinators())
-	cmd.PersistentFlags().Bool(latestFlag, false, "miss nothing that was decided before; it costs a commit")
-	cmd.PersistentFlags().Bool(staleFlag, false, "don't tell if the answer may be old")
-	cmd.MarkFlagsMutuallyExclusive(latestFlag, staleFlag)
+	addConsistencyFlag(cmd)
 	return cmd
 }
 
@@ -159,7 +157,7 @@ func trustCell(t fleet.BMCTrust) cli.Cell {
 func getAgents() *cobra.Command {
 	return &cobra.Command{
 		Use:     "agents",
-		Short:   "list the agents and whether they are connected",
+		Short:   "list the agents, what they do, and whether they are connected",
 		Example: "  chiba get agents -o wide",
 		Aliases: []string{"agent"},
 		Args:    cli.Args(0, 0),
@@ -170,7 +168,7 @@ func getAgents() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(agents, viewAgent), Names: []string{}}
-				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "LINK", "SINCE", "REVISION", "KEY", "CERT", "+COORDINATOR", "+REMOTE", "+BUILD")
+				l.Table.Columns = cli.Columns("NAME", "RACK", "SITE", "ROLE", "LINK", "SINCE", "REVISION", "KEY", "CERT", "+EPOCH", "+COORDINATOR", "+REMOTE", "+BUILD")
 				for _, a := range agents {
 					l.Names = append(l.Names, string(a.Name))
 					link := cli.Cell{Text: "cut off", Colour: cli.Bad}
@@ -180,7 +178,7 @@ func getAgents() *cobra.Command {
 					if a.Locked != "" {
 						link = cli.Cell{Text: "locked", Colour: cli.Bad}
 					}
-					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), link, ago(a.Since), a.Revision, a.KeyKind, left(a.CertEnds), a.Coordinator, a.Remote, a.Build)
+					l.Table.Add(string(a.Name), string(a.Rack), string(a.Site), a.Role, link, ago(a.Since), a.Revision, a.KeyKind, left(a.CertEnds), a.Epoch, a.Coordinator, a.Remote, a.Build)
 				}
 				if err := l.Print(cmd); err != nil {
 					return err
@@ -205,12 +203,21 @@ func getScripts() *cobra.Command {
 					return err
 				}
 				l := cli.List{Data: mapped(scripts, viewScript), Names: []string{}}
-				l.Table.Columns = cli.Columns("NAME", "REVISION", "APPLIED", "BY", "FILE", "+DIGEST")
+				columns := []string{"NAME", "REVISION", "APPLIED", "BY", "FILE", "+DIGEST"}
+				if anyOnRack(scripts) {
+					columns = append(columns, "IN FORCE")
+				}
+				l.Table.Columns = cli.Columns(columns...)
 				for _, s := range scripts {
 					l.Names = append(l.Names, string(s.Name))
-					l.Table.Add(string(s.Name), s.Revision, ago(s.Applied), s.By, s.File, s.Digest)
+					cells := []any{string(s.Name), s.Revision, ago(s.Applied), s.By, s.File, s.Digest, inForce(s)}
+					l.Table.Add(cells[:len(columns)]...)
 				}
-				return l.Print(cmd)
+				if err := l.Print(cmd); err != nil {
+					return err
+				}
+				printRemarks(cmd, scripts)
+				return nil
 			})
 		},
 	}
@@ -220,7 +227,7 @@ func getScript() *cobra.Command {
 	return &cobra.Command{
 		Use:               "script NAME",
 		Short:             "print the source of a script in force, secrets sealed",
-		Example:           "  chiba get script thermal",
+		Example:           "  chiba get script thermal\n  chiba get runs --consistency linearizable",
 		Args:              cli.Args(1, 1),
 		ValidArgsFunction: completeScripts,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -260,7 +267,7 @@ func getRuns() *cobra.Command {
 				for _, r := range runs {
 					l.Names = append(l.Names, string(r.ID))
 					nodes, failed := totals(r)
-					l.Table.Add(string(r.ID), string(r.Script), runCell(r.State), nodes, failed,
+					l.Table.Add(string(r.ID), string(r.Script), runStateCell(r), nodes, failed,
 						ago(r.Started), took(r), r.By, clock(r.Deadline))
 				}
 				return l.Print(cmd)
@@ -292,6 +299,9 @@ func getRun() *cobra.Command {
 					return cli.Encode(cmd.OutOrStdout(), format, v)
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(describeRun(*r)))
+				if r.Rollout != nil {
+					fmt.Fprintln(cmd.OutOrStdout(), cli.Clean(describeRollout(r.Rollout, time.Now())))
+				}
 				printRacks(cmd, *r)
 				fmt.Fprintln(cmd.OutOrStdout())
 				printResults(cmd, results)
@@ -337,12 +347,15 @@ func left(ends time.Time) string {
 	}
 }
 
-// printLocks says why agents are let in no more, below a table.
+// printLocks says why agents are let in no more, or take no new work, below a table.
 func printLocks(cmd *cobra.Command, agents []client.Agent) {
 	if format, err := cli.OutputOf(cmd); err != nil || format != cli.TableFormat && format != cli.WideFormat {
 		return
 	}
 	for _, a := range agents {
+		if a.Trouble != "" {
+			fmt.Fprintf(cmd.OutOrStdout(), "\n%s takes no new work: %s\n", cli.Clean(string(a.Name)), cli.Clean(a.Trouble))
+		}
 		if a.Locked != "" {
 			fmt.Fprintf(cmd.OutOrStdout(), "\n%s is locked: %s\n  then: chiba trust token create --rack %s, and chiba agent join on the machine that is ours\n",
 				cli.Clean(string(a.Name)), cli.Clean(a.Locked), cli.Clean(string(a.Rack)))

@@ -17,18 +17,18 @@ import (
 
 func getInventory() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "inventory TARGET",
+		Use:   "inventory [TARGET]",
 		Short: "tell what servers are made of: processors, memory, drives, cards, power supplies, firmware",
 		Long: `Tell what servers are made of, as their BMCs say it now.
 
-Each part is a row. Empty slots, ports, accounts, certificates and licenses are
+Without a target it tells of every node. Each part is a row. Empty slots, ports, accounts, certificates and licenses are
 shown with -o wide, with the URI of each part; -o json has every fact with the
 URI and the JSON pointer of where it stands, in base units. Of a BMC that does
 not answer the last inventory is shown, and how old it is. What has changed
 since the one before: chiba get changes.`,
 		Example:           "  chiba get inventory r01-u03\n  chiba get inventory 'r01-*' -o json\n  chiba get inventory r01-u03 -o wide",
 		Aliases:           []string{"inv", "hardware"},
-		Args:              cli.Args(1, 1),
+		Args:              cli.Args(0, 1),
 		ValidArgsFunction: completeNodes,
 	}
 	kinds := cmd.Flags().StringSlice("kind", nil, "only parts of these kinds: drive,memory")
@@ -38,7 +38,11 @@ since the one before: chiba get changes.`,
 				return cli.UsageError("there is no kind "+strconv.Quote(k), "one of "+strings.Join(inventory.Kinds(), ", "))
 			}
 		}
-		src, err := command(cmd, "dump", []string{"inventory", target(args[0])})
+		where := "all"
+		if len(args) > 0 {
+			where = target(args[0])
+		}
+		src, err := command(cmd, "dump", []string{"inventory", where})
 		if err != nil {
 			return err
 		}

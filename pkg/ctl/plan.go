@@ -134,6 +134,9 @@ func (p plan) print(w io.Writer) {
 			say("  %s: %s", r.Node, without(r.Node, r.Error))
 		}
 	}
+	if r := p.program.Rollout; r != nil {
+		say("  %s", wavesOf(r))
+	}
 	for _, g := range p.program.Groups {
 		say("  group %s: %s", g.Name, g.Members.Text)
 	}
@@ -272,7 +275,7 @@ func risky(c scl.Command) bool {
 	case scl.DoSequence:
 		return slices.ContainsFunc(c.Commands, risky)
 	case scl.DoPower, scl.DoReboot, scl.DoBoot, scl.DoClearLog, scl.DoBMCReset, scl.DoStartImage, scl.DoFirmware,
-		scl.DoTakeOver, scl.DoRelease, scl.DoAccept:
+		scl.DoTakeOver, scl.DoRelease, scl.DoAccept, scl.DoRekey, scl.DoRekeyAbort, scl.DoAdmit, scl.DoRefuse, scl.DoForget:
 	}
 	return true
 }

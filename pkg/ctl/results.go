@@ -162,6 +162,15 @@ func runCell(s client.RunState) cli.Cell {
 	return c
 }
 
+// runStateCell is the state of a run; one in waves that a person must have go on says
+// so.
+func runStateCell(r client.Run) cli.Cell {
+	if !r.State.Ended() && r.Rollout.Waits() {
+		return cli.Cell{Text: r.Rollout.State, Colour: cli.Warn}
+	}
+	return runCell(r.State)
+}
+
 // printRacks prints a table of the racks of a run.
 func printRacks(cmd *cobra.Command, r client.Run) {
 	t := cli.Table{Columns: cli.Columns("RACK", "STATE", "NODES", "OK", "FAILED", "ERROR")}

@@ -25,6 +25,7 @@ type follower struct {
 	// and all others have ended, the follower does not.
 	patience []fleet.RackName
 	quiet    bool // no progress
+	halts    bool // it does not wait for what a person has to have go on
 	retry    retries
 
 	progress *cli.Progress
@@ -87,7 +88,7 @@ func (f *follower) once() (over bool, err error) {
 			}
 			f.retry.reset()
 			f.take(e.value)
-			if !f.run.State.Ended() && f.onlyCutOff() {
+			if !f.run.State.Ended() && (f.onlyCutOff() || f.halts && f.run.Rollout.Waits()) {
 				return true, nil
 			}
 		case now := <-tick.C:
@@ -102,6 +103,11 @@ func (f *follower) take(e *client.RunEvent) {
 	switch {
 	case e.Run != nil:
 		f.run = *e.Run
+		if ro := f.run.Rollout; ro != nil {
+			f.set(waveBar, func(b *cli.Bar) {
+				b.Total, b.Done, b.Failed, b.Ended, b.Note = ro.Nodes, ro.Ended, ro.Failed, f.run.State.Ended(), waveNote(ro)
+			})
+		}
 		for _, k := range e.Run.Racks {
 			f.set(k.Rack, func(b *cli.Bar) {
 				b.Ended = k.State == "done" || k.State == "canceled"
@@ -208,6 +214,9 @@ func (r *ran) print(cmd *cobra.Command) {
 // err is what a run ends with: nil, or an error with the exit code for all or a
 // part.
 func (r *ran) err() error {
+	if !r.run.State.Ended() && r.run.Rollout.Waits() {
+		return r.waits()
+	}
 	if len(r.waiting) > 0 {
 		return &cli.Exit{Code: cli.Partly, Err: fault.New(fault.Unavailable, "",
 			names(r.waiting)+" is cut off and does its part when it is back").

@@ -13,7 +13,8 @@ import (
 )
 
 const whom = `WHO is agent/NAME, operator/NAME, coordinator/NAME or rack/NAME; a key as its pin
-"sha256/…" or spki/HEX; a certificate as serial/HEX. A key or a certificate may be
+"sha256/…" or spki/HEX; a certificate as serial/HEX; the BMC of
+a server as serial:NUMBER, by the number that it tells. A key or a certificate may be
 that of an authority: then everybody below it is meant.`
 
 // Trust is `chiba trust`: who may speak, and below it the commands of others,

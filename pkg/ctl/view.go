@@ -60,6 +60,9 @@ type agentView struct {
 	Key         string    `json:"key,omitempty"`
 	CertEnds    time.Time `json:"certEnds,omitzero"`
 	Locked      string    `json:"locked,omitempty"`
+	Role        string    `json:"role,omitempty"`
+	Epoch       string    `json:"epoch,omitempty"`
+	Trouble     string    `json:"trouble,omitempty"`
 }
 
 type coordinatorView struct {
@@ -72,12 +75,13 @@ type coordinatorView struct {
 	Answering bool   `json:"answering"`
 	Agents    int    `json:"agents"`
 	Problem   string `json:"problem,omitempty"`
+	Next      string `json:"next,omitempty"`
 }
 
 func viewCoordinator(c client.Coordinator) coordinatorView {
 	return coordinatorView{
 		Name: c.Name, Address: c.Address, Role: c.Role, Voter: c.Voter, BehindMS: c.Behind.Milliseconds(),
-		Applied: c.Applied, Answering: c.Answering, Agents: c.Agents, Problem: c.Problem,
+		Applied: c.Applied, Answering: c.Answering, Agents: c.Agents, Problem: c.Problem, Next: c.Next,
 	}
 }
 
@@ -85,7 +89,7 @@ func viewAgent(a client.Agent) agentView {
 	return agentView{
 		Name: a.Name, Rack: a.Rack, Site: a.Site, Connected: a.Connected, Since: a.Since,
 		Remote: a.Remote, Revision: a.Revision, Build: a.Build, Coordinator: a.Coordinator,
-		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked,
+		Key: a.KeyKind, CertEnds: a.CertEnds, Locked: a.Locked, Trouble: a.Trouble, Role: a.Role, Epoch: a.Epoch,
 	}
 }
 
@@ -97,12 +101,17 @@ type scriptView struct {
 	Applied  time.Time        `json:"applied,omitzero"`
 	By       string           `json:"by,omitempty"`
 	Source   string           `json:"source,omitempty"`
+	// Rack is where alone it holds, decided there; Ended: that it does not stand there.
+	Rack    fleet.RackName `json:"rack,omitempty"`
+	Ended   bool           `json:"ended,omitempty"`
+	Remarks []string       `json:"remarks,omitempty"`
 }
 
 func viewScript(s client.Script) scriptView {
 	return scriptView{
 		Name: s.Name, File: s.File, Revision: s.Revision, Digest: s.Digest,
 		Applied: s.Applied, By: s.By, Source: string(s.Source),
+		Rack: s.Rack, Ended: s.Ended, Remarks: s.Remarks,
 	}
 }
 
@@ -114,7 +123,9 @@ type runView struct {
 	Deadline time.Time        `json:"deadline,omitzero"`
 	Ended    time.Time        `json:"ended,omitzero"`
 	By       string           `json:"by,omitempty"`
+	Origin   fleet.RackName   `json:"origin,omitempty"` // the rack on which it was begun by hand
 	Racks    []rackRunView    `json:"racks"`
+	Rollout  *rolloutView     `json:"rollout,omitempty"`
 	Results  []resultView     `json:"results,omitempty"`
 }
 
@@ -127,9 +138,24 @@ type rackRunView struct {
 	Error  string         `json:"error,omitempty"`
 }
 
+type rolloutView struct {
+	Name     string    `json:"name"`
+	State    string    `json:"state"`
+	Reason   string    `json:"reason,omitempty"`
+	Waves    int       `json:"waves"`
+	Nodes    int       `json:"nodes"`
+	Released int       `json:"released"`
+	Ended    int       `json:"ended"`
+	Failed   int       `json:"failed"`
+	Next     time.Time `json:"next,omitzero"`
+	Approve  string    `json:"approve,omitempty"`
+	Approver string    `json:"approver,omitempty"`
+}
+
 func viewRun(r client.Run) runView {
 	return runView{
-		ID: r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By,
+		Rollout: (*rolloutView)(r.Rollout),
+		ID:      r.ID, Script: r.Script, State: r.State, Started: r.Started, Deadline: r.Deadline, Ended: r.Ended, By: r.By, Origin: r.Rack,
 		Racks: mapped(r.Racks, func(k client.RackRun) rackRunView { return rackRunView(k) }),
 	}
 }

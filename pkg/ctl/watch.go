@@ -172,6 +172,7 @@ type eventView struct {
 	RemovedScript fleet.ScriptName `json:"removed_script,omitempty"`
 	Agent         *agentView       `json:"agent,omitempty"`
 	Hardware      *hardwareView    `json:"hardware,omitempty"`
+	OnRack        *onRackView      `json:"on_rack,omitempty"`
 }
 
 func viewEvent(e *client.Event) eventView {
@@ -195,6 +196,8 @@ func viewEvent(e *client.Event) eventView {
 	case e.Hardware != nil:
 		h := viewHardware(*e.Hardware)
 		v.Kind, v.Hardware = "hardware", &h
+	case e.Local != nil:
+		v.Kind, v.OnRack = "on-rack", viewOnRack(e.Local)
 	default:
 		v.Kind, v.RemovedScript = "removed-script", e.RemovedScript
 	}
@@ -250,6 +253,12 @@ func printEvent(cmd *cobra.Command, e *client.Event) {
 		if more := e.Hardware.More; more > 0 {
 			say(cli.Warn, "%s: and %s more: chiba get inventory %s", e.Hardware.Node, cli.Count(more, "change"), e.Hardware.Node)
 		}
+	case e.Local != nil:
+		colour := cli.Plain
+		if e.Local.Superseded {
+			colour = cli.Warn
+		}
+		say(colour, "%s", onRack(e.Local))
 	default:
 		say(cli.Plain, "%s is no longer in force", e.RemovedScript)
 	}

@@ -120,6 +120,7 @@ const (
 	Unreachable NodeState = "unreachable" // no answer; see Reason
 	Untrusted   NodeState = "untrusted"   // its certificate is not the expected one
 	Refused     NodeState = "refused"     // it does not accept our login
+	Stranger    NodeState = "stranger"    // it was found and is none of the fleet
 )
 
 // Node is what the mesh knows of one server.
@@ -140,6 +141,8 @@ type Node struct {
 	Seen    time.Time
 	Labels  map[string]string
 	Trust   BMCTrust
+
+	Admission Admission
 
 	// As of the last inventory, "" before the first one.
 	Firmware string // of the BMC

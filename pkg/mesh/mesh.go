@@ -24,6 +24,13 @@ const PeerALPN = "chiba-raft/1"
 // its own in the port of the agents, see ListenWithEnrolment.
 const EnrollALPN = "chiba-enroll/1"
 
+// BulkALPN is the protocol of agents that pull artifacts from a coordinator: over
+// connections of their own, so that control is never behind them.
+const BulkALPN = "chiba-bulk/1"
+
+// SiteALPN is the protocol among the agents of a site.
+const SiteALPN = "chiba-site/1"
+
 // Session is one authenticated connection to a peer. All methods are safe for
 // concurrent use.
 type Session interface {
@@ -42,7 +49,7 @@ type Session interface {
 	// Chain is all that the peer has sent, Peer first. Only Peer is proven; the
 	// others are what it was verified with, if it was.
 	Chain() []*x509.Certificate
-	// Protocol is what the handshake has agreed on: ALPN, PeerALPN or EnrollALPN.
+	// Protocol is what the handshake has agreed on: one of the ALPNs.
 	Protocol() string
 	// Export is a secret of this channel alone, the same at both ends (RFC 8446
 	// 7.5): what is bound to it can't be shown elsewhere.

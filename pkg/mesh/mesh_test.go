@@ -26,11 +26,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // self makes a self-signed certificate that both sides trust.
-func self(t *testing.T, life time.Duration) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
+func self(tb testing.TB, life time.Duration) (tls.Certificate, *x509.CertPool) {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
@@ -40,11 +40,11 @@ func self(t *testing.T, life time.Duration) (tls.Certificate, *x509.CertPool) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(leaf)
@@ -118,6 +118,30 @@ func TestMessagesArriveInOrder(t *testing.T) {
 	}
 	if err := in.Receive(&ping); !errors.Is(err, io.EOF) {
 		t.Errorf("after the close: %v, want EOF", err)
+	}
+}
+
+// Who goes on without the channel misses nothing of what it has read ahead.
+func TestTheRestOfAStream(t *testing.T) {
+	near, far := streams(t)
+	for i := range int64(2) {
+		if err := mesh.NewChannel(near, 0).Send(&pb.Ping{SentUnixMs: i}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := near.Write([]byte("and so on")); err != nil {
+		t.Fatal(err)
+	}
+	_ = near.Close()
+	ch := mesh.NewChannel(far, 0)
+	for range 2 {
+		if err := ch.Receive(&pb.Ping{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rest, err := io.ReadAll(ch.Stream())
+	if err != nil || string(rest) != "and so on" {
+		t.Errorf("the rest is %q, %v", rest, err)
 	}
 }
 

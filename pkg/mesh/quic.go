@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -47,6 +48,18 @@ func ofNewcomers() kind {
 	return kind{alpn: EnrollALPN, handshake: 5 * time.Second, idle: 30 * time.Second, keepAlive: 0}
 }
 
+// ofBulk are the sessions over which an agent pulls artifacts. One that is cut must
+// be given up soon, so that another goes on.
+func ofBulk() kind {
+	return kind{alpn: BulkALPN, handshake: 5 * time.Second, idle: 10 * time.Second, keepAlive: 3 * time.Second}
+}
+
+// ofSite are the sessions among the agents of a site. They are many and mostly idle,
+// so none is kept alive: one that nobody uses ends, and the next call opens another.
+func ofSite() kind {
+	return kind{alpn: SiteALPN, handshake: 2 * time.Second, idle: 15 * time.Second, keepAlive: 0}
+}
+
 func (k kind) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           k.handshake,
@@ -60,7 +73,8 @@ func (k kind) config() *quic.Config {
 	}
 }
 
-// Dial opens a session to a coordinator at addr (host:port, UDP). The TLS
+// Dial opens a session to a coordinator at addr: host:port (UDP), or with TCP before it
+// over TLS and TCP. The TLS
 // configuration must verify the server and hold our certificate. A nil error
 // does not mean that the server has accepted that certificate: in TLS 1.3 the
 // refusal arrives later, so a caller counts as connected only when it has read
@@ -74,12 +88,25 @@ func DialPeer(ctx context.Context, addr string, conf *tls.Config) (Session, erro
 	return ofPeers().dial(ctx, addr, conf)
 }
 
+// DialBulk is Dial for a session over which artifacts are pulled.
+func DialBulk(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofBulk().dial(ctx, addr, conf)
+}
+
+// DialSite is Dial from one agent to another of its site.
+func DialSite(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	return ofSite().dial(ctx, addr, conf)
+}
+
 // DialEnroll is Dial by a machine that is no agent yet.
 func DialEnroll(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
 	return ofNewcomers().dial(ctx, addr, conf)
 }
 
 func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session, error) {
+	if rest, is := isTCP(addr); is {
+		return k.dialTCP(ctx, rest, conf)
+	}
 	op := "connect to " + addr
 	remote, err := resolve(ctx, addr)
 	if err != nil {
@@ -106,7 +133,8 @@ func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session,
 	return newSession(conn, conf.Time), nil
 }
 
-// resolve is net.ResolveUDPAddr within the time of ctx; like it, it prefers IPv4.
+// resolve is net.ResolveUDPAddr within the time of ctx; like it, it prefers IPv4, but
+// not where there is no way by it, as at a site with IPv6 alone.
 func resolve(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -120,14 +148,30 @@ func resolve(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := found[0] // there is one, or an error
-	for _, ip := range found {
-		if ip.IP.To4() != nil {
-			first = ip
-			break
-		}
+	return preferred(found, port, routable), nil
+}
+
+// preferred is the first address, IPv4 before IPv6, to which there is a way; without
+// one it is the first of them, and dialing tells why.
+func preferred(found []net.IPAddr, port int, routable func(*net.UDPAddr) bool) *net.UDPAddr {
+	addrs := make([]*net.UDPAddr, len(found))
+	for i, ip := range found {
+		addrs[i] = &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone}
 	}
-	return &net.UDPAddr{IP: first.IP, Port: port, Zone: first.Zone}, nil
+	slices.SortStableFunc(addrs, func(a, b *net.UDPAddr) int { return cmp.Compare(len(b.IP.To4()), len(a.IP.To4())) })
+	if i := slices.IndexFunc(addrs, routable); i >= 0 {
+		return addrs[i]
+	}
+	return addrs[0] // there is one, or looking it up was an error
+}
+
+// routable asks the kernel for a way; it sends nothing.
+func routable(addr *net.UDPAddr) bool {
+	conn, err := net.DialUDP("udp", nil, addr)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 // named is conf with the name that a certificate of addr must have.
@@ -149,6 +193,7 @@ func (k kind) offer(conf *tls.Config) *tls.Config {
 type Listener struct {
 	transport *quic.Transport
 	listener  *quic.Listener
+	limits    *limits
 	now       func() time.Time // by which certificates are judged; nil: time.Now
 }
 
@@ -163,6 +208,11 @@ func Listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error
 // agents.
 func ListenPeers(addr string, conf *tls.Config, resetKey *[32]byte) (*Listener, error) {
 	return ofPeers().listen(addr, conf, resetKey)
+}
+
+// ListenSite accepts the sessions of the other agents of a site, as Listen does.
+func ListenSite(addr string, conf *tls.Config) (*Listener, error) {
+	return ofSite().listen(addr, conf, nil)
 }
 
 // ListenWithEnrolment is Listen with a second door in the same port, for those who
@@ -189,16 +239,25 @@ func (k kind) listen(addr string, conf *tls.Config, resetKey *[32]byte) (*Listen
 		return nil, fault.Wrap(fault.Unavailable, "listen at "+addr, err)
 	}
 	// With ids of this length a ping is large enough to be answered by a reset.
-	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
+	limits := newLimits()
+	transport := &quic.Transport{
+		Conn: socket, ConnectionIDLength: connectionID, VerifySourceAddress: limits.retry, ConnContext: limits.admit,
+	}
 	if resetKey != nil {
 		key := quic.StatelessResetKey(*resetKey)
 		transport.StatelessResetKey = &key
 	}
-	listener, err := transport.Listen(k.offer(conf), k.config())
+	conf = k.offer(conf)
+	if k.alpn == ALPN {
+		conf.NextProtos = append(conf.NextProtos, BulkALPN) // at the same door, by the same certificates
+	}
+	quicConf := k.config()
+	quicConf.AllowConnectionWindowIncrease = limits.widen
+	listener, err := transport.Listen(conf, quicConf)
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.Unavailable, "listen at "+addr, err), transport.Close(), socket.Close())
 	}
-	return &Listener{transport: transport, listener: listener, now: conf.Time}, nil
+	return &Listener{transport: transport, listener: listener, limits: limits, now: conf.Time}, nil
 }
 
 // Addr is the address that agents dial.
@@ -219,19 +278,11 @@ func (l *Listener) Close() error {
 }
 
 // session is a quic connection.
-type session struct {
-	conn   *quic.Conn
-	expiry *time.Timer
-}
+type session struct{ conn *quic.Conn }
 
 func newSession(conn *quic.Conn, now func() time.Time) *session {
 	s := &session{conn: conn}
-	if now == nil {
-		now = time.Now
-	}
-	// Nobody re-checks a certificate on a live connection: its end ends it.
-	s.expiry = time.AfterFunc(s.Peer().NotAfter.Sub(now()), func() { s.Close("certificate expired") })
-	context.AfterFunc(conn.Context(), func() { s.expiry.Stop() })
+	endWith(conn.Context(), s, now)
 	return s
 }
 

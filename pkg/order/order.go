@@ -67,6 +67,7 @@ type Order struct {
 	File       string    `json:"file,omitempty"`       // for diagnostics
 	Digest     string    `json:"digest,omitempty"`     // hex SHA-256 of the source
 	AllowEmpty bool      `json:"allowEmpty,omitempty"` // a target may match no node
+	Only       []string  `json:"only,omitempty"`       // nodes that what is done once is done on; none: all that it concerns
 
 	Cancels uint64 `json:"cancels,omitempty"` // of Cancel: the version of the order that began the run
 }
@@ -92,6 +93,9 @@ func (o Order) Scripted() bool { return o.Kind == Standing || o.Kind == Run }
 func (o Order) String() string {
 	what := map[Kind]string{Standing: "keep in force", Run: "do once", Remove: "remove", Cancel: "cancel the run of"}[o.Kind]
 	text := fmt.Sprintf("%s %s, version %d, for %s", what, o.Name, o.Version, audience(o.Audience))
+	if len(o.Only) > 0 {
+		text += ", only on " + strings.Join(o.Only, " ")
+	}
 	if !o.NotAfter.IsZero() {
 		text += ", begun until " + o.NotAfter.UTC().Format(time.RFC3339)
 	}
@@ -151,6 +155,8 @@ func (o Order) check() error {
 		return errors.New("its notAfter does not fit its kind")
 	case o.Scripted() != (len(o.Digest) == 2*sha256.Size):
 		return errors.New("its digest does not fit its kind")
+	case !o.Scripted() && len(o.Only) > 0 || slices.ContainsFunc(o.Only, func(n string) bool { return n == "" || !printable(n, maxName) }):
+		return errors.New("the nodes that it is only for don't fit its kind, or have no names")
 	case (o.Kind == Cancel) != (o.Cancels != 0):
 		return errors.New("what it cancels does not fit its kind")
 	}

@@ -36,12 +36,17 @@ func TestRoundTrip(t *testing.T) {
 
 func TestWhatMakesNoSense(t *testing.T) {
 	for name, edit := range map[string]func(*order.Order){
-		"no kind":         func(o *order.Order) { o.Kind = "" },
-		"another kind":    func(o *order.Order) { o.Kind = "boot" },
-		"no name":         func(o *order.Order) { o.Name = "" },
-		"escape":          func(o *order.Order) { o.Name = "\x1b[2J" },
-		"long file":       func(o *order.Order) { o.File = strings.Repeat("x", 2000) },
-		"no version":      func(o *order.Order) { o.Version = 0 },
+		"no kind":           func(o *order.Order) { o.Kind = "" },
+		"another kind":      func(o *order.Order) { o.Kind = "boot" },
+		"no name":           func(o *order.Order) { o.Name = "" },
+		"escape":            func(o *order.Order) { o.Name = "\x1b[2J" },
+		"long file":         func(o *order.Order) { o.File = strings.Repeat("x", 2000) },
+		"no version":        func(o *order.Order) { o.Version = 0 },
+		"only on nothing":   func(o *order.Order) { o.Only = []string{""} },
+		"only on an escape": func(o *order.Order) { o.Only = []string{"\x1b[2J"} },
+		"a removal only on a node": func(o *order.Order) {
+			*o = order.Order{Kind: order.Remove, Name: "s", Version: 1, Audience: o.Audience, Only: []string{"n1"}}
+		},
 		"nobody":          func(o *order.Order) { o.Audience = nil },
 		"an empty rack":   func(o *order.Order) { o.Audience = []string{""} },
 		"no deadline":     func(o *order.Order) { o.NotAfter = time.Time{} },

@@ -50,7 +50,7 @@ var (
 	powers     = []string{"on", "off", "powering-on", "powering-off", "paused"}
 	lights     = []string{"on", "off", "blink"}
 	links      = []string{"up", "down"}
-	nodeStates = []string{string(fleet.Ready), string(fleet.Unreachable), string(fleet.Untrusted), string(fleet.Refused)}
+	nodeStates = []string{string(fleet.Ready), string(fleet.Unreachable), string(fleet.Untrusted), string(fleet.Refused), string(fleet.Stranger)}
 )
 
 // Where the values of one subject come from. "*" is any member of a collection.
@@ -149,6 +149,10 @@ var elements = [...]Element{
 	{Name: "trust.listed", Type: BoolType, Sources: []string{"mesh"}, Doc: "whether the BMC is in the rack's asset list"},
 	{Name: "trust.serial-confirmed", Type: BoolType, Sources: []string{"mesh"}, Doc: "whether it tells the serial of the asset list"},
 	{Name: "trust.on-link", Type: BoolType, Sources: []string{"mesh"}, Doc: "whether it was heard on the rack's BMC network itself"},
+	{Name: "trust.make", Type: TextType, Sources: []string{"mesh"}, Doc: "the make of the BMC, as far as it tells anybody"},
+	{Name: "trust.uuid", Type: TextType, Sources: []string{"mesh"}, Doc: "UUID of its service root, which is its own word"},
+	{Name: "trust.mac", Type: TextType, Sources: []string{"mesh"}, Doc: "hardware address at which it answered, as the kernel has it"},
+	{Name: "trust.link", Type: TextType, Sources: []string{"mesh"}, Doc: "interface of its agent on which it was heard"},
 	{Name: "trust.access", Type: TextType, Values: []string{"none", "password", "token", "mutual TLS", "mutual TLS only"}, Sources: []string{"mesh"}, Doc: "how the agent gets into the BMC"},
 }
 
@@ -214,6 +218,12 @@ func (r Ref) Of(node fleet.Node) fleet.Value {
 		if said, known := node.Trust.Elements[r.Element.Name]; known {
 			return fleet.Bool(said == "true")
 		}
+	case "trust.make":
+		text = node.Admission.Make
+	case "trust.uuid":
+		text = node.Admission.UUID
+	case "trust.mac", "trust.link":
+		text = node.Admission.Told(strings.TrimPrefix(r.Element.Name, "trust."))
 	case "trust.key", "trust.vouched-by", "trust.access":
 		text = node.Trust.Elements[r.Element.Name]
 	}

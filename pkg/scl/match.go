@@ -20,6 +20,9 @@ type matcher struct {
 }
 
 func (m *matcher) match(t Target) Truth {
+	if m.Node.Outside() && !t.joins() && t.Kind != TargetName {
+		return False // what is none of the fleet is meant by its own name alone
+	}
 	switch t.Kind {
 	case TargetAll:
 		return True
@@ -50,6 +53,11 @@ func (m *matcher) match(t Target) Truth {
 		return And(m.match(t.Of[0]), Not(m.any(t.Of[1:])))
 	}
 	return Unknown
+}
+
+// joins reports whether t is made of other targets alone.
+func (t Target) joins() bool {
+	return t.Kind == TargetAnd || t.Kind == TargetOr || t.Kind == TargetExcept
 }
 
 func (m *matcher) any(of []Target) Truth {

@@ -25,6 +25,9 @@ type Program struct {
 
 	// Steps are the one-shot forms in the order of the source.
 	Steps []Step
+
+	// Rollout says in which waves all of it is done; nil: at once.
+	Rollout *Rollout
 }
 
 // Standing reports whether the program leaves anything in force.
@@ -171,9 +174,14 @@ const (
 	DoIndicator  Verb = "set-indicator" // Args: "on", "off", "blink"
 	DoClearLog   Verb = "clear-log"
 	DoBMCReset   Verb = "bmc-reset"
-	DoTakeOver   Verb = "bmc-takeover"                // Secret: the password to log in with, if it is not known
-	DoRelease    Verb = "bmc-release"                 // Secret: the password to give the BMC back with
-	DoAccept     Verb = "bmc-accept"                  // Args: the pin of the BMC's new key
+	DoTakeOver   Verb = "bmc-takeover" // Secret: the password to log in with, if it is not known
+	DoRelease    Verb = "bmc-release"  // Secret: the password to give the BMC back with
+	DoAccept     Verb = "bmc-accept"   // Args: the pin of the BMC's new key
+	DoRekey      Verb = "rack-rekey"   // Args: the name of the change, which is made once
+	DoRekeyAbort Verb = "rack-rekey-abort"
+	DoAdmit      Verb = "bmc-admit"                   // Args: the pin of its key; Admit; Secret: the password to log in with
+	DoRefuse     Verb = "bmc-refuse"                  // Args: none, or the reason
+	DoForget     Verb = "bmc-forget"                  // take back what bmc-admit or bmc-refuse has said
 	DoLog        Verb = "log"                         // Args: message; touches no BMC
 	DoStartImage Verb = "start-new-server-with-image" // Args: node, image
 	DoWait       Verb = "wait"                        // Until, Timeout
@@ -189,10 +197,24 @@ type Command struct {
 	Until    *Condition
 	Timeout  time.Duration // of wait, default 10 min, and of update-firmware, default 1 h
 	Commands []Command     // of sequence
-	Secret   Secret        // of bmc-takeover and bmc-release
+	Secret   Secret        // of bmc-takeover, bmc-release and bmc-admit
+	Admit    Admit         // of bmc-admit
 	Firmware *Firmware     // of update-firmware
 	Text     string        // canonical text, secrets redacted
 	Span     syntax.Span
+}
+
+// Admit lets a BMC in that was found. What is "" is not said.
+type Admit struct {
+	As     string // the name that it gets
+	Serial string // that the server must tell
+	User   string // to log in as, with the Secret of the command
+}
+
+// ByPerson reports whether a command is a person's word about a BMC, which no rule
+// can give.
+func (v Verb) ByPerson() bool {
+	return v == DoAdmit || v == DoRefuse || v == DoForget
 }
 
 // Firmware is one update of one firmware of a node.

@@ -12,6 +12,16 @@ func (p *Program) Secrets() iter.Seq[Secret] {
 	}
 }
 
+// Readable reports whether the program still holds a secret that anybody can read.
+func (p *Program) Readable() bool {
+	for s := range p.Secrets() {
+		if !s.Literal.Empty() {
+			return true
+		}
+	}
+	return false
+}
+
 // Bind says of every secret what it is for: the script of that name, the target and
 // the field or the command. What is sealed for one use does not open for another.
 // It is called before the program is shared.

@@ -13,7 +13,24 @@ type TrustPolicy struct {
 	Ask     bool          // a person's word is needed for those of the asset list, too
 	Require []Requirement // what deeds need more
 	Fresh   time.Duration // how long an observation counts; 0: the default
+	Assets  []Asset       // BMCs that are let in, each under a name
+	Refuse  *Condition    // which BMCs are kept out; nil: none
+	Approve int           // how many different people must let a BMC in; 0: the default, one
 	Span    syntax.Span
+}
+
+// Asset is a row of the asset list: a BMC that is one of the fleet. What is "" is
+// not said. At least one of Key, UUID, MAC and Serial is.
+type Asset struct {
+	Node     string // the name that it gets
+	Key      string // "sha256/…" of its public key
+	UUID     string // of its service root, in lower case
+	MAC      string // of the interface that it answers on, in lower case
+	Serial   string // of the server
+	Make     string // as trust.make has it
+	Rack     string // or a glob over racks
+	Position string // becomes the label "position"
+	Span     syntax.Span
 }
 
 // Requirement is the trust level that a deed needs.

@@ -18,6 +18,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
+	"github.com/chiba-mesh/chiba/pkg/unixsock"
 )
 
 // Client speaks to a running simulator through its control socket. It is safe
@@ -31,18 +32,10 @@ type Client struct {
 // Dial prepares to speak to the simulator whose state is in dir. Nothing is
 // sent yet. The client must be closed.
 func Dial(dir string) (*Client, error) {
-	short, cleanup, err := shortDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(short, socketName)
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		return unixsock.Dial(ctx, filepath.Join(dir, socketName))
 	}}
-	return &Client{dir: dir, http: &http.Client{Transport: tr, Timeout: 30 * time.Second}, cleanup: func() {
-		tr.CloseIdleConnections()
-		cleanup()
-	}}, nil
+	return &Client{dir: dir, http: &http.Client{Transport: tr, Timeout: 30 * time.Second}, cleanup: tr.CloseIdleConnections}, nil
 }
 
 // Close ends the client's connections.
@@ -56,6 +49,11 @@ func (c *Client) Nodes(ctx context.Context) (nodes []Node, err error) {
 // Stats are the counters of all BMCs.
 func (c *Client) Stats(ctx context.Context) (stats []NodeStats, err error) {
 	return stats, c.call(ctx, http.MethodGet, "/stats", nil, &stats)
+}
+
+// Requests are the last ones that a BMC has answered, oldest first.
+func (c *Client) Requests(ctx context.Context, node fleet.NodeName) (list []bmcsim.Request, err error) {
+	return list, c.call(ctx, http.MethodGet, nodePath(node, "requests"), nil, &list)
 }
 
 // ResetStats sets all counters to zero.

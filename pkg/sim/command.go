@@ -18,7 +18,7 @@ import (
 
 // Command is `chiba sim`. It uses the flags of cli.NewRoot.
 func Command() *cobra.Command {
-	var nodes int
+	var nodes, first int
 	var password string
 	var latency time.Duration
 	var quiet bool
@@ -51,7 +51,10 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 				if nodes < 1 || nodes > maxNodes {
 					return cli.UsageError(fmt.Sprintf("--nodes %d: from 1 to %d can be simulated", nodes, maxNodes), "")
 				}
-				specs = Racks(nodes)
+				if first < 1 || first > maxRack {
+					return cli.UsageError(fmt.Sprintf("--first-rack %d: it is from 1 to %d", first, maxRack), "")
+				}
+				specs = Racks(first, nodes)
 			}
 			for i := range specs {
 				if password != "" {
@@ -77,6 +80,7 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 0, "run `N` like servers, r01-u01 and so on, instead of the example rack")
+	cmd.Flags().IntVar(&first, "first-rack", 1, "with --nodes: number the racks from `N`; two simulators of one fleet need different ones")
 	cmd.Flags().StringVar(&password, "root-password", "", "root's `password` at the first start, instead of the factory's")
 	cmd.Flags().DurationVar(&latency, "latency", 0, "add `TIME` to every request, for example 50ms")
 	cmd.Flags().StringArrayVar(&mocks, "mock", nil, "serve a recorded tree of a real BMC, read-only: `[NAME=]DIR`; repeatable")
@@ -85,6 +89,9 @@ The subcommands move a rack that runs, this one or that of chiba dev.`,
 	cmd.AddCommand(setCommand(), getCommand(), faultCommand(), logCommand(), statsCommand(), nodesCommand())
 	return cmd
 }
+
+// maxRack is the highest number of a rack.
+const maxRack = 9999
 
 // maxNodes is as many BMCs as one process should listen for.
 const maxNodes = 4000

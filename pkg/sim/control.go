@@ -110,6 +110,7 @@ func (r *Rack) controlHandler() http.Handler {
 	mux.Handle("GET /nodes", answer(func(*http.Request) (any, error) { return r.Nodes(), nil }))
 	mux.Handle("GET /stats", answer(func(*http.Request) (any, error) { return r.Stats(), nil }))
 	mux.Handle("DELETE /stats", answer(func(*http.Request) (any, error) { r.ResetStats(); return struct{}{}, nil }))
+	mux.Handle("GET /nodes/{node}/requests", answer(r.getRequests))
 	mux.Handle("GET /nodes/{node}/readings", answer(r.getReadings))
 	mux.Handle("POST /nodes/{node}/set", answer(r.postSet))
 	mux.Handle("POST /nodes/{node}/fault", answer(r.postFault))
@@ -135,6 +136,15 @@ func answer(f func(*http.Request) (any, error)) http.Handler {
 
 func (r *Rack) node(req *http.Request) (*bmcsim.BMC, error) {
 	return r.BMC(fleet.NodeName(req.PathValue("node")))
+}
+
+// getRequests are the last requests that a BMC has answered, oldest first.
+func (r *Rack) getRequests(req *http.Request) (any, error) {
+	b, err := r.node(req)
+	if err != nil {
+		return nil, err
+	}
+	return b.Requests(), nil
 }
 
 func (r *Rack) getReadings(req *http.Request) (any, error) {

@@ -37,7 +37,6 @@ type Rack struct {
 	byName   map[fleet.NodeName]*rackUnit
 	mocks    []recorded
 	control  net.Listener
-	cleanup  func() // of the control socket
 	announce announcer
 	quiet    error // why nothing was announced
 }
@@ -67,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Rack, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "sim"), 0o700); err != nil {
 		return nil, fault.New(fault.BadInput, "make the state directory", err.Error()).WithHint("name another one with --state DIR")
 	}
-	r := &Rack{dir: cfg.Dir, byName: map[fleet.NodeName]*rackUnit{}, cleanup: func() {}}
+	r := &Rack{dir: cfg.Dir, byName: map[fleet.NodeName]*rackUnit{}}
 	if err := r.open(ctx, cfg); err != nil {
 		r.Close()
 		return nil, err
@@ -80,11 +79,10 @@ func Open(ctx context.Context, cfg Config) (*Rack, error) {
 }
 
 func (r *Rack) open(ctx context.Context, cfg Config) error {
-	control, cleanup, err := listenControl(ctx, cfg.Dir)
-	if err != nil {
+	var err error
+	if r.control, err = listenControl(ctx, cfg.Dir); err != nil {
 		return err
 	}
-	r.control, r.cleanup = control, cleanup
 	ports := loadPorts(r.portsFile())
 	for _, s := range cfg.Specs {
 		if err := r.add(ctx, cfg, s, ports); err != nil {
@@ -201,8 +199,6 @@ func (r *Rack) Close() {
 	if r.control != nil {
 		_ = r.control.Close()
 	}
-	r.cleanup()
-	r.cleanup = func() {}
 }
 
 // Announced is nil if the BMCs can be found over mDNS, else why they can't.

@@ -254,16 +254,16 @@ func TestBadNamesAreRefused(t *testing.T) {
 }
 
 func TestRacksNamesUnits(t *testing.T) {
-	specs := Racks(81)
+	specs := Racks(3, 81)
 	got := []fleet.NodeName{specs[0].Name, specs[39].Name, specs[40].Name, specs[80].Name}
-	want := []fleet.NodeName{"r01-u01", "r01-u40", "r02-u01", "r03-u01"}
+	want := []fleet.NodeName{"r03-u01", "r03-u40", "r04-u01", "r05-u01"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
 }
 
 func TestHintsNameOnlySome(t *testing.T) {
-	r := open(t, t.TempDir(), Racks(15))
+	r := open(t, t.TempDir(), Racks(1, 15))
 	defer r.Close()
 	_, err := r.BMC("nope")
 	if hint := fault.HintOf(err); !strings.Contains(hint, "r01-u12 and 3 more") {

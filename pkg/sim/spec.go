@@ -52,12 +52,13 @@ func DevRacks(n int) []Spec {
 	return specs
 }
 
-// Racks is n like servers named r01-u01, r01-u02 …, 40 to a rack, all on.
-func Racks(n int) []Spec {
+// Racks is n like servers, 40 to a rack, all on. With first 1 they are named r01-u01,
+// r01-u02 …; no two servers of different names have the same serial.
+func Racks(first, n int) []Spec {
 	const units = 40
 	specs := make([]Spec, n)
 	for i := range specs {
-		specs[i] = Spec{Name: unit(1+i/units, 1+i%units), Config: bmcsim.Config{PowerOn: true}}
+		specs[i] = Spec{Name: unit(first+i/units, 1+i%units), Config: bmcsim.Config{PowerOn: true}}
 	}
 	return specs
 }

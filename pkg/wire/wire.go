@@ -194,6 +194,7 @@ func ToNode(n fleet.Node) *pb.Node {
 		Trust:      ToBMCTrust(n.Trust),
 		Firmware:   utf8(n.Firmware),
 		Bios:       utf8(n.BIOS),
+		Admission:  ToAdmission(n.Admission),
 	}
 }
 
@@ -219,6 +220,8 @@ func FromNode(m *pb.Node) fleet.Node {
 
 		Firmware: m.GetFirmware(),
 		BIOS:     m.GetBios(),
+
+		Admission: FromAdmission(m.GetAdmission()),
 	}
 }
 

@@ -108,6 +108,10 @@ what it has seen. Exit code 1 if something does not hold, with the reason.`,
 			if err != nil {
 				return err
 			}
+			if ctx.OnRack() {
+				return fault.New(fault.Unsupported, "verify the audit log", "an agent's records are no signed log yet: they become one at the coordinators").
+					WithHint("see them with: chiba --agent audit log")
+			}
 			seen, err := readSeen(ctx)
 			if err != nil {
 				return err

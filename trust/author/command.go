@@ -37,11 +37,7 @@ func Trust() []*cobra.Command {
 }
 
 func loadContext(cmd *cobra.Command) (client.Context, error) {
-	path, err := client.Find(cli.State(cmd))
-	if err != nil {
-		return client.Context{}, err
-	}
-	return client.Load(path)
+	return client.Locate(cli.State(cmd), cli.Agent(cmd))
 }
 
 func authorInit() *cobra.Command {
@@ -276,7 +272,8 @@ func signCommand() *cobra.Command {
 		GroupID: cli.GroupChange,
 		Short:   "add your signature to a script that another author has prepared",
 		Long: `Add your signature to a script that another author has prepared. It shows what
-you sign, and asks. Nothing is applied: that does chiba apply FILE.dsse.`,
+you sign, and asks; where nobody can be asked it signs with --yes alone. Nothing is
+applied: that does chiba apply FILE.dsse.`,
 		Example: "  chiba apply --prepare power.dsse power.scl   # one author\n  chiba sign power.dsse                        # another\n  chiba apply power.dsse                       # either",
 		Args:    cli.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -318,7 +315,11 @@ func addSignature(cmd *cobra.Command, path string, key *sign.Key, yes bool) erro
 	for line := range strings.Lines(string(s.Source)) {
 		fmt.Fprintln(out, "  "+cli.Clean(strings.TrimRight(line, "\n")))
 	}
-	if !yes && cli.Asks(cmd) && !cli.Ask(cmd, "sign this?") {
+	switch {
+	case yes:
+	case !cli.Asks(cmd):
+		return cli.UsageError("there is no terminal to ask at, and nothing was signed", "read what is above, then sign it with --yes")
+	case !cli.Ask(cmd, "sign this?"):
 		return &cli.Exit{Code: cli.Fail, Err: fault.New(fault.Canceled, "", "nothing was signed")}
 	}
 	if s.Envelope, err = sign.Add(s.Envelope, key); err != nil {

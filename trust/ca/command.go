@@ -3,6 +3,7 @@ package ca
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,7 @@ func Command() *cobra.Command {
 
 func rootCommand() *cobra.Command {
 	var dir string
-	var rotate, retire bool
+	var rotate, retire, now bool
 	cmd := &cobra.Command{
 		Use:   "root --root DIR",
 		Short: "make the root and the next one, and show their pins",
@@ -34,8 +35,9 @@ func rootCommand() *cobra.Command {
 pins. The directory belongs offline: it is needed to sign a site's CA, twice a year.
 
 To change the root: --rotate, then chiba ca site for every site; when every agent
-has renewed its certificate, which takes a day, --retire.`,
-		Example: "  chiba ca root --root /media/stick/root",
+has renewed its certificate, which takes a day, --retire. It is refused earlier,
+because who has not renewed by then is shut out; --now does it all the same.`,
+		Example: "  chiba ca root --root /media/stick/root\n  chiba ca root --root /media/stick/root --rotate\n  chiba ca root --root /media/stick/root --retire",
 		Args:    cli.Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
@@ -46,7 +48,7 @@ has renewed its certificate, which takes a day, --retire.`,
 				err = r.Rotate()
 			}
 			if err == nil && retire {
-				err = r.Retire()
+				err = retireRoot(r, now)
 			}
 			if err != nil {
 				return err
@@ -60,7 +62,18 @@ has renewed its certificate, which takes a day, --retire.`,
 	cmd.Flags().StringVar(&dir, "root", "", "`directory` of the root")
 	cmd.Flags().BoolVar(&rotate, "rotate", false, "make the next root the current one")
 	cmd.Flags().BoolVar(&retire, "retire", false, "delete the root before, when nothing hangs on it")
+	cmd.Flags().BoolVar(&now, "now", false, "retire it although not everybody can have renewed")
 	return cmd
+}
+
+// retireRoot retires the root before, if everybody has had the time to renew.
+func retireRoot(r *Root, now bool) error {
+	at, open := r.Rotated()
+	if left := Renewal - time.Since(at); open && left > 0 && !now {
+		return fault.New(fault.Conflict, "retire the old root", "the root was changed at "+stamp(at)+"; who has not renewed yet would be shut out").
+			WithHint("come back after " + stamp(at.Add(Renewal)) + ", or do it all the same with --now")
+	}
+	return r.Retire()
 }
 
 func siteCommand() *cobra.Command {

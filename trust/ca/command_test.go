@@ -2,10 +2,13 @@ package ca_test
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
@@ -65,5 +68,24 @@ func TestCeremony(t *testing.T) {
 		if out, err := run(args...); err == nil {
 			t.Errorf("%v: %q", args, out)
 		}
+	}
+
+	// Who retires the old root too early shuts out who has not renewed.
+	retire := []string{"root", "--root", at("root"), "--retire"}
+	if out, err := run(retire...); !fault.Is(err, fault.Conflict) || !strings.Contains(fault.HintOf(err), "--now") {
+		t.Errorf("retired at once: %q, %v", out, err)
+	}
+	yesterday := time.Now().Add(-ca.Renewal - time.Minute)
+	if err := os.Chtimes(filepath.Join(at("root"), "current"), yesterday, yesterday); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(retire...); err != nil || strings.Contains(out, "retiring") {
+		t.Errorf("retired a day later: %q, %v", out, err)
+	}
+	if _, err := run("root", "--root", at("root"), "--rotate"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(append(retire, "--now")...); err != nil || strings.Contains(out, "retiring") {
+		t.Errorf("retired with --now: %q, %v", out, err)
 	}
 }

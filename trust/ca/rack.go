@@ -147,6 +147,29 @@ func (r *Rack) Twin() []byte {
 	return trust.EncodePEM([]*x509.Certificate{r.keys[r.n].twin})
 }
 
+// Next is the twin of the next key in PEM form, nil if no change of key has begun.
+func (r *Rack) Next() []byte { return r.twinOf(1) }
+
+// Before is the twin of the key before in PEM form, nil if it is retired.
+func (r *Rack) Before() []byte { return r.twinOf(-1) }
+
+func (r *Rack) twinOf(step int) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.keys[r.n+step]
+	if k == nil {
+		return nil
+	}
+	return trust.EncodePEM([]*x509.Certificate{k.twin})
+}
+
+// Generation is the number of the key that issues, from 1 on.
+func (r *Rack) Generation() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.n
+}
+
 // Twins are all anchors that BMCs and agent are to have now: the one of the key
 // that issues first, and during a change of key the other.
 func (r *Rack) Twins() []*x509.Certificate {
@@ -251,6 +274,21 @@ func (r *Rack) Rekey() error {
 		return fault.New(fault.Conflict, op, "the change before is not over: a BMC may still need the old one")
 	}
 	return fault.Wrap(fault.Unavailable, op, errors.Join(r.make(r.n+1), r.read(r.n+1)))
+}
+
+// Abort ends a change of key that has not come to Switch: the next key is deleted.
+func (r *Rack) Abort() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	const op = "abort the change of key of the rack's CA"
+	if r.keys[r.n+1] == nil && r.keys[r.n-1] != nil {
+		return fault.New(fault.Conflict, op, "the new key issues already").WithHint("it goes on by itself; change the key again when it is over")
+	}
+	if err := os.RemoveAll(r.shelf.path(r.n+1, "")); err != nil {
+		return fault.Wrap(fault.Unavailable, op, err)
+	}
+	delete(r.keys, r.n+1)
+	return nil
 }
 
 // Switch issues with the next key from now on. It is for when every BMC has its

@@ -166,6 +166,21 @@ func (r *Root) Rotate() error {
 	return nil
 }
 
+// Renewal is how long after a rotation everybody has renewed their certificates.
+const Renewal = day
+
+// Rotated is when the current root became that; false if no rotation is open.
+func (r *Root) Rotated() (at time.Time, open bool) {
+	if r.old == nil {
+		return at, false
+	}
+	info, err := os.Stat(filepath.Join(string(r.shelf), currentFile))
+	if err != nil {
+		return at, true // long ago is not known: it is as if it were now
+	}
+	return info.ModTime(), true
+}
+
 // Retire ends a rotation: the old root is no longer in the bundle, and its key is
 // deleted.
 func (r *Root) Retire() error {

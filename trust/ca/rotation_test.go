@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"crypto/x509"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -179,6 +180,35 @@ func TestRackChangesItsKey(t *testing.T) {
 }
 
 // While nobody is reached the rack's CA goes on below its twin.
+// Until it issues a new key can be given up; then it can't.
+func TestRackAbortsAChangeOfKey(t *testing.T) {
+	dir, domain := t.TempDir(), trust.Domain{Site: "osl1", Rack: "r17"}
+	r, err := ca.OpenRack(dir, domain, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := string(r.Twin())
+	if err = errors.Join(r.Abort(), r.Rekey()); err != nil || r.Next() == nil || r.Before() != nil {
+		t.Fatalf("next %s, %v", r.Next(), err)
+	}
+	given := string(r.Next())
+	if err = r.Abort(); err != nil || r.Next() != nil || string(r.Twin()) != first || r.Generation() != 1 {
+		t.Errorf("aborted: %v, generation %d", err, r.Generation())
+	}
+	if again, openErr := ca.OpenRack(dir, domain, nil); openErr != nil || again.Next() != nil {
+		t.Errorf("after a restart: %v", openErr)
+	}
+	if err = errors.Join(r.Rekey(), r.Switch()); err != nil || string(r.Twin()) == given || string(r.Before()) != first || r.Generation() != 2 {
+		t.Errorf("the next change: %v, generation %d", err, r.Generation())
+	}
+	if err = r.Abort(); !fault.Is(err, fault.Conflict) {
+		t.Errorf("aborted when it issues: %v", err)
+	}
+	if err = errors.Join(r.Retire(), r.Abort()); err != nil || r.Before() != nil {
+		t.Errorf("retired: %v", err)
+	}
+}
+
 func TestRackIssuesWhileItIsCutOff(t *testing.T) {
 	site := authority(t, t.TempDir())
 	now := time.Now()

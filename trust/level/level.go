@@ -143,6 +143,7 @@ type Facts struct {
 
 	Denied Fact[string] // why it is on the deny list
 	Twin   Fact[string] // the name of another node that tells the same serial
+	Clash  Fact[string] // who else claims what it does: "r02/u05 has the same key"
 }
 
 // Digest is the SHA-256 of the facts in hex: what a record of a verdict keeps of

@@ -58,7 +58,7 @@ func TestJudge(t *testing.T) {
 			*f = level.Facts{OnLink: fact(true, 0), Key: fact(level.KeyNew, 0)}
 		}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
+  lacks  nobody has let it in -> chiba bmc admit NODE
 `},
 		{"taken over", level.Policy{}, func(*level.Facts) {}, `T3 identified
   has    its key is known
@@ -84,7 +84,7 @@ func TestJudge(t *testing.T) {
 `},
 		{"a site that wants to be asked", level.Policy{Ask: true}, func(*level.Facts) {}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
+  lacks  nobody has let it in -> chiba bmc admit NODE
 `},
 		{"and was", level.Policy{Ask: true}, func(f *level.Facts) {
 			f.Approved = []level.Fact[string]{fact("ops", time.Hour)}
@@ -100,14 +100,14 @@ func TestJudge(t *testing.T) {
 		}, `T2 admitted
   has    its key is known
   has    let in by ops
-  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent
+  lacks  its serial is not confirmed -> give it with chiba bmc admit NODE --serial SERIAL or in the catalogue, or have a second person admit it
 `},
 		{"two people", level.Policy{}, func(f *level.Facts) {
 			f.Asset = level.Fact[level.Asset]{}
 			f.Approved = []level.Fact[string]{fact("ops", time.Hour), fact("chief", 0)}
 		}, `T3 identified
   has    its key is known
-  has    let in by ops
+  has    let in by ops and chief
   has    it serves a certificate of the rack
   has    two people let it in
 `},
@@ -122,13 +122,13 @@ func TestJudge(t *testing.T) {
   has    its key is known
   has    the trust policy lets it in
   lacks  nobody vouches for its key -> chiba bmc takeover NODE puts a certificate of the rack on it
-  lacks  its serial is not confirmed -> write its serial into the catalogue of its agent
+  lacks  its serial is not confirmed -> give it with chiba bmc admit NODE --serial SERIAL or in the catalogue, or have a second person admit it
 `},
 		{"and from elsewhere does not", level.Policy{Admit: func(level.Facts) bool { return true }}, func(f *level.Facts) {
 			*f = level.Facts{OnLink: fact(false, 0), Key: fact(level.KeyNew, 0)}
 		}, `T1 exchanged
   has    its key is known
-  lacks  nobody has let it in -> chiba bmc accept NODE --pin KEY
+  lacks  nobody has let it in -> chiba bmc admit NODE
 `},
 		{"another key", level.Policy{}, func(f *level.Facts) { f.Key = fact(level.KeyChanged, 0) }, `TX quarantined
   bad    it answers with another key than before

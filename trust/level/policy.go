@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/scl"
 )
 
 // Deed is a kind of thing that is done to or with a BMC.
@@ -63,6 +64,12 @@ type Policy struct {
 	Admit func(Facts) bool
 	// Ask demands a person's word for the BMCs of the asset list, too.
 	Ask bool
+	// Refuse says who is kept out. nil: nobody.
+	Refuse func(Facts) bool
+	// Assets are the BMCs that are let in, each under a name.
+	Assets []scl.Asset
+	// Approve is how many different people must let a BMC in; 0 means one.
+	Approve int
 	// Require raises what a deed needs.
 	Require map[Deed]Level
 	// Fresh is how long an observation counts; 0 means DefaultFresh.
@@ -80,10 +87,11 @@ func (p Policy) fresh() time.Duration {
 }
 
 // Unite is the policy that demands what each of them demands. A policy without an
-// Admit leaves it to the others; of the rest all must let a BMC in.
+// Admit leaves it to the others; of the rest all must let a BMC in. Who one of them
+// refuses is refused, and their asset lists are one.
 func Unite(all ...Policy) Policy {
 	sum := Policy{Require: map[Deed]Level{}}
-	var admits []func(Facts) bool
+	var admits, refuses []func(Facts) bool
 	for _, p := range all {
 		sum.Ask = sum.Ask || p.Ask
 		if p.Fresh > 0 && (sum.Fresh == 0 || p.Fresh < sum.Fresh) {
@@ -92,8 +100,17 @@ func Unite(all ...Policy) Policy {
 		for d, l := range p.Require {
 			sum.Require[d] = max(sum.Require[d], l)
 		}
+		sum.Assets, sum.Approve = append(sum.Assets, p.Assets...), max(sum.Approve, p.Approve)
 		if p.Admit != nil {
 			admits = append(admits, p.Admit)
+		}
+		if p.Refuse != nil {
+			refuses = append(refuses, p.Refuse)
+		}
+	}
+	if len(refuses) > 0 {
+		sum.Refuse = func(f Facts) bool {
+			return slices.ContainsFunc(refuses, func(refuse func(Facts) bool) bool { return refuse(f) })
 		}
 	}
 	if len(admits) > 0 {

@@ -17,7 +17,7 @@ func Of(forms []scl.TrustPolicy, node fleet.Node) Policy {
 }
 
 func one(form scl.TrustPolicy, node fleet.Node) Policy {
-	p := Policy{Ask: form.Ask, Fresh: form.Fresh, Require: map[Deed]Level{}}
+	p := Policy{Ask: form.Ask, Fresh: form.Fresh, Require: map[Deed]Level{}, Assets: form.Assets, Approve: form.Approve}
 	for _, r := range form.Require {
 		l, err := Parse(r.Level)
 		if err != nil {
@@ -25,18 +25,23 @@ func one(form scl.TrustPolicy, node fleet.Node) Policy {
 		}
 		p.Require[Deed(r.Deed)] = max(l, p.Require[Deed(r.Deed)])
 	}
-	if form.Admit == nil {
-		return p
+	p.Admit, p.Refuse = holds(form.Admit, node), holds(form.Refuse, node)
+	return p
+}
+
+// holds asks a condition of a node's facts; nil if there is none.
+func holds(c *scl.Condition, node fleet.Node) func(Facts) bool {
+	if c == nil {
+		return nil
 	}
-	p.Admit = func(f Facts) bool {
-		slots := make([]scl.Slot, len(form.Admit.Refs))
-		for i, ref := range form.Admit.Refs {
+	return func(f Facts) bool {
+		slots := make([]scl.Slot, len(c.Refs))
+		for i, ref := range c.Refs {
 			v := f.Value(ref, node)
 			slots[i] = scl.Slot{Value: v, All: []fleet.Value{v}}
 		}
-		return form.Admit.Test(slots) == scl.True
+		return c.Test(slots) == scl.True
 	}
-	return p
 }
 
 // Value is what an element of the namespace trust reads as, trust.level left out;

@@ -82,9 +82,11 @@ func TestEveryElementOfTrust(t *testing.T) {
 			continue
 		}
 		for _, f := range []level.Facts{{}, good()} {
-			v := f.Value(scl.Ref{Text: e.Name, Element: &e}, fleet.Node{})
+			v := f.Value(scl.Ref{Text: e.Name, Element: &e}, fleet.Node{Admission: fleet.Admission{
+				Make: "OpenBMC", UUID: "u", Evidence: []fleet.Evidence{{What: "link", Is: "eth1"}, {What: "mac", Is: "m"}},
+			}})
 			said, isText := v.Text()
-			if isText && !slices.Contains(e.Values, said) {
+			if isText && len(e.Values) > 0 && !slices.Contains(e.Values, said) {
 				t.Errorf("%s reads as %q", e.Name, said)
 			}
 			if _, isBool := v.Bool(); v.Known() && (isText != (e.Type == scl.TextType) || isBool != (e.Type == scl.BoolType)) {

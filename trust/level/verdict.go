@@ -2,6 +2,7 @@ package level
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -80,15 +81,19 @@ func (j *judge) exchanged() bool {
 // admitted: somebody who may has let it in.
 func (j *judge) admitted() bool {
 	f := j.facts
+	people := People(f.Approved)
 	switch {
-	case len(f.Approved) > 0:
-		return j.hold("let in by "+f.Approved[0].Is, f.Approved[0].From, f.Approved[0].At)
+	case len(people) >= j.policy.people():
+		return j.hold("let in by "+strings.Join(people, " and "), f.Approved[0].From, f.Approved[0].At)
 	case f.Asset.Is >= Listed && f.Asset.Is != Mismatch && !j.policy.Ask:
 		return j.hold("it is in the asset list", f.Asset.From, f.Asset.At)
 	case f.OnLink.fresh(j.now, j.most) && f.OnLink.Is && j.policy.Admit != nil && j.policy.Admit(f):
 		return j.hold("the trust policy lets it in", "trust-policy", f.OnLink.At)
 	}
-	return j.lack("nobody has let it in", "chiba bmc accept NODE --pin KEY")
+	if len(people) > 0 {
+		return j.lack(fmt.Sprintf("%d different people must let it in, so far: %s", j.policy.people(), strings.Join(people, ", ")), "another one: chiba bmc admit NODE")
+	}
+	return j.lack("nobody has let it in", "chiba bmc admit NODE")
 }
 
 // identified: its key is vouched for, and nothing weak is left.
@@ -107,10 +112,10 @@ func (j *judge) identified() bool {
 		j.hold("its serial is the listed one", f.Asset.From, f.Asset.At)
 	case f.Asset.Is == Listed && f.By.Is >= vouched:
 		j.hold("its key is the listed one", f.Asset.From, f.Asset.At)
-	case len(f.Approved) >= 2 && f.Approved[0].Is != f.Approved[1].Is:
-		j.hold("two people let it in", f.Approved[1].Is, f.Approved[1].At)
+	case len(People(f.Approved)) >= 2:
+		j.hold("two people let it in", strings.Join(People(f.Approved), " and "), f.Approved[len(f.Approved)-1].At)
 	default:
-		ok = j.lack("its serial is not confirmed", "write its serial into the catalogue of its agent")
+		ok = j.lack("its serial is not confirmed", "give it with chiba bmc admit NODE --serial SERIAL or in the catalogue, or have a second person admit it")
 	}
 	if f.Default.Is {
 		ok = j.lack("the password that it left the factory with is in force", "chiba bmc takeover NODE, or set one: (config \"NODE\" (bmc (user \"root\" (password …))))")
@@ -132,6 +137,9 @@ func (j *judge) clamp() {
 	}
 	if f.Asset.Is == Mismatch {
 		j.quarantine("it tells another serial than the asset list", "see which server it is, correct the catalogue or the cabling, then have it looked at again: chiba bmc accept NODE --pin KEY")
+	}
+	if f.Clash.Known() {
+		j.quarantine(f.Clash.Is, "find out which of them it is, and deny the other: chiba trust deny")
 	}
 	if f.Twin.Known() {
 		j.quarantine(f.Twin.Is+" tells the same serial", "write the serial of each into the catalogue: who is not that server stays out")

@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +35,12 @@ const (
 	idSize    = 8 // bytes of the key's hash that say whose envelope it is
 	keySize   = 32
 	epochSize = 8
+	maxKeys   = 32 // eight years of them
 )
+
+// KeyLife is how long secrets are sealed to one key. What was sealed to it opens for
+// as long as it is among the keys in its file.
+const KeyLife = 90 * 24 * time.Hour
 
 // PublicKey is where an agent's secrets are sealed to: 32 bytes of X25519.
 type PublicKey []byte
@@ -44,7 +50,11 @@ type Key struct {
 	private hpke.PrivateKey
 	public  PublicKey
 	epoch   uint64
+	older   []*Key // that open what was sealed before
 }
+
+// ForGossip is the use of a key of the gossip among the agents of a site.
+func ForGossip(site string) string { return "gossip|" + site }
 
 // Recipient is who can read a secret.
 type Recipient struct {
@@ -60,42 +70,84 @@ func info(rack string, epoch uint64, use string) []byte {
 }
 
 // OpenKey reads the key in the file path, and makes it on first use (0600). The
-// file holds the epoch, which is the second in which the key was made, and the
-// key: one that replaces a lost one has a later epoch.
+// file holds keys, the newest first, each as its epoch, which is the second in which
+// it was made, and 32 bytes: a later epoch replaces an earlier one, which still opens
+// what was sealed to it.
 func OpenKey(path string) (*Key, error) {
+	path = filepath.Clean(path)
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return makeKey(path)
+		if err = addKey(path, nil, time.Now()); err != nil {
+			return nil, err
+		}
+		raw, err = os.ReadFile(path)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, "read sealing key", err)
 	}
-	epoch := uint64(0)
-	if len(raw) == epochSize+keySize {
-		epoch, raw = binary.BigEndian.Uint64(raw), raw[epochSize:]
-	}
-	private, err := ecdh.X25519().NewPrivateKey(raw)
-	if err != nil {
-		return nil, fault.New(fault.BadInput, "read sealing key "+path, err.Error()).
-			WithHint("restore it; or move it away, and a new one is made: scripts with secrets must be applied again")
-	}
-	return newKey(private, epoch)
+	return parseKeys(path, raw)
 }
 
-func makeKey(path string) (*Key, error) {
+// RenewKey adds a new key to the file path if the newest is older than KeyLife, or
+// always, if it is asked to. It must not be open; without a file there is nothing to
+// renew.
+func RenewKey(path string, now time.Time, always bool) error {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, "read sealing key", err)
+	}
+	have, err := parseKeys(path, raw)
+	if err != nil || !always && now.Sub(time.Unix(int64(have.epoch), 0)) < KeyLife {
+		return err
+	}
+	if len(raw) == keySize { // of a build without epochs
+		raw = append(make([]byte, epochSize), raw...)
+	}
+	return addKey(path, raw[:min(len(raw), (maxKeys-1)*(epochSize+keySize))], now)
+}
+
+func parseKeys(path string, raw []byte) (*Key, error) {
+	bad := func(why string) error {
+		return fault.New(fault.BadInput, "read sealing key "+path, why).
+			WithHint("restore it; or move it away, and a new one is made: scripts with secrets must be applied again")
+	}
+	if len(raw) == keySize { // of a build without epochs
+		raw = append(make([]byte, epochSize), raw...)
+	}
+	if len(raw) == 0 || len(raw)%(epochSize+keySize) != 0 {
+		return nil, bad(fmt.Sprintf("it holds %d bytes, which are no keys", len(raw)))
+	}
+	var all []*Key
+	for one := range slices.Chunk(raw, epochSize+keySize) {
+		private, err := ecdh.X25519().NewPrivateKey(one[epochSize:])
+		if err != nil {
+			return nil, bad(err.Error())
+		}
+		key, err := newKey(private, binary.BigEndian.Uint64(one))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, key)
+	}
+	all[0].older = all[1:]
+	return all[0], nil
+}
+
+// addKey makes a key and puts it before the others.
+func addKey(path string, others []byte, now time.Time) error {
 	const op = "make sealing key"
 	private, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, fault.Wrap(fault.Internal, op, err)
+		return fault.Wrap(fault.Internal, op, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
+		return fault.Wrap(fault.Unavailable, op, err)
 	}
-	epoch := uint64(time.Now().Unix())
-	if err := trust.WriteFile(path, 0o600, append(binary.BigEndian.AppendUint64(nil, epoch), private.Bytes()...)); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
-	}
-	return newKey(private, epoch)
+	fresh := append(binary.BigEndian.AppendUint64(nil, uint64(now.Unix())), private.Bytes()...)
+	return fault.Wrap(fault.Unavailable, op, trust.WriteFile(path, 0o600, append(fresh, others...)))
 }
 
 func newKey(private *ecdh.PrivateKey, epoch uint64) (*Key, error) {
@@ -155,6 +207,16 @@ func keyID(public PublicKey) []byte {
 	return sum[:idSize:idSize]
 }
 
+// named is the key with that id, of this and the older ones; nil if there is none.
+func (k *Key) named(id []byte) *Key {
+	for _, one := range append([]*Key{k}, k.older...) {
+		if string(id) == string(keyID(one.public)) {
+			return one
+		}
+	}
+	return nil
+}
+
 // Open finds the envelope for k in a sealed text and opens it.
 func (k *Key) Open(sealed, rack, use string) (fleet.Secret, error) {
 	const op = "open sealed secret"
@@ -167,10 +229,11 @@ func (k *Key) Open(sealed, rack, use string) (fleet.Secret, error) {
 		if err != nil || len(envelope) < idSize {
 			return fleet.Secret{}, fault.New(fault.BadInput, op, "it is damaged")
 		}
-		if string(envelope[:idSize]) != string(keyID(k.public)) {
+		by := k.named(envelope[:idSize])
+		if by == nil {
 			continue
 		}
-		plain, err := hpke.Open(k.private, hpke.HKDFSHA256(), hpke.AES256GCM(), info(rack, k.epoch, use), envelope[idSize:])
+		plain, err := hpke.Open(by.private, hpke.HKDFSHA256(), hpke.AES256GCM(), info(rack, by.epoch, use), envelope[idSize:])
 		if err != nil {
 			return fleet.Secret{}, fault.New(fault.Untrusted, op, "it was sealed for another use, or is damaged").
 				WithHint("a sealed secret can't be copied to another script, target, field or rack: write the secret itself")

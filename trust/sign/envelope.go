@@ -162,15 +162,40 @@ func tooFew(signers []string, threshold int) error {
 		WithHint("prepare it with: chiba apply --prepare FILE.dsse, have it signed with: chiba sign FILE.dsse")
 }
 
-// decode reads one JSON value strictly.
+// decode reads one JSON value strictly. An error says where it is.
 func decode(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", position(data, offset(data, err)), err)
 	}
+	end := d.InputOffset()
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows it")
+		rest := bytes.TrimLeft(data[end:], " \t\r\n")
+		return fmt.Errorf("%s: something follows it", position(data, int64(len(data)-len(rest))))
 	}
 	return nil
+}
+
+// offset is where an error of decoding data is, in bytes.
+func offset(data []byte, err error) int64 {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return max(syntax.Offset-1, 0) // it counts the byte that is wrong
+	}
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return kind.Offset
+	}
+	// The library tells no place of a field that it does not know, only its name.
+	if _, name, ok := strings.Cut(err.Error(), "unknown field "); ok {
+		return max(int64(bytes.Index(data, []byte(name))), 0)
+	}
+	return int64(len(data)) // it ended too early
+}
+
+// position is an offset as a person looks for it.
+func position(data []byte, at int64) string {
+	before := data[:min(at, int64(len(data)))]
+	line := bytes.Count(before, []byte("\n")) + 1
+	column := len([]rune(string(before[bytes.LastIndexByte(before, '\n')+1:]))) + 1
+	return fmt.Sprintf("line %d, column %d", line, column)
 }

@@ -63,7 +63,7 @@ type certificate struct{ CertificateString redfish.Text }
 // Look is what the BMC shows now.
 func (d *Driver) Look(ctx context.Context) (takeover.Facts, error) {
 	rec := d.Ledger.Record()
-	f := takeover.Facts{At: d.Now(), Twin: Fingerprint(d.Issuer.Twin()), Lacks: map[takeover.Step]string{}}
+	f := takeover.Facts{At: d.Now(), Twin: Fingerprint(d.Issuer.Twin()), Next: Fingerprint(d.Issuer.Next()), Lacks: map[takeover.Step]string{}}
 	creds, err := d.enter(ctx)
 	if err != nil {
 		return f, err
@@ -155,7 +155,9 @@ func (d *Driver) lookAccounts(ctx context.Context, root *redfish.Root, rec takeo
 		}
 		switch string(a.UserName) {
 		case rec.Account:
-			f.AccountThere, f.AccountGood = true, a.Enabled.Value && a.RoleID == "Administrator"
+			f.AccountThere, f.AccountGood = true, a.Enabled.Value && a.RoleID == administrator
+		case partnerOf(rec).Account:
+			f.PartnerThere, f.PartnerGood = true, a.Enabled.Value && a.RoleID == administrator
 		case rec.Bootstrap:
 			f.RootEnabled = a.Enabled.Value
 		}
@@ -188,6 +190,10 @@ func (d *Driver) lookManager(ctx context.Context, root *redfish.Root, rec takeov
 		switch {
 		case a.print == f.Twin:
 			f.Anchored = true
+		case a.print == partnerOf(rec).Print:
+			f.PartnerRoot = true
+		case f.Next != "" && a.print == f.Next:
+			f.NextAnchored = true
 		case slices.Contains(rec.Anchors, a.print):
 			f.StaleAnchors++
 		}

@@ -41,6 +41,8 @@ type Issuer interface {
 	// Twin is the anchor for truststores, as PEM: self-signed, because OpenSSL
 	// takes no intermediate for one.
 	Twin() []byte
+	// Next is the twin of the key that is to come, nil if none is.
+	Next() []byte
 	// BMCServer signs the certificate of a BMC's server for the key of a request
 	// in PEM, and returns its chain in PEM, leaf first.
 	BMCServer(csr []byte, node string, addresses ...netip.Addr) ([]byte, error)
@@ -111,9 +113,9 @@ func (d *Driver) Do(ctx context.Context, step takeover.Step) error {
 	do := map[takeover.Step]func(context.Context) error{
 		takeover.Password: d.password, takeover.Clock: d.clock, takeover.Account: d.account,
 		takeover.Anchor: d.anchor, takeover.Request: d.request, takeover.Install: d.install,
-		takeover.Methods: d.methods, takeover.Mapping: d.mapping, takeover.Prove: d.prove,
+		takeover.Methods: d.methods, takeover.Mapping: d.mapping, takeover.Prove: d.prove, takeover.Pair: d.pair,
 		takeover.Strict: d.strict, takeover.Logins: d.logins, takeover.Services: d.services,
-		takeover.Root: d.closeRoot, takeover.Prune: d.prune,
+		takeover.Root: d.closeRoot, takeover.Second: d.nextAnchor, takeover.Prune: d.prune,
 		takeover.Open: d.open, takeover.Restore: d.restore, takeover.Return: d.giveBack,
 		takeover.Uproot: d.uproot, takeover.Dismiss: d.dismiss,
 	}[step]

@@ -70,14 +70,20 @@ func (d *Driver) giveBack(ctx context.Context) error {
 // uproot removes every anchor of ours.
 func (d *Driver) uproot(ctx context.Context) error { return d.removeAnchors(ctx, false) }
 
-// dismiss deletes our account.
+// dismiss deletes our account, and the partner's.
 func (d *Driver) dismiss(ctx context.Context) error {
-	uri, err := d.accountURI(ctx, d.Ledger.Record().Account)
-	if err != nil {
-		return err
+	rec := d.Ledger.Record()
+	for _, account := range []string{partnerOf(rec).Account, rec.Account} {
+		if account == "" {
+			continue
+		}
+		uri, err := d.accountURI(ctx, account)
+		if err != nil {
+			return err
+		}
+		if err = d.BMC.Delete(ctx, uri); err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
 	}
-	if err = d.BMC.Delete(ctx, uri); fault.Is(err, fault.NotFound) {
-		return nil
-	}
-	return err
+	return nil
 }

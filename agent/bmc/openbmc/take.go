@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -198,7 +199,7 @@ func (d *Driver) makeAccount(ctx context.Context, creds redfish.Credentials) err
 		return err
 	}
 	body := map[string]any{
-		"UserName": creds.User, "RoleId": "Administrator", "Enabled": true, "AccountTypes": []string{"Redfish", "WebUI"},
+		"UserName": creds.User, "RoleId": administrator, "Enabled": true, "AccountTypes": []string{"Redfish", "WebUI"},
 	}
 	_, err = d.BMC.Post(ctx, strings.TrimSuffix(uri, "/"), confidential(creds.Password, body))
 	if refusedAs(err, "PropertyUnknown") { // a build before account types
@@ -217,21 +218,29 @@ func (d *Driver) mendAccount(ctx context.Context, creds redfish.Credentials) err
 	if err != nil {
 		return err
 	}
-	return d.BMC.Patch(ctx, uri, confidential(creds.Password, map[string]any{"RoleId": "Administrator", "Enabled": true}))
+	return d.BMC.Patch(ctx, uri, confidential(creds.Password, map[string]any{"RoleId": administrator, "Enabled": true}))
 }
 
-// anchor plants the twin. What the BMC calls an internal error may be a duplicate
-// or a full store: the list tells.
 func (d *Driver) anchor(ctx context.Context) error {
+	return d.plant(ctx, takeover.Anchor, d.Issuer.Twin())
+}
+
+// nextAnchor plants the twin of the key that is to come, if it still is.
+func (d *Driver) nextAnchor(ctx context.Context) error {
+	if next := d.Issuer.Next(); next != nil {
+		return d.plant(ctx, takeover.Second, next)
+	}
+	return nil
+}
+
+// plant puts a twin into the truststore. What the BMC calls an internal error may be
+// a duplicate or a full store: the list tells.
+func (d *Driver) plant(ctx context.Context, step takeover.Step, twin []byte) error {
 	root, err := d.BMC.Root(ctx)
 	if err != nil {
 		return err
 	}
-	twin := d.Issuer.Twin()
 	mark := Fingerprint(twin)
-	if err = d.Ledger.Keep(func(r takeover.Record) takeover.Record { return r.Planted(mark) }); err != nil {
-		return err
-	}
 	_, err = d.BMC.Post(ctx, string(truststoreOf(root)), map[string]any{"CertificateString": string(twin), "CertificateType": "PEM"})
 	if err == nil {
 		return nil
@@ -246,9 +255,9 @@ func (d *Driver) anchor(ctx context.Context) error {
 		}
 	}
 	if len(all) >= maxAnchors {
-		return cannot(takeover.Anchor, fmt.Sprintf("the BMC's truststore is full: it holds %d certificates of others; remove one that nobody needs", len(all)))
+		return cannot(step, fmt.Sprintf("the BMC's truststore is full: it holds %d certificates of others; remove one that nobody needs", len(all)))
 	}
-	return orCannot(takeover.Anchor, err)
+	return orCannot(step, err)
 }
 
 // request lets the BMC make a key and signs it. The key is recorded before the
@@ -455,14 +464,11 @@ func (d *Driver) removeAnchors(ctx context.Context, keepTwin bool) error {
 	if err != nil {
 		return err
 	}
-	twin := Fingerprint(d.Issuer.Twin())
-	ours := d.Ledger.Record().Anchors
+	rec := d.Ledger.Record()
+	inUse := []string{Fingerprint(d.Issuer.Twin()), Fingerprint(d.Issuer.Next()), partnerOf(rec).Print}
 	for _, a := range all {
-		mine := a.print == twin
-		for _, p := range ours {
-			mine = mine || p == a.print
-		}
-		if !mine || keepTwin && a.print == twin {
+		needed := a.print != "" && slices.Contains(inUse, a.print)
+		if !needed && !slices.Contains(rec.Anchors, a.print) || keepTwin && needed {
 			continue
 		}
 		if err = d.BMC.Delete(ctx, string(a.uri)); err != nil && !fault.Is(err, fault.NotFound) {

@@ -314,6 +314,32 @@ func TestTheTwinIsReplaced(t *testing.T) {
 	}
 }
 
+// While the authority changes its key both twins are trusted; what is aborted goes.
+func TestTheNextTwinIsPlantedBeside(t *testing.T) {
+	w := newWorld(t, bmcsim.Config{})
+	w.finish()
+	w.did = nil
+	next := newAuthority(t)
+	w.ca.next = next
+	w.finish()
+	if have := w.members(truststore); len(have) != 2 {
+		t.Errorf("anchors: %v", have)
+	}
+	w.ca.next = nil
+	w.finish()
+	if have := w.members(truststore); len(have) != 1 {
+		t.Errorf("after an abort: %v", have)
+	}
+	w.ca.next = next
+	w.finish()
+	w.ca.next, w.ca.cert, w.ca.key = nil, next.cert, next.key
+	w.finish()
+	if diff := cmp.Diff("next-anchor prune next-anchor request install prove prune", strings.Join(w.did, " ")); diff != "" {
+		t.Error(diff)
+	}
+	w.ours(fleet.TakeoverStrict)
+}
+
 func TestItIsGivenBack(t *testing.T) {
 	for name, sim := range map[string]bmcsim.Config{"mutual": {}, "tokens": {WebUI: true}} {
 		t.Run(name, func(t *testing.T) {

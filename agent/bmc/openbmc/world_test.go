@@ -40,6 +40,7 @@ type authority struct {
 	tb   testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
+	next *authority
 	life time.Duration // of a certificate
 	now  func() time.Time
 }
@@ -59,7 +60,7 @@ func newAuthority(tb testing.TB) *authority {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &authority{tb, cert, key, 30 * 24 * time.Hour, time.Now}
+	return &authority{tb: tb, cert: cert, key: key, life: 30 * 24 * time.Hour, now: time.Now}
 }
 
 func newKey(tb testing.TB) *ecdsa.PrivateKey {
@@ -74,6 +75,14 @@ func newKey(tb testing.TB) *ecdsa.PrivateKey {
 func asPEM(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
 
 func (a *authority) Twin() []byte { return asPEM(a.cert.Raw) }
+
+// Next is the twin of another authority that is to come.
+func (a *authority) Next() []byte {
+	if a.next == nil {
+		return nil
+	}
+	return a.next.Twin()
+}
 
 func (*authority) NodeURI(node string) string { return "spiffe://r01.s1.test/bmc/" + node }
 
@@ -175,7 +184,7 @@ func (d *disk) Certificate() (*tls.Certificate, error) {
 	defer d.mu.Unlock()
 	if twin := openbmc.Fingerprint(d.ca.Twin()); d.client == nil || d.by != twin {
 		key := newKey(d.tb)
-		chain, err := d.ca.BMCClient(ourAccount, key.Public())
+		chain, err := d.ca.BMCClient(d.record.Account, key.Public())
 		if err != nil {
 			return nil, err
 		}

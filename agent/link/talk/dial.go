@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/mesh"
 )
 
 const (
@@ -14,14 +18,23 @@ const (
 
 // Preferred are the coordinators in the order in which an agent tries them, by
 // rendezvous hashing: each agent has an order of its own, so that many agents are
-// spread evenly, and those of a coordinator that dies go to all of the others.
-func Preferred(agent string, coordinators []string) []string {
+// spread evenly, and those of a coordinator that dies go to all of the others. Those
+// over TCP come last: QUIC is better wherever it passes.
+func Preferred(agent fleet.AgentName, coordinators []string) []string {
 	weight := func(addr string) []byte {
-		sum := sha256.Sum256([]byte(agent + "\x00" + addr))
+		sum := sha256.Sum256([]byte(string(agent) + "\x00" + addr))
 		return sum[:]
 	}
 	order := slices.Clone(coordinators)
-	slices.SortFunc(order, func(a, b string) int { return bytes.Compare(weight(b), weight(a)) })
+	slices.SortFunc(order, func(a, b string) int {
+		switch over, under := strings.HasPrefix(a, mesh.TCP), strings.HasPrefix(b, mesh.TCP); {
+		case over && !under:
+			return 1
+		case under && !over:
+			return -1
+		}
+		return bytes.Compare(weight(b), weight(a))
+	})
 	return order
 }
 

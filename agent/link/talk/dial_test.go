@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
 // A thousand agents spread evenly, and so do those of one that dies.
@@ -12,11 +14,11 @@ func TestPreferred(t *testing.T) {
 	all := []string{"c1:7443", "c2:7443", "c3:7443"}
 	first, next := map[string]int{}, map[string]int{}
 	for i := range 1000 {
-		order := Preferred(fmt.Sprint("agent-", i), all)
+		order := Preferred(fleet.AgentName(fmt.Sprint("agent-", i)), all)
 		if len(order) != 3 || order[0] == order[1] || order[1] == order[2] || order[0] == order[2] {
 			t.Fatalf("the order is %v", order)
 		}
-		if again := Preferred(fmt.Sprint("agent-", i), []string{"c3:7443", "c1:7443", "c2:7443"}); !slices.Equal(again, order) {
+		if again := Preferred(fleet.AgentName(fmt.Sprint("agent-", i)), []string{"c3:7443", "c1:7443", "c2:7443"}); !slices.Equal(again, order) {
 			t.Errorf("another configuration gives %v, not %v", again, order)
 		}
 		first[order[0]]++
@@ -31,6 +33,16 @@ func TestPreferred(t *testing.T) {
 	}
 	if next["c2:7443"] < 120 || next["c3:7443"] < 120 {
 		t.Errorf("those of c1 go to %v", next)
+	}
+}
+
+// What goes over TCP is the last resort.
+func TestTCPComesLast(t *testing.T) {
+	for i := range 20 {
+		order := Preferred(fleet.AgentName(fmt.Sprint("agent-", i)), []string{"tcp://c1:7445", "c1:7443", "tcp://c2:7445", "c2:7443"})
+		if order[0][:3] == "tcp" || order[1][:3] == "tcp" {
+			t.Errorf("the order is %v", order)
+		}
 	}
 }
 

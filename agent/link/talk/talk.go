@@ -81,7 +81,15 @@ type Self struct {
 	Rack  fleet.RackName
 	Site  fleet.SiteName
 	Build string
+	Pair  string // the other agent of its rack, "" if there is none
 	Boot  uint64 // of this process: random, not 0
+}
+
+// Now is what may be different from one hello to the next.
+type Now struct {
+	SealKey, SealProof    []byte // what secrets for the agent are sealed to, and that it is its own
+	SiteGossip, SiteCalls string // ip:port for the agents of its site; empty: nowhere
+	Any                   bool   // a coordinator without a leader will do: no other was found
 }
 
 // Side is the agent's side of its sessions, one after the other. It is not safe for
@@ -102,7 +110,7 @@ func New(self Self, agent Agent, outbox Outbox) *Side {
 }
 
 // Hello is what a session begins with.
-func (s *Side) Hello(sealKey, proof []byte) (*pb.Hello, error) {
+func (s *Side) Hello(now Now) (*pb.Hello, error) {
 	c, err := s.outbox.Cursor()
 	if err != nil {
 		return nil, err
@@ -112,7 +120,8 @@ func (s *Side) Hello(sealKey, proof []byte) (*pb.Hello, error) {
 	return &pb.Hello{
 		Version: Version, Boot: s.self.Boot, Agent: string(s.self.Agent), Rack: string(s.self.Rack), Site: string(s.self.Site),
 		SpoolEpoch: c.Epoch, FirstUnacked: c.First, NextSeq: c.Next,
-		Revision: revision, SealKey: sealKey, SealProof: proof, Build: s.self.Build,
+		Revision: revision, SealKey: now.SealKey, SealProof: now.SealProof, Build: s.self.Build, Pair: s.self.Pair,
+		SiteGossip: now.SiteGossip, SiteCalls: now.SiteCalls, Any: now.Any,
 	}, nil
 }
 
@@ -207,6 +216,7 @@ const (
 	ToPull      // ask for the desired state, soon; it is owed at the beginning too
 	Kept        // a desired state is kept: is the coordinator still believed?
 	Renewed     // what the message says of certificates is for who asked for it
+	Leased      // likewise what it says of whose the rack is
 )
 
 // Take does what a message of the coordinator says. An error ends the session.
@@ -218,6 +228,8 @@ func (s *Session) Take(ctx context.Context, now time.Time, m *pb.FromCoordinator
 		return Kept, s.side.agent.Desired(ctx, body.Desired)
 	case *pb.FromCoordinator_Renewed:
 		return Renewed, nil
+	case *pb.FromCoordinator_Leased:
+		return Leased, nil
 	case *pb.FromCoordinator_Ack:
 		s.acked.Store(int64(now.Sub(s.since)))
 		return Nothing, s.side.outbox.Ack(body.Ack.GetSpoolEpoch(), body.Ack.GetNextWanted())

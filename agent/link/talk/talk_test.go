@@ -48,7 +48,7 @@ func add(t *testing.T, s *spool.Spool, n int) {
 // greet says hello and is welcomed with the record that is wanted next.
 func greet(t *testing.T, side *Side, next, epoch uint64) (*Session, error) {
 	t.Helper()
-	hello, err := side.Hello(nil, nil)
+	hello, err := side.Hello(Now{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,6 +225,7 @@ func TestTake(t *testing.T) {
 		{m: &pb.FromCoordinator{Body: &pb.FromCoordinator_Hint{}}, ask: ToPull},
 		{m: &pb.FromCoordinator{Body: &pb.FromCoordinator_Desired{Desired: &pb.Desired{}}}, ask: Kept},
 		{m: &pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{}}, ask: Renewed},
+		{m: &pb.FromCoordinator{Body: &pb.FromCoordinator_Leased{}}, ask: Leased},
 		{m: &pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{}}},
 		{m: &pb.FromCoordinator{}},
 		{m: &pb.FromCoordinator{Body: &pb.FromCoordinator_Drain{Drain: &pb.Drain{Reason: "stops"}}}, kind: fault.Unavailable},

@@ -30,6 +30,7 @@ type Machine interface {
 	Counts() state.Counts
 	Policy() (envelope []byte, version uint64)
 	Desired(rack string) *pb.Desired
+	Site(agent string) *pb.Site
 }
 
 // Greeting is what becomes of one hello.
@@ -50,7 +51,8 @@ type Greeting struct {
 func Greet(m Machine, h *pb.Hello) Greeting {
 	said := &pb.AgentInfo{
 		Name: h.GetAgent(), Rack: h.GetRack(), Site: h.GetSite(), SealKey: h.GetSealKey(), SealProof: h.GetSealProof(), Build: h.GetBuild(),
-		SpoolEpoch: h.GetSpoolEpoch(), NextSeq: h.GetFirstUnacked(), Boot: h.GetBoot(),
+		SpoolEpoch: h.GetSpoolEpoch(), NextSeq: h.GetFirstUnacked(), Boot: h.GetBoot(), Pair: h.GetPair(),
+		SiteGossip: h.GetSiteGossip(), SiteCalls: h.GetSiteCalls(),
 	}
 	known, met := m.Agent(said.GetName())
 	g := Greeting{agent: said.GetName(), met: met, next: known.GetNextSeq()}
@@ -67,8 +69,9 @@ func Greet(m Machine, h *pb.Hello) Greeting {
 
 // same reports whether there is nothing new in what the agent says.
 func same(known, said *pb.AgentInfo) bool {
-	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() &&
+	return known.GetRack() == said.GetRack() && known.GetSite() == said.GetSite() && known.GetBuild() == said.GetBuild() && known.GetPair() == said.GetPair() &&
 		string(known.GetSealKey()) == string(said.GetSealKey()) && string(known.GetSealProof()) == string(said.GetSealProof()) &&
+		known.GetSiteGossip() == said.GetSiteGossip() && known.GetSiteCalls() == said.GetSiteCalls() &&
 		known.GetBoot() == said.GetBoot() && known.GetSpoolEpoch() == said.GetSpoolEpoch() && known.GetNextSeq() >= said.GetNextSeq()
 }
 
@@ -111,12 +114,13 @@ func Hint(m Machine) *pb.FromCoordinator {
 	return &pb.FromCoordinator{Body: &pb.FromCoordinator_Hint{Hint: &pb.Hint{Revision: m.Counts().Revision}}}
 }
 
-// Desired is the desired state of a rack as its agent needs it. What does not fit
-// into one message goes without its source: the agent still lacks it and pulls
-// again.
-func Desired(m Machine, rack string, pull *pb.Pull) *pb.Desired {
+// Desired is the desired state of a rack as its agent, which has said hello, needs
+// it. What does not fit into one message goes without its source: the agent still
+// lacks it and pulls again.
+func Desired(m Machine, h *pb.Hello, pull *pb.Pull) *pb.Desired {
 	have := pull.GetHave()
-	d := m.Desired(rack)
+	d := m.Desired(h.GetRack())
+	d.Site = m.Site(h.GetAgent())
 	if _, version := m.Policy(); version == pull.GetPolicyVersion() {
 		d.Policy = nil
 	}

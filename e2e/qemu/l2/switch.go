@@ -35,7 +35,15 @@ type Cable struct {
 	Cut   bool
 	Loss  float64       // share of frames lost, 0 to 1
 	Delay time.Duration // added to each frame
+	// Jitter is up to how much more is added, at random. A cable does not reorder:
+	// a frame waits for the one before it.
+	Jitter time.Duration
+	// Block says which frames never arrive, as a firewall does; nil: none. It must
+	// not keep the frame.
+	Block func(frame []byte) bool
 }
+
+func (c Cable) blocks(frame []byte) bool { return c.Block != nil && c.Block(frame) }
 
 // Counts are the frames of one port since the start.
 type Counts struct {
@@ -128,7 +136,7 @@ func (s *Switch) forward(from *Port, frame []byte, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from.counts.In++
-	if len(frame) < header || s.lost(from) {
+	if len(frame) < header || s.lost(from) || from.cable.blocks(frame) {
 		from.counts.Dropped++
 		return
 	}
@@ -151,15 +159,23 @@ func (s *Switch) forward(from *Port, frame []byte, now time.Time) {
 
 // deliver queues a frame on a port. Its delay is that of both cables.
 func (s *Switch) deliver(from, to *Port, frame []byte, now time.Time) {
-	if s.lost(to) {
+	if s.lost(to) || to.cable.blocks(frame) {
 		to.counts.Dropped++
 		return
 	}
 	select {
-	case to.out <- waiting{frame, now.Add(from.cable.Delay + to.cable.Delay)}:
+	case to.out <- waiting{frame, now.Add(s.delay(from.cable) + s.delay(to.cable))}:
 	default:
 		to.counts.Dropped++
 	}
+}
+
+// delay is that of the next frame on a cable.
+func (s *Switch) delay(c Cable) time.Duration {
+	if c.Jitter <= 0 {
+		return c.Delay
+	}
+	return c.Delay + time.Duration(s.random.Int64N(int64(c.Jitter)))
 }
 
 // lost reports whether a frame is lost on the cable of p.

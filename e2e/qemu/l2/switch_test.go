@@ -204,6 +204,43 @@ func TestLoss(t *testing.T) {
 	})
 }
 
+// A cable with a firewall lets through what it does not block, both ways.
+func TestBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.ports[1].Set(Cable{Block: func(f []byte) bool { return string(f[header:]) == "bad" }})
+		for _, text := range []string{"bad", "good"} {
+			l.send(1, all, text)
+			l.send(2, all, text)
+		}
+		if diff := cmp.Diff([][]string{{"good"}, {"good"}, {"bad", "good", "good"}}, l.heard()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// Jitter adds to the delay, and no frame overtakes another.
+func TestJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.ports[0].Set(Cable{Delay: 10 * time.Millisecond, Jitter: 20 * time.Millisecond})
+		var want []string
+		for i := range 50 {
+			want = append(want, string(rune('0'+i)))
+			l.send(1, 2, want[i])
+		}
+		begun := time.Now()
+		<-time.After(time.Second)
+		if diff := cmp.Diff(want, l.heard()[1]); diff != "" {
+			t.Error(diff)
+		}
+		at := l.cords[1].at
+		if first, last := at[0].Sub(begun), at[len(at)-1].Sub(begun); first < 10*time.Millisecond || last >= 30*time.Millisecond || first == last {
+			t.Errorf("they came from %s to %s", first, last)
+		}
+	})
+}
+
 // Delays add up along the way, and no frame overtakes another.
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

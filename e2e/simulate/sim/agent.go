@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
@@ -158,7 +159,7 @@ func (a *agent) begin() {
 
 // dial tries the next coordinator, as link does.
 func (a *agent) dial() {
-	order := agenttalk.Preferred(a.name, a.w.coordinators)
+	order := agenttalk.Preferred(fleet.AgentName(a.name), a.w.coordinators)
 	c := a.w.replica(order[a.turn%len(order)])
 	a.turn++
 	if !c.up || a.w.net.cut(a.name, c.name) {
@@ -256,7 +257,7 @@ func (a *agent) Desired(_ context.Context, d *pb.Desired) error {
 	a.w.judge.kept(a, told)
 	a.revision = told
 	for _, r := range d.GetCanceled() {
-		a.stopped[spool.Key(r.GetScript(), fmt.Sprint(r.GetVersion()))] = true
+		a.stopped[spool.Key(r.GetScript(), strconv.FormatUint(r.GetVersion(), 10))] = true
 	}
 	return nil
 }

@@ -1,11 +1,12 @@
 package sim
 
 import (
-	"errors"
+	"io/fs"
 	"iter"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/chiba-mesh/chiba/agent/spool"
 )
@@ -16,7 +17,7 @@ const outboxTable spool.Table = "outbox"
 // kept is how many transactions a disk can be put back by.
 const kept = 64
 
-var errFull = errors.New("no space left on device")
+var errFull = &fs.PathError{Op: "write", Path: "disk", Err: syscall.ENOSPC}
 
 // disk is an agent's disk: a spool.File in memory that can lose its power, be full,
 // be put back to what it was, and be new. A transaction is whole or not there, which

@@ -72,6 +72,7 @@ type machine interface {
 	Counts() state.Counts
 	Policy() (envelope []byte, version uint64)
 	Desired(rack string) *pb.Desired
+	Site(agent string) *pb.Site
 }
 
 // proposal is a command on its way into the log.
@@ -281,7 +282,7 @@ func (r *replica) crash() {
 	r.life++
 	r.waiting, r.sessions = map[string]*proposal{}, map[string]*session{}
 	if r.leader == r {
-		r.group.leader = nil
+		r.leader = nil
 		r.term++
 	}
 }

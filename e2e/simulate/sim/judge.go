@@ -18,7 +18,6 @@ type judge struct {
 	machine machine
 	agents  map[string]*account
 	results map[string]int // of each run that were looked at
-	firings int
 
 	recorded int
 	doubled  int // under another epoch, after a disk was lost

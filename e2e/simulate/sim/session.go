@@ -99,7 +99,7 @@ func (s *session) part(why string) {
 
 // greet is the beginning at the agent's end.
 func (s *session) greet() {
-	hello, err := s.a.side.Hello(nil, nil)
+	hello, err := s.a.side.Hello(agenttalk.Now{})
 	if err != nil {
 		s.leave(err.Error())
 		return
@@ -195,7 +195,7 @@ func (s *session) listen(m *pb.FromAgent) {
 	case *pb.FromAgent_Ping:
 		s.toAgent(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
 	case *pb.FromAgent_Pull:
-		d := hubtalk.Desired(s.c.machine, s.a.rack, b.Pull)
+		d := hubtalk.Desired(s.c.machine, s.hello, b.Pull)
 		s.toAgent(&pb.FromCoordinator{Body: &pb.FromCoordinator_Desired{Desired: d}})
 	}
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,7 +100,7 @@ func (a *agent) retry(x *work, err error) {
 
 func (a *agent) ended(x *work) error {
 	switch {
-	case a.stopped[spool.Key(x.run.GetScript(), fmt.Sprint(x.run.GetVersion()))]:
+	case a.stopped[spool.Key(x.run.GetScript(), strconv.FormatUint(x.run.GetVersion(), 10))]:
 		return fault.New(fault.Canceled, "", "the run was canceled")
 	case a.now().UnixMilli() >= x.run.GetDeadlineUnixMs():
 		return fault.New(fault.Timeout, "", "the run's deadline has passed")
@@ -245,7 +246,7 @@ func (a *agent) rule(in core.Input) {
 				return firing
 			})
 		})
-		if err != nil { // as in the product, the process ends
+		if err != nil { // the product waits until the disk takes it; that no process outlives it is harder
 			a.die(err.Error())
 			return
 		}
@@ -304,9 +305,8 @@ func (a *agent) fire(f core.Fire) {
 	}
 	err := a.update(func(tx *spool.Tx) { journal.IntendFiring(tx, key, firing, journal.Unknown(firing.Node, text)) })
 	if err != nil {
-		r := failed(text, firing.Node, fault.Unavailable, err.Error())
-		r.Status = fleet.Skipped
-		end(r)
+		a.w.say("%s can't keep that it acts: %v", a.name, err)
+		a.after(retryAfter, func() { a.fire(f) })
 		return
 	}
 	a.step()

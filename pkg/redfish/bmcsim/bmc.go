@@ -17,6 +17,7 @@ import (
 	"crypto/x509"
 	"hash/fnv"
 	"io"
+	"net/http"
 	"sync"
 	"time"
 
@@ -64,6 +65,9 @@ type Config struct {
 	// OnRestart is told that the BMC goes away, before who asked for it has its
 	// answer. It must not block nor use the BMC. Default: nobody is told.
 	OnRestart func()
+	// Around is put around what answers: it sees each request before the BMC does
+	// and its answer before the client does. Default: nothing.
+	Around func(http.Handler) http.Handler
 	// Patience is how long a handshake or a request may stop in its middle before
 	// the connection is cut; default 15 s, as bmcweb's.
 	Patience time.Duration

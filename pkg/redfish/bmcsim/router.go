@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/traffic"
+
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/auth"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/message"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim/params"
@@ -76,9 +78,11 @@ const (
 
 // ServeHTTP answers one request.
 func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	status := 0
+	status, user := 0, ""
 	b.counter.Begin()
-	defer func() { b.counter.End(r.Method, r.URL.RequestURI(), status) }()
+	defer func() {
+		b.counter.End(traffic.Request{Method: r.Method, Path: r.URL.RequestURI(), Status: status, User: user})
+	}()
 	body, fits, err := b.readBody(w, r)
 	if err != nil {
 		cut(r)
@@ -110,7 +114,9 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"): // there is no console and no screen
 		rep = reply{status: http.StatusNotFound}
 	case fits:
-		rep = b.answer(newRequest(r, body))
+		q := newRequest(r, body)
+		rep = b.answer(q)
+		user = q.user
 	}
 	wait(r.Context(), rep.after)
 	rep.accept, rep.zstd = r.Header.Get("Accept"), strings.Contains(r.Header.Get("Accept-Encoding"), "zstd")

@@ -18,7 +18,7 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	srv := &http.Server{
-		Handler:           b,
+		Handler:           b.handler(),
 		TLSConfig:         b.tlsConfig(),
 		ReadHeaderTimeout: b.cfg.Patience,
 		IdleTimeout:       10 * time.Minute,
@@ -49,6 +49,13 @@ func (b *BMC) Serve(ctx context.Context, l net.Listener) error {
 	b.counter.Wait()
 	<-telling
 	return nil
+}
+
+func (b *BMC) handler() http.Handler {
+	if b.cfg.Around == nil {
+		return b
+	}
+	return b.cfg.Around(b)
 }
 
 // limited cuts connections beyond the limit, in the TLS handshake as bmcweb does.

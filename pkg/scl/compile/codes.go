@@ -24,4 +24,6 @@ const (
 	Circle          syntax.Code = "SCL0218"
 
 	LiteralPassword syntax.Code = "SCL0301"
+
+	NotReading syntax.Code = "SCL0401" // a form that writes, in a script that may only read
 )

@@ -11,7 +11,9 @@ import (
 func verbs() []string {
 	return []string{
 		string(scl.DoPower), string(scl.DoReboot), string(scl.DoBoot), string(scl.DoIndicator), string(scl.DoClearLog),
-		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept), string(scl.DoLog), string(scl.DoStartImage),
+		string(scl.DoBMCReset), string(scl.DoTakeOver), string(scl.DoRelease), string(scl.DoAccept),
+		string(scl.DoRekey), string(scl.DoRekeyAbort), string(scl.DoAdmit), string(scl.DoRefuse), string(scl.DoForget),
+		string(scl.DoLog), string(scl.DoStartImage),
 		string(scl.DoWait), string(scl.DoSequence), string(scl.DoFirmware),
 	}
 }
@@ -53,7 +55,7 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.texts(cmd, n, "a message", 1, 1, `(log "message")`)
 	case scl.DoStartImage:
 		c.startImage(cmd, n)
-	case scl.DoClearLog, scl.DoBMCReset:
+	case scl.DoClearLog, scl.DoBMCReset, scl.DoRekeyAbort:
 		c.args(n, 0, 0, "("+n.Head()+")")
 	case scl.DoTakeOver:
 		c.givenPassword(cmd, n, 0, `(bmc-takeover), or (bmc-takeover (password "the one that it has"))`)
@@ -61,6 +63,14 @@ func (c *compiler) command(cmd *scl.Command, n *syntax.Node) {
 		c.givenPassword(cmd, n, 1, `(bmc-release (password "the one that it gets"))`)
 	case scl.DoAccept:
 		c.texts(cmd, n, "the pin of a key", 1, 1, `(bmc-accept "sha256/…")`)
+	case scl.DoRekey:
+		c.texts(cmd, n, "a name for this change", 1, 1, `(rack-rekey "2027-03")`)
+	case scl.DoAdmit:
+		c.admitting(cmd, n)
+	case scl.DoRefuse:
+		c.texts(cmd, n, "a reason", 0, 1, `(bmc-refuse), or (bmc-refuse "reason")`)
+	case scl.DoForget:
+		c.args(n, 0, 0, "(bmc-forget)")
 	case scl.DoBoot:
 		c.boot(cmd, n)
 	case scl.DoWait:
@@ -147,18 +157,21 @@ func (c *compiler) boot(cmd *scl.Command, n *syntax.Node) {
 
 // wait checks (wait PRED [(timeout TIME)]).
 func (c *compiler) wait(cmd *scl.Command, n *syntax.Node) {
-	const usage = `(wait (= power.state "on") (timeout 10m))`
 	cmd.Timeout = 10 * time.Minute
-	if !c.args(n, 1, 2, usage) {
-		return
+	if c.args(n, 1, 2, `(wait (= power.state "on") (timeout 10m))`) {
+		c.until(cmd, n)
 	}
+}
+
+// until reads what is waited for, and for how long.
+func (c *compiler) until(cmd *scl.Command, n *syntax.Node) {
 	cmd.Until = c.condition(n.Args()[:1])
 	if len(n.Args()) < 2 {
 		return
 	}
 	option := n.Args()[1]
 	if !option.Is("timeout") || len(option.List) != 2 {
-		c.fail(BadValue, option, c.say(option)+" does not belong to wait", "write "+usage)
+		c.fail(BadValue, option, c.say(option)+" does not belong to "+n.Head(), "write ("+n.Head()+` (= power.state "on") (timeout 10m))`)
 		return
 	}
 	if d, ok := c.duration(option.List[1], time.Second); ok {

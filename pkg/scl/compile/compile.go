@@ -27,6 +27,7 @@ func Source(file string, src []byte) (*scl.Program, syntax.Diagnostics) {
 		}
 		c.form(form)
 	}
+	c.alone()
 	c.circles()
 	tree.Hide(c.strays...)
 	for i := range c.diags { // now that all secrets are known

@@ -9,11 +9,11 @@ import (
 
 // The forms of the top level: those of this version, and those it knows of.
 func forms() []string {
-	return []string{"server", "config", "monitor", "action", "show", "dump", "refresh", "group", "trust-policy"}
+	return []string{"server", "config", "monitor", "action", "show", "dump", "refresh", "group", "rollout", "trust-policy"}
 }
 
 func laterForms() []string {
-	return []string{"create", "define", "param", "rollout"}
+	return []string{"create", "define", "param"}
 }
 
 // form checks a form of the top level.
@@ -38,6 +38,8 @@ func (c *compiler) form(n *syntax.Node) {
 		c.refreshForm(n)
 	case "group":
 		c.groupForm(n)
+	case "rollout":
+		c.rolloutForm(n)
 	case "trust-policy":
 		c.trustForm(n)
 	default:

@@ -64,7 +64,7 @@ func TestErrors(t *testing.T) {
 				t.Errorf("no help: %s", d)
 			}
 		}
-		if text := diags.String() + string(diags.JSON()); strings.Contains(text, "canary") {
+		if text := diags.String() + string(diags.JSON()); strings.Contains(text, "canary-") {
 			t.Errorf("a password shows:\n%s", text)
 		}
 		golden(t, name, diags.String())
@@ -85,6 +85,14 @@ func TestPrograms(t *testing.T) {
 // describe tells a program in words.
 func describe(p *scl.Program) string {
 	var b strings.Builder
+	if r := p.Rollout; r != nil {
+		fmt.Fprintf(&b, "rollout %s: %d first, then %s at a time, %d at once in a rack, %s may fail, %s between\n",
+			r.Name, r.Canary, r.Wave, r.Parallel, r.MaxFailures, r.Pause)
+		fmt.Fprintf(&b, "  asks %q, holds when cut off: %v\n", r.Approve, r.Hold)
+		if r.Healthy != nil {
+			commands(&b, "  ends with ", []scl.Command{*r.Healthy})
+		}
+	}
 	for _, g := range p.Groups {
 		fmt.Fprintf(&b, "group %s: %s\n", g.Name, target(g.Members))
 	}
@@ -103,6 +111,15 @@ func describe(p *scl.Program) string {
 		fmt.Fprintf(&b, "trust policy, ask %v, fresh for %s\n", t.Ask, t.Fresh)
 		if t.Admit != nil {
 			fmt.Fprintf(&b, "  lets in %s\n", condition(t.Admit))
+		}
+		if t.Refuse != nil {
+			fmt.Fprintf(&b, "  keeps out %s\n", condition(t.Refuse))
+		}
+		if t.Approve > 0 {
+			fmt.Fprintf(&b, "  asks %d people\n", t.Approve)
+		}
+		for _, a := range t.Assets {
+			fmt.Fprintf(&b, "  asset %s: key %q, uuid %q, mac %q, serial %q, make %q, rack %q, position %q\n", a.Node, a.Key, a.UUID, a.MAC, a.Serial, a.Make, a.Rack, a.Position)
 		}
 		for _, r := range t.Require {
 			fmt.Fprintf(&b, "  %s needs %s\n", r.Deed, r.Level)

@@ -90,6 +90,7 @@ func (c *compiler) rule(m scl.Monitor, parts []*syntax.Node) []*syntax.Node {
 		c.fail(BadValue, parts[0], "an event is over at once and can't hold for "+m.Options.For.String(), "leave (for …) out, or put the event into a trigger of its own")
 	}
 	m.Commands = c.commands(parts[1].Args())
+	c.personal(m.Commands)
 	if len(m.Commands) == 0 {
 		c.fail(WrongCount, parts[1], "an action without a command", `write (action (log "it is hot"))`)
 	}
@@ -170,7 +171,7 @@ func (c *compiler) limit(l *scl.Limit, n *syntax.Node) {
 		return
 	}
 	args := n.Args()
-	l.Count, _ = c.wholeNumber(args[0])
+	l.Count = c.wholeNumber(args[0])
 	for _, arg := range args[1:] {
 		switch {
 		case arg.Is("in") && len(arg.List) == 2:
@@ -187,14 +188,14 @@ func (c *compiler) limit(l *scl.Limit, n *syntax.Node) {
 	}
 }
 
-// wholeNumber reads one from 1 to a million.
-func (c *compiler) wholeNumber(n *syntax.Node) (int, bool) {
+// wholeNumber reads one from 1 to a million, 0 if it is none.
+func (c *compiler) wholeNumber(n *syntax.Node) int {
 	const most = 1_000_000
 	if n.Kind != syntax.Number || n.Unit != "" || n.Num < 1 || n.Num > most || n.Num != float64(int(n.Num)) {
 		c.fail(BadValue, n, "expected a count and found "+c.found(n), "write a whole number from 1 to a million")
-		return 0, false
+		return 0
 	}
-	return int(n.Num), true
+	return int(n.Num)
 }
 
 // cutOff checks (when-cut-off run), (when-cut-off hold) and (when-cut-off

@@ -9,7 +9,9 @@ import (
 
 const trustUsage = `(trust-policy (admit (and trust.on-link trust.listed)) (require T4 firmware))`
 
-func trustParts() []string { return []string{"admit", "ask", "require", "fresh"} }
+func trustParts() []string {
+	return []string{"admit", "approve", "ask", "asset", "fresh", "refuse", "require"}
+}
 
 // trustForm checks (trust-policy {part}).
 func (c *compiler) trustForm(n *syntax.Node) {
@@ -22,11 +24,9 @@ func (c *compiler) trustForm(n *syntax.Node) {
 		if !c.headed(part, "a part of the policy", "(require T4 firmware)") {
 			continue
 		}
-		if part.Head() != "require" && seen[part.Head()] {
-			c.fail(Duplicate, part, c.say(part.List[0])+" stands here twice", "keep one of them")
+		if part.Head() != "require" && part.Head() != "asset" && c.twice(seen, part) {
 			continue
 		}
-		seen[part.Head()] = true
 		c.trustPart(&p, part)
 	}
 	c.prog.Trust = append(c.prog.Trust, p)
@@ -35,7 +35,15 @@ func (c *compiler) trustForm(n *syntax.Node) {
 func (c *compiler) trustPart(p *scl.TrustPolicy, n *syntax.Node) {
 	switch n.Head() {
 	case "admit":
-		c.admit(p, n)
+		p.Admit = c.outside(n)
+	case "refuse":
+		p.Refuse = c.outside(n)
+	case "asset":
+		c.asset(p, n)
+	case "approve":
+		if c.args(n, 1, 1, "(approve 2)") {
+			p.Approve = c.wholeNumber(n.Args()[0])
+		}
 	case "ask":
 		if c.args(n, 1, 1, "(ask #t)") {
 			p.Ask, _ = c.boolean(n.Args()[0])
@@ -49,14 +57,15 @@ func (c *compiler) trustPart(p *scl.TrustPolicy, n *syntax.Node) {
 	}
 }
 
-// admit checks (admit PRED …). It is asked before anything was read from a BMC,
-// so that it can only speak of what was seen of it from outside.
-func (c *compiler) admit(p *scl.TrustPolicy, n *syntax.Node) {
-	if !c.args(n, 1, -1, "(admit (and trust.on-link trust.listed))") {
-		return
+// outside checks (admit PRED …) and (refuse PRED …). They are asked before anything
+// was read from a BMC, so that they can only speak of what was seen of it from
+// outside.
+func (c *compiler) outside(n *syntax.Node) *scl.Condition {
+	if !c.args(n, 1, -1, "("+n.Head()+` (= trust.make "OpenBMC"))`) {
+		return nil
 	}
-	p.Admit = c.condition(n.Args())
-	for _, ref := range p.Admit.Refs {
+	condition := c.condition(n.Args())
+	for _, ref := range condition.Refs {
 		switch {
 		case ref.Element.Name == "trust.level":
 			c.fail(Misplaced, n, "trust.level is what a trust-policy decides and can't be asked in it", "ask for the facts, such as trust.listed")
@@ -64,6 +73,7 @@ func (c *compiler) admit(p *scl.TrustPolicy, n *syntax.Node) {
 			c.fail(Misplaced, n, ref.Text+" is not known before a BMC is let in: nothing is read from it until then", "ask for what is seen from outside, such as trust.on-link")
 		}
 	}
+	return condition
 }
 
 // require checks (require LEVEL DEED …).

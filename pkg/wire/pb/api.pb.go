@@ -24,6 +24,102 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type SteerRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"` // "pause", "resume", "approve"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRunRequest) Reset() {
+	*x = SteerRunRequest{}
+	mi := &file_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRunRequest) ProtoMessage() {}
+
+func (x *SteerRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRunRequest.ProtoReflect.Descriptor instead.
+func (*SteerRunRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SteerRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SteerRunRequest) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+type SteerRunReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRunReply) Reset() {
+	*x = SteerRunReply{}
+	mi := &file_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRunReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRunReply) ProtoMessage() {}
+
+func (x *SteerRunReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRunReply.ProtoReflect.Descriptor instead.
+func (*SteerRunReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SteerRunReply) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
 type ListCoordinatorsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -32,7 +128,7 @@ type ListCoordinatorsRequest struct {
 
 func (x *ListCoordinatorsRequest) Reset() {
 	*x = ListCoordinatorsRequest{}
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +140,7 @@ func (x *ListCoordinatorsRequest) String() string {
 func (*ListCoordinatorsRequest) ProtoMessage() {}
 
 func (x *ListCoordinatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[0]
+	mi := &file_api_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +153,7 @@ func (x *ListCoordinatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCoordinatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListCoordinatorsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{0}
+	return file_api_proto_rawDescGZIP(), []int{2}
 }
 
 type ListCoordinatorsReply struct {
@@ -69,7 +165,7 @@ type ListCoordinatorsReply struct {
 
 func (x *ListCoordinatorsReply) Reset() {
 	*x = ListCoordinatorsReply{}
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -81,7 +177,7 @@ func (x *ListCoordinatorsReply) String() string {
 func (*ListCoordinatorsReply) ProtoMessage() {}
 
 func (x *ListCoordinatorsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[1]
+	mi := &file_api_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -94,7 +190,7 @@ func (x *ListCoordinatorsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCoordinatorsReply.ProtoReflect.Descriptor instead.
 func (*ListCoordinatorsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{1}
+	return file_api_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListCoordinatorsReply) GetCoordinators() []*CoordinatorStatus {
@@ -115,13 +211,14 @@ type CoordinatorStatus struct {
 	Answering     bool                   `protobuf:"varint,7,opt,name=answering,proto3" json:"answering,omitempty"`               // it is the one that was asked
 	Agents        int32                  `protobuf:"varint,8,opt,name=agents,proto3" json:"agents,omitempty"`                     // connected to it
 	Problem       string                 `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`                    // "", or why it should be looked at
+	Next          string                 `protobuf:"bytes,40,opt,name=next,proto3" json:"next,omitempty"`                         // what to do about it; "" if that is plain
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CoordinatorStatus) Reset() {
 	*x = CoordinatorStatus{}
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -133,7 +230,7 @@ func (x *CoordinatorStatus) String() string {
 func (*CoordinatorStatus) ProtoMessage() {}
 
 func (x *CoordinatorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[2]
+	mi := &file_api_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -146,7 +243,7 @@ func (x *CoordinatorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorStatus.ProtoReflect.Descriptor instead.
 func (*CoordinatorStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{2}
+	return file_api_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CoordinatorStatus) GetName() string {
@@ -212,6 +309,13 @@ func (x *CoordinatorStatus) GetProblem() string {
 	return ""
 }
 
+func (x *CoordinatorStatus) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
 type RemoveCoordinatorRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -221,7 +325,7 @@ type RemoveCoordinatorRequest struct {
 
 func (x *RemoveCoordinatorRequest) Reset() {
 	*x = RemoveCoordinatorRequest{}
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -233,7 +337,7 @@ func (x *RemoveCoordinatorRequest) String() string {
 func (*RemoveCoordinatorRequest) ProtoMessage() {}
 
 func (x *RemoveCoordinatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[3]
+	mi := &file_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -246,7 +350,7 @@ func (x *RemoveCoordinatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCoordinatorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCoordinatorRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{3}
+	return file_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveCoordinatorRequest) GetName() string {
@@ -264,7 +368,7 @@ type RemoveCoordinatorReply struct {
 
 func (x *RemoveCoordinatorReply) Reset() {
 	*x = RemoveCoordinatorReply{}
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +380,7 @@ func (x *RemoveCoordinatorReply) String() string {
 func (*RemoveCoordinatorReply) ProtoMessage() {}
 
 func (x *RemoveCoordinatorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[4]
+	mi := &file_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +393,7 @@ func (x *RemoveCoordinatorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCoordinatorReply.ProtoReflect.Descriptor instead.
 func (*RemoveCoordinatorReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{4}
+	return file_api_proto_rawDescGZIP(), []int{6}
 }
 
 type ReadAuditRequest struct {
@@ -301,7 +405,7 @@ type ReadAuditRequest struct {
 
 func (x *ReadAuditRequest) Reset() {
 	*x = ReadAuditRequest{}
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +417,7 @@ func (x *ReadAuditRequest) String() string {
 func (*ReadAuditRequest) ProtoMessage() {}
 
 func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[5]
+	mi := &file_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +430,7 @@ func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
 func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{5}
+	return file_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReadAuditRequest) GetFrom() int64 {
@@ -346,7 +450,7 @@ type ReadAuditReply struct {
 
 func (x *ReadAuditReply) Reset() {
 	*x = ReadAuditReply{}
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +462,7 @@ func (x *ReadAuditReply) String() string {
 func (*ReadAuditReply) ProtoMessage() {}
 
 func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[6]
+	mi := &file_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +475,7 @@ func (x *ReadAuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditReply.ProtoReflect.Descriptor instead.
 func (*ReadAuditReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{6}
+	return file_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReadAuditReply) GetRecords() [][]byte {
@@ -400,7 +504,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +516,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[7]
+	mi := &file_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +529,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{7}
+	return file_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PrepareRequest) GetName() string {
@@ -462,13 +566,14 @@ type PrepareReply struct {
 	Racks         []*SealKey             `protobuf:"bytes,2,rep,name=racks,proto3" json:"racks,omitempty"`             // that it concerns
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`        // of the last order for the name
 	Diagnostics   *Diagnostics           `protobuf:"bytes,4,opt,name=diagnostics,proto3" json:"diagnostics,omitempty"` // set: the script is wrong
+	Audience      []string               `protobuf:"bytes,80,rep,name=audience,proto3" json:"audience,omitempty"`      // of an order that is given here; empty: the whole fleet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PrepareReply) Reset() {
 	*x = PrepareReply{}
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +585,7 @@ func (x *PrepareReply) String() string {
 func (*PrepareReply) ProtoMessage() {}
 
 func (x *PrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[8]
+	mi := &file_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +598,7 @@ func (x *PrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
 func (*PrepareReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{8}
+	return file_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PrepareReply) GetName() string {
@@ -524,6 +629,13 @@ func (x *PrepareReply) GetDiagnostics() *Diagnostics {
 	return nil
 }
 
+func (x *PrepareReply) GetAudience() []string {
+	if x != nil {
+		return x.Audience
+	}
+	return nil
+}
+
 // SealKey is where secrets for a rack are sealed to.
 type SealKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -535,7 +647,7 @@ type SealKey struct {
 
 func (x *SealKey) Reset() {
 	*x = SealKey{}
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +659,7 @@ func (x *SealKey) String() string {
 func (*SealKey) ProtoMessage() {}
 
 func (x *SealKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[9]
+	mi := &file_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +672,7 @@ func (x *SealKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealKey.ProtoReflect.Descriptor instead.
 func (*SealKey) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{9}
+	return file_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SealKey) GetRack() string {
@@ -586,7 +698,7 @@ type PutPolicyRequest struct {
 
 func (x *PutPolicyRequest) Reset() {
 	*x = PutPolicyRequest{}
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +710,7 @@ func (x *PutPolicyRequest) String() string {
 func (*PutPolicyRequest) ProtoMessage() {}
 
 func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[10]
+	mi := &file_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +723,7 @@ func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{10}
+	return file_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutPolicyRequest) GetEnvelope() []byte {
@@ -630,7 +742,7 @@ type PutPolicyReply struct {
 
 func (x *PutPolicyReply) Reset() {
 	*x = PutPolicyReply{}
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +754,7 @@ func (x *PutPolicyReply) String() string {
 func (*PutPolicyReply) ProtoMessage() {}
 
 func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[11]
+	mi := &file_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +767,7 @@ func (x *PutPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyReply.ProtoReflect.Descriptor instead.
 func (*PutPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{11}
+	return file_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutPolicyReply) GetVersion() uint64 {
@@ -673,7 +785,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +797,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[12]
+	mi := &file_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +810,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{12}
+	return file_api_proto_rawDescGZIP(), []int{14}
 }
 
 type GetPolicyReply struct {
@@ -710,7 +822,7 @@ type GetPolicyReply struct {
 
 func (x *GetPolicyReply) Reset() {
 	*x = GetPolicyReply{}
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +834,7 @@ func (x *GetPolicyReply) String() string {
 func (*GetPolicyReply) ProtoMessage() {}
 
 func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[13]
+	mi := &file_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +847,7 @@ func (x *GetPolicyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyReply.ProtoReflect.Descriptor instead.
 func (*GetPolicyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{13}
+	return file_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPolicyReply) GetEnvelope() []byte {
@@ -757,7 +869,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +881,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[14]
+	mi := &file_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +894,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{14}
+	return file_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PlanRequest) GetFile() string {
@@ -824,7 +936,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +948,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[15]
+	mi := &file_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +961,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{15}
+	return file_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ShowRequest) GetFile() string {
@@ -892,7 +1004,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1016,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[16]
+	mi := &file_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1029,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16}
+	return file_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *QueryReply) GetRack() string {
@@ -1039,7 +1151,7 @@ type Diagnostics struct {
 
 func (x *Diagnostics) Reset() {
 	*x = Diagnostics{}
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1163,7 @@ func (x *Diagnostics) String() string {
 func (*Diagnostics) ProtoMessage() {}
 
 func (x *Diagnostics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[17]
+	mi := &file_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1176,7 @@ func (x *Diagnostics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostics.ProtoReflect.Descriptor instead.
 func (*Diagnostics) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{17}
+	return file_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Diagnostics) GetText() string {
@@ -1102,7 +1214,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1226,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[18]
+	mi := &file_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1239,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{18}
+	return file_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1185,7 +1297,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1309,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[19]
+	mi := &file_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1322,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{19}
+	return file_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApplyReply) GetRun() *Run {
@@ -1257,7 +1369,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1381,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[20]
+	mi := &file_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1394,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{20}
+	return file_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -1306,7 +1418,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1430,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[21]
+	mi := &file_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1443,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{21}
+	return file_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunEvent) GetBody() isRunEvent_Body {
@@ -1403,7 +1515,7 @@ type RackProgress struct {
 
 func (x *RackProgress) Reset() {
 	*x = RackProgress{}
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1527,7 @@ func (x *RackProgress) String() string {
 func (*RackProgress) ProtoMessage() {}
 
 func (x *RackProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[22]
+	mi := &file_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1540,7 @@ func (x *RackProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackProgress.ProtoReflect.Descriptor instead.
 func (*RackProgress) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{22}
+	return file_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RackProgress) GetRack() string {
@@ -1475,7 +1587,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1599,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[23]
+	mi := &file_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1612,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{23}
+	return file_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchRequest) GetPast() bool {
@@ -1522,6 +1634,7 @@ type Event struct {
 	//	*Event_RemovedScript
 	//	*Event_Agent
 	//	*Event_Hardware
+	//	*Event_Local
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1529,7 +1642,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1654,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[24]
+	mi := &file_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1667,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{24}
+	return file_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Event) GetAtUnixMs() int64 {
@@ -1634,6 +1747,15 @@ func (x *Event) GetHardware() *HardwareNews {
 	return nil
 }
 
+func (x *Event) GetLocal() *LocalNews {
+	if x != nil {
+		if x, ok := x.Body.(*Event_Local); ok {
+			return x.Local
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -1666,6 +1788,10 @@ type Event_Hardware struct {
 	Hardware *HardwareNews `protobuf:"bytes,20,opt,name=hardware,proto3,oneof"`
 }
 
+type Event_Local struct {
+	Local *LocalNews `protobuf:"bytes,80,opt,name=local,proto3,oneof"`
+}
+
 func (*Event_Firing) isEvent_Body() {}
 
 func (*Event_Node) isEvent_Body() {}
@@ -1679,6 +1805,8 @@ func (*Event_RemovedScript) isEvent_Body() {}
 func (*Event_Agent) isEvent_Body() {}
 
 func (*Event_Hardware) isEvent_Body() {}
+
+func (*Event_Local) isEvent_Body() {}
 
 type AgentStatus struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1694,13 +1822,17 @@ type AgentStatus struct {
 	KeyKind        string                 `protobuf:"bytes,50,opt,name=key_kind,json=keyKind,proto3" json:"key_kind,omitempty"`                           // where its key lies: software
 	CertEndsUnixMs int64                  `protobuf:"varint,51,opt,name=cert_ends_unix_ms,json=certEndsUnixMs,proto3" json:"cert_ends_unix_ms,omitempty"` // 0: not known
 	Locked         string                 `protobuf:"bytes,52,opt,name=locked,proto3" json:"locked,omitempty"`                                            // why it is let in no more; empty: it is
+	Role           string                 `protobuf:"bytes,80,opt,name=role,proto3" json:"role,omitempty"`                                                // active, standby; empty: not known
+	Epoch          string                 `protobuf:"bytes,81,opt,name=epoch,proto3" json:"epoch,omitempty"`                                              // in which it owns its rack
+	Pair           string                 `protobuf:"bytes,82,opt,name=pair,proto3" json:"pair,omitempty"`                                                // the other agent of its rack
+	Trouble        string                 `protobuf:"bytes,280,opt,name=trouble,proto3" json:"trouble,omitempty"`                                         // why it takes no new work; empty: it does
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1844,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[25]
+	mi := &file_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1857,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{25}
+	return file_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AgentStatus) GetName() string {
@@ -1812,6 +1944,34 @@ func (x *AgentStatus) GetLocked() string {
 	return ""
 }
 
+func (x *AgentStatus) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetPair() string {
+	if x != nil {
+		return x.Pair
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 type CreateTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // id, key, rack, name, replace
@@ -1822,7 +1982,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1994,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[26]
+	mi := &file_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +2007,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{26}
+	return file_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateTokenRequest) GetToken() *JoinToken {
@@ -1875,7 +2035,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +2047,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[27]
+	mi := &file_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +2060,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{27}
+	return file_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateTokenReply) GetToken() *JoinToken {
@@ -1932,7 +2092,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2104,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[28]
+	mi := &file_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2117,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{28}
+	return file_api_proto_rawDescGZIP(), []int{30}
 }
 
 type ListTokensReply struct {
@@ -1969,7 +2129,7 @@ type ListTokensReply struct {
 
 func (x *ListTokensReply) Reset() {
 	*x = ListTokensReply{}
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2141,7 @@ func (x *ListTokensReply) String() string {
 func (*ListTokensReply) ProtoMessage() {}
 
 func (x *ListTokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[29]
+	mi := &file_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2154,7 @@ func (x *ListTokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensReply.ProtoReflect.Descriptor instead.
 func (*ListTokensReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{29}
+	return file_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListTokensReply) GetTokens() []*JoinToken {
@@ -2013,7 +2173,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2185,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[30]
+	mi := &file_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2198,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{30}
+	return file_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -2057,7 +2217,7 @@ type RevokeTokenReply struct {
 
 func (x *RevokeTokenReply) Reset() {
 	*x = RevokeTokenReply{}
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2229,7 @@ func (x *RevokeTokenReply) String() string {
 func (*RevokeTokenReply) ProtoMessage() {}
 
 func (x *RevokeTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[31]
+	mi := &file_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2242,7 @@ func (x *RevokeTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenReply.ProtoReflect.Descriptor instead.
 func (*RevokeTokenReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{31}
+	return file_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RevokeTokenReply) GetToken() *JoinToken {
@@ -2100,7 +2260,7 @@ type ListPendingRequest struct {
 
 func (x *ListPendingRequest) Reset() {
 	*x = ListPendingRequest{}
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2272,7 @@ func (x *ListPendingRequest) String() string {
 func (*ListPendingRequest) ProtoMessage() {}
 
 func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[32]
+	mi := &file_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2285,7 @@ func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
 func (*ListPendingRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{32}
+	return file_api_proto_rawDescGZIP(), []int{34}
 }
 
 type ListPendingReply struct {
@@ -2137,7 +2297,7 @@ type ListPendingReply struct {
 
 func (x *ListPendingReply) Reset() {
 	*x = ListPendingReply{}
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2309,7 @@ func (x *ListPendingReply) String() string {
 func (*ListPendingReply) ProtoMessage() {}
 
 func (x *ListPendingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[33]
+	mi := &file_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2322,7 @@ func (x *ListPendingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingReply.ProtoReflect.Descriptor instead.
 func (*ListPendingReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{33}
+	return file_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListPendingReply) GetPending() []*PendingJoin {
@@ -2183,7 +2343,7 @@ type JudgeJoinRequest struct {
 
 func (x *JudgeJoinRequest) Reset() {
 	*x = JudgeJoinRequest{}
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2355,7 @@ func (x *JudgeJoinRequest) String() string {
 func (*JudgeJoinRequest) ProtoMessage() {}
 
 func (x *JudgeJoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[34]
+	mi := &file_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2368,7 @@ func (x *JudgeJoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoinRequest.ProtoReflect.Descriptor instead.
 func (*JudgeJoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{34}
+	return file_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JudgeJoinRequest) GetCode() string {
@@ -2241,7 +2401,7 @@ type JudgeJoinReply struct {
 
 func (x *JudgeJoinReply) Reset() {
 	*x = JudgeJoinReply{}
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2413,7 @@ func (x *JudgeJoinReply) String() string {
 func (*JudgeJoinReply) ProtoMessage() {}
 
 func (x *JudgeJoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[35]
+	mi := &file_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2426,7 @@ func (x *JudgeJoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoinReply.ProtoReflect.Descriptor instead.
 func (*JudgeJoinReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{35}
+	return file_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JudgeJoinReply) GetPending() *PendingJoin {
@@ -2278,13 +2438,14 @@ func (x *JudgeJoinReply) GetPending() *PendingJoin {
 
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Candidates    bool                   `protobuf:"varint,1,opt,name=candidates,proto3" json:"candidates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2457,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[36]
+	mi := &file_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,19 +2470,27 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{36}
+	return file_api_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListNodesRequest) GetCandidates() bool {
+	if x != nil {
+		return x.Candidates
+	}
+	return false
 }
 
 type ListNodesReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Candidates    []*Node                `protobuf:"bytes,2,rep,name=candidates,proto3" json:"candidates,omitempty"` // if they were asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2502,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[37]
+	mi := &file_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,12 +2515,19 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{37}
+	return file_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListNodesReply) GetCandidates() []*Node {
+	if x != nil {
+		return x.Candidates
 	}
 	return nil
 }
@@ -2364,7 +2540,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2552,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[38]
+	mi := &file_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2565,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{38}
+	return file_api_proto_rawDescGZIP(), []int{40}
 }
 
 type ListAgentsReply struct {
@@ -2402,7 +2578,7 @@ type ListAgentsReply struct {
 
 func (x *ListAgentsReply) Reset() {
 	*x = ListAgentsReply{}
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2590,7 @@ func (x *ListAgentsReply) String() string {
 func (*ListAgentsReply) ProtoMessage() {}
 
 func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[39]
+	mi := &file_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2603,7 @@ func (x *ListAgentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsReply.ProtoReflect.Descriptor instead.
 func (*ListAgentsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{39}
+	return file_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListAgentsReply) GetAgents() []*AgentStatus {
@@ -2452,7 +2628,7 @@ type ListScriptsRequest struct {
 
 func (x *ListScriptsRequest) Reset() {
 	*x = ListScriptsRequest{}
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2640,7 @@ func (x *ListScriptsRequest) String() string {
 func (*ListScriptsRequest) ProtoMessage() {}
 
 func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[40]
+	mi := &file_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2653,7 @@ func (x *ListScriptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsRequest.ProtoReflect.Descriptor instead.
 func (*ListScriptsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{40}
+	return file_api_proto_rawDescGZIP(), []int{42}
 }
 
 type ListScriptsReply struct {
@@ -2489,7 +2665,7 @@ type ListScriptsReply struct {
 
 func (x *ListScriptsReply) Reset() {
 	*x = ListScriptsReply{}
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2677,7 @@ func (x *ListScriptsReply) String() string {
 func (*ListScriptsReply) ProtoMessage() {}
 
 func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[41]
+	mi := &file_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2690,7 @@ func (x *ListScriptsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScriptsReply.ProtoReflect.Descriptor instead.
 func (*ListScriptsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{41}
+	return file_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListScriptsReply) GetScripts() []*Script {
@@ -2533,7 +2709,7 @@ type GetScriptRequest struct {
 
 func (x *GetScriptRequest) Reset() {
 	*x = GetScriptRequest{}
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2721,7 @@ func (x *GetScriptRequest) String() string {
 func (*GetScriptRequest) ProtoMessage() {}
 
 func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[42]
+	mi := &file_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2734,7 @@ func (x *GetScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScriptRequest.ProtoReflect.Descriptor instead.
 func (*GetScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{42}
+	return file_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetScriptRequest) GetName() string {
@@ -2578,7 +2754,7 @@ type RemoveScriptRequest struct {
 
 func (x *RemoveScriptRequest) Reset() {
 	*x = RemoveScriptRequest{}
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2766,7 @@ func (x *RemoveScriptRequest) String() string {
 func (*RemoveScriptRequest) ProtoMessage() {}
 
 func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[43]
+	mi := &file_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2779,7 @@ func (x *RemoveScriptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptRequest.ProtoReflect.Descriptor instead.
 func (*RemoveScriptRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{43}
+	return file_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveScriptRequest) GetName() string {
@@ -2628,7 +2804,7 @@ type RemoveScriptReply struct {
 
 func (x *RemoveScriptReply) Reset() {
 	*x = RemoveScriptReply{}
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2816,7 @@ func (x *RemoveScriptReply) String() string {
 func (*RemoveScriptReply) ProtoMessage() {}
 
 func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[44]
+	mi := &file_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2829,7 @@ func (x *RemoveScriptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScriptReply.ProtoReflect.Descriptor instead.
 func (*RemoveScriptReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{44}
+	return file_api_proto_rawDescGZIP(), []int{46}
 }
 
 type ListRunsRequest struct {
@@ -2664,7 +2840,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +2852,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[45]
+	mi := &file_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2865,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{45}
+	return file_api_proto_rawDescGZIP(), []int{47}
 }
 
 type ListRunsReply struct {
@@ -2701,7 +2877,7 @@ type ListRunsReply struct {
 
 func (x *ListRunsReply) Reset() {
 	*x = ListRunsReply{}
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2889,7 @@ func (x *ListRunsReply) String() string {
 func (*ListRunsReply) ProtoMessage() {}
 
 func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[46]
+	mi := &file_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2902,7 @@ func (x *ListRunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsReply.ProtoReflect.Descriptor instead.
 func (*ListRunsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{46}
+	return file_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListRunsReply) GetRuns() []*Run {
@@ -2745,7 +2921,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2933,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[47]
+	mi := &file_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2946,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{47}
+	return file_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -2790,7 +2966,7 @@ type GetRunReply struct {
 
 func (x *GetRunReply) Reset() {
 	*x = GetRunReply{}
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2802,7 +2978,7 @@ func (x *GetRunReply) String() string {
 func (*GetRunReply) ProtoMessage() {}
 
 func (x *GetRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[48]
+	mi := &file_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2815,7 +2991,7 @@ func (x *GetRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReply.ProtoReflect.Descriptor instead.
 func (*GetRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{48}
+	return file_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetRunReply) GetRun() *Run {
@@ -2842,7 +3018,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +3030,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[49]
+	mi := &file_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +3043,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{49}
+	return file_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -2893,7 +3069,7 @@ type CancelRunReply struct {
 
 func (x *CancelRunReply) Reset() {
 	*x = CancelRunReply{}
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3081,7 @@ func (x *CancelRunReply) String() string {
 func (*CancelRunReply) ProtoMessage() {}
 
 func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[50]
+	mi := &file_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3094,7 @@ func (x *CancelRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunReply.ProtoReflect.Descriptor instead.
 func (*CancelRunReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{50}
+	return file_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CancelRunReply) GetRun() *Run {
@@ -2936,7 +3112,7 @@ type ListHardwareNewsRequest struct {
 
 func (x *ListHardwareNewsRequest) Reset() {
 	*x = ListHardwareNewsRequest{}
-	mi := &file_api_proto_msgTypes[51]
+	mi := &file_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3124,7 @@ func (x *ListHardwareNewsRequest) String() string {
 func (*ListHardwareNewsRequest) ProtoMessage() {}
 
 func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[51]
+	mi := &file_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3137,7 @@ func (x *ListHardwareNewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsRequest.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{51}
+	return file_api_proto_rawDescGZIP(), []int{53}
 }
 
 type ListHardwareNewsReply struct {
@@ -2973,7 +3149,7 @@ type ListHardwareNewsReply struct {
 
 func (x *ListHardwareNewsReply) Reset() {
 	*x = ListHardwareNewsReply{}
-	mi := &file_api_proto_msgTypes[52]
+	mi := &file_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3161,7 @@ func (x *ListHardwareNewsReply) String() string {
 func (*ListHardwareNewsReply) ProtoMessage() {}
 
 func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[52]
+	mi := &file_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3174,7 @@ func (x *ListHardwareNewsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHardwareNewsReply.ProtoReflect.Descriptor instead.
 func (*ListHardwareNewsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{52}
+	return file_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListHardwareNewsReply) GetNews() []*HardwareNews {
@@ -3016,7 +3192,7 @@ type ListFiringsRequest struct {
 
 func (x *ListFiringsRequest) Reset() {
 	*x = ListFiringsRequest{}
-	mi := &file_api_proto_msgTypes[53]
+	mi := &file_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3204,7 @@ func (x *ListFiringsRequest) String() string {
 func (*ListFiringsRequest) ProtoMessage() {}
 
 func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[53]
+	mi := &file_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3217,7 @@ func (x *ListFiringsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsRequest.ProtoReflect.Descriptor instead.
 func (*ListFiringsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{53}
+	return file_api_proto_rawDescGZIP(), []int{55}
 }
 
 type ListFiringsReply struct {
@@ -3053,7 +3229,7 @@ type ListFiringsReply struct {
 
 func (x *ListFiringsReply) Reset() {
 	*x = ListFiringsReply{}
-	mi := &file_api_proto_msgTypes[54]
+	mi := &file_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3241,7 @@ func (x *ListFiringsReply) String() string {
 func (*ListFiringsReply) ProtoMessage() {}
 
 func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[54]
+	mi := &file_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3254,7 @@ func (x *ListFiringsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFiringsReply.ProtoReflect.Descriptor instead.
 func (*ListFiringsReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{54}
+	return file_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListFiringsReply) GetFirings() []*Firing {
@@ -3098,7 +3274,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_api_proto_msgTypes[55]
+	mi := &file_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3286,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[55]
+	mi := &file_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3299,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{55}
+	return file_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DenyRequest) GetSubject() string {
@@ -3149,7 +3325,7 @@ type DenyReply struct {
 
 func (x *DenyReply) Reset() {
 	*x = DenyReply{}
-	mi := &file_api_proto_msgTypes[56]
+	mi := &file_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3337,7 @@ func (x *DenyReply) String() string {
 func (*DenyReply) ProtoMessage() {}
 
 func (x *DenyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[56]
+	mi := &file_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3350,7 @@ func (x *DenyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyReply.ProtoReflect.Descriptor instead.
 func (*DenyReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{56}
+	return file_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DenyReply) GetDenial() *Denial {
@@ -3193,7 +3369,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_api_proto_msgTypes[57]
+	mi := &file_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3381,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[57]
+	mi := &file_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3394,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{57}
+	return file_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AllowRequest) GetSubject() string {
@@ -3237,7 +3413,7 @@ type AllowReply struct {
 
 func (x *AllowReply) Reset() {
 	*x = AllowReply{}
-	mi := &file_api_proto_msgTypes[58]
+	mi := &file_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3425,7 @@ func (x *AllowReply) String() string {
 func (*AllowReply) ProtoMessage() {}
 
 func (x *AllowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[58]
+	mi := &file_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3438,7 @@ func (x *AllowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowReply.ProtoReflect.Descriptor instead.
 func (*AllowReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{58}
+	return file_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *AllowReply) GetDenial() *Denial {
@@ -3280,7 +3456,7 @@ type ListDeniedRequest struct {
 
 func (x *ListDeniedRequest) Reset() {
 	*x = ListDeniedRequest{}
-	mi := &file_api_proto_msgTypes[59]
+	mi := &file_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3468,7 @@ func (x *ListDeniedRequest) String() string {
 func (*ListDeniedRequest) ProtoMessage() {}
 
 func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[59]
+	mi := &file_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3481,7 @@ func (x *ListDeniedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedRequest.ProtoReflect.Descriptor instead.
 func (*ListDeniedRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{59}
+	return file_api_proto_rawDescGZIP(), []int{61}
 }
 
 type ListDeniedReply struct {
@@ -3317,7 +3493,7 @@ type ListDeniedReply struct {
 
 func (x *ListDeniedReply) Reset() {
 	*x = ListDeniedReply{}
-	mi := &file_api_proto_msgTypes[60]
+	mi := &file_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3505,7 @@ func (x *ListDeniedReply) String() string {
 func (*ListDeniedReply) ProtoMessage() {}
 
 func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[60]
+	mi := &file_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3518,7 @@ func (x *ListDeniedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeniedReply.ProtoReflect.Descriptor instead.
 func (*ListDeniedReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{60}
+	return file_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListDeniedReply) GetDenied() []*Denial {
@@ -3360,7 +3536,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proto_msgTypes[61]
+	mi := &file_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3372,7 +3548,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[61]
+	mi := &file_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3385,7 +3561,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{61}
+	return file_api_proto_rawDescGZIP(), []int{63}
 }
 
 type StatusReply struct {
@@ -3405,7 +3581,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_api_proto_msgTypes[62]
+	mi := &file_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +3593,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[62]
+	mi := &file_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +3606,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{62}
+	return file_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StatusReply) GetCoordinator() string {
@@ -3496,6 +3672,286 @@ func (x *StatusReply) GetNodes() int32 {
 	return 0
 }
 
+type PutArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // in the first message, with digest and size
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"` // in the others, at most 256 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactRequest) Reset() {
+	*x = PutArtifactRequest{}
+	mi := &file_api_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactRequest) ProtoMessage() {}
+
+func (x *PutArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactRequest.ProtoReflect.Descriptor instead.
+func (*PutArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *PutArtifactRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutArtifactRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PutArtifactRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PutArtifactRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PutArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactReply) Reset() {
+	*x = PutArtifactReply{}
+	mi := &file_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactReply) ProtoMessage() {}
+
+func (x *PutArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactReply.ProtoReflect.Descriptor instead.
+func (*PutArtifactReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *PutArtifactReply) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+type ListArtifactsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsRequest) Reset() {
+	*x = ListArtifactsRequest{}
+	mi := &file_api_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsRequest) ProtoMessage() {}
+
+func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
+func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{67}
+}
+
+type ListArtifactsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifacts     []*Artifact            `protobuf:"bytes,1,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsReply) Reset() {
+	*x = ListArtifactsReply{}
+	mi := &file_api_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsReply) ProtoMessage() {}
+
+func (x *ListArtifactsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsReply.ProtoReflect.Descriptor instead.
+func (*ListArtifactsReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ListArtifactsReply) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+type DropArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      string                 `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropArtifactRequest) Reset() {
+	*x = DropArtifactRequest{}
+	mi := &file_api_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropArtifactRequest) ProtoMessage() {}
+
+func (x *DropArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropArtifactRequest.ProtoReflect.Descriptor instead.
+func (*DropArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *DropArtifactRequest) GetArtifact() string {
+	if x != nil {
+		return x.Artifact
+	}
+	return ""
+}
+
+type DropArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropArtifactReply) Reset() {
+	*x = DropArtifactReply{}
+	mi := &file_api_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropArtifactReply) ProtoMessage() {}
+
+func (x *DropArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropArtifactReply.ProtoReflect.Descriptor instead.
+func (*DropArtifactReply) Descriptor() ([]byte, []int) {
+	return file_api_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *DropArtifactReply) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
 type QueryReply_Started struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         int32                  `protobuf:"varint,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
@@ -3505,7 +3961,7 @@ type QueryReply_Started struct {
 
 func (x *QueryReply_Started) Reset() {
 	*x = QueryReply_Started{}
-	mi := &file_api_proto_msgTypes[63]
+	mi := &file_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +3973,7 @@ func (x *QueryReply_Started) String() string {
 func (*QueryReply_Started) ProtoMessage() {}
 
 func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[63]
+	mi := &file_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3530,7 +3986,7 @@ func (x *QueryReply_Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Started.ProtoReflect.Descriptor instead.
 func (*QueryReply_Started) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16, 0}
+	return file_api_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *QueryReply_Started) GetNodes() int32 {
@@ -3553,7 +4009,7 @@ type QueryReply_Ended struct {
 
 func (x *QueryReply_Ended) Reset() {
 	*x = QueryReply_Ended{}
-	mi := &file_api_proto_msgTypes[64]
+	mi := &file_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +4021,7 @@ func (x *QueryReply_Ended) String() string {
 func (*QueryReply_Ended) ProtoMessage() {}
 
 func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[64]
+	mi := &file_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3578,7 +4034,7 @@ func (x *QueryReply_Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Ended.ProtoReflect.Descriptor instead.
 func (*QueryReply_Ended) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16, 1}
+	return file_api_proto_rawDescGZIP(), []int{18, 1}
 }
 
 func (x *QueryReply_Ended) GetNodes() int32 {
@@ -3626,7 +4082,7 @@ type QueryReply_Racks struct {
 
 func (x *QueryReply_Racks) Reset() {
 	*x = QueryReply_Racks{}
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +4094,7 @@ func (x *QueryReply_Racks) String() string {
 func (*QueryReply_Racks) ProtoMessage() {}
 
 func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proto_msgTypes[65]
+	mi := &file_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +4107,7 @@ func (x *QueryReply_Racks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply_Racks.ProtoReflect.Descriptor instead.
 func (*QueryReply_Racks) Descriptor() ([]byte, []int) {
-	return file_api_proto_rawDescGZIP(), []int{16, 2}
+	return file_api_proto_rawDescGZIP(), []int{18, 2}
 }
 
 func (x *QueryReply_Racks) GetAsked() []string {
@@ -3672,10 +4128,15 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\"\x19\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\"3\n" +
+	"\x0fSteerRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\"0\n" +
+	"\rSteerRunReply\x12\x1f\n" +
+	"\x03run\x18\x01 \x01(\v2\r.chiba.v1.RunR\x03run\"\x19\n" +
 	"\x17ListCoordinatorsRequest\"X\n" +
 	"\x15ListCoordinatorsReply\x12?\n" +
-	"\fcoordinators\x18\x01 \x03(\v2\x1b.chiba.v1.CoordinatorStatusR\fcoordinators\"\xf2\x01\n" +
+	"\fcoordinators\x18\x01 \x03(\v2\x1b.chiba.v1.CoordinatorStatusR\fcoordinators\"\x86\x02\n" +
 	"\x11CoordinatorStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -3685,7 +4146,8 @@ const file_api_proto_rawDesc = "" +
 	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12\x1c\n" +
 	"\tanswering\x18\a \x01(\bR\tanswering\x12\x16\n" +
 	"\x06agents\x18\b \x01(\x05R\x06agents\x12\x18\n" +
-	"\aproblem\x18\t \x01(\tR\aproblem\".\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x12\x12\n" +
+	"\x04next\x18( \x01(\tR\x04next\".\n" +
 	"\x18RemoveCoordinatorRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x18\n" +
 	"\x16RemoveCoordinatorReply\"&\n" +
@@ -3701,12 +4163,13 @@ const file_api_proto_rawDesc = "" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\fR\x06source\x12\x1f\n" +
 	"\vallow_empty\x18\x04 \x01(\bR\n" +
-	"allowEmpty\"\x9e\x01\n" +
+	"allowEmpty\"\xba\x01\n" +
 	"\fPrepareReply\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x05racks\x18\x02 \x03(\v2\x11.chiba.v1.SealKeyR\x05racks\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x127\n" +
-	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\"3\n" +
+	"\vdiagnostics\x18\x04 \x01(\v2\x15.chiba.v1.DiagnosticsR\vdiagnostics\x12\x1a\n" +
+	"\baudience\x18P \x03(\tR\baudience\"3\n" +
 	"\aSealKey\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\".\n" +
@@ -3783,7 +4246,7 @@ const file_api_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x14\n" +
 	"\x05doing\x18\x05 \x01(\tR\x05doing\"\"\n" +
 	"\fWatchRequest\x12\x12\n" +
-	"\x04past\x18\x01 \x01(\bR\x04past\"\xdc\x02\n" +
+	"\x04past\x18\x01 \x01(\bR\x04past\"\x89\x03\n" +
 	"\x05Event\x12\x1c\n" +
 	"\n" +
 	"at_unix_ms\x18\x01 \x01(\x03R\batUnixMs\x12*\n" +
@@ -3793,8 +4256,9 @@ const file_api_proto_rawDesc = "" +
 	"\x06script\x18\x05 \x01(\v2\x10.chiba.v1.ScriptH\x00R\x06script\x12'\n" +
 	"\x0eremoved_script\x18\x06 \x01(\tH\x00R\rremovedScript\x12-\n" +
 	"\x05agent\x18\a \x01(\v2\x15.chiba.v1.AgentStatusH\x00R\x05agent\x124\n" +
-	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardwareB\x06\n" +
-	"\x04body\"\xd5\x02\n" +
+	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12+\n" +
+	"\x05local\x18P \x01(\v2\x13.chiba.v1.LocalNewsH\x00R\x05localB\x06\n" +
+	"\x04body\"\xae\x03\n" +
 	"\vAgentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -3807,7 +4271,11 @@ const file_api_proto_rawDesc = "" +
 	"\vcoordinator\x18\t \x01(\tR\vcoordinator\x12\x19\n" +
 	"\bkey_kind\x182 \x01(\tR\akeyKind\x12)\n" +
 	"\x11cert_ends_unix_ms\x183 \x01(\x03R\x0ecertEndsUnixMs\x12\x16\n" +
-	"\x06locked\x184 \x01(\tR\x06locked\"V\n" +
+	"\x06locked\x184 \x01(\tR\x06locked\x12\x12\n" +
+	"\x04role\x18P \x01(\tR\x04role\x12\x14\n" +
+	"\x05epoch\x18Q \x01(\tR\x05epoch\x12\x12\n" +
+	"\x04pair\x18R \x01(\tR\x04pair\x12\x19\n" +
+	"\atrouble\x18\x98\x02 \x01(\tR\atrouble\"V\n" +
 	"\x12CreateTokenRequest\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"n\n" +
@@ -3830,10 +4298,16 @@ const file_api_proto_rawDesc = "" +
 	"\aapprove\x18\x02 \x01(\bR\aapprove\x12\x12\n" +
 	"\x04look\x18\x03 \x01(\bR\x04look\"A\n" +
 	"\x0eJudgeJoinReply\x12/\n" +
-	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"\x12\n" +
-	"\x10ListNodesRequest\"6\n" +
+	"\apending\x18\x01 \x01(\v2\x15.chiba.v1.PendingJoinR\apending\"2\n" +
+	"\x10ListNodesRequest\x12\x1e\n" +
+	"\n" +
+	"candidates\x18\x01 \x01(\bR\n" +
+	"candidates\"f\n" +
 	"\x0eListNodesReply\x12$\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\"\x13\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x0e.chiba.v1.NodeR\x05nodes\x12.\n" +
+	"\n" +
+	"candidates\x18\x02 \x03(\v2\x0e.chiba.v1.NodeR\n" +
+	"candidates\"\x13\n" +
 	"\x11ListAgentsRequest\"X\n" +
 	"\x0fListAgentsReply\x12-\n" +
 	"\x06agents\x18\x01 \x03(\v2\x15.chiba.v1.AgentStatusR\x06agents\x12\x16\n" +
@@ -3890,7 +4364,21 @@ const file_api_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x1c\n" +
 	"\tconnected\x18\b \x01(\x05R\tconnected\x12\x14\n" +
-	"\x05nodes\x18\t \x01(\x05R\x05nodes2\xdc\x0f\n" +
+	"\x05nodes\x18\t \x01(\x05R\x05nodes\"h\n" +
+	"\x12PutArtifactRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"B\n" +
+	"\x10PutArtifactReply\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact\"\x16\n" +
+	"\x14ListArtifactsRequest\"F\n" +
+	"\x12ListArtifactsReply\x120\n" +
+	"\tartifacts\x18\x01 \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"1\n" +
+	"\x13DropArtifactRequest\x12\x1a\n" +
+	"\bartifact\x18\x01 \x01(\tR\bartifact\"C\n" +
+	"\x11DropArtifactReply\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact2\x82\x12\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -3905,7 +4393,8 @@ const file_api_proto_rawDesc = "" +
 	"\fRemoveScript\x12\x1d.chiba.v1.RemoveScriptRequest\x1a\x1b.chiba.v1.RemoveScriptReply\x12>\n" +
 	"\bListRuns\x12\x19.chiba.v1.ListRunsRequest\x1a\x17.chiba.v1.ListRunsReply\x128\n" +
 	"\x06GetRun\x12\x17.chiba.v1.GetRunRequest\x1a\x15.chiba.v1.GetRunReply\x12A\n" +
-	"\tCancelRun\x12\x1a.chiba.v1.CancelRunRequest\x1a\x18.chiba.v1.CancelRunReply\x12G\n" +
+	"\tCancelRun\x12\x1a.chiba.v1.CancelRunRequest\x1a\x18.chiba.v1.CancelRunReply\x12>\n" +
+	"\bSteerRun\x12\x19.chiba.v1.SteerRunRequest\x1a\x17.chiba.v1.SteerRunReply\x12G\n" +
 	"\vListFirings\x12\x1c.chiba.v1.ListFiringsRequest\x1a\x1a.chiba.v1.ListFiringsReply\x12V\n" +
 	"\x10ListHardwareNews\x12!.chiba.v1.ListHardwareNewsRequest\x1a\x1f.chiba.v1.ListHardwareNewsReply\x128\n" +
 	"\x06Status\x12\x17.chiba.v1.StatusRequest\x1a\x15.chiba.v1.StatusReply\x122\n" +
@@ -3924,7 +4413,10 @@ const file_api_proto_rawDesc = "" +
 	"\tJudgeJoin\x12\x1a.chiba.v1.JudgeJoinRequest\x1a\x18.chiba.v1.JudgeJoinReply\x12A\n" +
 	"\tReadAudit\x12\x1a.chiba.v1.ReadAuditRequest\x1a\x18.chiba.v1.ReadAuditReply\x12V\n" +
 	"\x10ListCoordinators\x12!.chiba.v1.ListCoordinatorsRequest\x1a\x1f.chiba.v1.ListCoordinatorsReply\x12Y\n" +
-	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReply\x12I\n" +
+	"\vPutArtifact\x12\x1c.chiba.v1.PutArtifactRequest\x1a\x1a.chiba.v1.PutArtifactReply(\x01\x12M\n" +
+	"\rListArtifacts\x12\x1e.chiba.v1.ListArtifactsRequest\x1a\x1c.chiba.v1.ListArtifactsReply\x12J\n" +
+	"\fDropArtifact\x12\x1d.chiba.v1.DropArtifactRequest\x1a\x1b.chiba.v1.DropArtifactReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -3938,191 +4430,215 @@ func file_api_proto_rawDescGZIP() []byte {
 	return file_api_proto_rawDescData
 }
 
-var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_api_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_api_proto_goTypes = []any{
-	(*ListCoordinatorsRequest)(nil),  // 0: chiba.v1.ListCoordinatorsRequest
-	(*ListCoordinatorsReply)(nil),    // 1: chiba.v1.ListCoordinatorsReply
-	(*CoordinatorStatus)(nil),        // 2: chiba.v1.CoordinatorStatus
-	(*RemoveCoordinatorRequest)(nil), // 3: chiba.v1.RemoveCoordinatorRequest
-	(*RemoveCoordinatorReply)(nil),   // 4: chiba.v1.RemoveCoordinatorReply
-	(*ReadAuditRequest)(nil),         // 5: chiba.v1.ReadAuditRequest
-	(*ReadAuditReply)(nil),           // 6: chiba.v1.ReadAuditReply
-	(*PrepareRequest)(nil),           // 7: chiba.v1.PrepareRequest
-	(*PrepareReply)(nil),             // 8: chiba.v1.PrepareReply
-	(*SealKey)(nil),                  // 9: chiba.v1.SealKey
-	(*PutPolicyRequest)(nil),         // 10: chiba.v1.PutPolicyRequest
-	(*PutPolicyReply)(nil),           // 11: chiba.v1.PutPolicyReply
-	(*GetPolicyRequest)(nil),         // 12: chiba.v1.GetPolicyRequest
-	(*GetPolicyReply)(nil),           // 13: chiba.v1.GetPolicyReply
-	(*PlanRequest)(nil),              // 14: chiba.v1.PlanRequest
-	(*ShowRequest)(nil),              // 15: chiba.v1.ShowRequest
-	(*QueryReply)(nil),               // 16: chiba.v1.QueryReply
-	(*Diagnostics)(nil),              // 17: chiba.v1.Diagnostics
-	(*ApplyRequest)(nil),             // 18: chiba.v1.ApplyRequest
-	(*ApplyReply)(nil),               // 19: chiba.v1.ApplyReply
-	(*WatchRunRequest)(nil),          // 20: chiba.v1.WatchRunRequest
-	(*RunEvent)(nil),                 // 21: chiba.v1.RunEvent
-	(*RackProgress)(nil),             // 22: chiba.v1.RackProgress
-	(*WatchRequest)(nil),             // 23: chiba.v1.WatchRequest
-	(*Event)(nil),                    // 24: chiba.v1.Event
-	(*AgentStatus)(nil),              // 25: chiba.v1.AgentStatus
-	(*CreateTokenRequest)(nil),       // 26: chiba.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),         // 27: chiba.v1.CreateTokenReply
-	(*ListTokensRequest)(nil),        // 28: chiba.v1.ListTokensRequest
-	(*ListTokensReply)(nil),          // 29: chiba.v1.ListTokensReply
-	(*RevokeTokenRequest)(nil),       // 30: chiba.v1.RevokeTokenRequest
-	(*RevokeTokenReply)(nil),         // 31: chiba.v1.RevokeTokenReply
-	(*ListPendingRequest)(nil),       // 32: chiba.v1.ListPendingRequest
-	(*ListPendingReply)(nil),         // 33: chiba.v1.ListPendingReply
-	(*JudgeJoinRequest)(nil),         // 34: chiba.v1.JudgeJoinRequest
-	(*JudgeJoinReply)(nil),           // 35: chiba.v1.JudgeJoinReply
-	(*ListNodesRequest)(nil),         // 36: chiba.v1.ListNodesRequest
-	(*ListNodesReply)(nil),           // 37: chiba.v1.ListNodesReply
-	(*ListAgentsRequest)(nil),        // 38: chiba.v1.ListAgentsRequest
-	(*ListAgentsReply)(nil),          // 39: chiba.v1.ListAgentsReply
-	(*ListScriptsRequest)(nil),       // 40: chiba.v1.ListScriptsRequest
-	(*ListScriptsReply)(nil),         // 41: chiba.v1.ListScriptsReply
-	(*GetScriptRequest)(nil),         // 42: chiba.v1.GetScriptRequest
-	(*RemoveScriptRequest)(nil),      // 43: chiba.v1.RemoveScriptRequest
-	(*RemoveScriptReply)(nil),        // 44: chiba.v1.RemoveScriptReply
-	(*ListRunsRequest)(nil),          // 45: chiba.v1.ListRunsRequest
-	(*ListRunsReply)(nil),            // 46: chiba.v1.ListRunsReply
-	(*GetRunRequest)(nil),            // 47: chiba.v1.GetRunRequest
-	(*GetRunReply)(nil),              // 48: chiba.v1.GetRunReply
-	(*CancelRunRequest)(nil),         // 49: chiba.v1.CancelRunRequest
-	(*CancelRunReply)(nil),           // 50: chiba.v1.CancelRunReply
-	(*ListHardwareNewsRequest)(nil),  // 51: chiba.v1.ListHardwareNewsRequest
-	(*ListHardwareNewsReply)(nil),    // 52: chiba.v1.ListHardwareNewsReply
-	(*ListFiringsRequest)(nil),       // 53: chiba.v1.ListFiringsRequest
-	(*ListFiringsReply)(nil),         // 54: chiba.v1.ListFiringsReply
-	(*DenyRequest)(nil),              // 55: chiba.v1.DenyRequest
-	(*DenyReply)(nil),                // 56: chiba.v1.DenyReply
-	(*AllowRequest)(nil),             // 57: chiba.v1.AllowRequest
-	(*AllowReply)(nil),               // 58: chiba.v1.AllowReply
-	(*ListDeniedRequest)(nil),        // 59: chiba.v1.ListDeniedRequest
-	(*ListDeniedReply)(nil),          // 60: chiba.v1.ListDeniedReply
-	(*StatusRequest)(nil),            // 61: chiba.v1.StatusRequest
-	(*StatusReply)(nil),              // 62: chiba.v1.StatusReply
-	(*QueryReply_Started)(nil),       // 63: chiba.v1.QueryReply.Started
-	(*QueryReply_Ended)(nil),         // 64: chiba.v1.QueryReply.Ended
-	(*QueryReply_Racks)(nil),         // 65: chiba.v1.QueryReply.Racks
-	(*Checkpoint)(nil),               // 66: chiba.v1.Checkpoint
-	(*Change)(nil),                   // 67: chiba.v1.Change
-	(*Result)(nil),                   // 68: chiba.v1.Result
-	(*Run)(nil),                      // 69: chiba.v1.Run
-	(*Firing)(nil),                   // 70: chiba.v1.Firing
-	(*Node)(nil),                     // 71: chiba.v1.Node
-	(*Script)(nil),                   // 72: chiba.v1.Script
-	(*HardwareNews)(nil),             // 73: chiba.v1.HardwareNews
-	(*JoinToken)(nil),                // 74: chiba.v1.JoinToken
-	(*PendingJoin)(nil),              // 75: chiba.v1.PendingJoin
-	(*Denial)(nil),                   // 76: chiba.v1.Denial
+	(*SteerRunRequest)(nil),          // 0: chiba.v1.SteerRunRequest
+	(*SteerRunReply)(nil),            // 1: chiba.v1.SteerRunReply
+	(*ListCoordinatorsRequest)(nil),  // 2: chiba.v1.ListCoordinatorsRequest
+	(*ListCoordinatorsReply)(nil),    // 3: chiba.v1.ListCoordinatorsReply
+	(*CoordinatorStatus)(nil),        // 4: chiba.v1.CoordinatorStatus
+	(*RemoveCoordinatorRequest)(nil), // 5: chiba.v1.RemoveCoordinatorRequest
+	(*RemoveCoordinatorReply)(nil),   // 6: chiba.v1.RemoveCoordinatorReply
+	(*ReadAuditRequest)(nil),         // 7: chiba.v1.ReadAuditRequest
+	(*ReadAuditReply)(nil),           // 8: chiba.v1.ReadAuditReply
+	(*PrepareRequest)(nil),           // 9: chiba.v1.PrepareRequest
+	(*PrepareReply)(nil),             // 10: chiba.v1.PrepareReply
+	(*SealKey)(nil),                  // 11: chiba.v1.SealKey
+	(*PutPolicyRequest)(nil),         // 12: chiba.v1.PutPolicyRequest
+	(*PutPolicyReply)(nil),           // 13: chiba.v1.PutPolicyReply
+	(*GetPolicyRequest)(nil),         // 14: chiba.v1.GetPolicyRequest
+	(*GetPolicyReply)(nil),           // 15: chiba.v1.GetPolicyReply
+	(*PlanRequest)(nil),              // 16: chiba.v1.PlanRequest
+	(*ShowRequest)(nil),              // 17: chiba.v1.ShowRequest
+	(*QueryReply)(nil),               // 18: chiba.v1.QueryReply
+	(*Diagnostics)(nil),              // 19: chiba.v1.Diagnostics
+	(*ApplyRequest)(nil),             // 20: chiba.v1.ApplyRequest
+	(*ApplyReply)(nil),               // 21: chiba.v1.ApplyReply
+	(*WatchRunRequest)(nil),          // 22: chiba.v1.WatchRunRequest
+	(*RunEvent)(nil),                 // 23: chiba.v1.RunEvent
+	(*RackProgress)(nil),             // 24: chiba.v1.RackProgress
+	(*WatchRequest)(nil),             // 25: chiba.v1.WatchRequest
+	(*Event)(nil),                    // 26: chiba.v1.Event
+	(*AgentStatus)(nil),              // 27: chiba.v1.AgentStatus
+	(*CreateTokenRequest)(nil),       // 28: chiba.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),         // 29: chiba.v1.CreateTokenReply
+	(*ListTokensRequest)(nil),        // 30: chiba.v1.ListTokensRequest
+	(*ListTokensReply)(nil),          // 31: chiba.v1.ListTokensReply
+	(*RevokeTokenRequest)(nil),       // 32: chiba.v1.RevokeTokenRequest
+	(*RevokeTokenReply)(nil),         // 33: chiba.v1.RevokeTokenReply
+	(*ListPendingRequest)(nil),       // 34: chiba.v1.ListPendingRequest
+	(*ListPendingReply)(nil),         // 35: chiba.v1.ListPendingReply
+	(*JudgeJoinRequest)(nil),         // 36: chiba.v1.JudgeJoinRequest
+	(*JudgeJoinReply)(nil),           // 37: chiba.v1.JudgeJoinReply
+	(*ListNodesRequest)(nil),         // 38: chiba.v1.ListNodesRequest
+	(*ListNodesReply)(nil),           // 39: chiba.v1.ListNodesReply
+	(*ListAgentsRequest)(nil),        // 40: chiba.v1.ListAgentsRequest
+	(*ListAgentsReply)(nil),          // 41: chiba.v1.ListAgentsReply
+	(*ListScriptsRequest)(nil),       // 42: chiba.v1.ListScriptsRequest
+	(*ListScriptsReply)(nil),         // 43: chiba.v1.ListScriptsReply
+	(*GetScriptRequest)(nil),         // 44: chiba.v1.GetScriptRequest
+	(*RemoveScriptRequest)(nil),      // 45: chiba.v1.RemoveScriptRequest
+	(*RemoveScriptReply)(nil),        // 46: chiba.v1.RemoveScriptReply
+	(*ListRunsRequest)(nil),          // 47: chiba.v1.ListRunsRequest
+	(*ListRunsReply)(nil),            // 48: chiba.v1.ListRunsReply
+	(*GetRunRequest)(nil),            // 49: chiba.v1.GetRunRequest
+	(*GetRunReply)(nil),              // 50: chiba.v1.GetRunReply
+	(*CancelRunRequest)(nil),         // 51: chiba.v1.CancelRunRequest
+	(*CancelRunReply)(nil),           // 52: chiba.v1.CancelRunReply
+	(*ListHardwareNewsRequest)(nil),  // 53: chiba.v1.ListHardwareNewsRequest
+	(*ListHardwareNewsReply)(nil),    // 54: chiba.v1.ListHardwareNewsReply
+	(*ListFiringsRequest)(nil),       // 55: chiba.v1.ListFiringsRequest
+	(*ListFiringsReply)(nil),         // 56: chiba.v1.ListFiringsReply
+	(*DenyRequest)(nil),              // 57: chiba.v1.DenyRequest
+	(*DenyReply)(nil),                // 58: chiba.v1.DenyReply
+	(*AllowRequest)(nil),             // 59: chiba.v1.AllowRequest
+	(*AllowReply)(nil),               // 60: chiba.v1.AllowReply
+	(*ListDeniedRequest)(nil),        // 61: chiba.v1.ListDeniedRequest
+	(*ListDeniedReply)(nil),          // 62: chiba.v1.ListDeniedReply
+	(*StatusRequest)(nil),            // 63: chiba.v1.StatusRequest
+	(*StatusReply)(nil),              // 64: chiba.v1.StatusReply
+	(*PutArtifactRequest)(nil),       // 65: chiba.v1.PutArtifactRequest
+	(*PutArtifactReply)(nil),         // 66: chiba.v1.PutArtifactReply
+	(*ListArtifactsRequest)(nil),     // 67: chiba.v1.ListArtifactsRequest
+	(*ListArtifactsReply)(nil),       // 68: chiba.v1.ListArtifactsReply
+	(*DropArtifactRequest)(nil),      // 69: chiba.v1.DropArtifactRequest
+	(*DropArtifactReply)(nil),        // 70: chiba.v1.DropArtifactReply
+	(*QueryReply_Started)(nil),       // 71: chiba.v1.QueryReply.Started
+	(*QueryReply_Ended)(nil),         // 72: chiba.v1.QueryReply.Ended
+	(*QueryReply_Racks)(nil),         // 73: chiba.v1.QueryReply.Racks
+	(*Run)(nil),                      // 74: chiba.v1.Run
+	(*Checkpoint)(nil),               // 75: chiba.v1.Checkpoint
+	(*Change)(nil),                   // 76: chiba.v1.Change
+	(*Result)(nil),                   // 77: chiba.v1.Result
+	(*Firing)(nil),                   // 78: chiba.v1.Firing
+	(*Node)(nil),                     // 79: chiba.v1.Node
+	(*Script)(nil),                   // 80: chiba.v1.Script
+	(*HardwareNews)(nil),             // 81: chiba.v1.HardwareNews
+	(*LocalNews)(nil),                // 82: chiba.v1.LocalNews
+	(*JoinToken)(nil),                // 83: chiba.v1.JoinToken
+	(*PendingJoin)(nil),              // 84: chiba.v1.PendingJoin
+	(*Denial)(nil),                   // 85: chiba.v1.Denial
+	(*Artifact)(nil),                 // 86: chiba.v1.Artifact
 }
 var file_api_proto_depIdxs = []int32{
-	2,  // 0: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
-	66, // 1: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
-	9,  // 2: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
-	17, // 3: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	63, // 4: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
-	67, // 5: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
-	68, // 6: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
-	64, // 7: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
-	17, // 8: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	65, // 9: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
-	69, // 10: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
-	17, // 11: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
-	69, // 12: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
-	68, // 13: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
-	22, // 14: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
-	70, // 15: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
-	71, // 16: chiba.v1.Event.node:type_name -> chiba.v1.Node
-	69, // 17: chiba.v1.Event.run:type_name -> chiba.v1.Run
-	72, // 18: chiba.v1.Event.script:type_name -> chiba.v1.Script
-	25, // 19: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
-	73, // 20: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
-	74, // 21: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
-	74, // 22: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
-	74, // 23: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
-	74, // 24: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
-	75, // 25: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
-	75, // 26: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
-	71, // 27: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
-	25, // 28: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
-	72, // 29: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
-	69, // 30: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
-	69, // 31: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
-	68, // 32: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
-	69, // 33: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
-	73, // 34: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
-	70, // 35: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
-	76, // 36: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
-	76, // 37: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
-	76, // 38: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
-	14, // 39: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
-	15, // 40: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
-	18, // 41: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
-	20, // 42: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
-	23, // 43: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
-	36, // 44: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
-	38, // 45: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
-	40, // 46: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
-	42, // 47: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
-	43, // 48: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
-	45, // 49: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
-	47, // 50: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
-	49, // 51: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
-	53, // 52: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
-	51, // 53: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
-	61, // 54: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
-	55, // 55: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
-	57, // 56: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
-	59, // 57: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
-	7,  // 58: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
-	10, // 59: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
-	12, // 60: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
-	26, // 61: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
-	28, // 62: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
-	30, // 63: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
-	32, // 64: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
-	34, // 65: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
-	5,  // 66: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
-	0,  // 67: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
-	3,  // 68: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
-	16, // 69: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	16, // 70: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	19, // 71: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	21, // 72: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	24, // 73: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	37, // 74: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	39, // 75: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	41, // 76: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	72, // 77: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	44, // 78: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	46, // 79: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	48, // 80: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	50, // 81: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	54, // 82: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	52, // 83: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	62, // 84: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	56, // 85: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	58, // 86: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	60, // 87: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	8,  // 88: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	11, // 89: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	13, // 90: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	27, // 91: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	29, // 92: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	31, // 93: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	33, // 94: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	35, // 95: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	6,  // 96: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	1,  // 97: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	4,  // 98: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	69, // [69:99] is the sub-list for method output_type
-	39, // [39:69] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	74, // 0: chiba.v1.SteerRunReply.run:type_name -> chiba.v1.Run
+	4,  // 1: chiba.v1.ListCoordinatorsReply.coordinators:type_name -> chiba.v1.CoordinatorStatus
+	75, // 2: chiba.v1.ReadAuditReply.checkpoint:type_name -> chiba.v1.Checkpoint
+	11, // 3: chiba.v1.PrepareReply.racks:type_name -> chiba.v1.SealKey
+	19, // 4: chiba.v1.PrepareReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	71, // 5: chiba.v1.QueryReply.started:type_name -> chiba.v1.QueryReply.Started
+	76, // 6: chiba.v1.QueryReply.change:type_name -> chiba.v1.Change
+	77, // 7: chiba.v1.QueryReply.result:type_name -> chiba.v1.Result
+	72, // 8: chiba.v1.QueryReply.ended:type_name -> chiba.v1.QueryReply.Ended
+	19, // 9: chiba.v1.QueryReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	73, // 10: chiba.v1.QueryReply.racks:type_name -> chiba.v1.QueryReply.Racks
+	74, // 11: chiba.v1.ApplyReply.run:type_name -> chiba.v1.Run
+	19, // 12: chiba.v1.ApplyReply.diagnostics:type_name -> chiba.v1.Diagnostics
+	74, // 13: chiba.v1.RunEvent.run:type_name -> chiba.v1.Run
+	77, // 14: chiba.v1.RunEvent.result:type_name -> chiba.v1.Result
+	24, // 15: chiba.v1.RunEvent.progress:type_name -> chiba.v1.RackProgress
+	78, // 16: chiba.v1.Event.firing:type_name -> chiba.v1.Firing
+	79, // 17: chiba.v1.Event.node:type_name -> chiba.v1.Node
+	74, // 18: chiba.v1.Event.run:type_name -> chiba.v1.Run
+	80, // 19: chiba.v1.Event.script:type_name -> chiba.v1.Script
+	27, // 20: chiba.v1.Event.agent:type_name -> chiba.v1.AgentStatus
+	81, // 21: chiba.v1.Event.hardware:type_name -> chiba.v1.HardwareNews
+	82, // 22: chiba.v1.Event.local:type_name -> chiba.v1.LocalNews
+	83, // 23: chiba.v1.CreateTokenRequest.token:type_name -> chiba.v1.JoinToken
+	83, // 24: chiba.v1.CreateTokenReply.token:type_name -> chiba.v1.JoinToken
+	83, // 25: chiba.v1.ListTokensReply.tokens:type_name -> chiba.v1.JoinToken
+	83, // 26: chiba.v1.RevokeTokenReply.token:type_name -> chiba.v1.JoinToken
+	84, // 27: chiba.v1.ListPendingReply.pending:type_name -> chiba.v1.PendingJoin
+	84, // 28: chiba.v1.JudgeJoinReply.pending:type_name -> chiba.v1.PendingJoin
+	79, // 29: chiba.v1.ListNodesReply.nodes:type_name -> chiba.v1.Node
+	79, // 30: chiba.v1.ListNodesReply.candidates:type_name -> chiba.v1.Node
+	27, // 31: chiba.v1.ListAgentsReply.agents:type_name -> chiba.v1.AgentStatus
+	80, // 32: chiba.v1.ListScriptsReply.scripts:type_name -> chiba.v1.Script
+	74, // 33: chiba.v1.ListRunsReply.runs:type_name -> chiba.v1.Run
+	74, // 34: chiba.v1.GetRunReply.run:type_name -> chiba.v1.Run
+	77, // 35: chiba.v1.GetRunReply.results:type_name -> chiba.v1.Result
+	74, // 36: chiba.v1.CancelRunReply.run:type_name -> chiba.v1.Run
+	81, // 37: chiba.v1.ListHardwareNewsReply.news:type_name -> chiba.v1.HardwareNews
+	78, // 38: chiba.v1.ListFiringsReply.firings:type_name -> chiba.v1.Firing
+	85, // 39: chiba.v1.DenyReply.denial:type_name -> chiba.v1.Denial
+	85, // 40: chiba.v1.AllowReply.denial:type_name -> chiba.v1.Denial
+	85, // 41: chiba.v1.ListDeniedReply.denied:type_name -> chiba.v1.Denial
+	86, // 42: chiba.v1.PutArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	86, // 43: chiba.v1.ListArtifactsReply.artifacts:type_name -> chiba.v1.Artifact
+	86, // 44: chiba.v1.DropArtifactReply.artifact:type_name -> chiba.v1.Artifact
+	16, // 45: chiba.v1.Fleet.Plan:input_type -> chiba.v1.PlanRequest
+	17, // 46: chiba.v1.Fleet.Show:input_type -> chiba.v1.ShowRequest
+	20, // 47: chiba.v1.Fleet.Apply:input_type -> chiba.v1.ApplyRequest
+	22, // 48: chiba.v1.Fleet.WatchRun:input_type -> chiba.v1.WatchRunRequest
+	25, // 49: chiba.v1.Fleet.Watch:input_type -> chiba.v1.WatchRequest
+	38, // 50: chiba.v1.Fleet.ListNodes:input_type -> chiba.v1.ListNodesRequest
+	40, // 51: chiba.v1.Fleet.ListAgents:input_type -> chiba.v1.ListAgentsRequest
+	42, // 52: chiba.v1.Fleet.ListScripts:input_type -> chiba.v1.ListScriptsRequest
+	44, // 53: chiba.v1.Fleet.GetScript:input_type -> chiba.v1.GetScriptRequest
+	45, // 54: chiba.v1.Fleet.RemoveScript:input_type -> chiba.v1.RemoveScriptRequest
+	47, // 55: chiba.v1.Fleet.ListRuns:input_type -> chiba.v1.ListRunsRequest
+	49, // 56: chiba.v1.Fleet.GetRun:input_type -> chiba.v1.GetRunRequest
+	51, // 57: chiba.v1.Fleet.CancelRun:input_type -> chiba.v1.CancelRunRequest
+	0,  // 58: chiba.v1.Fleet.SteerRun:input_type -> chiba.v1.SteerRunRequest
+	55, // 59: chiba.v1.Fleet.ListFirings:input_type -> chiba.v1.ListFiringsRequest
+	53, // 60: chiba.v1.Fleet.ListHardwareNews:input_type -> chiba.v1.ListHardwareNewsRequest
+	63, // 61: chiba.v1.Fleet.Status:input_type -> chiba.v1.StatusRequest
+	57, // 62: chiba.v1.Fleet.Deny:input_type -> chiba.v1.DenyRequest
+	59, // 63: chiba.v1.Fleet.Allow:input_type -> chiba.v1.AllowRequest
+	61, // 64: chiba.v1.Fleet.ListDenied:input_type -> chiba.v1.ListDeniedRequest
+	9,  // 65: chiba.v1.Fleet.Prepare:input_type -> chiba.v1.PrepareRequest
+	12, // 66: chiba.v1.Fleet.PutPolicy:input_type -> chiba.v1.PutPolicyRequest
+	14, // 67: chiba.v1.Fleet.GetPolicy:input_type -> chiba.v1.GetPolicyRequest
+	28, // 68: chiba.v1.Fleet.CreateToken:input_type -> chiba.v1.CreateTokenRequest
+	30, // 69: chiba.v1.Fleet.ListTokens:input_type -> chiba.v1.ListTokensRequest
+	32, // 70: chiba.v1.Fleet.RevokeToken:input_type -> chiba.v1.RevokeTokenRequest
+	34, // 71: chiba.v1.Fleet.ListPending:input_type -> chiba.v1.ListPendingRequest
+	36, // 72: chiba.v1.Fleet.JudgeJoin:input_type -> chiba.v1.JudgeJoinRequest
+	7,  // 73: chiba.v1.Fleet.ReadAudit:input_type -> chiba.v1.ReadAuditRequest
+	2,  // 74: chiba.v1.Fleet.ListCoordinators:input_type -> chiba.v1.ListCoordinatorsRequest
+	5,  // 75: chiba.v1.Fleet.RemoveCoordinator:input_type -> chiba.v1.RemoveCoordinatorRequest
+	65, // 76: chiba.v1.Fleet.PutArtifact:input_type -> chiba.v1.PutArtifactRequest
+	67, // 77: chiba.v1.Fleet.ListArtifacts:input_type -> chiba.v1.ListArtifactsRequest
+	69, // 78: chiba.v1.Fleet.DropArtifact:input_type -> chiba.v1.DropArtifactRequest
+	18, // 79: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	18, // 80: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	21, // 81: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	23, // 82: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	26, // 83: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	39, // 84: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	41, // 85: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	43, // 86: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	80, // 87: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	46, // 88: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	48, // 89: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	50, // 90: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	52, // 91: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	1,  // 92: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
+	56, // 93: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	54, // 94: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	64, // 95: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	58, // 96: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	60, // 97: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	62, // 98: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	10, // 99: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	13, // 100: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	15, // 101: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	29, // 102: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	31, // 103: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	33, // 104: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	35, // 105: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	37, // 106: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	8,  // 107: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	3,  // 108: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	6,  // 109: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	66, // 110: chiba.v1.Fleet.PutArtifact:output_type -> chiba.v1.PutArtifactReply
+	68, // 111: chiba.v1.Fleet.ListArtifacts:output_type -> chiba.v1.ListArtifactsReply
+	70, // 112: chiba.v1.Fleet.DropArtifact:output_type -> chiba.v1.DropArtifactReply
+	79, // [79:113] is the sub-list for method output_type
+	45, // [45:79] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_api_proto_init() }
@@ -4132,7 +4648,7 @@ func file_api_proto_init() {
 	}
 	file_nouns_proto_init()
 	file_enroll_proto_init()
-	file_api_proto_msgTypes[16].OneofWrappers = []any{
+	file_api_proto_msgTypes[18].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),
 		(*QueryReply_Result)(nil),
@@ -4140,12 +4656,12 @@ func file_api_proto_init() {
 		(*QueryReply_Diagnostics)(nil),
 		(*QueryReply_Racks_)(nil),
 	}
-	file_api_proto_msgTypes[21].OneofWrappers = []any{
+	file_api_proto_msgTypes[23].OneofWrappers = []any{
 		(*RunEvent_Run)(nil),
 		(*RunEvent_Result)(nil),
 		(*RunEvent_Progress)(nil),
 	}
-	file_api_proto_msgTypes[24].OneofWrappers = []any{
+	file_api_proto_msgTypes[26].OneofWrappers = []any{
 		(*Event_Firing)(nil),
 		(*Event_Node)(nil),
 		(*Event_Run)(nil),
@@ -4153,6 +4669,7 @@ func file_api_proto_init() {
 		(*Event_RemovedScript)(nil),
 		(*Event_Agent)(nil),
 		(*Event_Hardware)(nil),
+		(*Event_Local)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4160,7 +4677,7 @@ func file_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proto_rawDesc), len(file_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   66,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,24 +28,30 @@ type StreamOpen_Kind int32
 
 const (
 	StreamOpen_KIND_UNSPECIFIED StreamOpen_Kind = 0
-	StreamOpen_CONTROL          StreamOpen_Kind = 1 // opened by the agent, first; lives as long as the connection
-	StreamOpen_RESULTS          StreamOpen_Kind = 2 // opened by the agent; spool replay in order
-	StreamOpen_QUERY            StreamOpen_Kind = 3 // opened by the coordinator; one Query, then QueryEvents until Done
+	StreamOpen_CONTROL          StreamOpen_Kind = 1  // opened by the agent, first; lives as long as the connection
+	StreamOpen_RESULTS          StreamOpen_Kind = 2  // opened by the agent; spool replay in order
+	StreamOpen_QUERY            StreamOpen_Kind = 3  // opened by the coordinator; one Query, then QueryEvents until Done
+	StreamOpen_SITE             StreamOpen_Kind = 60 // among agents of a site: one SiteCall, then one SiteReply
+	StreamOpen_ARTIFACT         StreamOpen_Kind = 61 // one ArtifactPull, then ArtifactPieces until the last
 )
 
 // Enum value maps for StreamOpen_Kind.
 var (
 	StreamOpen_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "CONTROL",
-		2: "RESULTS",
-		3: "QUERY",
+		0:  "KIND_UNSPECIFIED",
+		1:  "CONTROL",
+		2:  "RESULTS",
+		3:  "QUERY",
+		60: "SITE",
+		61: "ARTIFACT",
 	}
 	StreamOpen_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"CONTROL":          1,
 		"RESULTS":          2,
 		"QUERY":            3,
+		"SITE":             60,
+		"ARTIFACT":         61,
 	}
 )
 
@@ -130,6 +136,7 @@ type FromAgent struct {
 	//	*FromAgent_Pull
 	//	*FromAgent_Progress
 	//	*FromAgent_Renew
+	//	*FromAgent_Lease
 	Body          isFromAgent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -217,6 +224,15 @@ func (x *FromAgent) GetRenew() *Renew {
 	return nil
 }
 
+func (x *FromAgent) GetLease() *Lease {
+	if x != nil {
+		if x, ok := x.Body.(*FromAgent_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
 type isFromAgent_Body interface {
 	isFromAgent_Body()
 }
@@ -241,6 +257,10 @@ type FromAgent_Renew struct {
 	Renew *Renew `protobuf:"bytes,20,opt,name=renew,proto3,oneof"` // answered by a Renewed
 }
 
+type FromAgent_Lease struct {
+	Lease *Lease `protobuf:"bytes,80,opt,name=lease,proto3,oneof"` // answered by a Leased
+}
+
 func (*FromAgent_Hello) isFromAgent_Body() {}
 
 func (*FromAgent_Ping) isFromAgent_Body() {}
@@ -250,6 +270,8 @@ func (*FromAgent_Pull) isFromAgent_Body() {}
 func (*FromAgent_Progress) isFromAgent_Body() {}
 
 func (*FromAgent_Renew) isFromAgent_Body() {}
+
+func (*FromAgent_Lease) isFromAgent_Body() {}
 
 // FromCoordinator is a message of the control stream, coordinator to agent.
 type FromCoordinator struct {
@@ -264,6 +286,7 @@ type FromCoordinator struct {
 	//	*FromCoordinator_Drain
 	//	*FromCoordinator_Refusal
 	//	*FromCoordinator_Renewed
+	//	*FromCoordinator_Leased
 	Body          isFromCoordinator_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -378,6 +401,15 @@ func (x *FromCoordinator) GetRenewed() *Renewed {
 	return nil
 }
 
+func (x *FromCoordinator) GetLeased() *Leased {
+	if x != nil {
+		if x, ok := x.Body.(*FromCoordinator_Leased); ok {
+			return x.Leased
+		}
+	}
+	return nil
+}
+
 type isFromCoordinator_Body interface {
 	isFromCoordinator_Body()
 }
@@ -414,6 +446,10 @@ type FromCoordinator_Renewed struct {
 	Renewed *Renewed `protobuf:"bytes,20,opt,name=renewed,proto3,oneof"`
 }
 
+type FromCoordinator_Leased struct {
+	Leased *Leased `protobuf:"bytes,80,opt,name=leased,proto3,oneof"` // also unasked, when the owner of the rack has changed
+}
+
 func (*FromCoordinator_Welcome) isFromCoordinator_Body() {}
 
 func (*FromCoordinator_Pong) isFromCoordinator_Body() {}
@@ -430,6 +466,8 @@ func (*FromCoordinator_Refusal) isFromCoordinator_Body() {}
 
 func (*FromCoordinator_Renewed) isFromCoordinator_Body() {}
 
+func (*FromCoordinator_Leased) isFromCoordinator_Body() {}
+
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of this protocol: 1
@@ -442,8 +480,12 @@ type Hello struct {
 	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`             // of the desired state the agent has
 	SealKey       []byte                 `protobuf:"bytes,9,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // public key that secrets for this agent are sealed to
 	Build         string                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
-	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"` // that seal_key is this agent's: see trust/seal
-	Boot          uint64                 `protobuf:"varint,70,opt,name=boot,proto3" json:"boot,omitempty"`                           // of the agent's process, random
+	SealProof     []byte                 `protobuf:"bytes,11,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`    // that seal_key is this agent's: see trust/seal
+	Boot          uint64                 `protobuf:"varint,70,opt,name=boot,proto3" json:"boot,omitempty"`                              // of the agent's process, random
+	Pair          string                 `protobuf:"bytes,80,opt,name=pair,proto3" json:"pair,omitempty"`                               // the other agent of its rack
+	Any           bool                   `protobuf:"varint,12,opt,name=any,proto3" json:"any,omitempty"`                                // it has found no coordinator that is led: one that is not will do
+	SiteGossip    string                 `protobuf:"bytes,60,opt,name=site_gossip,json=siteGossip,proto3" json:"site_gossip,omitempty"` // ip:port for the agents of its site; empty: it is alone
+	SiteCalls     string                 `protobuf:"bytes,61,opt,name=site_calls,json=siteCalls,proto3" json:"site_calls,omitempty"`    // likewise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -560,6 +602,34 @@ func (x *Hello) GetBoot() uint64 {
 		return x.Boot
 	}
 	return 0
+}
+
+func (x *Hello) GetPair() string {
+	if x != nil {
+		return x.Pair
+	}
+	return ""
+}
+
+func (x *Hello) GetAny() bool {
+	if x != nil {
+		return x.Any
+	}
+	return false
+}
+
+func (x *Hello) GetSiteGossip() string {
+	if x != nil {
+		return x.SiteGossip
+	}
+	return ""
+}
+
+func (x *Hello) GetSiteCalls() string {
+	if x != nil {
+		return x.SiteCalls
+	}
+	return ""
 }
 
 type Welcome struct {
@@ -717,6 +787,7 @@ func (x *Refusal) GetHint() string {
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SentUnixMs    int64                  `protobuf:"varint,1,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
+	Trouble       string                 `protobuf:"bytes,80,opt,name=trouble,proto3" json:"trouble,omitempty"` // why the agent takes no new work; empty: it does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -756,6 +827,13 @@ func (x *Ping) GetSentUnixMs() int64 {
 		return x.SentUnixMs
 	}
 	return 0
+}
+
+func (x *Ping) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 type Pong struct {
@@ -1022,8 +1100,10 @@ type Desired struct {
 	Ended         []*Ended               `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`       // scripts that the agent has and that are over
 	Canceled      []*Run                 `protobuf:"bytes,6,rep,name=canceled,proto3" json:"canceled,omitempty"` // with the order to cancel them; sources left out
 	Audit         *Checkpoint            `protobuf:"bytes,7,opt,name=audit,proto3" json:"audit,omitempty"`
-	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`   // the whole deny list
-	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"` // subjects of the Pull that the coordinators have decided on: denied, or allowed since
+	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`       // the whole deny list
+	Conflicts     []*Conflict            `protobuf:"bytes,60,rep,name=conflicts,proto3" json:"conflicts,omitempty"` // that harm a BMC of the rack
+	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"`     // subjects of the Pull that the coordinators have decided on: denied, or allowed since
+	Site          *Site                  `protobuf:"bytes,260,opt,name=site,proto3" json:"site,omitempty"`          // absent for an agent that does not listen for others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1114,9 +1194,23 @@ func (x *Desired) GetDenied() []*Denial {
 	return nil
 }
 
+func (x *Desired) GetConflicts() []*Conflict {
+	if x != nil {
+		return x.Conflicts
+	}
+	return nil
+}
+
 func (x *Desired) GetSettled() []string {
 	if x != nil {
 		return x.Settled
+	}
+	return nil
+}
+
+func (x *Desired) GetSite() *Site {
+	if x != nil {
+		return x.Site
 	}
 	return nil
 }
@@ -1721,6 +1815,660 @@ func (*QueryEvent_Result) isQueryEvent_Body() {}
 
 func (*QueryEvent_Done_) isQueryEvent_Body() {}
 
+// Owner says which agent of a rack works on its BMCs. Its epoch is (grant, local),
+// in that order: see agent/owner.
+type Owner struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Grant         uint64                 `protobuf:"varint,3,opt,name=grant,proto3" json:"grant,omitempty"` // the index in the log at which the rack was granted
+	Local         uint64                 `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"` // take-overs since, without a coordinator
+	SinceUnixMs   int64                  `protobuf:"varint,5,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
+	Why           string                 `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Owner) Reset() {
+	*x = Owner{}
+	mi := &file_mesh_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Owner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Owner) ProtoMessage() {}
+
+func (x *Owner) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Owner.ProtoReflect.Descriptor instead.
+func (*Owner) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Owner) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *Owner) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *Owner) GetGrant() uint64 {
+	if x != nil {
+		return x.Grant
+	}
+	return 0
+}
+
+func (x *Owner) GetLocal() uint64 {
+	if x != nil {
+		return x.Local
+	}
+	return 0
+}
+
+func (x *Owner) GetSinceUnixMs() int64 {
+	if x != nil {
+		return x.SinceUnixMs
+	}
+	return 0
+}
+
+func (x *Owner) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// Lease asks for the rack, or to keep it.
+type Lease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`   // of the question; the answer repeats it
+	Known         *Owner                 `protobuf:"bytes,2,opt,name=known,proto3" json:"known,omitempty"`      // the newest owner that the agent knows of
+	Standby       bool                   `protobuf:"varint,3,opt,name=standby,proto3" json:"standby,omitempty"` // it begins nothing
+	Lost          bool                   `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`       // the other agent of the rack does not answer it
+	Shut          bool                   `protobuf:"varint,5,opt,name=shut,proto3" json:"shut,omitempty"`       // BMCs have shut it out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_mesh_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Lease) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Lease) GetKnown() *Owner {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+func (x *Lease) GetStandby() bool {
+	if x != nil {
+		return x.Standby
+	}
+	return false
+}
+
+func (x *Lease) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *Lease) GetShut() bool {
+	if x != nil {
+		return x.Shut
+	}
+	return false
+}
+
+type Leased struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // 0: nobody has asked
+	Owner         *Owner                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	TtlMs         int64                  `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`       // from when it was asked for; 0: no lease runs
+	EveryMs       int64                  `protobuf:"varint,4,opt,name=every_ms,json=everyMs,proto3" json:"every_ms,omitempty"` // ask again after that
+	Cut           bool                   `protobuf:"varint,5,opt,name=cut,proto3" json:"cut,omitempty"`                        // the coordinator is not in touch with a majority: it knows nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leased) Reset() {
+	*x = Leased{}
+	mi := &file_mesh_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leased) ProtoMessage() {}
+
+func (x *Leased) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leased.ProtoReflect.Descriptor instead.
+func (*Leased) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Leased) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Leased) GetOwner() *Owner {
+	if x != nil {
+		return x.Owner
+	}
+	return nil
+}
+
+func (x *Leased) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *Leased) GetEveryMs() int64 {
+	if x != nil {
+		return x.EveryMs
+	}
+	return 0
+}
+
+func (x *Leased) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+// PairCall is what one agent of a rack asks the other, over mutual TLS: one of it on
+// each stream, answered by a PairReply.
+type PairCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Body:
+	//
+	//	*PairCall_State
+	//	*PairCall_Share
+	Body          isPairCall_Body `protobuf_oneof:"body"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairCall) Reset() {
+	*x = PairCall{}
+	mi := &file_mesh_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairCall) ProtoMessage() {}
+
+func (x *PairCall) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairCall.ProtoReflect.Descriptor instead.
+func (*PairCall) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PairCall) GetBody() isPairCall_Body {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *PairCall) GetState() *PairState {
+	if x != nil {
+		if x, ok := x.Body.(*PairCall_State); ok {
+			return x.State
+		}
+	}
+	return nil
+}
+
+func (x *PairCall) GetShare() *PairShare {
+	if x != nil {
+		if x, ok := x.Body.(*PairCall_Share); ok {
+			return x.Share
+		}
+	}
+	return nil
+}
+
+type isPairCall_Body interface {
+	isPairCall_Body()
+}
+
+type PairCall_State struct {
+	State *PairState `protobuf:"bytes,1,opt,name=state,proto3,oneof"` // a ping
+}
+
+type PairCall_Share struct {
+	Share *PairShare `protobuf:"bytes,2,opt,name=share,proto3,oneof"`
+}
+
+func (*PairCall_State) isPairCall_Body() {}
+
+func (*PairCall_Share) isPairCall_Body() {}
+
+type PairReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         *PairState             `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // fault.Kind; "" if it was done
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairReply) Reset() {
+	*x = PairReply{}
+	mi := &file_mesh_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairReply) ProtoMessage() {}
+
+func (x *PairReply) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairReply.ProtoReflect.Descriptor instead.
+func (*PairReply) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PairReply) GetState() *PairState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *PairReply) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PairReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// PairState is how one agent of a pair is.
+type PairState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Known         *Owner                 `protobuf:"bytes,2,opt,name=known,proto3" json:"known,omitempty"` // the newest owner that it knows of
+	Active        bool                   `protobuf:"varint,3,opt,name=active,proto3" json:"active,omitempty"`
+	SealKey       []byte                 `protobuf:"bytes,4,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // for what the owner knows of the BMCs
+	SealProof     []byte                 `protobuf:"bytes,5,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
+	Account       string                 `protobuf:"bytes,6,opt,name=account,proto3" json:"account,omitempty"`               // its own on the BMCs
+	Twin          []byte                 `protobuf:"bytes,7,opt,name=twin,proto3" json:"twin,omitempty"`                     // the anchor behind its certificate there, PEM
+	Life          uint64                 `protobuf:"varint,8,opt,name=life,proto3" json:"life,omitempty"`                    // of its process
+	Held          uint64                 `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                    // of the other one's changes
+	HeldOf        uint64                 `protobuf:"varint,10,opt,name=held_of,json=heldOf,proto3" json:"held_of,omitempty"` // in that life
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairState) Reset() {
+	*x = PairState{}
+	mi := &file_mesh_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairState) ProtoMessage() {}
+
+func (x *PairState) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairState.ProtoReflect.Descriptor instead.
+func (*PairState) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PairState) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *PairState) GetKnown() *Owner {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+func (x *PairState) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *PairState) GetSealKey() []byte {
+	if x != nil {
+		return x.SealKey
+	}
+	return nil
+}
+
+func (x *PairState) GetSealProof() []byte {
+	if x != nil {
+		return x.SealProof
+	}
+	return nil
+}
+
+func (x *PairState) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *PairState) GetTwin() []byte {
+	if x != nil {
+		return x.Twin
+	}
+	return nil
+}
+
+func (x *PairState) GetLife() uint64 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
+}
+
+func (x *PairState) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *PairState) GetHeldOf() uint64 {
+	if x != nil {
+		return x.HeldOf
+	}
+	return 0
+}
+
+// PairShare brings what the owner has written since, or with all everything. Secrets
+// in it are sealed to both.
+type PairShare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         *Owner                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Life          uint64                 `protobuf:"varint,2,opt,name=life,proto3" json:"life,omitempty"` // of the sender's process
+	From          uint64                 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"` // the changes after that one
+	To            uint64                 `protobuf:"varint,4,opt,name=to,proto3" json:"to,omitempty"`
+	All           bool                   `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`  // what is not listed is not there
+	Rows          []*PairRow             `protobuf:"bytes,6,rep,name=rows,proto3" json:"rows,omitempty"` // in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairShare) Reset() {
+	*x = PairShare{}
+	mi := &file_mesh_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairShare) ProtoMessage() {}
+
+func (x *PairShare) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairShare.ProtoReflect.Descriptor instead.
+func (*PairShare) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PairShare) GetOwner() *Owner {
+	if x != nil {
+		return x.Owner
+	}
+	return nil
+}
+
+func (x *PairShare) GetLife() uint64 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
+}
+
+func (x *PairShare) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *PairShare) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *PairShare) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *PairShare) GetRows() []*PairRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+type PairRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairRow) Reset() {
+	*x = PairRow{}
+	mi := &file_mesh_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairRow) ProtoMessage() {}
+
+func (x *PairRow) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairRow.ProtoReflect.Descriptor instead.
+func (*PairRow) Descriptor() ([]byte, []int) {
+	return file_mesh_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PairRow) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *PairRow) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PairRow) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *PairRow) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
 type QueryEvent_Started struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         int32                  `protobuf:"varint,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
@@ -1730,7 +2478,7 @@ type QueryEvent_Started struct {
 
 func (x *QueryEvent_Started) Reset() {
 	*x = QueryEvent_Started{}
-	mi := &file_mesh_proto_msgTypes[22]
+	mi := &file_mesh_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +2490,7 @@ func (x *QueryEvent_Started) String() string {
 func (*QueryEvent_Started) ProtoMessage() {}
 
 func (x *QueryEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[22]
+	mi := &file_mesh_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +2526,7 @@ type QueryEvent_Done struct {
 
 func (x *QueryEvent_Done) Reset() {
 	*x = QueryEvent_Done{}
-	mi := &file_mesh_proto_msgTypes[23]
+	mi := &file_mesh_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +2538,7 @@ func (x *QueryEvent_Done) String() string {
 func (*QueryEvent_Done) ProtoMessage() {}
 
 func (x *QueryEvent_Done) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_proto_msgTypes[23]
+	mi := &file_mesh_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,22 +2594,26 @@ var File_mesh_proto protoreflect.FileDescriptor
 const file_mesh_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"mesh.proto\x12\bchiba.v1\x1a\vnouns.proto\"~\n" +
+	"mesh.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
+	"site.proto\"\x96\x01\n" +
 	"\n" +
 	"StreamOpen\x12-\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x19.chiba.v1.StreamOpen.KindR\x04kind\"A\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.chiba.v1.StreamOpen.KindR\x04kind\"Y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCONTROL\x10\x01\x12\v\n" +
 	"\aRESULTS\x10\x02\x12\t\n" +
-	"\x05QUERY\x10\x03\"\xe3\x01\n" +
+	"\x05QUERY\x10\x03\x12\b\n" +
+	"\x04SITE\x10<\x12\f\n" +
+	"\bARTIFACT\x10=\"\x8c\x02\n" +
 	"\tFromAgent\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.chiba.v1.HelloH\x00R\x05hello\x12$\n" +
 	"\x04ping\x18\x02 \x01(\v2\x0e.chiba.v1.PingH\x00R\x04ping\x12$\n" +
 	"\x04pull\x18\x03 \x01(\v2\x0e.chiba.v1.PullH\x00R\x04pull\x120\n" +
 	"\bprogress\x18\x04 \x01(\v2\x12.chiba.v1.ProgressH\x00R\bprogress\x12'\n" +
-	"\x05renew\x18\x14 \x01(\v2\x0f.chiba.v1.RenewH\x00R\x05renewB\x06\n" +
-	"\x04body\"\xed\x02\n" +
+	"\x05renew\x18\x14 \x01(\v2\x0f.chiba.v1.RenewH\x00R\x05renew\x12'\n" +
+	"\x05lease\x18P \x01(\v2\x0f.chiba.v1.LeaseH\x00R\x05leaseB\x06\n" +
+	"\x04body\"\x99\x03\n" +
 	"\x0fFromCoordinator\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x11.chiba.v1.WelcomeH\x00R\awelcome\x12$\n" +
 	"\x04pong\x18\x02 \x01(\v2\x0e.chiba.v1.PongH\x00R\x04pong\x12$\n" +
@@ -1870,8 +2622,9 @@ const file_mesh_proto_rawDesc = "" +
 	"\adesired\x18\x05 \x01(\v2\x11.chiba.v1.DesiredH\x00R\adesired\x12'\n" +
 	"\x05drain\x18\x06 \x01(\v2\x0f.chiba.v1.DrainH\x00R\x05drain\x12-\n" +
 	"\arefusal\x18\a \x01(\v2\x11.chiba.v1.RefusalH\x00R\arefusal\x12-\n" +
-	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewedB\x06\n" +
-	"\x04body\"\xc0\x02\n" +
+	"\arenewed\x18\x14 \x01(\v2\x11.chiba.v1.RenewedH\x00R\arenewed\x12*\n" +
+	"\x06leased\x18P \x01(\v2\x10.chiba.v1.LeasedH\x00R\x06leasedB\x06\n" +
+	"\x04body\"\xa6\x03\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -1887,7 +2640,13 @@ const file_mesh_proto_rawDesc = "" +
 	" \x01(\tR\x05build\x12\x1d\n" +
 	"\n" +
 	"seal_proof\x18\v \x01(\fR\tsealProof\x12\x12\n" +
-	"\x04boot\x18F \x01(\x04R\x04boot\"\xea\x01\n" +
+	"\x04boot\x18F \x01(\x04R\x04boot\x12\x12\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\x12\x10\n" +
+	"\x03any\x18\f \x01(\bR\x03any\x12\x1f\n" +
+	"\vsite_gossip\x18< \x01(\tR\n" +
+	"siteGossip\x12\x1d\n" +
+	"\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\"\xea\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
@@ -1902,10 +2661,11 @@ const file_mesh_proto_rawDesc = "" +
 	"\aRefusal\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"(\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"B\n" +
 	"\x04Ping\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
-	"sentUnixMs\"(\n" +
+	"sentUnixMs\x12\x18\n" +
+	"\atrouble\x18P \x01(\tR\atrouble\"(\n" +
 	"\x04Pong\x12 \n" +
 	"\fsent_unix_ms\x18\x01 \x01(\x03R\n" +
 	"sentUnixMs\"\"\n" +
@@ -1926,7 +2686,7 @@ const file_mesh_proto_rawDesc = "" +
 	"audit_size\x18\x03 \x01(\x03R\tauditSize\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x03\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
@@ -1935,8 +2695,10 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05ended\x18\x05 \x03(\v2\x0f.chiba.v1.EndedR\x05ended\x12)\n" +
 	"\bcanceled\x18\x06 \x03(\v2\r.chiba.v1.RunR\bcanceled\x12*\n" +
 	"\x05audit\x18\a \x01(\v2\x14.chiba.v1.CheckpointR\x05audit\x12(\n" +
-	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12\x18\n" +
-	"\asettled\x18\x15 \x03(\tR\asettled\"a\n" +
+	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x120\n" +
+	"\tconflicts\x18< \x03(\v2\x12.chiba.v1.ConflictR\tconflicts\x12\x18\n" +
+	"\asettled\x18\x15 \x03(\tR\asettled\x12#\n" +
+	"\x04site\x18\x84\x02 \x01(\v2\x0e.chiba.v1.SiteR\x04site\"a\n" +
 	"\x05Renew\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\bR\x05agent\x12\x19\n" +
 	"\brack_csr\x18\x02 \x01(\fR\arackCsr\x12'\n" +
@@ -1988,7 +2750,59 @@ const file_mesh_proto_rawDesc = "" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x12\n" +
 	"\x04hint\x18\x05 \x01(\tR\x04hintB\x06\n" +
-	"\x04bodyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x04body\"\x93\x01\n" +
+	"\x05Owner\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x14\n" +
+	"\x05grant\x18\x03 \x01(\x04R\x05grant\x12\x14\n" +
+	"\x05local\x18\x04 \x01(\x04R\x05local\x12\"\n" +
+	"\rsince_unix_ms\x18\x05 \x01(\x03R\vsinceUnixMs\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"\x88\x01\n" +
+	"\x05Lease\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
+	"\x05known\x18\x02 \x01(\v2\x0f.chiba.v1.OwnerR\x05known\x12\x18\n" +
+	"\astandby\x18\x03 \x01(\bR\astandby\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\bR\x04lost\x12\x12\n" +
+	"\x04shut\x18\x05 \x01(\bR\x04shut\"\x8b\x01\n" +
+	"\x06Leased\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
+	"\x05owner\x18\x02 \x01(\v2\x0f.chiba.v1.OwnerR\x05owner\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x03R\x05ttlMs\x12\x19\n" +
+	"\bevery_ms\x18\x04 \x01(\x03R\aeveryMs\x12\x10\n" +
+	"\x03cut\x18\x05 \x01(\bR\x03cut\"l\n" +
+	"\bPairCall\x12+\n" +
+	"\x05state\x18\x01 \x01(\v2\x13.chiba.v1.PairStateH\x00R\x05state\x12+\n" +
+	"\x05share\x18\x02 \x01(\v2\x13.chiba.v1.PairShareH\x00R\x05shareB\x06\n" +
+	"\x04body\"`\n" +
+	"\tPairReply\x12)\n" +
+	"\x05state\x18\x01 \x01(\v2\x13.chiba.v1.PairStateR\x05state\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x89\x02\n" +
+	"\tPairState\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12%\n" +
+	"\x05known\x18\x02 \x01(\v2\x0f.chiba.v1.OwnerR\x05known\x12\x16\n" +
+	"\x06active\x18\x03 \x01(\bR\x06active\x12\x19\n" +
+	"\bseal_key\x18\x04 \x01(\fR\asealKey\x12\x1d\n" +
+	"\n" +
+	"seal_proof\x18\x05 \x01(\fR\tsealProof\x12\x18\n" +
+	"\aaccount\x18\x06 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04twin\x18\a \x01(\fR\x04twin\x12\x12\n" +
+	"\x04life\x18\b \x01(\x04R\x04life\x12\x12\n" +
+	"\x04held\x18\t \x01(\x04R\x04held\x12\x17\n" +
+	"\aheld_of\x18\n" +
+	" \x01(\x04R\x06heldOf\"\xa3\x01\n" +
+	"\tPairShare\x12%\n" +
+	"\x05owner\x18\x01 \x01(\v2\x0f.chiba.v1.OwnerR\x05owner\x12\x12\n" +
+	"\x04life\x18\x02 \x01(\x04R\x04life\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\x04R\x02to\x12\x10\n" +
+	"\x03all\x18\x05 \x01(\bR\x03all\x12%\n" +
+	"\x04rows\x18\x06 \x03(\v2\x11.chiba.v1.PairRowR\x04rows\"[\n" +
+	"\aPairRow\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x12\x12\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04goneB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_mesh_proto_rawDescOnce sync.Once
@@ -2003,7 +2817,7 @@ func file_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_mesh_proto_goTypes = []any{
 	(StreamOpen_Kind)(0),       // 0: chiba.v1.StreamOpen.Kind
 	(*StreamOpen)(nil),         // 1: chiba.v1.StreamOpen
@@ -2027,16 +2841,26 @@ var file_mesh_proto_goTypes = []any{
 	(*RecordBatch)(nil),        // 19: chiba.v1.RecordBatch
 	(*Query)(nil),              // 20: chiba.v1.Query
 	(*QueryEvent)(nil),         // 21: chiba.v1.QueryEvent
-	nil,                        // 22: chiba.v1.Pull.HaveEntry
-	(*QueryEvent_Started)(nil), // 23: chiba.v1.QueryEvent.Started
-	(*QueryEvent_Done)(nil),    // 24: chiba.v1.QueryEvent.Done
-	(*Denial)(nil),             // 25: chiba.v1.Denial
-	(*Script)(nil),             // 26: chiba.v1.Script
-	(*Run)(nil),                // 27: chiba.v1.Run
-	(*Checkpoint)(nil),         // 28: chiba.v1.Checkpoint
-	(*Record)(nil),             // 29: chiba.v1.Record
-	(*Change)(nil),             // 30: chiba.v1.Change
-	(*Result)(nil),             // 31: chiba.v1.Result
+	(*Owner)(nil),              // 22: chiba.v1.Owner
+	(*Lease)(nil),              // 23: chiba.v1.Lease
+	(*Leased)(nil),             // 24: chiba.v1.Leased
+	(*PairCall)(nil),           // 25: chiba.v1.PairCall
+	(*PairReply)(nil),          // 26: chiba.v1.PairReply
+	(*PairState)(nil),          // 27: chiba.v1.PairState
+	(*PairShare)(nil),          // 28: chiba.v1.PairShare
+	(*PairRow)(nil),            // 29: chiba.v1.PairRow
+	nil,                        // 30: chiba.v1.Pull.HaveEntry
+	(*QueryEvent_Started)(nil), // 31: chiba.v1.QueryEvent.Started
+	(*QueryEvent_Done)(nil),    // 32: chiba.v1.QueryEvent.Done
+	(*Denial)(nil),             // 33: chiba.v1.Denial
+	(*Script)(nil),             // 34: chiba.v1.Script
+	(*Run)(nil),                // 35: chiba.v1.Run
+	(*Checkpoint)(nil),         // 36: chiba.v1.Checkpoint
+	(*Conflict)(nil),           // 37: chiba.v1.Conflict
+	(*Site)(nil),               // 38: chiba.v1.Site
+	(*Record)(nil),             // 39: chiba.v1.Record
+	(*Change)(nil),             // 40: chiba.v1.Change
+	(*Result)(nil),             // 41: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
@@ -2045,34 +2869,46 @@ var file_mesh_proto_depIdxs = []int32{
 	12, // 3: chiba.v1.FromAgent.pull:type_name -> chiba.v1.Pull
 	18, // 4: chiba.v1.FromAgent.progress:type_name -> chiba.v1.Progress
 	14, // 5: chiba.v1.FromAgent.renew:type_name -> chiba.v1.Renew
-	5,  // 6: chiba.v1.FromCoordinator.welcome:type_name -> chiba.v1.Welcome
-	8,  // 7: chiba.v1.FromCoordinator.pong:type_name -> chiba.v1.Pong
-	9,  // 8: chiba.v1.FromCoordinator.hint:type_name -> chiba.v1.Hint
-	11, // 9: chiba.v1.FromCoordinator.ack:type_name -> chiba.v1.Ack
-	13, // 10: chiba.v1.FromCoordinator.desired:type_name -> chiba.v1.Desired
-	10, // 11: chiba.v1.FromCoordinator.drain:type_name -> chiba.v1.Drain
-	6,  // 12: chiba.v1.FromCoordinator.refusal:type_name -> chiba.v1.Refusal
-	16, // 13: chiba.v1.FromCoordinator.renewed:type_name -> chiba.v1.Renewed
-	22, // 14: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
-	25, // 15: chiba.v1.Pull.denied:type_name -> chiba.v1.Denial
-	26, // 16: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
-	27, // 17: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
-	17, // 18: chiba.v1.Desired.ended:type_name -> chiba.v1.Ended
-	27, // 19: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
-	28, // 20: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
-	25, // 21: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
-	15, // 22: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
-	6,  // 23: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
-	29, // 24: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	23, // 25: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	30, // 26: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	31, // 27: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	24, // 28: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	23, // 6: chiba.v1.FromAgent.lease:type_name -> chiba.v1.Lease
+	5,  // 7: chiba.v1.FromCoordinator.welcome:type_name -> chiba.v1.Welcome
+	8,  // 8: chiba.v1.FromCoordinator.pong:type_name -> chiba.v1.Pong
+	9,  // 9: chiba.v1.FromCoordinator.hint:type_name -> chiba.v1.Hint
+	11, // 10: chiba.v1.FromCoordinator.ack:type_name -> chiba.v1.Ack
+	13, // 11: chiba.v1.FromCoordinator.desired:type_name -> chiba.v1.Desired
+	10, // 12: chiba.v1.FromCoordinator.drain:type_name -> chiba.v1.Drain
+	6,  // 13: chiba.v1.FromCoordinator.refusal:type_name -> chiba.v1.Refusal
+	16, // 14: chiba.v1.FromCoordinator.renewed:type_name -> chiba.v1.Renewed
+	24, // 15: chiba.v1.FromCoordinator.leased:type_name -> chiba.v1.Leased
+	30, // 16: chiba.v1.Pull.have:type_name -> chiba.v1.Pull.HaveEntry
+	33, // 17: chiba.v1.Pull.denied:type_name -> chiba.v1.Denial
+	34, // 18: chiba.v1.Desired.scripts:type_name -> chiba.v1.Script
+	35, // 19: chiba.v1.Desired.runs:type_name -> chiba.v1.Run
+	17, // 20: chiba.v1.Desired.ended:type_name -> chiba.v1.Ended
+	35, // 21: chiba.v1.Desired.canceled:type_name -> chiba.v1.Run
+	36, // 22: chiba.v1.Desired.audit:type_name -> chiba.v1.Checkpoint
+	33, // 23: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
+	37, // 24: chiba.v1.Desired.conflicts:type_name -> chiba.v1.Conflict
+	38, // 25: chiba.v1.Desired.site:type_name -> chiba.v1.Site
+	15, // 26: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
+	6,  // 27: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	39, // 28: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	31, // 29: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	40, // 30: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	41, // 31: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	32, // 32: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	22, // 33: chiba.v1.Lease.known:type_name -> chiba.v1.Owner
+	22, // 34: chiba.v1.Leased.owner:type_name -> chiba.v1.Owner
+	27, // 35: chiba.v1.PairCall.state:type_name -> chiba.v1.PairState
+	28, // 36: chiba.v1.PairCall.share:type_name -> chiba.v1.PairShare
+	27, // 37: chiba.v1.PairReply.state:type_name -> chiba.v1.PairState
+	22, // 38: chiba.v1.PairState.known:type_name -> chiba.v1.Owner
+	22, // 39: chiba.v1.PairShare.owner:type_name -> chiba.v1.Owner
+	29, // 40: chiba.v1.PairShare.rows:type_name -> chiba.v1.PairRow
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
@@ -2081,12 +2917,14 @@ func file_mesh_proto_init() {
 		return
 	}
 	file_nouns_proto_init()
+	file_site_proto_init()
 	file_mesh_proto_msgTypes[1].OneofWrappers = []any{
 		(*FromAgent_Hello)(nil),
 		(*FromAgent_Ping)(nil),
 		(*FromAgent_Pull)(nil),
 		(*FromAgent_Progress)(nil),
 		(*FromAgent_Renew)(nil),
+		(*FromAgent_Lease)(nil),
 	}
 	file_mesh_proto_msgTypes[2].OneofWrappers = []any{
 		(*FromCoordinator_Welcome)(nil),
@@ -2097,6 +2935,7 @@ func file_mesh_proto_init() {
 		(*FromCoordinator_Drain)(nil),
 		(*FromCoordinator_Refusal)(nil),
 		(*FromCoordinator_Renewed)(nil),
+		(*FromCoordinator_Leased)(nil),
 	}
 	file_mesh_proto_msgTypes[20].OneofWrappers = []any{
 		(*QueryEvent_Started_)(nil),
@@ -2104,13 +2943,17 @@ func file_mesh_proto_init() {
 		(*QueryEvent_Result)(nil),
 		(*QueryEvent_Done_)(nil),
 	}
+	file_mesh_proto_msgTypes[24].OneofWrappers = []any{
+		(*PairCall_State)(nil),
+		(*PairCall_Share)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_proto_rawDesc), len(file_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -556,7 +556,8 @@ type Node struct {
 	Labels        map[string]string      `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Firmware      string                 `protobuf:"bytes,30,opt,name=firmware,proto3" json:"firmware,omitempty"` // of the BMC
 	Bios          string                 `protobuf:"bytes,31,opt,name=bios,proto3" json:"bios,omitempty"`
-	Trust         *BMCTrust              `protobuf:"bytes,40,opt,name=trust,proto3" json:"trust,omitempty"` // absent from agents that know nothing of it
+	Trust         *BMCTrust              `protobuf:"bytes,40,opt,name=trust,proto3" json:"trust,omitempty"`         // absent from agents that know nothing of it
+	Admission     *Admission             `protobuf:"bytes,60,opt,name=admission,proto3" json:"admission,omitempty"` // absent from agents that let nobody in
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,6 +718,228 @@ func (x *Node) GetTrust() *BMCTrust {
 	return nil
 }
 
+func (x *Node) GetAdmission() *Admission {
+	if x != nil {
+		return x.Admission
+	}
+	return nil
+}
+
+// Admission is how a BMC came to be one of the fleet, or why it is none.
+type Admission struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // fleet.AdmissionState
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	By            []string               `protobuf:"bytes,3,rep,name=by,proto3" json:"by,omitempty"`
+	Make          string                 `protobuf:"bytes,4,opt,name=make,proto3" json:"make,omitempty"`
+	Uuid          string                 `protobuf:"bytes,5,opt,name=uuid,proto3" json:"uuid,omitempty"` // as its service root claims
+	Evidence      []*Evidence            `protobuf:"bytes,6,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Admission) Reset() {
+	*x = Admission{}
+	mi := &file_nouns_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Admission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Admission) ProtoMessage() {}
+
+func (x *Admission) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Admission.ProtoReflect.Descriptor instead.
+func (*Admission) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Admission) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Admission) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Admission) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Admission) GetMake() string {
+	if x != nil {
+		return x.Make
+	}
+	return ""
+}
+
+func (x *Admission) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *Admission) GetEvidence() []*Evidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+// Evidence is one thing that was seen of a BMC from outside.
+type Evidence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	Is            string                 `protobuf:"bytes,2,opt,name=is,proto3" json:"is,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"` // who observed it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evidence) Reset() {
+	*x = Evidence{}
+	mi := &file_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evidence) ProtoMessage() {}
+
+func (x *Evidence) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
+func (*Evidence) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Evidence) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Evidence) GetIs() string {
+	if x != nil {
+		return x.Is
+	}
+	return ""
+}
+
+func (x *Evidence) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+// Conflict is one identity that several BMCs claim.
+type Conflict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // "key", "serial", "UUID"
+	Is            string                 `protobuf:"bytes,2,opt,name=is,proto3" json:"is,omitempty"`
+	Nodes         []string               `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"` // RACK/NODE, sorted
+	Bad           []string               `protobuf:"bytes,4,rep,name=bad,proto3" json:"bad,omitempty"`     // those that it harms
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Conflict) Reset() {
+	*x = Conflict{}
+	mi := &file_nouns_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Conflict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Conflict) ProtoMessage() {}
+
+func (x *Conflict) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Conflict.ProtoReflect.Descriptor instead.
+func (*Conflict) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Conflict) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Conflict) GetIs() string {
+	if x != nil {
+		return x.Is
+	}
+	return ""
+}
+
+func (x *Conflict) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Conflict) GetBad() []string {
+	if x != nil {
+		return x.Bad
+	}
+	return nil
+}
+
 // BMCTrust is how far a BMC is ours.
 type BMCTrust struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -743,7 +966,7 @@ type BMCTrust struct {
 
 func (x *BMCTrust) Reset() {
 	*x = BMCTrust{}
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +978,7 @@ func (x *BMCTrust) String() string {
 func (*BMCTrust) ProtoMessage() {}
 
 func (x *BMCTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[6]
+	mi := &file_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +991,7 @@ func (x *BMCTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BMCTrust.ProtoReflect.Descriptor instead.
 func (*BMCTrust) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{6}
+	return file_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BMCTrust) GetPin() string {
@@ -904,7 +1127,7 @@ type TrustChange struct {
 
 func (x *TrustChange) Reset() {
 	*x = TrustChange{}
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1139,7 @@ func (x *TrustChange) String() string {
 func (*TrustChange) ProtoMessage() {}
 
 func (x *TrustChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[7]
+	mi := &file_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1152,7 @@ func (x *TrustChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustChange.ProtoReflect.Descriptor instead.
 func (*TrustChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{7}
+	return file_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TrustChange) GetNode() string {
@@ -984,7 +1207,7 @@ type Firing struct {
 
 func (x *Firing) Reset() {
 	*x = Firing{}
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1219,7 @@ func (x *Firing) String() string {
 func (*Firing) ProtoMessage() {}
 
 func (x *Firing) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[8]
+	mi := &file_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1232,7 @@ func (x *Firing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firing.ProtoReflect.Descriptor instead.
 func (*Firing) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{8}
+	return file_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Firing) GetScript() string {
@@ -1088,7 +1311,7 @@ type HardwareNews struct {
 
 func (x *HardwareNews) Reset() {
 	*x = HardwareNews{}
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1323,7 @@ func (x *HardwareNews) String() string {
 func (*HardwareNews) ProtoMessage() {}
 
 func (x *HardwareNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[9]
+	mi := &file_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1336,7 @@ func (x *HardwareNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareNews.ProtoReflect.Descriptor instead.
 func (*HardwareNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{9}
+	return file_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HardwareNews) GetNode() string {
@@ -1157,7 +1380,7 @@ type HardwareChange struct {
 
 func (x *HardwareChange) Reset() {
 	*x = HardwareChange{}
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1392,7 @@ func (x *HardwareChange) String() string {
 func (*HardwareChange) ProtoMessage() {}
 
 func (x *HardwareChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[10]
+	mi := &file_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1405,7 @@ func (x *HardwareChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
 func (*HardwareChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{10}
+	return file_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HardwareChange) GetWhat() string {
@@ -1234,13 +1457,16 @@ type Script struct {
 	Envelope      []byte                 `protobuf:"bytes,8,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order (pkg/order), DSSE as JSON
 	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`   // of that order
 	Audience      []string               `protobuf:"bytes,10,rep,name=audience,proto3" json:"audience,omitempty"` // of that order
+	Rack          string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`         // set: decided by a person on that rack, where alone it holds
+	Ended         bool                   `protobuf:"varint,81,opt,name=ended,proto3" json:"ended,omitempty"`      // with rack: that decision was to end the script there
+	Remarks       []string               `protobuf:"bytes,82,rep,name=remarks,proto3" json:"remarks,omitempty"`   // for a person: what came of decisions on racks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1478,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[11]
+	mi := &file_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1491,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{11}
+	return file_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Script) GetName() string {
@@ -1338,6 +1564,27 @@ func (x *Script) GetAudience() []string {
 	return nil
 }
 
+func (x *Script) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *Script) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *Script) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
 // Run is one execution of a script.
 type Run struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1353,16 +1600,19 @@ type Run struct {
 	State          string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"` // "running", "done", "partly failed", "failed", "canceled"
 	EndedUnixMs    int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
 	AllowEmpty     bool                   `protobuf:"varint,12,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
-	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"` // the signed order that began it
-	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`  // of that order
-	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`     // the signed order that stops it, if there is one
+	Envelope       []byte                 `protobuf:"bytes,13,opt,name=envelope,proto3" json:"envelope,omitempty"`  // the signed order that began it
+	Version        uint64                 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`   // of that order
+	Cancel         []byte                 `protobuf:"bytes,15,opt,name=cancel,proto3" json:"cancel,omitempty"`      // the signed order that stops it, if there is one
+	Rack           string                 `protobuf:"bytes,80,opt,name=rack,proto3" json:"rack,omitempty"`          // set: a person on that rack has begun it there
+	Rollout        *Rollout               `protobuf:"bytes,130,opt,name=rollout,proto3" json:"rollout,omitempty"`   // absent if all of it is done at once
+	Released       []string               `protobuf:"bytes,131,rep,name=released,proto3" json:"released,omitempty"` // to an agent: its nodes whose wave has begun
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1624,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1637,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{12}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Run) GetId() string {
@@ -1495,6 +1745,245 @@ func (x *Run) GetCancel() []byte {
 	return nil
 }
 
+func (x *Run) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *Run) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Run) GetReleased() []string {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+// Rollout is a run in waves: what its script says of them, and how far they are.
+type Rollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Canary        int32                  `protobuf:"varint,2,opt,name=canary,proto3" json:"canary,omitempty"` // nodes of the first wave; 0: as the others
+	Wave          *Share                 `protobuf:"bytes,3,opt,name=wave,proto3" json:"wave,omitempty"`      // absent: all that are left
+	MaxFailures   *Share                 `protobuf:"bytes,4,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	PauseMs       int64                  `protobuf:"varint,5,opt,name=pause_ms,json=pauseMs,proto3" json:"pause_ms,omitempty"`             // between two waves
+	Approve       string                 `protobuf:"bytes,6,opt,name=approve,proto3" json:"approve,omitempty"`                             // who is asked first; "": nobody
+	State         string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`                                // "gathering", "waiting for approval", "running", "paused"
+	Reason        string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`                              // why it is paused
+	Waves         int32                  `protobuf:"varint,12,opt,name=waves,proto3" json:"waves,omitempty"`                               // that have begun
+	Nodes         int32                  `protobuf:"varint,13,opt,name=nodes,proto3" json:"nodes,omitempty"`                               // that are known to be concerned
+	Released      int32                  `protobuf:"varint,14,opt,name=released,proto3" json:"released,omitempty"`                         // whose wave has begun
+	Ended         int32                  `protobuf:"varint,15,opt,name=ended,proto3" json:"ended,omitempty"`                               // of them
+	Failed        int32                  `protobuf:"varint,16,opt,name=failed,proto3" json:"failed,omitempty"`                             // of them
+	NextUnixMs    int64                  `protobuf:"varint,17,opt,name=next_unix_ms,json=nextUnixMs,proto3" json:"next_unix_ms,omitempty"` // when it goes on by itself; 0: when something happens
+	Waived        int32                  `protobuf:"varint,18,opt,name=waived,proto3" json:"waived,omitempty"`                             // failures that a person took note of
+	ApprovedBy    string                 `protobuf:"bytes,19,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_nouns_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Rollout) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rollout) GetCanary() int32 {
+	if x != nil {
+		return x.Canary
+	}
+	return 0
+}
+
+func (x *Rollout) GetWave() *Share {
+	if x != nil {
+		return x.Wave
+	}
+	return nil
+}
+
+func (x *Rollout) GetMaxFailures() *Share {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return nil
+}
+
+func (x *Rollout) GetPauseMs() int64 {
+	if x != nil {
+		return x.PauseMs
+	}
+	return 0
+}
+
+func (x *Rollout) GetApprove() string {
+	if x != nil {
+		return x.Approve
+	}
+	return ""
+}
+
+func (x *Rollout) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetWaves() int32 {
+	if x != nil {
+		return x.Waves
+	}
+	return 0
+}
+
+func (x *Rollout) GetNodes() int32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+func (x *Rollout) GetReleased() int32 {
+	if x != nil {
+		return x.Released
+	}
+	return 0
+}
+
+func (x *Rollout) GetEnded() int32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *Rollout) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Rollout) GetNextUnixMs() int64 {
+	if x != nil {
+		return x.NextUnixMs
+	}
+	return 0
+}
+
+func (x *Rollout) GetWaived() int32 {
+	if x != nil {
+		return x.Waived
+	}
+	return 0
+}
+
+func (x *Rollout) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
+// Share is a count, or a percentage of all.
+type Share struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         int32                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Percent       float64                `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Share) Reset() {
+	*x = Share{}
+	mi := &file_nouns_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Share) ProtoMessage() {}
+
+func (x *Share) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Share.ProtoReflect.Descriptor instead.
+func (*Share) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Share) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Share) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // RackRun is the part of a run that one rack does.
 type RackRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1510,7 +1999,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +2011,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +2024,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RackRun) GetRack() string {
@@ -1597,6 +2086,9 @@ type Record struct {
 	//	*Record_Hardware
 	//	*Record_Refused
 	//	*Record_Trust
+	//	*Record_Local
+	//	*Record_Rollout
+	//	*Record_NodeEnded
 	Body          isRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1604,7 +2096,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +2108,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +2121,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -1734,6 +2226,33 @@ func (x *Record) GetTrust() *TrustChange {
 	return nil
 }
 
+func (x *Record) GetLocal() *LocalOrder {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Local); ok {
+			return x.Local
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetRollout() *RolloutNodes {
+	if x != nil {
+		if x, ok := x.Body.(*Record_Rollout); ok {
+			return x.Rollout
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetNodeEnded() *NodeEnded {
+	if x != nil {
+		if x, ok := x.Body.(*Record_NodeEnded); ok {
+			return x.NodeEnded
+		}
+	}
+	return nil
+}
+
 type isRecord_Body interface {
 	isRecord_Body()
 }
@@ -1774,6 +2293,18 @@ type Record_Trust struct {
 	Trust *TrustChange `protobuf:"bytes,30,opt,name=trust,proto3,oneof"` // another level of a node's BMC
 }
 
+type Record_Local struct {
+	Local *LocalOrder `protobuf:"bytes,80,opt,name=local,proto3,oneof"` // a person on the rack had it done; before all that came of it
+}
+
+type Record_Rollout struct {
+	Rollout *RolloutNodes `protobuf:"bytes,130,opt,name=rollout,proto3,oneof"` // which nodes a run in waves concerns; before accepted
+}
+
+type Record_NodeEnded struct {
+	NodeEnded *NodeEnded `protobuf:"bytes,131,opt,name=node_ended,json=nodeEnded,proto3,oneof"` // a node has done its part of a run in waves
+}
+
 func (*Record_Result) isRecord_Body() {}
 
 func (*Record_Done) isRecord_Body() {}
@@ -1792,17 +2323,25 @@ func (*Record_Refused) isRecord_Body() {}
 
 func (*Record_Trust) isRecord_Body() {}
 
+func (*Record_Local) isRecord_Body() {}
+
+func (*Record_Rollout) isRecord_Body() {}
+
+func (*Record_NodeEnded) isRecord_Body() {}
+
 type RackRunAccepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Nodes         int32                  `protobuf:"varint,2,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Script        string                 `protobuf:"bytes,80,opt,name=script,proto3" json:"script,omitempty"` // for who reads the spool on the rack
+	By            string                 `protobuf:"bytes,81,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +2353,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2366,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -1844,6 +2383,358 @@ func (x *RackRunAccepted) GetNodes() int32 {
 	return 0
 }
 
+func (x *RackRunAccepted) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
+func (x *RackRunAccepted) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// LocalOrder is a signed order that a person gave to the agent itself.
+type LocalOrder struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Kind           string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // order.Kind
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the script
+	Version        uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Envelope       []byte                 `protobuf:"bytes,4,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	File           string                 `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"` // of what is standing, or was begun
+	Source         []byte                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	Digest         string                 `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Signers        []string               `protobuf:"bytes,8,rep,name=signers,proto3" json:"signers,omitempty"` // the authors
+	User           string                 `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`       // on the agent's machine: "root"
+	Uid            uint32                 `protobuf:"varint,10,opt,name=uid,proto3" json:"uid,omitempty"`
+	Run            string                 `protobuf:"bytes,11,opt,name=run,proto3" json:"run,omitempty"` // that it has begun, or stops
+	DeadlineUnixMs int64                  `protobuf:"varint,12,opt,name=deadline_unix_ms,json=deadlineUnixMs,proto3" json:"deadline_unix_ms,omitempty"`
+	AllowEmpty     bool                   `protobuf:"varint,13,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	CutOff         bool                   `protobuf:"varint,14,opt,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"` // no coordinator was reached
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LocalOrder) Reset() {
+	*x = LocalOrder{}
+	mi := &file_nouns_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalOrder) ProtoMessage() {}
+
+func (x *LocalOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalOrder.ProtoReflect.Descriptor instead.
+func (*LocalOrder) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LocalOrder) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *LocalOrder) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *LocalOrder) GetDeadlineUnixMs() int64 {
+	if x != nil {
+		return x.DeadlineUnixMs
+	}
+	return 0
+}
+
+func (x *LocalOrder) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
+}
+
+func (x *LocalOrder) GetCutOff() bool {
+	if x != nil {
+		return x.CutOff
+	}
+	return false
+}
+
+// LocalNews is what became of a LocalOrder.
+type LocalNews struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	AtUnixMs      int64                  `protobuf:"varint,2,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"` // by the agent's clock
+	Order         *LocalOrder            `protobuf:"bytes,3,opt,name=order,proto3" json:"order,omitempty"`                          // without its envelope and source
+	Superseded    bool                   `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`               // the fleet has decided otherwise since
+	Outcome       string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`                      // for a person
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalNews) Reset() {
+	*x = LocalNews{}
+	mi := &file_nouns_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalNews) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalNews) ProtoMessage() {}
+
+func (x *LocalNews) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalNews.ProtoReflect.Descriptor instead.
+func (*LocalNews) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LocalNews) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *LocalNews) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
+func (x *LocalNews) GetOrder() *LocalOrder {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *LocalNews) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
+func (x *LocalNews) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+type RolloutNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Nodes         []string               `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutNodes) Reset() {
+	*x = RolloutNodes{}
+	mi := &file_nouns_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutNodes) ProtoMessage() {}
+
+func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
+func (*RolloutNodes) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RolloutNodes) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RolloutNodes) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type NodeEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Ok            bool                   `protobuf:"varint,3,opt,name=ok,proto3" json:"ok,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeEnded) Reset() {
+	*x = NodeEnded{}
+	mi := &file_nouns_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeEnded) ProtoMessage() {}
+
+func (x *NodeEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
+func (*NodeEnded) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *NodeEnded) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *NodeEnded) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeEnded) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
 type RackRunDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1857,7 +2748,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2760,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2773,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -1933,7 +2824,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2836,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2849,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Denial) GetSubject() string {
@@ -1999,7 +2890,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2902,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2915,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2049,13 +2940,14 @@ type Refused struct {
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the order, as it says itself
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`    // hex SHA-256 of the envelope
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,80,opt,name=by,proto3" json:"by,omitempty"` // who on the rack's machine had given it; empty: a coordinator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2959,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2972,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Refused) GetWhat() string {
@@ -2118,20 +3010,28 @@ func (x *Refused) GetReason() string {
 	return ""
 }
 
+func (x *Refused) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // Checkpoint is the audit log at one time, as a coordinator has signed it (see
 // trust/audit).
 type Checkpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Note          []byte                 `protobuf:"bytes,1,opt,name=note,proto3" json:"note,omitempty"`
-	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`             // whose signature it is
-	Consistency   [][]byte               `protobuf:"bytes,3,rep,name=consistency,proto3" json:"consistency,omitempty"` // from the size that was asked for
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"` // whose signature it is
+	Consistency   [][]byte               `protobuf:"bytes,3,rep,name=consistency,proto3" json:"consistency,omitempty"`
+	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"` // the size that was asked for, which consistency begins with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +3043,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +3056,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -2178,6 +3078,98 @@ func (x *Checkpoint) GetConsistency() [][]byte {
 		return x.Consistency
 	}
 	return nil
+}
+
+func (x *Checkpoint) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+// Artifact is an image or a firmware file that the coordinators keep.
+type Artifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // "sha256:" and hex
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // for people
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Holders       []string               `protobuf:"bytes,4,rep,name=holders,proto3" json:"holders,omitempty"` // coordinators that have it on disk, sorted
+	AddedUnixMs   int64                  `protobuf:"varint,5,opt,name=added_unix_ms,json=addedUnixMs,proto3" json:"added_unix_ms,omitempty"`
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Artifact) Reset() {
+	*x = Artifact{}
+	mi := &file_nouns_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Artifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Artifact) ProtoMessage() {}
+
+func (x *Artifact) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
+func (*Artifact) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Artifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Artifact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Artifact) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Artifact) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+func (x *Artifact) GetAddedUnixMs() int64 {
+	if x != nil {
+		return x.AddedUnixMs
+	}
+	return 0
+}
+
+func (x *Artifact) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 var File_nouns_proto protoreflect.FileDescriptor
@@ -2228,7 +3220,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\atook_us\x18\x0e \x01(\x03R\x06tookUs\x12\x1a\n" +
 	"\battempts\x18\x0f \x01(\x05R\battempts\x12-\n" +
 	"\breadings\x18\x10 \x03(\v2\x11.chiba.v1.ReadingR\breadings\x12\x12\n" +
-	"\x04body\x18\x11 \x01(\fR\x04body\"\x91\x04\n" +
+	"\x04body\x18\x11 \x01(\fR\x04body\"\xc4\x04\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -2249,10 +3241,27 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06labels\x18\x0f \x03(\v2\x1a.chiba.v1.Node.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bfirmware\x18\x1e \x01(\tR\bfirmware\x12\x12\n" +
 	"\x04bios\x18\x1f \x01(\tR\x04bios\x12(\n" +
-	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x1a9\n" +
+	"\x05trust\x18( \x01(\v2\x12.chiba.v1.BMCTrustR\x05trust\x121\n" +
+	"\tadmission\x18< \x01(\v2\x13.chiba.v1.AdmissionR\tadmission\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb9\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9b\x01\n" +
+	"\tAdmission\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
+	"\x02by\x18\x03 \x03(\tR\x02by\x12\x12\n" +
+	"\x04make\x18\x04 \x01(\tR\x04make\x12\x12\n" +
+	"\x04uuid\x18\x05 \x01(\tR\x04uuid\x12.\n" +
+	"\bevidence\x18\x06 \x03(\v2\x12.chiba.v1.EvidenceR\bevidence\"B\n" +
+	"\bEvidence\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\tR\x02is\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\"V\n" +
+	"\bConflict\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\tR\x02is\x12\x14\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\x12\x10\n" +
+	"\x03bad\x18\x04 \x03(\tR\x03bad\"\xb9\x04\n" +
 	"\bBMCTrust\x12\x10\n" +
 	"\x03pin\x18\x01 \x01(\tR\x03pin\x12\x1a\n" +
 	"\btakeover\x18\x02 \x01(\tR\btakeover\x12\x16\n" +
@@ -2307,7 +3316,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x04 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\tR\x05after\"\x95\x02\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\xd9\x02\n" +
 	"\x06Script\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
@@ -2320,7 +3329,10 @@ const file_nouns_proto_rawDesc = "" +
 	"\benvelope\x18\b \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12\x1a\n" +
 	"\baudience\x18\n" +
-	" \x03(\tR\baudience\"\xb4\x03\n" +
+	" \x03(\tR\baudience\x12\x12\n" +
+	"\x04rack\x18P \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18Q \x01(\bR\x05ended\x12\x18\n" +
+	"\aremarks\x18R \x03(\tR\aremarks\"\x93\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -2339,14 +3351,40 @@ const file_nouns_proto_rawDesc = "" +
 	"allowEmpty\x12\x1a\n" +
 	"\benvelope\x18\r \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\x04R\aversion\x12\x16\n" +
-	"\x06cancel\x18\x0f \x01(\fR\x06cancel\"\x87\x01\n" +
+	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12\x12\n" +
+	"\x04rack\x18P \x01(\tR\x04rack\x12,\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1b\n" +
+	"\breleased\x18\x83\x01 \x03(\tR\breleased\"\xc2\x03\n" +
+	"\aRollout\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06canary\x18\x02 \x01(\x05R\x06canary\x12#\n" +
+	"\x04wave\x18\x03 \x01(\v2\x0f.chiba.v1.ShareR\x04wave\x122\n" +
+	"\fmax_failures\x18\x04 \x01(\v2\x0f.chiba.v1.ShareR\vmaxFailures\x12\x19\n" +
+	"\bpause_ms\x18\x05 \x01(\x03R\apauseMs\x12\x18\n" +
+	"\aapprove\x18\x06 \x01(\tR\aapprove\x12\x14\n" +
+	"\x05state\x18\n" +
+	" \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x14\n" +
+	"\x05waves\x18\f \x01(\x05R\x05waves\x12\x14\n" +
+	"\x05nodes\x18\r \x01(\x05R\x05nodes\x12\x1a\n" +
+	"\breleased\x18\x0e \x01(\x05R\breleased\x12\x14\n" +
+	"\x05ended\x18\x0f \x01(\x05R\x05ended\x12\x16\n" +
+	"\x06failed\x18\x10 \x01(\x05R\x06failed\x12 \n" +
+	"\fnext_unix_ms\x18\x11 \x01(\x03R\n" +
+	"nextUnixMs\x12\x16\n" +
+	"\x06waived\x18\x12 \x01(\x05R\x06waived\x12\x1f\n" +
+	"\vapproved_by\x18\x13 \x01(\tR\n" +
+	"approvedBy\"7\n" +
+	"\x05Share\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\"\x87\x01\n" +
 	"\aRackRun\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x05R\x05nodes\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xe2\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xfc\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -2359,11 +3397,51 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04gone\x18\b \x01(\v2\x12.chiba.v1.NodeGoneH\x00R\x04gone\x124\n" +
 	"\bhardware\x18\x14 \x01(\v2\x16.chiba.v1.HardwareNewsH\x00R\bhardware\x12-\n" +
 	"\arefused\x18\t \x01(\v2\x11.chiba.v1.RefusedH\x00R\arefused\x12-\n" +
-	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trustB\x06\n" +
-	"\x04body\"9\n" +
+	"\x05trust\x18\x1e \x01(\v2\x15.chiba.v1.TrustChangeH\x00R\x05trust\x12,\n" +
+	"\x05local\x18P \x01(\v2\x14.chiba.v1.LocalOrderH\x00R\x05local\x123\n" +
+	"\arollout\x18\x82\x01 \x01(\v2\x16.chiba.v1.RolloutNodesH\x00R\arollout\x125\n" +
+	"\n" +
+	"node_ended\x18\x83\x01 \x01(\v2\x13.chiba.v1.NodeEndedH\x00R\tnodeEndedB\x06\n" +
+	"\x04body\"a\n" +
 	"\x0fRackRunAccepted\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
-	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\"s\n" +
+	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x16\n" +
+	"\x06script\x18P \x01(\tR\x06script\x12\x0e\n" +
+	"\x02by\x18Q \x01(\tR\x02by\"\xe4\x02\n" +
+	"\n" +
+	"LocalOrder\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
+	"\benvelope\x18\x04 \x01(\fR\benvelope\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\fR\x06source\x12\x16\n" +
+	"\x06digest\x18\a \x01(\tR\x06digest\x12\x18\n" +
+	"\asigners\x18\b \x03(\tR\asigners\x12\x12\n" +
+	"\x04user\x18\t \x01(\tR\x04user\x12\x10\n" +
+	"\x03uid\x18\n" +
+	" \x01(\rR\x03uid\x12\x10\n" +
+	"\x03run\x18\v \x01(\tR\x03run\x12(\n" +
+	"\x10deadline_unix_ms\x18\f \x01(\x03R\x0edeadlineUnixMs\x12\x1f\n" +
+	"\vallow_empty\x18\r \x01(\bR\n" +
+	"allowEmpty\x12\x17\n" +
+	"\acut_off\x18\x0e \x01(\bR\x06cutOff\"\xa3\x01\n" +
+	"\tLocalNews\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x02 \x01(\x03R\batUnixMs\x12*\n" +
+	"\x05order\x18\x03 \x01(\v2\x14.chiba.v1.LocalOrderR\x05order\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x04 \x01(\bR\n" +
+	"superseded\x12\x18\n" +
+	"\aoutcome\x18\x05 \x01(\tR\aoutcome\"6\n" +
+	"\fRolloutNodes\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"A\n" +
+	"\tNodeEnded\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
+	"\x02ok\x18\x03 \x01(\bR\x02ok\"s\n" +
 	"\vRackRunDone\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x0e\n" +
@@ -2378,18 +3456,27 @@ const file_nouns_proto_rawDesc = "" +
 	"at_unix_ms\x18\x04 \x01(\x03R\batUnixMs\"6\n" +
 	"\bNodeGone\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"{\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x8b\x01\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"X\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18P \x01(\tR\x02by\"l\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\fR\x04note\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12 \n" +
-	"\vconsistency\x18\x03 \x03(\fR\vconsistencyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\vconsistency\x18\x03 \x03(\fR\vconsistency\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\x03R\x04from\"\x98\x01\n" +
+	"\bArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
+	"\aholders\x18\x04 \x03(\tR\aholders\x12\"\n" +
+	"\radded_unix_ms\x18\x05 \x01(\x03R\vaddedUnixMs\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02byB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_nouns_proto_rawDescOnce sync.Once
@@ -2403,7 +3490,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -2411,50 +3498,69 @@ var file_nouns_proto_goTypes = []any{
 	(*Change)(nil),          // 3: chiba.v1.Change
 	(*Result)(nil),          // 4: chiba.v1.Result
 	(*Node)(nil),            // 5: chiba.v1.Node
-	(*BMCTrust)(nil),        // 6: chiba.v1.BMCTrust
-	(*TrustChange)(nil),     // 7: chiba.v1.TrustChange
-	(*Firing)(nil),          // 8: chiba.v1.Firing
-	(*HardwareNews)(nil),    // 9: chiba.v1.HardwareNews
-	(*HardwareChange)(nil),  // 10: chiba.v1.HardwareChange
-	(*Script)(nil),          // 11: chiba.v1.Script
-	(*Run)(nil),             // 12: chiba.v1.Run
-	(*RackRun)(nil),         // 13: chiba.v1.RackRun
-	(*Record)(nil),          // 14: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 15: chiba.v1.RackRunAccepted
-	(*RackRunDone)(nil),     // 16: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 17: chiba.v1.Denial
-	(*NodeGone)(nil),        // 18: chiba.v1.NodeGone
-	(*Refused)(nil),         // 19: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 20: chiba.v1.Checkpoint
-	nil,                     // 21: chiba.v1.Node.LabelsEntry
-	nil,                     // 22: chiba.v1.BMCTrust.ElementsEntry
+	(*Admission)(nil),       // 6: chiba.v1.Admission
+	(*Evidence)(nil),        // 7: chiba.v1.Evidence
+	(*Conflict)(nil),        // 8: chiba.v1.Conflict
+	(*BMCTrust)(nil),        // 9: chiba.v1.BMCTrust
+	(*TrustChange)(nil),     // 10: chiba.v1.TrustChange
+	(*Firing)(nil),          // 11: chiba.v1.Firing
+	(*HardwareNews)(nil),    // 12: chiba.v1.HardwareNews
+	(*HardwareChange)(nil),  // 13: chiba.v1.HardwareChange
+	(*Script)(nil),          // 14: chiba.v1.Script
+	(*Run)(nil),             // 15: chiba.v1.Run
+	(*Rollout)(nil),         // 16: chiba.v1.Rollout
+	(*Share)(nil),           // 17: chiba.v1.Share
+	(*RackRun)(nil),         // 18: chiba.v1.RackRun
+	(*Record)(nil),          // 19: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 20: chiba.v1.RackRunAccepted
+	(*LocalOrder)(nil),      // 21: chiba.v1.LocalOrder
+	(*LocalNews)(nil),       // 22: chiba.v1.LocalNews
+	(*RolloutNodes)(nil),    // 23: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 24: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 25: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 26: chiba.v1.Denial
+	(*NodeGone)(nil),        // 27: chiba.v1.NodeGone
+	(*Refused)(nil),         // 28: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 29: chiba.v1.Checkpoint
+	(*Artifact)(nil),        // 30: chiba.v1.Artifact
+	nil,                     // 31: chiba.v1.Node.LabelsEntry
+	nil,                     // 32: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	21, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
-	6,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
-	22, // 6: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
-	2,  // 7: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
-	4,  // 8: chiba.v1.Firing.results:type_name -> chiba.v1.Result
-	10, // 9: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	13, // 10: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	4,  // 11: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	16, // 12: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	8,  // 13: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 14: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	15, // 15: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	18, // 16: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	9,  // 17: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	19, // 18: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	7,  // 19: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	31, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	9,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
+	6,  // 6: chiba.v1.Node.admission:type_name -> chiba.v1.Admission
+	7,  // 7: chiba.v1.Admission.evidence:type_name -> chiba.v1.Evidence
+	32, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	2,  // 9: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
+	4,  // 10: chiba.v1.Firing.results:type_name -> chiba.v1.Result
+	13, // 11: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
+	18, // 12: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	16, // 13: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
+	17, // 14: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
+	17, // 15: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
+	4,  // 16: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	25, // 17: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	11, // 18: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 19: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	20, // 20: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	27, // 21: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	12, // 22: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	28, // 23: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	10, // 24: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	21, // 25: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
+	23, // 26: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	24, // 27: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	21, // 28: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -2468,7 +3574,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[14].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[19].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -2478,6 +3584,9 @@ func file_nouns_proto_init() {
 		(*Record_Hardware)(nil),
 		(*Record_Refused)(nil),
 		(*Record_Trust)(nil),
+		(*Record_Local)(nil),
+		(*Record_Rollout)(nil),
+		(*Record_NodeEnded)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2485,7 +3594,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -27,24 +27,27 @@ type PeerOpen_Kind int32
 
 const (
 	PeerOpen_KIND_UNSPECIFIED PeerOpen_Kind = 0
-	PeerOpen_RAFT             PeerOpen_Kind = 1 // what follows is Raft's own protocol
-	PeerOpen_CALL             PeerOpen_Kind = 2 // one PeerCall, then one PeerReply
-	PeerOpen_QUERY            PeerOpen_Kind = 3 // one PeerQuery, then QueryEvents until Done
+	PeerOpen_RAFT             PeerOpen_Kind = 1  // what follows is Raft's own protocol
+	PeerOpen_CALL             PeerOpen_Kind = 2  // one PeerCall, then one PeerReply
+	PeerOpen_QUERY            PeerOpen_Kind = 3  // one PeerQuery, then QueryEvents until Done
+	PeerOpen_ARTIFACT         PeerOpen_Kind = 60 // one ArtifactPull, then ArtifactPieces until the last
 )
 
 // Enum value maps for PeerOpen_Kind.
 var (
 	PeerOpen_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "RAFT",
-		2: "CALL",
-		3: "QUERY",
+		0:  "KIND_UNSPECIFIED",
+		1:  "RAFT",
+		2:  "CALL",
+		3:  "QUERY",
+		60: "ARTIFACT",
 	}
 	PeerOpen_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"RAFT":             1,
 		"CALL":             2,
 		"QUERY":            3,
+		"ARTIFACT":         60,
 	}
 )
 
@@ -129,6 +132,10 @@ type PeerCall struct {
 	//	*PeerCall_Join
 	//	*PeerCall_Remove
 	//	*PeerCall_Presence
+	//	*PeerCall_Lent
+	//	*PeerCall_ReadIndex
+	//	*PeerCall_LogState
+	//	*PeerCall_KeepArtifact
 	Body          isPeerCall_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -216,6 +223,42 @@ func (x *PeerCall) GetPresence() *Presence {
 	return nil
 }
 
+func (x *PeerCall) GetLent() *Lent {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_Lent); ok {
+			return x.Lent
+		}
+	}
+	return nil
+}
+
+func (x *PeerCall) GetReadIndex() *ReadIndex {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_ReadIndex); ok {
+			return x.ReadIndex
+		}
+	}
+	return nil
+}
+
+func (x *PeerCall) GetLogState() *LogState {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_LogState); ok {
+			return x.LogState
+		}
+	}
+	return nil
+}
+
+func (x *PeerCall) GetKeepArtifact() *KeepArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*PeerCall_KeepArtifact); ok {
+			return x.KeepArtifact
+		}
+	}
+	return nil
+}
+
 type isPeerCall_Body interface {
 	isPeerCall_Body()
 }
@@ -240,6 +283,22 @@ type PeerCall_Presence struct {
 	Presence *Presence `protobuf:"bytes,5,opt,name=presence,proto3,oneof"`
 }
 
+type PeerCall_Lent struct {
+	Lent *Lent `protobuf:"bytes,80,opt,name=lent,proto3,oneof"`
+}
+
+type PeerCall_ReadIndex struct {
+	ReadIndex *ReadIndex `protobuf:"bytes,20,opt,name=read_index,json=readIndex,proto3,oneof"`
+}
+
+type PeerCall_LogState struct {
+	LogState *LogState `protobuf:"bytes,21,opt,name=log_state,json=logState,proto3,oneof"`
+}
+
+type PeerCall_KeepArtifact struct {
+	KeepArtifact *KeepArtifact `protobuf:"bytes,60,opt,name=keep_artifact,json=keepArtifact,proto3,oneof"`
+}
+
 func (*PeerCall_Commit) isPeerCall_Body() {}
 
 func (*PeerCall_Meet) isPeerCall_Body() {}
@@ -250,11 +309,19 @@ func (*PeerCall_Remove) isPeerCall_Body() {}
 
 func (*PeerCall_Presence) isPeerCall_Body() {}
 
-// Commit asks the leader to commit an encoded Command. Its id makes it safe to
+func (*PeerCall_Lent) isPeerCall_Body() {}
+
+func (*PeerCall_ReadIndex) isPeerCall_Body() {}
+
+func (*PeerCall_LogState) isPeerCall_Body() {}
+
+func (*PeerCall_KeepArtifact) isPeerCall_Body() {}
+
+// Commit asks the leader to commit encoded Commands. Their numbers make it safe to
 // ask again.
 type Commit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Command       []byte                 `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	Commands      [][]byte               `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,11 +356,94 @@ func (*Commit) Descriptor() ([]byte, []int) {
 	return file_peers_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Commit) GetCommand() []byte {
+func (x *Commit) GetCommands() [][]byte {
 	if x != nil {
-		return x.Command
+		return x.Commands
 	}
 	return nil
+}
+
+// ReadIndex asks the leader how far a log must be applied to miss nothing that is
+// committed.
+type ReadIndex struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verified      bool                   `protobuf:"varint,1,opt,name=verified,proto3" json:"verified,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndex) Reset() {
+	*x = ReadIndex{}
+	mi := &file_peers_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndex) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndex) ProtoMessage() {}
+
+func (x *ReadIndex) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndex.ProtoReflect.Descriptor instead.
+func (*ReadIndex) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReadIndex) GetVerified() bool {
+	if x != nil {
+		return x.Verified
+	}
+	return false
+}
+
+// LogState asks a member how far its log is.
+type LogState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogState) Reset() {
+	*x = LogState{}
+	mi := &file_peers_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogState) ProtoMessage() {}
+
+func (x *LogState) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogState.ProtoReflect.Descriptor instead.
+func (*LogState) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{4}
 }
 
 // Meet asks a coordinator who it is, before there is a group or after.
@@ -309,7 +459,7 @@ type Meet struct {
 
 func (x *Meet) Reset() {
 	*x = Meet{}
-	mi := &file_peers_proto_msgTypes[3]
+	mi := &file_peers_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -321,7 +471,7 @@ func (x *Meet) String() string {
 func (*Meet) ProtoMessage() {}
 
 func (x *Meet) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[3]
+	mi := &file_peers_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -334,7 +484,7 @@ func (x *Meet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meet.ProtoReflect.Descriptor instead.
 func (*Meet) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{3}
+	return file_peers_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Meet) GetName() string {
@@ -375,7 +525,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_peers_proto_msgTypes[4]
+	mi := &file_peers_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +537,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[4]
+	mi := &file_peers_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +550,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{4}
+	return file_peers_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Peer) GetName() string {
@@ -427,7 +577,7 @@ type Join struct {
 
 func (x *Join) Reset() {
 	*x = Join{}
-	mi := &file_peers_proto_msgTypes[5]
+	mi := &file_peers_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +589,7 @@ func (x *Join) String() string {
 func (*Join) ProtoMessage() {}
 
 func (x *Join) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[5]
+	mi := &file_peers_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,7 +602,7 @@ func (x *Join) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Join.ProtoReflect.Descriptor instead.
 func (*Join) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{5}
+	return file_peers_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Join) GetPeer() *Peer {
@@ -472,7 +622,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_peers_proto_msgTypes[6]
+	mi := &file_peers_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +634,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[6]
+	mi := &file_peers_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +647,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{6}
+	return file_peers_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Remove) GetName() string {
@@ -519,7 +669,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_peers_proto_msgTypes[7]
+	mi := &file_peers_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +681,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[7]
+	mi := &file_peers_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +694,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{7}
+	return file_peers_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Presence) GetRuns() []string {
@@ -572,7 +722,7 @@ type RunProgress struct {
 
 func (x *RunProgress) Reset() {
 	*x = RunProgress{}
-	mi := &file_peers_proto_msgTypes[8]
+	mi := &file_peers_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +734,7 @@ func (x *RunProgress) String() string {
 func (*RunProgress) ProtoMessage() {}
 
 func (x *RunProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[8]
+	mi := &file_peers_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +747,7 @@ func (x *RunProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProgress.ProtoReflect.Descriptor instead.
 func (*RunProgress) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{8}
+	return file_peers_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RunProgress) GetRun() string {
@@ -626,7 +776,7 @@ type StateHash struct {
 
 func (x *StateHash) Reset() {
 	*x = StateHash{}
-	mi := &file_peers_proto_msgTypes[9]
+	mi := &file_peers_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +788,7 @@ func (x *StateHash) String() string {
 func (*StateHash) ProtoMessage() {}
 
 func (x *StateHash) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[9]
+	mi := &file_peers_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +801,7 @@ func (x *StateHash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHash.ProtoReflect.Descriptor instead.
 func (*StateHash) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{9}
+	return file_peers_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StateHash) GetIndex() uint64 {
@@ -682,18 +832,24 @@ type PeerReply struct {
 	Leader        string                 `protobuf:"bytes,10,opt,name=leader,proto3" json:"leader,omitempty"` // address of the leader, "" if none is known
 	Agents        []*AgentStatus         `protobuf:"bytes,11,rep,name=agents,proto3" json:"agents,omitempty"` // after Presence: connected; left out if known is the version
 	Progress      []*RunProgress         `protobuf:"bytes,12,rep,name=progress,proto3" json:"progress,omitempty"`
-	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                   // of agents; it changes with them
-	Applied       uint64                 `protobuf:"varint,14,opt,name=applied,proto3" json:"applied,omitempty"`                   // index of the last command
-	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                      // the last ones, oldest first
-	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"` // since the leader was last heard of
-	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                       // after Commit: to ask again is of no use
+	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                        // of agents; it changes with them
+	Applied       uint64                 `protobuf:"varint,14,opt,name=applied,proto3" json:"applied,omitempty"`                        // index of the last command
+	Hashes        []*StateHash           `protobuf:"bytes,15,rep,name=hashes,proto3" json:"hashes,omitempty"`                           // the last ones, oldest first
+	BehindMs      int64                  `protobuf:"varint,16,opt,name=behind_ms,json=behindMs,proto3" json:"behind_ms,omitempty"`      // since the leader was last heard of
+	Final         bool                   `protobuf:"varint,17,opt,name=final,proto3" json:"final,omitempty"`                            // after Commit: to ask again is of no use
+	LentMs        int64                  `protobuf:"varint,80,opt,name=lent_ms,json=lentMs,proto3" json:"lent_ms,omitempty"`            // after Lent: how long ago, 0: never in this life
+	Shut          bool                   `protobuf:"varint,81,opt,name=shut,proto3" json:"shut,omitempty"`                              // after Lent: it says that BMCs have shut it out
+	Term          uint64                 `protobuf:"varint,40,opt,name=term,proto3" json:"term,omitempty"`                              // of the entry at index
+	Damage        string                 `protobuf:"bytes,41,opt,name=damage,proto3" json:"damage,omitempty"`                           // after Presence: what is wrong with its log; "" if nothing is known
+	DamageNext    string                 `protobuf:"bytes,43,opt,name=damage_next,json=damageNext,proto3" json:"damage_next,omitempty"` // and what to do about it
+	ContactMs     int64                  `protobuf:"varint,42,opt,name=contact_ms,json=contactMs,proto3" json:"contact_ms,omitempty"`   // after LogState: since the leader was last heard of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PeerReply) Reset() {
 	*x = PeerReply{}
-	mi := &file_peers_proto_msgTypes[10]
+	mi := &file_peers_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +861,7 @@ func (x *PeerReply) String() string {
 func (*PeerReply) ProtoMessage() {}
 
 func (x *PeerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[10]
+	mi := &file_peers_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +874,7 @@ func (x *PeerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerReply.ProtoReflect.Descriptor instead.
 func (*PeerReply) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{10}
+	return file_peers_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeerReply) GetKind() string {
@@ -840,6 +996,48 @@ func (x *PeerReply) GetFinal() bool {
 	return false
 }
 
+func (x *PeerReply) GetLentMs() int64 {
+	if x != nil {
+		return x.LentMs
+	}
+	return 0
+}
+
+func (x *PeerReply) GetShut() bool {
+	if x != nil {
+		return x.Shut
+	}
+	return false
+}
+
+func (x *PeerReply) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *PeerReply) GetDamage() string {
+	if x != nil {
+		return x.Damage
+	}
+	return ""
+}
+
+func (x *PeerReply) GetDamageNext() string {
+	if x != nil {
+		return x.DamageNext
+	}
+	return ""
+}
+
+func (x *PeerReply) GetContactMs() int64 {
+	if x != nil {
+		return x.ContactMs
+	}
+	return 0
+}
+
 type PeerQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
@@ -850,7 +1048,7 @@ type PeerQuery struct {
 
 func (x *PeerQuery) Reset() {
 	*x = PeerQuery{}
-	mi := &file_peers_proto_msgTypes[11]
+	mi := &file_peers_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1060,7 @@ func (x *PeerQuery) String() string {
 func (*PeerQuery) ProtoMessage() {}
 
 func (x *PeerQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_peers_proto_msgTypes[11]
+	mi := &file_peers_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1073,7 @@ func (x *PeerQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerQuery.ProtoReflect.Descriptor instead.
 func (*PeerQuery) Descriptor() ([]byte, []int) {
-	return file_peers_proto_rawDescGZIP(), []int{11}
+	return file_peers_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeerQuery) GetRack() string {
@@ -892,28 +1090,137 @@ func (x *PeerQuery) GetQuery() *Query {
 	return nil
 }
 
+// KeepArtifact asks a coordinator to get an artifact from another one; it answers
+// Unavailable while it does, and is asked again until it has it.
+type KeepArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // address of who has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepArtifact) Reset() {
+	*x = KeepArtifact{}
+	mi := &file_peers_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepArtifact) ProtoMessage() {}
+
+func (x *KeepArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepArtifact.ProtoReflect.Descriptor instead.
+func (*KeepArtifact) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *KeepArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *KeepArtifact) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+// Lent asks a coordinator when it last gave an agent its rack for a while.
+type Lent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lent) Reset() {
+	*x = Lent{}
+	mi := &file_peers_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lent) ProtoMessage() {}
+
+func (x *Lent) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lent.ProtoReflect.Descriptor instead.
+func (*Lent) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Lent) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
 var File_peers_proto protoreflect.FileDescriptor
 
 const file_peers_proto_rawDesc = "" +
 	"\n" +
 	"\vpeers.proto\x12\bchiba.v1\x1a\tapi.proto\x1a\n" +
-	"mesh.proto\"t\n" +
+	"mesh.proto\"\x82\x01\n" +
 	"\bPeerOpen\x12+\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x17.chiba.v1.PeerOpen.KindR\x04kind\";\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x17.chiba.v1.PeerOpen.KindR\x04kind\"I\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04RAFT\x10\x01\x12\b\n" +
 	"\x04CALL\x10\x02\x12\t\n" +
-	"\x05QUERY\x10\x03\"\xe8\x01\n" +
+	"\x05QUERY\x10\x03\x12\f\n" +
+	"\bARTIFACT\x10<\"\xb6\x03\n" +
 	"\bPeerCall\x12*\n" +
 	"\x06commit\x18\x01 \x01(\v2\x10.chiba.v1.CommitH\x00R\x06commit\x12$\n" +
 	"\x04meet\x18\x02 \x01(\v2\x0e.chiba.v1.MeetH\x00R\x04meet\x12$\n" +
 	"\x04join\x18\x03 \x01(\v2\x0e.chiba.v1.JoinH\x00R\x04join\x12*\n" +
 	"\x06remove\x18\x04 \x01(\v2\x10.chiba.v1.RemoveH\x00R\x06remove\x120\n" +
-	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresenceB\x06\n" +
-	"\x04body\"\"\n" +
-	"\x06Commit\x12\x18\n" +
-	"\acommand\x18\x01 \x01(\fR\acommand\"l\n" +
+	"\bpresence\x18\x05 \x01(\v2\x12.chiba.v1.PresenceH\x00R\bpresence\x12$\n" +
+	"\x04lent\x18P \x01(\v2\x0e.chiba.v1.LentH\x00R\x04lent\x124\n" +
+	"\n" +
+	"read_index\x18\x14 \x01(\v2\x13.chiba.v1.ReadIndexH\x00R\treadIndex\x121\n" +
+	"\tlog_state\x18\x15 \x01(\v2\x12.chiba.v1.LogStateH\x00R\blogState\x12=\n" +
+	"\rkeep_artifact\x18< \x01(\v2\x16.chiba.v1.KeepArtifactH\x00R\fkeepArtifactB\x06\n" +
+	"\x04body\"*\n" +
+	"\x06Commit\x12\x1a\n" +
+	"\bcommands\x18\x02 \x03(\fR\bcommandsJ\x04\b\x01\x10\x02\"'\n" +
+	"\tReadIndex\x12\x1a\n" +
+	"\bverified\x18\x01 \x01(\bR\bverified\"\n" +
+	"\n" +
+	"\bLogState\"l\n" +
 	"\x04Meet\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -934,7 +1241,7 @@ const file_peers_proto_rawDesc = "" +
 	"\x05racks\x18\x02 \x03(\v2\x16.chiba.v1.RackProgressR\x05racks\"5\n" +
 	"\tStateHash\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x81\x04\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9a\x05\n" +
 	"\tPeerReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -953,10 +1260,23 @@ const file_peers_proto_rawDesc = "" +
 	"\aapplied\x18\x0e \x01(\x04R\aapplied\x12+\n" +
 	"\x06hashes\x18\x0f \x03(\v2\x13.chiba.v1.StateHashR\x06hashes\x12\x1b\n" +
 	"\tbehind_ms\x18\x10 \x01(\x03R\bbehindMs\x12\x14\n" +
-	"\x05final\x18\x11 \x01(\bR\x05final\"F\n" +
+	"\x05final\x18\x11 \x01(\bR\x05final\x12\x17\n" +
+	"\alent_ms\x18P \x01(\x03R\x06lentMs\x12\x12\n" +
+	"\x04shut\x18Q \x01(\bR\x04shut\x12\x12\n" +
+	"\x04term\x18( \x01(\x04R\x04term\x12\x16\n" +
+	"\x06damage\x18) \x01(\tR\x06damage\x12\x1f\n" +
+	"\vdamage_next\x18+ \x01(\tR\n" +
+	"damageNext\x12\x1d\n" +
+	"\n" +
+	"contact_ms\x18* \x01(\x03R\tcontactMs\"F\n" +
 	"\tPeerQuery\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12%\n" +
-	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05queryB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\x05query\x18\x02 \x01(\v2\x0f.chiba.v1.QueryR\x05query\":\n" +
+	"\fKeepArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"\x1c\n" +
+	"\x04Lent\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agentB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_peers_proto_rawDescOnce sync.Once
@@ -971,46 +1291,54 @@ func file_peers_proto_rawDescGZIP() []byte {
 }
 
 var file_peers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_peers_proto_goTypes = []any{
 	(PeerOpen_Kind)(0),   // 0: chiba.v1.PeerOpen.Kind
 	(*PeerOpen)(nil),     // 1: chiba.v1.PeerOpen
 	(*PeerCall)(nil),     // 2: chiba.v1.PeerCall
 	(*Commit)(nil),       // 3: chiba.v1.Commit
-	(*Meet)(nil),         // 4: chiba.v1.Meet
-	(*Peer)(nil),         // 5: chiba.v1.Peer
-	(*Join)(nil),         // 6: chiba.v1.Join
-	(*Remove)(nil),       // 7: chiba.v1.Remove
-	(*Presence)(nil),     // 8: chiba.v1.Presence
-	(*RunProgress)(nil),  // 9: chiba.v1.RunProgress
-	(*StateHash)(nil),    // 10: chiba.v1.StateHash
-	(*PeerReply)(nil),    // 11: chiba.v1.PeerReply
-	(*PeerQuery)(nil),    // 12: chiba.v1.PeerQuery
-	(*RackProgress)(nil), // 13: chiba.v1.RackProgress
-	(*AgentStatus)(nil),  // 14: chiba.v1.AgentStatus
-	(*Query)(nil),        // 15: chiba.v1.Query
+	(*ReadIndex)(nil),    // 4: chiba.v1.ReadIndex
+	(*LogState)(nil),     // 5: chiba.v1.LogState
+	(*Meet)(nil),         // 6: chiba.v1.Meet
+	(*Peer)(nil),         // 7: chiba.v1.Peer
+	(*Join)(nil),         // 8: chiba.v1.Join
+	(*Remove)(nil),       // 9: chiba.v1.Remove
+	(*Presence)(nil),     // 10: chiba.v1.Presence
+	(*RunProgress)(nil),  // 11: chiba.v1.RunProgress
+	(*StateHash)(nil),    // 12: chiba.v1.StateHash
+	(*PeerReply)(nil),    // 13: chiba.v1.PeerReply
+	(*PeerQuery)(nil),    // 14: chiba.v1.PeerQuery
+	(*KeepArtifact)(nil), // 15: chiba.v1.KeepArtifact
+	(*Lent)(nil),         // 16: chiba.v1.Lent
+	(*RackProgress)(nil), // 17: chiba.v1.RackProgress
+	(*AgentStatus)(nil),  // 18: chiba.v1.AgentStatus
+	(*Query)(nil),        // 19: chiba.v1.Query
 }
 var file_peers_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.PeerOpen.kind:type_name -> chiba.v1.PeerOpen.Kind
 	3,  // 1: chiba.v1.PeerCall.commit:type_name -> chiba.v1.Commit
-	4,  // 2: chiba.v1.PeerCall.meet:type_name -> chiba.v1.Meet
-	6,  // 3: chiba.v1.PeerCall.join:type_name -> chiba.v1.Join
-	7,  // 4: chiba.v1.PeerCall.remove:type_name -> chiba.v1.Remove
-	8,  // 5: chiba.v1.PeerCall.presence:type_name -> chiba.v1.Presence
-	5,  // 6: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
-	5,  // 7: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
-	13, // 8: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
-	5,  // 9: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
-	5,  // 10: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
-	14, // 11: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
-	9,  // 12: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
-	10, // 13: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
-	15, // 14: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	6,  // 2: chiba.v1.PeerCall.meet:type_name -> chiba.v1.Meet
+	8,  // 3: chiba.v1.PeerCall.join:type_name -> chiba.v1.Join
+	9,  // 4: chiba.v1.PeerCall.remove:type_name -> chiba.v1.Remove
+	10, // 5: chiba.v1.PeerCall.presence:type_name -> chiba.v1.Presence
+	16, // 6: chiba.v1.PeerCall.lent:type_name -> chiba.v1.Lent
+	4,  // 7: chiba.v1.PeerCall.read_index:type_name -> chiba.v1.ReadIndex
+	5,  // 8: chiba.v1.PeerCall.log_state:type_name -> chiba.v1.LogState
+	15, // 9: chiba.v1.PeerCall.keep_artifact:type_name -> chiba.v1.KeepArtifact
+	7,  // 10: chiba.v1.Meet.known:type_name -> chiba.v1.Peer
+	7,  // 11: chiba.v1.Join.peer:type_name -> chiba.v1.Peer
+	17, // 12: chiba.v1.RunProgress.racks:type_name -> chiba.v1.RackProgress
+	7,  // 13: chiba.v1.PeerReply.members:type_name -> chiba.v1.Peer
+	7,  // 14: chiba.v1.PeerReply.known:type_name -> chiba.v1.Peer
+	18, // 15: chiba.v1.PeerReply.agents:type_name -> chiba.v1.AgentStatus
+	11, // 16: chiba.v1.PeerReply.progress:type_name -> chiba.v1.RunProgress
+	12, // 17: chiba.v1.PeerReply.hashes:type_name -> chiba.v1.StateHash
+	19, // 18: chiba.v1.PeerQuery.query:type_name -> chiba.v1.Query
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_peers_proto_init() }
@@ -1026,6 +1354,10 @@ func file_peers_proto_init() {
 		(*PeerCall_Join)(nil),
 		(*PeerCall_Remove)(nil),
 		(*PeerCall_Presence)(nil),
+		(*PeerCall_Lent)(nil),
+		(*PeerCall_ReadIndex)(nil),
+		(*PeerCall_LogState)(nil),
+		(*PeerCall_KeepArtifact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1033,7 +1365,7 @@ func file_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peers_proto_rawDesc), len(file_peers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -47,9 +47,20 @@ type Command struct {
 	//	*Command_RenewAgent
 	//	*Command_AskJoin
 	//	*Command_JudgeJoin
-	Body          isCommand_Body `protobuf_oneof:"body"`
-	By            string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
-	Id            string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of this command; one that was applied is not applied again
+	//	*Command_OwnRack
+	//	*Command_SteerRun
+	//	*Command_Batch
+	//	*Command_PutSiteKey
+	//	*Command_PutArtifact
+	//	*Command_RemoveArtifact
+	//	*Command_HoldArtifact
+	Body isCommand_Body `protobuf_oneof:"body"`
+	By   string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
+	Id   string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of a command of an earlier log; one that was applied is not applied again
+	// Who proposed it, one life of one coordinator, and its number there: one that was
+	// applied is not applied again.
+	Session       string `protobuf:"bytes,61,opt,name=session,proto3" json:"session,omitempty"`
+	Seq           uint64 `protobuf:"varint,62,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +269,69 @@ func (x *Command) GetJudgeJoin() *JudgeJoin {
 	return nil
 }
 
+func (x *Command) GetOwnRack() *OwnRack {
+	if x != nil {
+		if x, ok := x.Body.(*Command_OwnRack); ok {
+			return x.OwnRack
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSteerRun() *SteerRun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SteerRun); ok {
+			return x.SteerRun
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBatch() *Batch {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Batch); ok {
+			return x.Batch
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutSiteKey() *PutSiteKey {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutSiteKey); ok {
+			return x.PutSiteKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutArtifact() *PutArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutArtifact); ok {
+			return x.PutArtifact
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveArtifact() *RemoveArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemoveArtifact); ok {
+			return x.RemoveArtifact
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetHoldArtifact() *HoldArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Command_HoldArtifact); ok {
+			return x.HoldArtifact
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -270,6 +344,20 @@ func (x *Command) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *Command) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Command) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
 }
 
 type isCommand_Body interface {
@@ -344,6 +432,34 @@ type Command_JudgeJoin struct {
 	JudgeJoin *JudgeJoin `protobuf:"bytes,55,opt,name=judge_join,json=judgeJoin,proto3,oneof"`
 }
 
+type Command_OwnRack struct {
+	OwnRack *OwnRack `protobuf:"bytes,80,opt,name=own_rack,json=ownRack,proto3,oneof"`
+}
+
+type Command_SteerRun struct {
+	SteerRun *SteerRun `protobuf:"bytes,130,opt,name=steer_run,json=steerRun,proto3,oneof"`
+}
+
+type Command_Batch struct {
+	Batch *Batch `protobuf:"bytes,63,opt,name=batch,proto3,oneof"`
+}
+
+type Command_PutSiteKey struct {
+	PutSiteKey *PutSiteKey `protobuf:"bytes,70,opt,name=put_site_key,json=putSiteKey,proto3,oneof"`
+}
+
+type Command_PutArtifact struct {
+	PutArtifact *PutArtifact `protobuf:"bytes,71,opt,name=put_artifact,json=putArtifact,proto3,oneof"`
+}
+
+type Command_RemoveArtifact struct {
+	RemoveArtifact *RemoveArtifact `protobuf:"bytes,72,opt,name=remove_artifact,json=removeArtifact,proto3,oneof"`
+}
+
+type Command_HoldArtifact struct {
+	HoldArtifact *HoldArtifact `protobuf:"bytes,73,opt,name=hold_artifact,json=holdArtifact,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -378,17 +494,80 @@ func (*Command_AskJoin) isCommand_Body() {}
 
 func (*Command_JudgeJoin) isCommand_Body() {}
 
+func (*Command_OwnRack) isCommand_Body() {}
+
+func (*Command_SteerRun) isCommand_Body() {}
+
+func (*Command_Batch) isCommand_Body() {}
+
+func (*Command_PutSiteKey) isCommand_Body() {}
+
+func (*Command_PutArtifact) isCommand_Body() {}
+
+func (*Command_RemoveArtifact) isCommand_Body() {}
+
+func (*Command_HoldArtifact) isCommand_Body() {}
+
+// Batch is several commands in one entry of the log. Each is an encoded Command that
+// is no batch, and has the time of the entry. They are applied in order, each with an
+// outcome of its own.
+type Batch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Commands      [][]byte               `protobuf:"bytes,1,rep,name=commands,proto3" json:"commands,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Batch) Reset() {
+	*x = Batch{}
+	mi := &file_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Batch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Batch) ProtoMessage() {}
+
+func (x *Batch) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Batch.ProtoReflect.Descriptor instead.
+func (*Batch) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Batch) GetCommands() [][]byte {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
 // Mark changes nothing. Who has applied its own has applied all that was committed
 // before it.
 type Mark struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The leader asks all to look whether their logs and states are the same up to here.
+	Check         bool `protobuf:"varint,1,opt,name=check,proto3" json:"check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +579,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[1]
+	mi := &file_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +592,14 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{1}
+	return file_state_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Mark) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
 }
 
 type PutScript struct {
@@ -425,7 +611,7 @@ type PutScript struct {
 
 func (x *PutScript) Reset() {
 	*x = PutScript{}
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +623,7 @@ func (x *PutScript) String() string {
 func (*PutScript) ProtoMessage() {}
 
 func (x *PutScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[2]
+	mi := &file_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +636,7 @@ func (x *PutScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutScript.ProtoReflect.Descriptor instead.
 func (*PutScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{2}
+	return file_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PutScript) GetScript() *Script {
@@ -471,7 +657,7 @@ type RemoveScript struct {
 
 func (x *RemoveScript) Reset() {
 	*x = RemoveScript{}
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +669,7 @@ func (x *RemoveScript) String() string {
 func (*RemoveScript) ProtoMessage() {}
 
 func (x *RemoveScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[3]
+	mi := &file_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +682,7 @@ func (x *RemoveScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveScript.ProtoReflect.Descriptor instead.
 func (*RemoveScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{3}
+	return file_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RemoveScript) GetName() string {
@@ -529,7 +715,7 @@ type StartRun struct {
 
 func (x *StartRun) Reset() {
 	*x = StartRun{}
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +727,7 @@ func (x *StartRun) String() string {
 func (*StartRun) ProtoMessage() {}
 
 func (x *StartRun) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[4]
+	mi := &file_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +740,7 @@ func (x *StartRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRun.ProtoReflect.Descriptor instead.
 func (*StartRun) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{4}
+	return file_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StartRun) GetRun() *Run {
@@ -575,7 +761,7 @@ type CancelRun struct {
 
 func (x *CancelRun) Reset() {
 	*x = CancelRun{}
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +773,7 @@ func (x *CancelRun) String() string {
 func (*CancelRun) ProtoMessage() {}
 
 func (x *CancelRun) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[5]
+	mi := &file_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +786,7 @@ func (x *CancelRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRun.ProtoReflect.Descriptor instead.
 func (*CancelRun) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{5}
+	return file_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CancelRun) GetId() string {
@@ -624,6 +810,189 @@ func (x *CancelRun) GetEnvelope() []byte {
 	return nil
 }
 
+// SteerRun has a run in waves go on, or not.
+type SteerRun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"` // "pause", "resume", "approve"; "": its time has come
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRun) Reset() {
+	*x = SteerRun{}
+	mi := &file_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRun) ProtoMessage() {}
+
+func (x *SteerRun) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRun.ProtoReflect.Descriptor instead.
+func (*SteerRun) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SteerRun) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SteerRun) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+// RolledNodes are the nodes of a run in waves, in the order in which they are
+// released.
+type RolledNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Nodes         []*RolledNode          `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Told          []string               `protobuf:"bytes,3,rep,name=told,proto3" json:"told,omitempty"` // racks that have said which nodes of theirs it concerns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNodes) Reset() {
+	*x = RolledNodes{}
+	mi := &file_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNodes) ProtoMessage() {}
+
+func (x *RolledNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNodes.ProtoReflect.Descriptor instead.
+func (*RolledNodes) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RolledNodes) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RolledNodes) GetNodes() []*RolledNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RolledNodes) GetTold() []string {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+type RolledNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	Ok            bool                   `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolledNode) Reset() {
+	*x = RolledNode{}
+	mi := &file_state_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolledNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolledNode) ProtoMessage() {}
+
+func (x *RolledNode) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolledNode.ProtoReflect.Descriptor instead.
+func (*RolledNode) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RolledNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RolledNode) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *RolledNode) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *RolledNode) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
 // PutPolicy replaces the policy of authors by a newer one.
 type PutPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -635,7 +1004,7 @@ type PutPolicy struct {
 
 func (x *PutPolicy) Reset() {
 	*x = PutPolicy{}
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +1016,7 @@ func (x *PutPolicy) String() string {
 func (*PutPolicy) ProtoMessage() {}
 
 func (x *PutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[6]
+	mi := &file_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +1029,7 @@ func (x *PutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
 func (*PutPolicy) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{6}
+	return file_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutPolicy) GetEnvelope() []byte {
@@ -689,7 +1058,7 @@ type ApplyScript struct {
 
 func (x *ApplyScript) Reset() {
 	*x = ApplyScript{}
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +1070,7 @@ func (x *ApplyScript) String() string {
 func (*ApplyScript) ProtoMessage() {}
 
 func (x *ApplyScript) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[7]
+	mi := &file_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +1083,7 @@ func (x *ApplyScript) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyScript.ProtoReflect.Descriptor instead.
 func (*ApplyScript) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{7}
+	return file_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApplyScript) GetScript() *Script {
@@ -742,7 +1111,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1123,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[8]
+	mi := &file_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1136,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{8}
+	return file_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Deny) GetDenials() []*Denial {
@@ -787,7 +1156,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +1168,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[9]
+	mi := &file_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1181,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{9}
+	return file_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Allow) GetSubject() string {
@@ -842,7 +1211,7 @@ type RecordResults struct {
 
 func (x *RecordResults) Reset() {
 	*x = RecordResults{}
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1223,7 @@ func (x *RecordResults) String() string {
 func (*RecordResults) ProtoMessage() {}
 
 func (x *RecordResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[10]
+	mi := &file_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1236,7 @@ func (x *RecordResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordResults.ProtoReflect.Descriptor instead.
 func (*RecordResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{10}
+	return file_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecordResults) GetAgent() string {
@@ -914,7 +1283,7 @@ type PutAgent struct {
 
 func (x *PutAgent) Reset() {
 	*x = PutAgent{}
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1295,7 @@ func (x *PutAgent) String() string {
 func (*PutAgent) ProtoMessage() {}
 
 func (x *PutAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[11]
+	mi := &file_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1308,7 @@ func (x *PutAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAgent.ProtoReflect.Descriptor instead.
 func (*PutAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{11}
+	return file_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PutAgent) GetAgent() *AgentInfo {
@@ -960,13 +1329,16 @@ type AgentInfo struct {
 	NextSeq       uint64                 `protobuf:"varint,7,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"` // of that epoch: the next one wanted
 	SealProof     []byte                 `protobuf:"bytes,8,opt,name=seal_proof,json=sealProof,proto3" json:"seal_proof,omitempty"`
 	Boot          uint64                 `protobuf:"varint,70,opt,name=boot,proto3" json:"boot,omitempty"` // of the process that said hello last
+	SiteGossip    string                 `protobuf:"bytes,60,opt,name=site_gossip,json=siteGossip,proto3" json:"site_gossip,omitempty"`
+	SiteCalls     string                 `protobuf:"bytes,61,opt,name=site_calls,json=siteCalls,proto3" json:"site_calls,omitempty"`
+	Pair          string                 `protobuf:"bytes,80,opt,name=pair,proto3" json:"pair,omitempty"` // the other agent of its rack, as it says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1350,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[12]
+	mi := &file_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1363,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{12}
+	return file_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AgentInfo) GetName() string {
@@ -1057,6 +1429,27 @@ func (x *AgentInfo) GetBoot() uint64 {
 	return 0
 }
 
+func (x *AgentInfo) GetSiteGossip() string {
+	if x != nil {
+		return x.SiteGossip
+	}
+	return ""
+}
+
+func (x *AgentInfo) GetSiteCalls() string {
+	if x != nil {
+		return x.SiteCalls
+	}
+	return ""
+}
+
+func (x *AgentInfo) GetPair() string {
+	if x != nil {
+		return x.Pair
+	}
+	return ""
+}
+
 // Snapshot is the whole replicated state, in a stable order.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1076,17 +1469,24 @@ type Snapshot struct {
 	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
-	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`         // by id
-	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"` // by name
-	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`       // by key
-	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`       // subjects that were denied once; at: when that ended
+	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                     // by id
+	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
+	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
+	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`                     // by rack
+	Local         []*Script              `protobuf:"bytes,280,rep,name=local,proto3" json:"local,omitempty"`                      // decisions on racks, by name and rack
+	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                    // by run
+	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`             // found, and none of the fleet
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
+	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`                 // who has proposed, by name
+	SiteKeys      []*SiteKeyring         `protobuf:"bytes,70,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
+	Artifacts     []*Artifact            `protobuf:"bytes,71,rep,name=artifacts,proto3" json:"artifacts,omitempty"`               // by digest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1498,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[13]
+	mi := &file_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1511,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{13}
+	return file_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1247,9 +1647,119 @@ func (x *Snapshot) GetPending() []*PendingJoin {
 	return nil
 }
 
+func (x *Snapshot) GetOwners() []*Owner {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+func (x *Snapshot) GetLocal() []*Script {
+	if x != nil {
+		return x.Local
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRolled() []*RolledNodes {
+	if x != nil {
+		return x.Rolled
+	}
+	return nil
+}
+
+func (x *Snapshot) GetCandidates() []*Node {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
 func (x *Snapshot) GetAllowed() []*Denial {
 	if x != nil {
 		return x.Allowed
+	}
+	return nil
+}
+
+func (x *Snapshot) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *Snapshot) GetSiteKeys() []*SiteKeyring {
+	if x != nil {
+		return x.SiteKeys
+	}
+	return nil
+}
+
+func (x *Snapshot) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+// Session is which commands of one proposer were applied.
+type Session struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Used          uint64                 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`          // index of the last of them in the log
+	Spans         []uint64               `protobuf:"varint,3,rep,packed,name=spans,proto3" json:"spans,omitempty"` // first and last of each span of numbers, ascending
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_state_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Session) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Session) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Session) GetSpans() []uint64 {
+	if x != nil {
+		return x.Spans
 	}
 	return nil
 }
@@ -1264,7 +1774,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1786,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[14]
+	mi := &file_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1799,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{14}
+	return file_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PutToken) GetToken() *JoinToken {
@@ -1308,7 +1818,7 @@ type RevokeToken struct {
 
 func (x *RevokeToken) Reset() {
 	*x = RevokeToken{}
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1830,7 @@ func (x *RevokeToken) String() string {
 func (*RevokeToken) ProtoMessage() {}
 
 func (x *RevokeToken) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[15]
+	mi := &file_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1843,7 @@ func (x *RevokeToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
 func (*RevokeToken) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{15}
+	return file_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeToken) GetId() string {
@@ -1361,7 +1871,7 @@ type EnrolAgent struct {
 
 func (x *EnrolAgent) Reset() {
 	*x = EnrolAgent{}
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1883,7 @@ func (x *EnrolAgent) String() string {
 func (*EnrolAgent) ProtoMessage() {}
 
 func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[16]
+	mi := &file_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1896,7 @@ func (x *EnrolAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolAgent.ProtoReflect.Descriptor instead.
 func (*EnrolAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{16}
+	return file_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EnrolAgent) GetToken() string {
@@ -1462,7 +1972,7 @@ type RenewAgent struct {
 
 func (x *RenewAgent) Reset() {
 	*x = RenewAgent{}
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1984,7 @@ func (x *RenewAgent) String() string {
 func (*RenewAgent) ProtoMessage() {}
 
 func (x *RenewAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[17]
+	mi := &file_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1997,7 @@ func (x *RenewAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAgent.ProtoReflect.Descriptor instead.
 func (*RenewAgent) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{17}
+	return file_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RenewAgent) GetName() string {
@@ -1556,7 +2066,7 @@ type AskJoin struct {
 
 func (x *AskJoin) Reset() {
 	*x = AskJoin{}
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +2078,7 @@ func (x *AskJoin) String() string {
 func (*AskJoin) ProtoMessage() {}
 
 func (x *AskJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[18]
+	mi := &file_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +2091,7 @@ func (x *AskJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskJoin.ProtoReflect.Descriptor instead.
 func (*AskJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{18}
+	return file_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AskJoin) GetPending() *PendingJoin {
@@ -1601,7 +2111,7 @@ type JudgeJoin struct {
 
 func (x *JudgeJoin) Reset() {
 	*x = JudgeJoin{}
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +2123,7 @@ func (x *JudgeJoin) String() string {
 func (*JudgeJoin) ProtoMessage() {}
 
 func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[19]
+	mi := &file_state_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +2136,7 @@ func (x *JudgeJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JudgeJoin.ProtoReflect.Descriptor instead.
 func (*JudgeJoin) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{19}
+	return file_state_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JudgeJoin) GetCode() string {
@@ -1653,7 +2163,7 @@ type RunResults struct {
 
 func (x *RunResults) Reset() {
 	*x = RunResults{}
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +2175,7 @@ func (x *RunResults) String() string {
 func (*RunResults) ProtoMessage() {}
 
 func (x *RunResults) ProtoReflect() protoreflect.Message {
-	mi := &file_state_proto_msgTypes[20]
+	mi := &file_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +2188,7 @@ func (x *RunResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResults.ProtoReflect.Descriptor instead.
 func (*RunResults) Descriptor() ([]byte, []int) {
-	return file_state_proto_rawDescGZIP(), []int{20}
+	return file_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RunResults) GetRun() string {
@@ -1695,12 +2205,287 @@ func (x *RunResults) GetResults() []*Result {
 	return nil
 }
 
+// PutSiteKey is a new key for the gossip of a site.
+type PutSiteKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *SiteKeyring           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSiteKey) Reset() {
+	*x = PutSiteKey{}
+	mi := &file_state_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSiteKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSiteKey) ProtoMessage() {}
+
+func (x *PutSiteKey) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSiteKey.ProtoReflect.Descriptor instead.
+func (*PutSiteKey) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PutSiteKey) GetKey() *SiteKeyring {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// PutArtifact keeps an artifact that its holders have on disk.
+type PutArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifact) Reset() {
+	*x = PutArtifact{}
+	mi := &file_state_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifact) ProtoMessage() {}
+
+func (x *PutArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifact.ProtoReflect.Descriptor instead.
+func (*PutArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PutArtifact) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+type RemoveArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveArtifact) Reset() {
+	*x = RemoveArtifact{}
+	mi := &file_state_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveArtifact) ProtoMessage() {}
+
+func (x *RemoveArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveArtifact.ProtoReflect.Descriptor instead.
+func (*RemoveArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RemoveArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// HoldArtifact is a coordinator that has an artifact on disk now, or no longer.
+type HoldArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Lost          bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldArtifact) Reset() {
+	*x = HoldArtifact{}
+	mi := &file_state_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldArtifact) ProtoMessage() {}
+
+func (x *HoldArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldArtifact.ProtoReflect.Descriptor instead.
+func (*HoldArtifact) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *HoldArtifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *HoldArtifact) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *HoldArtifact) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+// OwnRack gives a rack to an agent. Without a claim it is a grant, good only if the
+// owner is still the one of that epoch; with one the agent has taken the rack over
+// while it reached nobody.
+type OwnRack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	From          *Owner                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	Claim         *Owner                 `protobuf:"bytes,4,opt,name=claim,proto3" json:"claim,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OwnRack) Reset() {
+	*x = OwnRack{}
+	mi := &file_state_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnRack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnRack) ProtoMessage() {}
+
+func (x *OwnRack) ProtoReflect() protoreflect.Message {
+	mi := &file_state_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnRack.ProtoReflect.Descriptor instead.
+func (*OwnRack) Descriptor() ([]byte, []int) {
+	return file_state_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *OwnRack) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *OwnRack) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *OwnRack) GetFrom() *Owner {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *OwnRack) GetClaim() *Owner {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
+}
+
+func (x *OwnRack) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_state_proto protoreflect.FileDescriptor
 
 const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"mesh.proto\x1a\fenroll.proto\"\xea\a\n" +
+	"mesh.proto\x1a\fenroll.proto\x1a\n" +
+	"site.proto\"\x9d\v\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -1728,11 +2513,24 @@ const file_state_proto_rawDesc = "" +
 	"renewAgent\x12.\n" +
 	"\bask_join\x186 \x01(\v2\x11.chiba.v1.AskJoinH\x00R\aaskJoin\x124\n" +
 	"\n" +
-	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12\x0e\n" +
+	"judge_join\x187 \x01(\v2\x13.chiba.v1.JudgeJoinH\x00R\tjudgeJoin\x12.\n" +
+	"\bown_rack\x18P \x01(\v2\x11.chiba.v1.OwnRackH\x00R\aownRack\x122\n" +
+	"\tsteer_run\x18\x82\x01 \x01(\v2\x12.chiba.v1.SteerRunH\x00R\bsteerRun\x12'\n" +
+	"\x05batch\x18? \x01(\v2\x0f.chiba.v1.BatchH\x00R\x05batch\x128\n" +
+	"\fput_site_key\x18F \x01(\v2\x14.chiba.v1.PutSiteKeyH\x00R\n" +
+	"putSiteKey\x12:\n" +
+	"\fput_artifact\x18G \x01(\v2\x15.chiba.v1.PutArtifactH\x00R\vputArtifact\x12C\n" +
+	"\x0fremove_artifact\x18H \x01(\v2\x18.chiba.v1.RemoveArtifactH\x00R\x0eremoveArtifact\x12=\n" +
+	"\rhold_artifact\x18I \x01(\v2\x16.chiba.v1.HoldArtifactH\x00R\fholdArtifact\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
-	"\x02id\x18\x14 \x01(\tR\x02idB\x06\n" +
-	"\x04body\"\x06\n" +
-	"\x04Mark\"5\n" +
+	"\x02id\x18\x14 \x01(\tR\x02id\x12\x18\n" +
+	"\asession\x18= \x01(\tR\asession\x12\x10\n" +
+	"\x03seq\x18> \x01(\x04R\x03seqB\x06\n" +
+	"\x04body\"#\n" +
+	"\x05Batch\x12\x1a\n" +
+	"\bcommands\x18\x01 \x03(\fR\bcommands\"\x1c\n" +
+	"\x04Mark\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\bR\x05check\"5\n" +
 	"\tPutScript\x12(\n" +
 	"\x06script\x18\x01 \x01(\v2\x10.chiba.v1.ScriptR\x06script\"X\n" +
 	"\fRemoveScript\x12\x12\n" +
@@ -1744,7 +2542,20 @@ const file_state_proto_rawDesc = "" +
 	"\tCancelRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
-	"\benvelope\x18\x03 \x01(\fR\benvelope\"A\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\",\n" +
+	"\bSteerRun\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\"_\n" +
+	"\vRolledNodes\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x14.chiba.v1.RolledNodeR\x05nodes\x12\x12\n" +
+	"\x04told\x18\x03 \x03(\tR\x04told\"Z\n" +
+	"\n" +
+	"RolledNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x0e\n" +
+	"\x02ok\x18\x04 \x01(\bR\x02ok\"A\n" +
 	"\tPutPolicy\x12\x1a\n" +
 	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"X\n" +
@@ -1764,7 +2575,7 @@ const file_state_proto_rawDesc = "" +
 	"\arecords\x18\x04 \x03(\v2\x10.chiba.v1.RecordR\arecords\x12\x12\n" +
 	"\x04boot\x18F \x01(\x04R\x04boot\"5\n" +
 	"\bPutAgent\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xe7\x01\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.chiba.v1.AgentInfoR\x05agent\"\xbb\x02\n" +
 	"\tAgentInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -1776,7 +2587,12 @@ const file_state_proto_rawDesc = "" +
 	"\bnext_seq\x18\a \x01(\x04R\anextSeq\x12\x1d\n" +
 	"\n" +
 	"seal_proof\x18\b \x01(\fR\tsealProof\x12\x12\n" +
-	"\x04boot\x18F \x01(\x04R\x04boot\"\x97\x06\n" +
+	"\x04boot\x18F \x01(\x04R\x04boot\x12\x1f\n" +
+	"\vsite_gossip\x18< \x01(\tR\n" +
+	"siteGossip\x12\x1d\n" +
+	"\n" +
+	"site_calls\x18= \x01(\tR\tsiteCalls\x12\x12\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\"\xde\b\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -1800,8 +2616,21 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"enrolments\x183 \x03(\v2\x13.chiba.v1.EnrolmentR\n" +
 	"enrolments\x12/\n" +
-	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12*\n" +
-	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\"5\n" +
+	"\apending\x184 \x03(\v2\x15.chiba.v1.PendingJoinR\apending\x12'\n" +
+	"\x06owners\x18P \x03(\v2\x0f.chiba.v1.OwnerR\x06owners\x12'\n" +
+	"\x05local\x18\x98\x02 \x03(\v2\x10.chiba.v1.ScriptR\x05local\x12.\n" +
+	"\x06rolled\x18\x82\x01 \x03(\v2\x15.chiba.v1.RolledNodesR\x06rolled\x12.\n" +
+	"\n" +
+	"candidates\x18< \x03(\v2\x0e.chiba.v1.NodeR\n" +
+	"candidates\x12*\n" +
+	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x12-\n" +
+	"\bsessions\x18? \x03(\v2\x11.chiba.v1.SessionR\bsessions\x122\n" +
+	"\tsite_keys\x18F \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\x120\n" +
+	"\tartifacts\x18G \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"G\n" +
+	"\aSession\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x14\n" +
+	"\x05spans\x18\x03 \x03(\x04R\x05spans\"5\n" +
 	"\bPutToken\x12)\n" +
 	"\x05token\x18\x01 \x01(\v2\x13.chiba.v1.JoinTokenR\x05token\"\x1d\n" +
 	"\vRevokeToken\x12\x0e\n" +
@@ -1834,7 +2663,24 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"RunResults\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
-	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresultsB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\aresults\x18\x02 \x03(\v2\x10.chiba.v1.ResultR\aresults\"5\n" +
+	"\n" +
+	"PutSiteKey\x12'\n" +
+	"\x03key\x18\x01 \x01(\v2\x15.chiba.v1.SiteKeyringR\x03key\"=\n" +
+	"\vPutArtifact\x12.\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact\"(\n" +
+	"\x0eRemoveArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"R\n" +
+	"\fHoldArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\bR\x04lost\"\x91\x01\n" +
+	"\aOwnRack\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12#\n" +
+	"\x04from\x18\x03 \x01(\v2\x0f.chiba.v1.OwnerR\x04from\x12%\n" +
+	"\x05claim\x18\x04 \x01(\v2\x0f.chiba.v1.OwnerR\x05claim\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03whyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_state_proto_rawDescOnce sync.Once
@@ -1848,91 +2694,123 @@ func file_state_proto_rawDescGZIP() []byte {
 	return file_state_proto_rawDescData
 }
 
-var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_state_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_state_proto_goTypes = []any{
-	(*Command)(nil),       // 0: chiba.v1.Command
-	(*Mark)(nil),          // 1: chiba.v1.Mark
-	(*PutScript)(nil),     // 2: chiba.v1.PutScript
-	(*RemoveScript)(nil),  // 3: chiba.v1.RemoveScript
-	(*StartRun)(nil),      // 4: chiba.v1.StartRun
-	(*CancelRun)(nil),     // 5: chiba.v1.CancelRun
-	(*PutPolicy)(nil),     // 6: chiba.v1.PutPolicy
-	(*ApplyScript)(nil),   // 7: chiba.v1.ApplyScript
-	(*Deny)(nil),          // 8: chiba.v1.Deny
-	(*Allow)(nil),         // 9: chiba.v1.Allow
-	(*RecordResults)(nil), // 10: chiba.v1.RecordResults
-	(*PutAgent)(nil),      // 11: chiba.v1.PutAgent
-	(*AgentInfo)(nil),     // 12: chiba.v1.AgentInfo
-	(*Snapshot)(nil),      // 13: chiba.v1.Snapshot
-	(*PutToken)(nil),      // 14: chiba.v1.PutToken
-	(*RevokeToken)(nil),   // 15: chiba.v1.RevokeToken
-	(*EnrolAgent)(nil),    // 16: chiba.v1.EnrolAgent
-	(*RenewAgent)(nil),    // 17: chiba.v1.RenewAgent
-	(*AskJoin)(nil),       // 18: chiba.v1.AskJoin
-	(*JudgeJoin)(nil),     // 19: chiba.v1.JudgeJoin
-	(*RunResults)(nil),    // 20: chiba.v1.RunResults
-	(*Script)(nil),        // 21: chiba.v1.Script
-	(*Run)(nil),           // 22: chiba.v1.Run
-	(*Denial)(nil),        // 23: chiba.v1.Denial
-	(*Record)(nil),        // 24: chiba.v1.Record
-	(*Node)(nil),          // 25: chiba.v1.Node
-	(*Firing)(nil),        // 26: chiba.v1.Firing
-	(*HardwareNews)(nil),  // 27: chiba.v1.HardwareNews
-	(*Ended)(nil),         // 28: chiba.v1.Ended
-	(*JoinToken)(nil),     // 29: chiba.v1.JoinToken
-	(*Enrolment)(nil),     // 30: chiba.v1.Enrolment
-	(*PendingJoin)(nil),   // 31: chiba.v1.PendingJoin
-	(*JoinState)(nil),     // 32: chiba.v1.JoinState
-	(*Result)(nil),        // 33: chiba.v1.Result
+	(*Command)(nil),        // 0: chiba.v1.Command
+	(*Batch)(nil),          // 1: chiba.v1.Batch
+	(*Mark)(nil),           // 2: chiba.v1.Mark
+	(*PutScript)(nil),      // 3: chiba.v1.PutScript
+	(*RemoveScript)(nil),   // 4: chiba.v1.RemoveScript
+	(*StartRun)(nil),       // 5: chiba.v1.StartRun
+	(*CancelRun)(nil),      // 6: chiba.v1.CancelRun
+	(*SteerRun)(nil),       // 7: chiba.v1.SteerRun
+	(*RolledNodes)(nil),    // 8: chiba.v1.RolledNodes
+	(*RolledNode)(nil),     // 9: chiba.v1.RolledNode
+	(*PutPolicy)(nil),      // 10: chiba.v1.PutPolicy
+	(*ApplyScript)(nil),    // 11: chiba.v1.ApplyScript
+	(*Deny)(nil),           // 12: chiba.v1.Deny
+	(*Allow)(nil),          // 13: chiba.v1.Allow
+	(*RecordResults)(nil),  // 14: chiba.v1.RecordResults
+	(*PutAgent)(nil),       // 15: chiba.v1.PutAgent
+	(*AgentInfo)(nil),      // 16: chiba.v1.AgentInfo
+	(*Snapshot)(nil),       // 17: chiba.v1.Snapshot
+	(*Session)(nil),        // 18: chiba.v1.Session
+	(*PutToken)(nil),       // 19: chiba.v1.PutToken
+	(*RevokeToken)(nil),    // 20: chiba.v1.RevokeToken
+	(*EnrolAgent)(nil),     // 21: chiba.v1.EnrolAgent
+	(*RenewAgent)(nil),     // 22: chiba.v1.RenewAgent
+	(*AskJoin)(nil),        // 23: chiba.v1.AskJoin
+	(*JudgeJoin)(nil),      // 24: chiba.v1.JudgeJoin
+	(*RunResults)(nil),     // 25: chiba.v1.RunResults
+	(*PutSiteKey)(nil),     // 26: chiba.v1.PutSiteKey
+	(*PutArtifact)(nil),    // 27: chiba.v1.PutArtifact
+	(*RemoveArtifact)(nil), // 28: chiba.v1.RemoveArtifact
+	(*HoldArtifact)(nil),   // 29: chiba.v1.HoldArtifact
+	(*OwnRack)(nil),        // 30: chiba.v1.OwnRack
+	(*Script)(nil),         // 31: chiba.v1.Script
+	(*Run)(nil),            // 32: chiba.v1.Run
+	(*Denial)(nil),         // 33: chiba.v1.Denial
+	(*Record)(nil),         // 34: chiba.v1.Record
+	(*Node)(nil),           // 35: chiba.v1.Node
+	(*Firing)(nil),         // 36: chiba.v1.Firing
+	(*HardwareNews)(nil),   // 37: chiba.v1.HardwareNews
+	(*Ended)(nil),          // 38: chiba.v1.Ended
+	(*JoinToken)(nil),      // 39: chiba.v1.JoinToken
+	(*Enrolment)(nil),      // 40: chiba.v1.Enrolment
+	(*PendingJoin)(nil),    // 41: chiba.v1.PendingJoin
+	(*Owner)(nil),          // 42: chiba.v1.Owner
+	(*SiteKeyring)(nil),    // 43: chiba.v1.SiteKeyring
+	(*Artifact)(nil),       // 44: chiba.v1.Artifact
+	(*JoinState)(nil),      // 45: chiba.v1.JoinState
+	(*Result)(nil),         // 46: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
-	2,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
-	3,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
-	4,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
-	5,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
-	10, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
-	11, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
-	7,  // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
-	8,  // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
-	9,  // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
-	6,  // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
-	1,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
-	14, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
-	15, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
-	16, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
-	17, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
-	18, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
-	19, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
-	21, // 17: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	22, // 18: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	21, // 19: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	22, // 20: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	23, // 21: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	24, // 22: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	12, // 23: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	12, // 24: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	21, // 25: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	22, // 26: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	25, // 27: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	20, // 28: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	26, // 29: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	27, // 30: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	6,  // 31: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	28, // 32: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	23, // 33: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	29, // 34: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	30, // 35: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	31, // 36: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	23, // 37: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	29, // 38: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	32, // 39: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	31, // 40: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	33, // 41: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	3,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
+	4,  // 1: chiba.v1.Command.remove_script:type_name -> chiba.v1.RemoveScript
+	5,  // 2: chiba.v1.Command.start_run:type_name -> chiba.v1.StartRun
+	6,  // 3: chiba.v1.Command.cancel_run:type_name -> chiba.v1.CancelRun
+	14, // 4: chiba.v1.Command.record_results:type_name -> chiba.v1.RecordResults
+	15, // 5: chiba.v1.Command.put_agent:type_name -> chiba.v1.PutAgent
+	11, // 6: chiba.v1.Command.apply_script:type_name -> chiba.v1.ApplyScript
+	12, // 7: chiba.v1.Command.deny:type_name -> chiba.v1.Deny
+	13, // 8: chiba.v1.Command.allow:type_name -> chiba.v1.Allow
+	10, // 9: chiba.v1.Command.put_policy:type_name -> chiba.v1.PutPolicy
+	2,  // 10: chiba.v1.Command.mark:type_name -> chiba.v1.Mark
+	19, // 11: chiba.v1.Command.put_token:type_name -> chiba.v1.PutToken
+	20, // 12: chiba.v1.Command.revoke_token:type_name -> chiba.v1.RevokeToken
+	21, // 13: chiba.v1.Command.enrol_agent:type_name -> chiba.v1.EnrolAgent
+	22, // 14: chiba.v1.Command.renew_agent:type_name -> chiba.v1.RenewAgent
+	23, // 15: chiba.v1.Command.ask_join:type_name -> chiba.v1.AskJoin
+	24, // 16: chiba.v1.Command.judge_join:type_name -> chiba.v1.JudgeJoin
+	30, // 17: chiba.v1.Command.own_rack:type_name -> chiba.v1.OwnRack
+	7,  // 18: chiba.v1.Command.steer_run:type_name -> chiba.v1.SteerRun
+	1,  // 19: chiba.v1.Command.batch:type_name -> chiba.v1.Batch
+	26, // 20: chiba.v1.Command.put_site_key:type_name -> chiba.v1.PutSiteKey
+	27, // 21: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
+	28, // 22: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
+	29, // 23: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
+	31, // 24: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	32, // 25: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	9,  // 26: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	31, // 27: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	32, // 28: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	33, // 29: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	34, // 30: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	16, // 31: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	16, // 32: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	31, // 33: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	32, // 34: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	35, // 35: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	25, // 36: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	36, // 37: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	37, // 38: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	10, // 39: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	38, // 40: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	33, // 41: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	39, // 42: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	40, // 43: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	41, // 44: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	42, // 45: chiba.v1.Snapshot.owners:type_name -> chiba.v1.Owner
+	31, // 46: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
+	8,  // 47: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	35, // 48: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
+	33, // 49: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	18, // 50: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
+	43, // 51: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	44, // 52: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
+	39, // 53: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	45, // 54: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	41, // 55: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	46, // 56: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	43, // 57: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	44, // 58: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
+	42, // 59: chiba.v1.OwnRack.from:type_name -> chiba.v1.Owner
+	42, // 60: chiba.v1.OwnRack.claim:type_name -> chiba.v1.Owner
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -1943,6 +2821,7 @@ func file_state_proto_init() {
 	file_nouns_proto_init()
 	file_mesh_proto_init()
 	file_enroll_proto_init()
+	file_site_proto_init()
 	file_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_PutScript)(nil),
 		(*Command_RemoveScript)(nil),
@@ -1961,6 +2840,13 @@ func file_state_proto_init() {
 		(*Command_RenewAgent)(nil),
 		(*Command_AskJoin)(nil),
 		(*Command_JudgeJoin)(nil),
+		(*Command_OwnRack)(nil),
+		(*Command_SteerRun)(nil),
+		(*Command_Batch)(nil),
+		(*Command_PutSiteKey)(nil),
+		(*Command_PutArtifact)(nil),
+		(*Command_RemoveArtifact)(nil),
+		(*Command_HoldArtifact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1968,7 +2854,7 @@ func file_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_state_proto_rawDesc), len(file_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -39,6 +39,7 @@ type Request struct {
 	Method string
 	Path   string // with the query
 	Status int    // 0: no whole answer was given
+	User   string // who asked, "" before a login
 }
 
 // maxLog is how many requests are remembered.
@@ -91,33 +92,34 @@ func (c *Counter) Requests() []Request {
 	return append([]Request(nil), c.log...)
 }
 
-// End counts a request that began.
-func (c *Counter) End(method, path string, status int) {
+// End counts a request that began. Its time is that of its end.
+func (c *Counter) End(r Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leave()
 	if c.stats.Requests == nil {
 		c.stats.Requests = map[string]int{}
 	}
-	c.stats.Requests[method]++
-	session := strings.HasPrefix(path, c.sessions)
-	switch method {
+	c.stats.Requests[r.Method]++
+	session := strings.HasPrefix(r.Path, c.sessions)
+	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 	default:
 		if !session {
 			c.stats.Writes++
 		}
 	}
-	if session && method == http.MethodPost && status == http.StatusCreated {
+	if session && r.Method == http.MethodPost && r.Status == http.StatusCreated {
 		c.stats.Logins++
 	}
-	if status == http.StatusUnauthorized {
+	if r.Status == http.StatusUnauthorized {
 		c.stats.Denied++
 	}
 	if len(c.log) == maxLog {
 		c.log = append(c.log[:0], c.log[1:]...)
 	}
-	c.log = append(c.log, Request{At: c.now(), Method: method, Path: path, Status: status})
+	r.At = c.now()
+	c.log = append(c.log, r)
 }
 
 // Handshake counts one of TLS.

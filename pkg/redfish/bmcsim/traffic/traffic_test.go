@@ -43,7 +43,7 @@ func TestCounting(t *testing.T) {
 	} {
 		c := counter()
 		c.Begin()
-		c.End(tt.method, tt.path, tt.status)
+		c.End(Request{Method: tt.method, Path: tt.path, Status: tt.status})
 		want := Stats{Requests: map[string]int{tt.method: 1}, Writes: tt.writes, Logins: tt.logins, Denied: tt.denied}
 		if diff := cmp.Diff(want, c.Stats()); diff != "" {
 			t.Errorf("%s %s %d (-want +got):\n%s", tt.method, tt.path, tt.status, diff)
@@ -68,7 +68,7 @@ func TestTheLogForgets(t *testing.T) {
 	c := counter()
 	for i := range maxLog + 10 {
 		c.Begin()
-		c.End("GET", fmt.Sprint("/", i), 200)
+		c.End(Request{Method: "GET", Path: fmt.Sprint("/", i), Status: 200})
 	}
 	log := c.Requests()
 	if len(log) != maxLog || log[0].Path != "/10" || log[maxLog-1].Path != fmt.Sprint("/", maxLog+9) {
@@ -138,7 +138,7 @@ func TestWaitingForTheLast(t *testing.T) {
 		if over() {
 			t.Error("it does not wait for a request whose connection is gone")
 		}
-		c.End("GET", "/", 200)
+		c.End(Request{Method: "GET", Path: "/", Status: 200})
 		if !over() {
 			t.Error("it waits for ever")
 		}
@@ -153,7 +153,7 @@ func TestAtOnce(t *testing.T) {
 			c.Begin()
 			c.Handshake()
 			_, _ = c.Stats(), c.Requests()
-			c.End("GET", "/", 200)
+			c.End(Request{Method: "GET", Path: "/", Status: 200})
 		})
 	}
 	all.Wait()

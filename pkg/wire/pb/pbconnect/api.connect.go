@@ -62,6 +62,8 @@ const (
 	FleetGetRunProcedure = "/chiba.v1.Fleet/GetRun"
 	// FleetCancelRunProcedure is the fully-qualified name of the Fleet's CancelRun RPC.
 	FleetCancelRunProcedure = "/chiba.v1.Fleet/CancelRun"
+	// FleetSteerRunProcedure is the fully-qualified name of the Fleet's SteerRun RPC.
+	FleetSteerRunProcedure = "/chiba.v1.Fleet/SteerRun"
 	// FleetListFiringsProcedure is the fully-qualified name of the Fleet's ListFirings RPC.
 	FleetListFiringsProcedure = "/chiba.v1.Fleet/ListFirings"
 	// FleetListHardwareNewsProcedure is the fully-qualified name of the Fleet's ListHardwareNews RPC.
@@ -96,6 +98,12 @@ const (
 	FleetListCoordinatorsProcedure = "/chiba.v1.Fleet/ListCoordinators"
 	// FleetRemoveCoordinatorProcedure is the fully-qualified name of the Fleet's RemoveCoordinator RPC.
 	FleetRemoveCoordinatorProcedure = "/chiba.v1.Fleet/RemoveCoordinator"
+	// FleetPutArtifactProcedure is the fully-qualified name of the Fleet's PutArtifact RPC.
+	FleetPutArtifactProcedure = "/chiba.v1.Fleet/PutArtifact"
+	// FleetListArtifactsProcedure is the fully-qualified name of the Fleet's ListArtifacts RPC.
+	FleetListArtifactsProcedure = "/chiba.v1.Fleet/ListArtifacts"
+	// FleetDropArtifactProcedure is the fully-qualified name of the Fleet's DropArtifact RPC.
+	FleetDropArtifactProcedure = "/chiba.v1.Fleet/DropArtifact"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -119,6 +127,8 @@ type FleetClient interface {
 	ListRuns(context.Context, *connect.Request[pb.ListRunsRequest]) (*connect.Response[pb.ListRunsReply], error)
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
+	// SteerRun pauses a run in waves, has it go on, or approves it.
+	SteerRun(context.Context, *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
@@ -147,6 +157,10 @@ type FleetClient interface {
 	ListCoordinators(context.Context, *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error)
 	// RemoveCoordinator takes one out of the group.
 	RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error)
+	// PutArtifact keeps a file: the first message says what it is, the others carry it.
+	PutArtifact(context.Context) *connect.ClientStreamForClient[pb.PutArtifactRequest, pb.PutArtifactReply]
+	ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error)
+	DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -236,6 +250,12 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			httpClient,
 			baseURL+FleetCancelRunProcedure,
 			connect.WithSchema(fleetMethods.ByName("CancelRun")),
+			connect.WithClientOptions(opts...),
+		),
+		steerRun: connect.NewClient[pb.SteerRunRequest, pb.SteerRunReply](
+			httpClient,
+			baseURL+FleetSteerRunProcedure,
+			connect.WithSchema(fleetMethods.ByName("SteerRun")),
 			connect.WithClientOptions(opts...),
 		),
 		listFirings: connect.NewClient[pb.ListFiringsRequest, pb.ListFiringsReply](
@@ -340,6 +360,24 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("RemoveCoordinator")),
 			connect.WithClientOptions(opts...),
 		),
+		putArtifact: connect.NewClient[pb.PutArtifactRequest, pb.PutArtifactReply](
+			httpClient,
+			baseURL+FleetPutArtifactProcedure,
+			connect.WithSchema(fleetMethods.ByName("PutArtifact")),
+			connect.WithClientOptions(opts...),
+		),
+		listArtifacts: connect.NewClient[pb.ListArtifactsRequest, pb.ListArtifactsReply](
+			httpClient,
+			baseURL+FleetListArtifactsProcedure,
+			connect.WithSchema(fleetMethods.ByName("ListArtifacts")),
+			connect.WithClientOptions(opts...),
+		),
+		dropArtifact: connect.NewClient[pb.DropArtifactRequest, pb.DropArtifactReply](
+			httpClient,
+			baseURL+FleetDropArtifactProcedure,
+			connect.WithSchema(fleetMethods.ByName("DropArtifact")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -358,6 +396,7 @@ type fleetClient struct {
 	listRuns          *connect.Client[pb.ListRunsRequest, pb.ListRunsReply]
 	getRun            *connect.Client[pb.GetRunRequest, pb.GetRunReply]
 	cancelRun         *connect.Client[pb.CancelRunRequest, pb.CancelRunReply]
+	steerRun          *connect.Client[pb.SteerRunRequest, pb.SteerRunReply]
 	listFirings       *connect.Client[pb.ListFiringsRequest, pb.ListFiringsReply]
 	listHardwareNews  *connect.Client[pb.ListHardwareNewsRequest, pb.ListHardwareNewsReply]
 	status            *connect.Client[pb.StatusRequest, pb.StatusReply]
@@ -375,6 +414,9 @@ type fleetClient struct {
 	readAudit         *connect.Client[pb.ReadAuditRequest, pb.ReadAuditReply]
 	listCoordinators  *connect.Client[pb.ListCoordinatorsRequest, pb.ListCoordinatorsReply]
 	removeCoordinator *connect.Client[pb.RemoveCoordinatorRequest, pb.RemoveCoordinatorReply]
+	putArtifact       *connect.Client[pb.PutArtifactRequest, pb.PutArtifactReply]
+	listArtifacts     *connect.Client[pb.ListArtifactsRequest, pb.ListArtifactsReply]
+	dropArtifact      *connect.Client[pb.DropArtifactRequest, pb.DropArtifactReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -440,6 +482,11 @@ func (c *fleetClient) GetRun(ctx context.Context, req *connect.Request[pb.GetRun
 // CancelRun calls chiba.v1.Fleet.CancelRun.
 func (c *fleetClient) CancelRun(ctx context.Context, req *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error) {
 	return c.cancelRun.CallUnary(ctx, req)
+}
+
+// SteerRun calls chiba.v1.Fleet.SteerRun.
+func (c *fleetClient) SteerRun(ctx context.Context, req *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
+	return c.steerRun.CallUnary(ctx, req)
 }
 
 // ListFirings calls chiba.v1.Fleet.ListFirings.
@@ -527,6 +574,21 @@ func (c *fleetClient) RemoveCoordinator(ctx context.Context, req *connect.Reques
 	return c.removeCoordinator.CallUnary(ctx, req)
 }
 
+// PutArtifact calls chiba.v1.Fleet.PutArtifact.
+func (c *fleetClient) PutArtifact(ctx context.Context) *connect.ClientStreamForClient[pb.PutArtifactRequest, pb.PutArtifactReply] {
+	return c.putArtifact.CallClientStream(ctx)
+}
+
+// ListArtifacts calls chiba.v1.Fleet.ListArtifacts.
+func (c *fleetClient) ListArtifacts(ctx context.Context, req *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error) {
+	return c.listArtifacts.CallUnary(ctx, req)
+}
+
+// DropArtifact calls chiba.v1.Fleet.DropArtifact.
+func (c *fleetClient) DropArtifact(ctx context.Context, req *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error) {
+	return c.dropArtifact.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -548,6 +610,8 @@ type FleetHandler interface {
 	ListRuns(context.Context, *connect.Request[pb.ListRunsRequest]) (*connect.Response[pb.ListRunsReply], error)
 	GetRun(context.Context, *connect.Request[pb.GetRunRequest]) (*connect.Response[pb.GetRunReply], error)
 	CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error)
+	// SteerRun pauses a run in waves, has it go on, or approves it.
+	SteerRun(context.Context, *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error)
 	ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error)
 	ListHardwareNews(context.Context, *connect.Request[pb.ListHardwareNewsRequest]) (*connect.Response[pb.ListHardwareNewsReply], error)
 	Status(context.Context, *connect.Request[pb.StatusRequest]) (*connect.Response[pb.StatusReply], error)
@@ -576,6 +640,10 @@ type FleetHandler interface {
 	ListCoordinators(context.Context, *connect.Request[pb.ListCoordinatorsRequest]) (*connect.Response[pb.ListCoordinatorsReply], error)
 	// RemoveCoordinator takes one out of the group.
 	RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error)
+	// PutArtifact keeps a file: the first message says what it is, the others carry it.
+	PutArtifact(context.Context, *connect.ClientStream[pb.PutArtifactRequest]) (*connect.Response[pb.PutArtifactReply], error)
+	ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error)
+	DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -661,6 +729,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		FleetCancelRunProcedure,
 		svc.CancelRun,
 		connect.WithSchema(fleetMethods.ByName("CancelRun")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetSteerRunHandler := connect.NewUnaryHandler(
+		FleetSteerRunProcedure,
+		svc.SteerRun,
+		connect.WithSchema(fleetMethods.ByName("SteerRun")),
 		connect.WithHandlerOptions(opts...),
 	)
 	fleetListFiringsHandler := connect.NewUnaryHandler(
@@ -765,6 +839,24 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("RemoveCoordinator")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetPutArtifactHandler := connect.NewClientStreamHandler(
+		FleetPutArtifactProcedure,
+		svc.PutArtifact,
+		connect.WithSchema(fleetMethods.ByName("PutArtifact")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetListArtifactsHandler := connect.NewUnaryHandler(
+		FleetListArtifactsProcedure,
+		svc.ListArtifacts,
+		connect.WithSchema(fleetMethods.ByName("ListArtifacts")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetDropArtifactHandler := connect.NewUnaryHandler(
+		FleetDropArtifactProcedure,
+		svc.DropArtifact,
+		connect.WithSchema(fleetMethods.ByName("DropArtifact")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -793,6 +885,8 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetGetRunHandler.ServeHTTP(w, r)
 		case FleetCancelRunProcedure:
 			fleetCancelRunHandler.ServeHTTP(w, r)
+		case FleetSteerRunProcedure:
+			fleetSteerRunHandler.ServeHTTP(w, r)
 		case FleetListFiringsProcedure:
 			fleetListFiringsHandler.ServeHTTP(w, r)
 		case FleetListHardwareNewsProcedure:
@@ -827,6 +921,12 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetListCoordinatorsHandler.ServeHTTP(w, r)
 		case FleetRemoveCoordinatorProcedure:
 			fleetRemoveCoordinatorHandler.ServeHTTP(w, r)
+		case FleetPutArtifactProcedure:
+			fleetPutArtifactHandler.ServeHTTP(w, r)
+		case FleetListArtifactsProcedure:
+			fleetListArtifactsHandler.ServeHTTP(w, r)
+		case FleetDropArtifactProcedure:
+			fleetDropArtifactHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -886,6 +986,10 @@ func (UnimplementedFleetHandler) GetRun(context.Context, *connect.Request[pb.Get
 
 func (UnimplementedFleetHandler) CancelRun(context.Context, *connect.Request[pb.CancelRunRequest]) (*connect.Response[pb.CancelRunReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.CancelRun is not implemented"))
+}
+
+func (UnimplementedFleetHandler) SteerRun(context.Context, *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.SteerRun is not implemented"))
 }
 
 func (UnimplementedFleetHandler) ListFirings(context.Context, *connect.Request[pb.ListFiringsRequest]) (*connect.Response[pb.ListFiringsReply], error) {
@@ -954,4 +1058,16 @@ func (UnimplementedFleetHandler) ListCoordinators(context.Context, *connect.Requ
 
 func (UnimplementedFleetHandler) RemoveCoordinator(context.Context, *connect.Request[pb.RemoveCoordinatorRequest]) (*connect.Response[pb.RemoveCoordinatorReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.RemoveCoordinator is not implemented"))
+}
+
+func (UnimplementedFleetHandler) PutArtifact(context.Context, *connect.ClientStream[pb.PutArtifactRequest]) (*connect.Response[pb.PutArtifactReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.PutArtifact is not implemented"))
+}
+
+func (UnimplementedFleetHandler) ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.ListArtifacts is not implemented"))
+}
+
+func (UnimplementedFleetHandler) DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.DropArtifact is not implemented"))
 }

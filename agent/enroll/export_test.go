@@ -1,0 +1,4 @@
+package enroll
+
+// Parse is parse, for tests.
+var Parse = parse

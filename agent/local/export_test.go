@@ -1,0 +1,4 @@
+package local
+
+// CodeOf is codeOf.
+var CodeOf = codeOf

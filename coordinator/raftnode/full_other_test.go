@@ -1,0 +1,5 @@
+//go:build !linux
+
+package raftnode_test
+
+func fullDisk(string) {}
