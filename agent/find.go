@@ -69,6 +69,7 @@ func (a *Agent) find(ctx context.Context) error {
 			case <-tick.C:
 				table.Expire(a.now())
 				a.rejudge()
+				a.askForLog()
 				for _, address := range table.Due(a.now()) {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}

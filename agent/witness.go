@@ -90,6 +90,16 @@ func (w *witnessed) late(c *pb.Checkpoint, next audit.Tree) bool {
 	return w.shorter <= journal.StalePulls
 }
 
+// askForLog asks again, if the last coordinator had less of the log than another one:
+// has it caught up?
+func (a *Agent) askForLog() {
+	a.witnessed.mu.Lock()
+	defer a.witnessed.mu.Unlock()
+	if a.witnessed.shorter > 0 && a.witnessed.shorter <= journal.StalePulls {
+		a.link.Pull()
+	}
+}
+
 // checked is the tree of a checkpoint that a coordinator has signed.
 func (a *Agent) checked(c *pb.Checkpoint) (audit.Tree, error) {
 	creds, err := a.cfg.credentials()

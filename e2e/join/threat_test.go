@@ -415,6 +415,10 @@ func TestThreat34OlderEnrolment(t *testing.T) {
 		"renew":            {Body: &pb.ToEnroller_Renew{Renew: &pb.EnrolRenew{}}},
 		"what nobody says": {},
 	} {
+		other, _ := s.newcomer(b) // nobody may have many sessions
+		if shown, err = agentenroll.SelfSigned(other.Key); err != nil {
+			t.Fatal(err)
+		}
 		if got := s.knock(addr, shown).say(m); fault.Kind(got.GetRefusal().GetKind()) != fault.Unsupported {
 			t.Errorf("%s: %v", name, got)
 		}

@@ -222,15 +222,24 @@ func (d *Driver) mendAccount(ctx context.Context, creds redfish.Credentials) err
 }
 
 func (d *Driver) anchor(ctx context.Context) error {
-	return d.plant(ctx, takeover.Anchor, d.Issuer.Twin())
+	return d.plantOurs(ctx, takeover.Anchor, d.Issuer.Twin())
 }
 
 // nextAnchor plants the twin of the key that is to come, if it still is.
 func (d *Driver) nextAnchor(ctx context.Context) error {
 	if next := d.Issuer.Next(); next != nil {
-		return d.plant(ctx, takeover.Second, next)
+		return d.plantOurs(ctx, takeover.Second, next)
 	}
 	return nil
+}
+
+// plantOurs is plant of a twin that is recorded before, so that it can be removed.
+func (d *Driver) plantOurs(ctx context.Context, step takeover.Step, twin []byte) error {
+	mark := Fingerprint(twin)
+	if err := d.Ledger.Keep(func(r takeover.Record) takeover.Record { return r.Planted(mark) }); err != nil {
+		return err
+	}
+	return d.plant(ctx, step, twin)
 }
 
 // plant puts a twin into the truststore. What the BMC calls an internal error may be
