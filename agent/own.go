@@ -35,6 +35,9 @@ func (a *Agent) own(ctx context.Context, n *node, c scl.Command) fleet.Result {
 			err = a.startTakeover(n, c.Secret)
 		}
 	case scl.DoRelease:
+		if r := n.ledger.Record(); takeover.Over(r) && r.Known == "" { // by an earlier life, whose word was lost, or by another run
+			return fleet.Result{Status: fleet.Unchanged, After: "given back before, with the password of then"}
+		}
 		if err == nil {
 			err = a.startRelease(n, c.Secret)
 		}

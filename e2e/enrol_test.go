@@ -54,7 +54,7 @@ func (w *world) beside(args ...string) *process {
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	go func() { p.err = cmd.Wait(); p.out.end(); close(p.done) }()
+	go func() { p.err = cmd.Wait(); close(p.done); p.out.end() }()
 	w.t.Cleanup(func() {
 		p.kill()
 		if w.t.Failed() {

@@ -83,7 +83,8 @@ func (w *world) start(args ...string) *process {
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	go func() { p.err = cmd.Wait(); p.out.end(); close(p.done) }()
+	// done first: who is told that it says no more may ask whether it is dead.
+	go func() { p.err = cmd.Wait(); close(p.done); p.out.end() }()
 	w.t.Cleanup(func() {
 		p.kill()
 		if w.t.Failed() {

@@ -63,6 +63,7 @@ type running struct {
 	size  size
 	rack  rack
 	began time.Time
+	taken takeovers // of all agents
 }
 
 // Run starts the parts and runs them until ctx ends or one of them fails.

@@ -46,7 +46,7 @@ func (f *running) agentSetup(ctx context.Context, n int, standby bool) (agent.Co
 		return agent.Config{}, err
 	}
 	config.Log = f.opts.Log
-	config.Taken = (&takeovers{of: len(r.Nodes), say: f.say}).hear
+	config.Taken = f.taken.of(len(r.Nodes), f.say)
 	return config, nil
 }
 

@@ -9,11 +9,19 @@ import (
 // takeovers tells a person how far the take-over of the simulated BMCs is. It is
 // safe for concurrent use.
 type takeovers struct {
-	of  int
-	say func(format string, args ...any)
-
 	mu   sync.Mutex
+	all  int
+	say  func(format string, args ...any)
 	done map[fleet.NodeName]fleet.Takeover
+}
+
+// of is what an agent of a fleet of so many BMCs tells of each. All agents tell the
+// same one.
+func (t *takeovers) of(all int, say func(format string, args ...any)) func(fleet.NodeName, fleet.BMCTrust) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all, t.say = all, say
+	return t.hear
 }
 
 // hear takes the news of one BMC.
@@ -31,10 +39,10 @@ func (t *takeovers) hear(node fleet.NodeName, how fleet.BMCTrust) {
 	}
 	t.done[node] = how.Takeover
 	switch {
-	case len(t.done) == t.of:
-		t.say("%d of %d BMCs taken over%s; see them: chiba get bmcs", t.of, t.of, t.how())
+	case len(t.done) == t.all:
+		t.say("%d of %d BMCs taken over%s; see them: chiba get bmcs", t.all, t.all, t.how())
 	case len(t.done)%4 == 0:
-		t.say("%d of %d BMCs taken over", len(t.done), t.of)
+		t.say("%d of %d BMCs taken over", len(t.done), t.all)
 	}
 }
 
