@@ -19,6 +19,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/keyfile"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/vouch"
 )
@@ -74,7 +75,7 @@ type Notary struct {
 // OpenNotary reads the key in the file path, and makes it on first use (0600).
 func OpenNotary(path string, identity tls.Certificate) (*Notary, error) {
 	const op = "open the audit key"
-	text, err := os.ReadFile(path)
+	text, err := keyfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = makeKey(path)
 	}
