@@ -36,9 +36,12 @@ func TestAKeyThatOthersCanReadIsRefused(t *testing.T) {
 	}
 	context := client.Context{Address: "https://127.0.0.1:1", CA: at("ada/ca.pem"), Cert: at("ada/cert.pem"), Key: at("ada/key.pem")}
 	readers := map[string]func() error{
-		"ca/root/1/key.pem":    func() error { _, err := ca.OpenRoot(at("ca/root")); return err },
-		"ca/site/key.pem":      func() error { _, err := ca.OpenSite(at("ca/site")); return err },
-		"rack/1/key.pem":       func() error { _, err := ca.OpenRack(at("rack"), trust.Domain{Site: "osl1", Rack: "r17"}, nil); return err },
+		"ca/root/1/key.pem": func() error { _, err := ca.OpenRoot(at("ca/root")); return err },
+		"ca/site/key.pem":   func() error { _, err := ca.OpenSite(at("ca/site")); return err },
+		"rack/1/key.pem": func() error {
+			_, err := ca.OpenRack(at("rack"), trust.Domain{Site: "osl1", Rack: "r17"}, nil)
+			return err
+		},
 		"ada/key.pem":          func() error { _, err := trust.Load(at("ada")); return err },
 		"ada/key.pem, context": func() error { _, err := client.Open(context, nil); return err },
 		"authors/author.key":   func() error { _, err := sign.EnsureKey(at("authors/author.key")); return err },
