@@ -107,7 +107,7 @@ belongs to the site's coordinators: chiba coordinator --site-ca DIR.`,
 	}
 	cmd.Flags().StringVar(&root, "root", "", "`directory` of the root")
 	cmd.Flags().StringVar(&dir, "dir", "", "`directory` of the site's CA")
-	cmd.Flags().StringSliceVar(&dns, "dns", nil, "DNS `domain` that coordinators of the site are called by")
+	cmd.Flags().StringSliceVar(&dns, "dns", nil, "DNS `domain` that coordinators of the site are called by; given, all of them (default: as before)")
 	return cmd
 }
 
@@ -118,7 +118,9 @@ func issueCommand() *cobra.Command {
 		Use:   "issue ROLE/NAME --site-ca DIR --dir DIR",
 		Short: "make credentials for a coordinator, an agent or an operator",
 		Long: `Make cert.pem, key.pem and ca.pem in a directory, unless there are good ones. From
-then on coordinators and agents renew theirs themselves.`,
+then on coordinators and agents renew theirs themselves. A coordinator that people
+or agents call by a name of yours needs it with --host, below a domain that the
+site's CA may name: chiba ca site --dns.`,
 		Example: "  chiba ca issue coordinator/c1 --site-ca /etc/chiba/site-ca --dir /etc/chiba --host 10.0.0.5\n" +
 			"  chiba ca issue agent/agent-r17 --rack r17 --site-ca /etc/chiba/site-ca --dir agent-r17\n" +
 			"  chiba ca issue operator/ada --site-ca /etc/chiba/site-ca --dir ada",
@@ -147,6 +149,6 @@ then on coordinators and agents renew theirs themselves.`,
 	cmd.Flags().StringVar(&site, "site-ca", "", "`directory` of the site's CA")
 	cmd.Flags().StringVar(&dir, "dir", "", "`directory` for the credentials")
 	cmd.Flags().StringVar(&rack, "rack", "", "`name` of an agent's rack")
-	cmd.Flags().StringSliceVar(&hosts, "host", nil, "host name or `address` of a coordinator; repeatable")
+	cmd.Flags().StringSliceVar(&hosts, "host", nil, "host name or `address` of a coordinator; repeatable (default: as before)")
 	return cmd
 }

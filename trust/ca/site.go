@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -145,7 +146,9 @@ func (s *Site) issue(number *big.Int, id trust.Identity, public crypto.PublicKey
 	}
 	if id.Role == trust.Coordinator {
 		leaf.ExtKeyUsage = append(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-		addHosts(leaf, hosts)
+		if err := s.addHosts(op, leaf, hosts); err != nil {
+			return nil, err
+		}
 	}
 	cert, err := s.sign(op, leaf, public)
 	if err != nil {
@@ -154,27 +157,47 @@ func (s *Site) issue(number *big.Int, id trust.Identity, public crypto.PublicKey
 	return s.chain(cert), nil
 }
 
-func addHosts(leaf *x509.Certificate, hosts []string) {
+// addHosts puts host names and addresses into a certificate. One that the CA may not
+// name is refused: nobody could verify any of the certificate with it.
+func (s *Site) addHosts(op string, leaf *x509.Certificate, hosts []string) error {
 	for _, host := range hosts {
-		if ip := net.ParseIP(host); ip != nil {
+		ip := net.ParseIP(host)
+		switch {
+		case ip != nil:
 			leaf.IPAddresses = append(leaf.IPAddresses, ip)
-		} else {
+		case !s.names(host):
+			return fault.New(fault.Denied, op, fmt.Sprintf("the CA of site %s may not name %q", s.domain.Site, host)).
+				WithHint("have it name the domain, and be signed again: chiba ca site " + s.domain.Site + " --dns DOMAIN --root DIR --dir DIR")
+		default:
 			leaf.DNSNames = append(leaf.DNSNames, host)
 		}
 	}
+	return nil
+}
+
+// names reports whether the CA's name constraints let it name a host (RFC 5280,
+// 4.2.1.10: a domain and all below it).
+func (s *Site) names(host string) bool {
+	return slices.ContainsFunc(s.cert.PermittedDNSDomains, func(domain string) bool {
+		return strings.EqualFold(host, domain) || strings.HasSuffix(strings.ToLower(host), "."+strings.ToLower(domain))
+	})
 }
 
 // Ensure puts credentials for id into dir, in the files that trust.Load reads,
-// unless there are some that this CA issued, for id, with more than half of their
-// life left. A key that is there is kept: what was sealed to or pinned on it stays
-// good.
+// unless there are some that this CA issued, for id and the hosts, with more than half
+// of their life left. A key that is there is kept: what was sealed to or pinned on it
+// stays good. Without hosts it keeps those that are named already.
 func (s *Site) Ensure(dir string, id trust.Identity, hosts ...string) error {
 	id = s.In(id)
 	op := "issue certificate for " + id.String()
 	if err := id.Check(); err != nil {
 		return fault.Wrap(fault.BadInput, op, err)
 	}
-	if s.good(dir, id) {
+	have := certOf(dir, id)
+	if len(hosts) == 0 {
+		hosts = hostsOf(have)
+	}
+	if s.good(dir, have, hosts) {
 		return fault.Wrap(fault.Unavailable, op, writeCerts(filepath.Join(dir, trust.CAFile), s.bundle...))
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -194,14 +217,36 @@ func (s *Site) Ensure(dir string, id trust.Identity, hosts ...string) error {
 	))
 }
 
-func (s *Site) good(dir string, id trust.Identity) bool {
-	creds, err := trust.Load(dir)
+// certOf is the certificate in dir if it is of id, whoever has issued it; else nil.
+func certOf(dir string, id trust.Identity) *x509.Certificate {
+	chain, err := readCerts(filepath.Join(dir, trust.CertFile))
 	if err != nil {
+		return nil
+	}
+	if have, err := trust.IdentityOf(chain[0]); err != nil || have != id {
+		return nil
+	}
+	return chain[0]
+}
+
+func hostsOf(leaf *x509.Certificate) []string {
+	if leaf == nil {
+		return nil
+	}
+	hosts := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		hosts = append(hosts, ip.String())
+	}
+	return hosts
+}
+
+// good reports whether the credentials in dir, whose certificate is leaf, can stay.
+func (s *Site) good(dir string, leaf *x509.Certificate, hosts []string) bool {
+	if _, err := trust.Load(dir); err != nil || leaf == nil {
 		return false
 	}
-	leaf := creds.Certificate.Leaf
-	have, err := trust.IdentityOf(leaf)
-	return err == nil && have == id && leaf.CheckSignatureFrom(s.cert) == nil && s.now().Before(trust.HalfLife(leaf))
+	missing := slices.ContainsFunc(hosts, func(host string) bool { return leaf.VerifyHostname(host) != nil })
+	return !missing && leaf.CheckSignatureFrom(s.cert) == nil && s.now().Before(trust.HalfLife(leaf))
 }
 
 // SignRack signs the CA of a rack for the key of a request in PEM form, which
