@@ -30,10 +30,11 @@ type Site struct {
 	authority
 	domain trust.Domain
 	bundle []*x509.Certificate
+	nets   []netip.Prefix // of BMCs
 }
 
 // OpenSite reads the CA that Root.EnsureSite has put into dir: key.pem, chain.pem
-// and ca.pem.
+// and ca.pem; and the networks that KeepNets has.
 func OpenSite(dir string) (*Site, error) {
 	const op = "open the site's CA"
 	key, err := trust.ReadKey(filepath.Join(dir, keyFile))
@@ -55,7 +56,11 @@ func OpenSite(dir string) (*Site, error) {
 	if err != nil {
 		return nil, damaged(op, dir, err)
 	}
-	return &Site{authority: authority{cert: chain[0], key: key, up: chain[1:], now: time.Now}, domain: domain, bundle: bundle}, nil
+	nets, err := readNets(dir)
+	if err != nil {
+		return nil, damaged(op, dir, err)
+	}
+	return &Site{authority: authority{cert: chain[0], key: key, up: chain[1:], now: time.Now}, domain: domain, bundle: bundle, nets: nets}, nil
 }
 
 // At is the same CA by another clock.
@@ -250,10 +255,9 @@ func (s *Site) good(dir string, leaf *x509.Certificate, hosts []string) bool {
 }
 
 // SignRack signs the CA of a rack for the key of a request in PEM form, which
-// Rack.CSR makes, and returns its chain up to the root. nets are the networks of
-// the rack's BMCs, whose addresses their certificates may name; without any, no
-// certificate below can name an address.
-func (s *Site) SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) ([]*x509.Certificate, error) {
+// Rack.CSR makes, and returns its chain up to the root. Certificates below it may name
+// addresses in the site's networks of BMCs; without any, none can name an address.
+func (s *Site) SignRack(csr []byte, domain trust.Domain) ([]*x509.Certificate, error) {
 	op := "sign the CA of rack " + domain.Rack
 	if domain.Site != s.domain.Site || !trust.ValidLabel(domain.Rack) {
 		return nil, fault.New(fault.Denied, op, fmt.Sprintf("%s is no rack of site %s", domain, s.domain.Site))
@@ -263,10 +267,10 @@ func (s *Site) SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) (
 		return nil, err
 	}
 	template := rackTemplate(domain, s.now().Add(RackLife))
-	if len(nets) == 0 {
+	if len(s.nets) == 0 {
 		template.ExcludedIPRanges = everyAddress()
 	}
-	for _, n := range nets {
+	for _, n := range s.nets {
 		template.PermittedIPRanges = append(template.PermittedIPRanges, ipNet(n))
 	}
 	cert, err := s.sign(op, template, public)
@@ -274,13 +278,4 @@ func (s *Site) SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) (
 		return nil, err
 	}
 	return s.chain(cert), nil
-}
-
-func everyAddress() []*net.IPNet {
-	return []*net.IPNet{ipNet(netip.MustParsePrefix("0.0.0.0/0")), ipNet(netip.MustParsePrefix("::/0"))}
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	p = p.Masked()
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
