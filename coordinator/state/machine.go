@@ -229,6 +229,8 @@ func (m *Machine) apply(c *pb.Command) (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
+	slices.Sort(o.Racks)
+	o.Racks = slices.Compact(o.Racks)
 	o.Revision = m.revision
 	m.events += uint64(len(o.Events))
 	for _, e := range o.Events {
