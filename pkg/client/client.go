@@ -19,6 +19,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/keyfile"
 	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -101,8 +102,11 @@ func (c Context) tls() (*tls.Config, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, bad("the CA: no certificate in " + c.CA)
 	}
-	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+	pair, err := keyfile.Pair(c.Cert, c.Key)
 	if err != nil {
+		if hint := fault.HintOf(err); hint != "" {
+			return nil, fault.Wrap(fault.KindOf(err), op, err)
+		}
 		return nil, bad("our certificate: " + err.Error())
 	}
 	return &tls.Config{

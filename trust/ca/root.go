@@ -75,7 +75,7 @@ func (r *Root) make(generation int) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeCerts(r.shelf.path(generation, certFile), cert), writeKey(r.shelf.path(generation, keyFile), key))
+	return errors.Join(writeCerts(r.shelf.path(generation, certFile), cert), trust.WriteKey(r.shelf.path(generation, keyFile), key))
 }
 
 // vouch has a generation sign the next one, which is how a change of the root is
@@ -100,7 +100,7 @@ func (r *Root) vouch(generation int) error {
 }
 
 func (r *Root) authority(generation int) (authority, error) {
-	key, err := readKey(r.shelf.path(generation, keyFile))
+	key, err := trust.ReadKey(r.shelf.path(generation, keyFile))
 	if err != nil {
 		return authority{}, err
 	}
@@ -234,7 +234,7 @@ func (r *Root) EnsureSite(dir, site string, dns ...string) error {
 
 // ensureKey reads a key, and makes it on first use.
 func ensureKey(path string) (*ecdsa.PrivateKey, error) {
-	have, err := readKey(path)
+	have, err := trust.ReadKey(path)
 	if err == nil {
 		if key, ok := have.(*ecdsa.PrivateKey); ok {
 			return key, nil
@@ -248,7 +248,7 @@ func ensureKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeKey(path, key)
+	return key, trust.WriteKey(path, key)
 }
 
 // uriDomains permits the SPIFFE IDs of a domain and those below it. RFC 5280 means

@@ -35,7 +35,7 @@ type Site struct {
 // and ca.pem.
 func OpenSite(dir string) (*Site, error) {
 	const op = "open the site's CA"
-	key, err := readKey(filepath.Join(dir, keyFile))
+	key, err := trust.ReadKey(filepath.Join(dir, keyFile))
 	if err != nil {
 		return nil, damaged(op, dir, err)
 	}
