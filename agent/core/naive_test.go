@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/quick"
 	"time"
@@ -108,7 +110,7 @@ func (w *sketch) input() Input {
 	case n < 14:
 		return Tick{}
 	case n < 16:
-		return Heard{Node: node, Events: []Event{{MessageID: "X.1.0.Y", Time: fmt.Sprint(w.rnd.IntN(9))}}, Gap: w.rnd.IntN(2) == 0}
+		return Heard{Node: node, Events: []Event{{MessageID: "X.1.0.Y", Time: strconv.Itoa(w.rnd.IntN(9))}}, Gap: w.rnd.IntN(2) == 0}
 	case n == 16:
 		return Link{Connected: w.rnd.IntN(2) == 0, Since: w.now}
 	case n == 17: // some rules go, some come, some stay
@@ -176,11 +178,11 @@ func TestStepIsAsLookingAtEverything(t *testing.T) {
 // describe is all of an output as lines.
 func describe(out Output) (lines []string) {
 	for _, r := range out.Read {
-		line := "read " + string(r.Node)
+		keys := []string{"read", string(r.Node)}
 		for _, ref := range r.Refs {
-			line += " " + keyOf(ref)
+			keys = append(keys, keyOf(ref))
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.Join(keys, " "))
 	}
 	for _, f := range out.Fire {
 		lines = append(lines, fmt.Sprint("fire ", f.Firing))
