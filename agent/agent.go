@@ -160,7 +160,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: mirrored, Ballast: spool.DefaultBallast})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: journal.Mirrored, Ballast: spool.DefaultBallast})
 	if err != nil {
 		return nil, err
 	}

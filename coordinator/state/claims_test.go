@@ -169,3 +169,30 @@ func TestRacksToBeToldAreSorted(t *testing.T) {
 		t.Errorf("racks to be told (-want +got):\n%s", diff)
 	}
 }
+
+// BenchmarkPull is the desired state of a rack, as each asks for it once a minute. It
+// must not cost more the more nodes others have.
+func BenchmarkPull(b *testing.B) {
+	for _, nodes := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
+			m, index := state.New(), uint64(0)
+			apply := func(c *pb.Command) {
+				c.Version = state.Version
+				index++
+				if _, err := m.Apply(index, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			apply(putAgent("a1", "r1"))
+			apply(putAgent("a2", "r2"))
+			for i := range nodes {
+				n := node(fmt.Sprintf("n%d", i), "b")
+				n.GetNode().Serial = fmt.Sprintf("SN%d", i)
+				apply(batch("a1", "r1", uint64(i)+1, n))
+			}
+			for b.Loop() {
+				m.Desired("r2")
+			}
+		})
+	}
+}

@@ -131,7 +131,7 @@ func New() *Machine {
 		perRack: map[string]int{},
 		serving: map[string]string{},
 		found:   map[string]*pb.Node{},
-		claims:  claims{},
+		claims:  newClaims(),
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
