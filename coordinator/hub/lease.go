@@ -72,35 +72,33 @@ func (s *session) ask(q *pb.Lease) {
 	case s.asked <- q:
 	default: // another one has come in between
 	}
+	s.lending.wake()
 }
 
 func (s *session) tellOwner() {
-	select {
-	case s.owned <- struct{}{}:
-	default:
-	}
+	s.owned.Store(true)
+	s.lending.wake()
 }
 
-// lend answers the agent's questions, one after the other, and tells it when its
-// rack has another owner.
+// lend tells the agent when its rack has another owner, and answers its question.
 func (s *session) lend(ctx context.Context) error {
-	for {
-		var answer *pb.Leased
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.conn.Done():
-			return s.conn.Err()
-		case <-s.owned:
-			answer = s.hub.leased(s.rack, 0)
-		case q := <-s.asked:
-			answer = s.lease(ctx, q)
-			answer.Number = q.GetNumber()
-		}
-		if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Leased{Leased: answer}}); err != nil {
+	if s.owned.Swap(false) {
+		if err := s.sendLeased(s.hub.leased(s.rack, 0)); err != nil {
 			return err
 		}
 	}
+	select {
+	case q := <-s.asked:
+		answer := s.lease(ctx, q)
+		answer.Number = q.GetNumber()
+		return s.sendLeased(answer)
+	default:
+		return nil
+	}
+}
+
+func (s *session) sendLeased(l *pb.Leased) error {
+	return s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Leased{Leased: l}})
 }
 
 func (h *Hub) leased(rack string, ttl time.Duration) *pb.Leased {
@@ -132,11 +130,17 @@ func (s *session) lease(parent context.Context, q *pb.Lease) *pb.Leased {
 	if h.Owner(s.rack) != s.agent || q.GetShut() && state.CompareEpochs(q.GetKnown(), h.conf.Machine.Owner(s.rack)) == 0 {
 		return h.leased(s.rack, 0)
 	}
-	if other := s.other(); other != "" && h.fresh(s.rack) && h.free(ctx, other) != nil {
+	if h.fresh(s.rack) && s.taken(ctx) {
 		return h.leased(s.rack, 0) // two have claimed it, and the lease of the other still runs
 	}
 	h.lend(s.agent, loan{at: time.Now()})
 	return h.leased(s.rack, h.conf.Lease)
+}
+
+// taken reports whether the lease of the rack's other agent runs.
+func (s *session) taken(ctx context.Context) bool {
+	other := s.other()
+	return other != "" && s.hub.free(ctx, other) != nil
 }
 
 // fresh reports whether the rack was taken over a moment ago by an agent that had
