@@ -200,12 +200,10 @@ func (s *session) denied() []*pb.Denial {
 	return s.cfg.Trust.Denied()
 }
 
-// replay sends the spool in order, ahead of the acks; flow control bounds it.
+// replay sends the spool in order, ahead of the acks; flow control bounds it. The
+// stream is opened when there is something to send.
 func (s *session) replay(ctx context.Context) error {
-	out, err := s.open(ctx, pb.StreamOpen_RESULTS, 0)
-	if err != nil {
-		return err
-	}
+	var out *mesh.Channel
 	for {
 		batch, err := s.talk.Next()
 		if err != nil {
@@ -216,6 +214,11 @@ func (s *session) replay(ctx context.Context) error {
 				return err
 			}
 			continue
+		}
+		if out == nil {
+			if out, err = s.open(ctx, pb.StreamOpen_RESULTS, 0); err != nil {
+				return err
+			}
 		}
 		if err := out.Send(batch); err != nil {
 			return err
