@@ -380,12 +380,13 @@ func differs(tx *spool.Tx, msg, old *pb.Node) (bool, error) {
 	return !proto.Equal(old, msg), nil
 }
 
-// forget tells the coordinators of nodes that have left the catalogue.
+// forgetNodes tells the coordinators of nodes that have left the catalogue. A stranger
+// may have been met already, and stays.
 func (a *Agent) forgetNodes() error {
 	return a.spool.Update(func(tx *spool.Tx) error {
 		var gone []string
 		for name := range tx.All(spool.Nodes, "") {
-			if a.rack.named(fleet.NodeName(name)) == nil {
+			if !a.rack.taken(fleet.NodeName(name), "") {
 				gone = append(gone, name)
 			}
 		}

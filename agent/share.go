@@ -3,15 +3,14 @@ package agent
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/agent/takeover"
@@ -27,26 +26,6 @@ import (
 const keptShare = 2 * time.Second
 
 const keyPartner = "partner"
-
-// mirrored says what the standby holds of what the owner has written: all that it
-// needs to go on, and nothing that is the owner's own.
-func mirrored(table spool.Table, key string) bool {
-	switch table {
-	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped:
-		return true
-	case spool.Secrets:
-		return !strings.HasPrefix(key, keyPassport)
-	case spool.Notes:
-		for _, of := range []string{"accepted", "accepted-at", "approved", admissions} {
-			if strings.HasPrefix(key, spool.Key(of)) {
-				return true
-			}
-		}
-	case spool.Scripts, spool.Here, spool.Sessions, spool.Digests, spool.Inventories, spool.Subscribed:
-	}
-	return false
-}
 
 // companion is what is known of the other agent of the rack. It is safe for
 // concurrent use.
@@ -361,21 +340,11 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 		}
 		changes = append(changes, c)
 	}
-	if err := a.spool.Take(changes, s.GetAll(), outdated); err != nil {
+	if err := a.spool.Take(changes, s.GetAll(), journal.Outdated); err != nil {
 		return err
 	}
 	a.taken.life, a.taken.last = s.GetLife(), s.GetTo()
 	return a.reread(changes)
-}
-
-// outdated: an order that we have seen stays the newest one, whatever the owner has
-// seen of it.
-func outdated(tx *spool.Tx, c spool.Change) bool {
-	if c.Table != spool.Floors {
-		return false
-	}
-	have := tx.Get(c.Table, c.Key)
-	return len(have) >= 8 && (len(c.Value) < 8 || binary.BigEndian.Uint64(have) > binary.BigEndian.Uint64(c.Value))
 }
 
 // reread puts the records of BMCs that have changed in force.

@@ -11,7 +11,8 @@ import (
 // in three racks of one site: it crosses the way from the coordinators once, and the
 // racks give it to each other.
 func TestAnArtifactCrossesTheWANOnce(t *testing.T) {
-	w := newWorld(t)
+	t.Parallel()
+	w := newWorldOf(t, 3)
 	w.dev("--only", "sim", "--coordinators", "3", "--racks", "3")
 	c := &cluster{world: w, coordinators: map[string]*process{}}
 	for name := range coordinatorParts {

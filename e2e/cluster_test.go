@@ -27,7 +27,7 @@ var coordinatorParts = map[string]string{"c1": "coordinator", "c2": "coordinator
 
 func newCluster(t *testing.T, flags ...string) *cluster {
 	t.Helper()
-	c := &cluster{world: newWorld(t), coordinators: map[string]*process{}}
+	c := &cluster{world: newWorldOf(t, 3), coordinators: map[string]*process{}}
 	c.start(append([]string{"dev", "--only", "sim", "--coordinators", "3", "--racks", "3"}, flags...)...).wait("ready in")
 	for name := range coordinatorParts {
 		c.run1(name)
@@ -65,15 +65,6 @@ func (c *cluster) linkedAll() {
 		c.decode(&agents, "get", "agents")
 		return len(agents) == len(c.agents) && !slices.ContainsFunc(agents, func(a agent) bool { return !a.Connected })
 	})
-}
-
-func (c *cluster) until(what string, is func() bool) {
-	c.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("it did not happen: %s\n%s", what, c.run("get", "coordinators").stdout)
-		}
-	}
 }
 
 // roles are the leader, the one that answers the client, and one that is neither.
@@ -123,6 +114,7 @@ func (c *cluster) outage() (stop func() time.Duration) {
 // the middle of an apply to all racks: the command finishes, every node has exactly
 // one result, and writes go on within two seconds.
 func TestKill9OfTheLeaderDuringApply(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.killDuringApply(0, c.leader())
 	c.killDuringApply(1, "c1")
@@ -131,6 +123,7 @@ func TestKill9OfTheLeaderDuringApply(t *testing.T) {
 // The same where each rack has two agents: no rack changes hands, and nothing is done
 // twice.
 func TestKill9OfTheLeaderWithStandbys(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "--standby")
 	c.killDuringApply(0, c.leader())
 	var all []struct{ Name, Role string }
@@ -217,6 +210,7 @@ func (c *cluster) once(script string) {
 // One of three tells what it knew, says that it is old, and decides nothing. When
 // all have been killed and started again nothing is lost.
 func TestAMinorityAndARestartOfAll(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.must("apply", c.file("tag.scl", `(config "all" (asset-tag "kept"))`), "--yes")
 	for _, name := range []string{"c1", "c2"} {

@@ -43,8 +43,8 @@ const (
 	maxWanted = 16 // artifacts that others want of us at once
 	// maxJobs bounds what is remembered of what others have wanted: who asks for
 	// thousands of digests has made them up.
-	maxJobs = 256
-	fetchers  = 2  // of them, how many we fetch at once
+	maxJobs  = 256
+	fetchers = 2 // of them, how many we fetch at once
 )
 
 // Site is the other agents of the site.

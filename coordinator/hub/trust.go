@@ -26,6 +26,7 @@ func (s *session) cut() {
 		case s.denied <- err:
 		default:
 		}
+		s.nudges.wake()
 	}
 }
 

@@ -131,7 +131,7 @@ func New() *Machine {
 		perRack: map[string]int{},
 		serving: map[string]string{},
 		found:   map[string]*pb.Node{},
-		claims:  claims{},
+		claims:  newClaims(),
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
@@ -229,6 +229,8 @@ func (m *Machine) apply(c *pb.Command) (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
+	slices.Sort(o.Racks)
+	o.Racks = slices.Compact(o.Racks)
 	o.Revision = m.revision
 	m.events += uint64(len(o.Events))
 	for _, e := range o.Events {

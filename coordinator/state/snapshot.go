@@ -1,8 +1,6 @@
 package state
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -188,18 +186,4 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 		}
 	}
 	return m.restoreRolled(s.GetRolled())
-}
-
-// Hash is a digest of the whole state: two machines of one version that have
-// applied the same commands have the same. It costs an encoding of the state.
-func (m *Machine) Hash() (string, error) { return HashOf(m.Snapshot()) }
-
-// HashOf is the Hash of the state that a snapshot is of.
-func HashOf(s *pb.Snapshot) (string, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
-	if err != nil {
-		return "", fmt.Errorf("hash the state: %w", err)
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), nil
 }

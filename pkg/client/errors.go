@@ -141,10 +141,14 @@ func (c *Client) unreachedAgent(op string, err error) error {
 	return fail(fault.Unavailable, "lost the agent at "+c.context.socket+": "+cause(err), "is it running? look at its log")
 }
 
+// unanswered is what net/http says of a connection on which a ping was not answered:
+// its error has no type and no name.
+const unanswered = "http2: client connection lost"
+
 // broken reports whether the connection was lost. Connect takes a reset for a
-// call that was canceled.
+// call that was canceled, and what ends a stream amid it for garbage.
 func broken(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	return strings.HasSuffix(err.Error(), unanswered) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		connect.CodeOf(err) == connect.CodeUnavailable
 }
 

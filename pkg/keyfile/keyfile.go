@@ -24,7 +24,7 @@ func Read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it was only read
 	info, err := file.Stat() // of what was opened, and not of what the path says by then
 	if err != nil {
 		return nil, err

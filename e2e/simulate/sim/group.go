@@ -15,8 +15,8 @@ import (
 
 const (
 	patience      = 10 * time.Second // of a proposal, as raftnode's
-	snapshotEvery = 100              // entries
-	hashEvery     = 64
+	snapshotEvery = 200              // entries
+	hashEvery     = 256
 )
 
 // group is Raft as the coordinators see it: one log of which a prefix is committed,
