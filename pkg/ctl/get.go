@@ -21,7 +21,7 @@ func getCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:        "get",
 		GroupID:    cli.GroupSee,
-		Short:      "list what the fleet knows: nodes, BMCs, inventory, changes, agents, scripts, runs, firings, coordinators",
+		Short:      "list what the fleet knows: nodes, BMCs, agents, scripts, runs and more",
 		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
 		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal\n  chiba get runs --consistency linearizable",
 	})

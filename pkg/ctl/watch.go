@@ -20,7 +20,8 @@ func watchCommand() *cobra.Command {
 		Short:   "tell what happens in the fleet as it happens, or how far a run is",
 		Long: `Tell what happens in the fleet as it happens: rules that fire, with the values
 that made them true and what they did; hardware that was added, removed or
-changed; nodes, agents, scripts and runs that change. -o json has one JSON object per line. Ctrl-C ends it.`,
+changed; nodes, agents, scripts and runs that change. -o json has one JSON object
+per line. Ctrl-C ends it.`,
 		Example: "  chiba watch\n  chiba watch --past -o json\n  chiba watch run R7",
 	}
 	cli.Parent(cmd)
