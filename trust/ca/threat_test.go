@@ -28,6 +28,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/trust"
@@ -230,7 +232,7 @@ func goVerifyAt(chain, store []*x509.Certificate, usage x509.ExtKeyUsage, now ti
 }
 
 // opensslVerify asks the openssl binary, if there is one.
-func opensslVerify(t *testing.T, chain, store []byte, purpose string, at int64) (err error, ran bool) {
+func opensslVerify(t *testing.T, chain, store []byte, purpose string, at int64, more ...string) (err error, ran bool) {
 	t.Helper()
 	binary, _ := exec.LookPath("openssl")
 	if binary == "" {
@@ -252,7 +254,7 @@ func opensslVerify(t *testing.T, chain, store []byte, purpose string, at int64) 
 	if at != 0 {
 		args = append(args, "-attime", strconv.FormatInt(at, 10))
 	}
-	cmd := exec.CommandContext(t.Context(), binary, append(args, "leaf")...)
+	cmd := exec.CommandContext(t.Context(), binary, append(append(args, more...), "leaf")...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -306,6 +308,58 @@ func TestThreat28RackForges(t *testing.T) {
 				if err, _ := handshake(t, person, server); err == nil {
 					t.Errorf("a person's client takes it for %s", host)
 				}
+			}
+		})
+	}
+}
+
+// Where racks may name the addresses of BMCs, a thief of a rack's CA can name one at
+// which a coordinator answers people. Our own client asks who it is all the same.
+func TestThreat28RackForgesTheAddressOfACoordinator(t *testing.T) {
+	dir := t.TempDir()
+	site := authority(t, dir)
+	if err := ca.KeepNets(filepath.Join(dir, "site"), []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}); err != nil {
+		t.Fatal(err)
+	}
+	site, err := ca.OpenSite(filepath.Join(dir, "site"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	person := t.TempDir()
+	if err = site.Ensure(person, trust.Identity{Role: trust.Operator, Name: "ada"}); err != nil {
+		t.Fatal(err)
+	}
+	thief := stolen(t, site, "r17")
+	address := []net.IP{net.IPv4(127, 0, 0, 1)}
+	posing, err := url.Parse("spiffe://r17.osl1.chiba.internal/coordinator/c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	coordinator := credentials(t, site, trust.Identity{Role: trust.Coordinator, Name: "c1"}, "127.0.0.1").Certificate
+	for name, c := range map[string]struct {
+		cert tls.Certificate
+		want bool
+	}{
+		"a coordinator":          {coordinator, true},
+		"its address":            {thief.forge(&x509.Certificate{IPAddresses: address}), false},
+		"its address and a name": {thief.forge(&x509.Certificate{IPAddresses: address, URIs: []*url.URL{posing}}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.NotFoundHandler())
+			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+			server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{c.cert}, ClientAuth: tls.RequestClientCert}
+			server.StartTLS()
+			defer server.Close()
+			cl, err := client.Open(client.Context{
+				Address: server.URL, CA: filepath.Join(person, trust.CAFile), Cert: filepath.Join(person, trust.CertFile), Key: filepath.Join(person, trust.KeyFile),
+			}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			// It is no coordinator's API: who is believed gets another error.
+			if _, err = cl.Status(t.Context()); fault.Is(err, fault.Untrusted) == c.want || err == nil {
+				t.Errorf("%v, want it believed: %v", err, c.want)
 			}
 		})
 	}
@@ -371,22 +425,24 @@ func in(year int) func() time.Time {
 // Addresses go into a BMC's certificate only where the site lets the rack name
 // them, and never link-local ones.
 func TestAddressesOfABMC(t *testing.T) {
-	site := authority(t, t.TempDir())
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if _, err := command(t, "site", "osl1", "--root", at("root"), "--dir", at("site"), "--bmc-net", "fd00:17::/64", "--bmc-net", "10.17.3.4/16"); err != nil {
+		t.Fatal(err)
+	}
+	// They stay, also when the site is signed anew.
+	if out, err := command(t, "site", "osl1", "--root", at("root"), "--dir", at("site"), "--dns", "example"); err != nil || !strings.Contains(out, "10.17.0.0/16") {
+		t.Fatalf("%q, %v", out, err)
+	}
+	site, err := ca.OpenSite(at("site"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r, err := ca.OpenRack(t.TempDir(), trust.Domain{Site: "osl1", Rack: "r17"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, _, err := r.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := site.SignRack(request, r.Domain(), netip.MustParsePrefix("fd00:17::/64"), netip.MustParsePrefix("10.17.0.0/16"), netip.MustParsePrefix("fe80::/10"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err = r.Install(chain, site.Bundle()); err != nil {
-		t.Fatal(err)
-	}
+	signed(t, site, r)
 	text, err := r.BMCServer(csr(t, newKey(t), nil), "node-04", netip.MustParseAddr("fd00:17::4"), netip.MustParseAddr("fe80::4%eth0"),
 		netip.MustParseAddr("::ffff:10.17.0.4"), netip.MustParseAddr("192.0.2.4"))
 	if err != nil {
@@ -398,7 +454,25 @@ func TestAddressesOfABMC(t *testing.T) {
 	if err := goVerify(certs(t, text), trust.SelfSigned(site.Bundle()), x509.ExtKeyUsageServerAuth); err != nil {
 		t.Error(err)
 	}
-	if err, _ := opensslVerify(t, text, trust.EncodePEM(trust.SelfSigned(site.Bundle())), "sslserver", 0); err != nil {
-		t.Error(err)
+	for anchor, store := range map[string][]byte{"the root": trust.EncodePEM(trust.SelfSigned(site.Bundle())), "the twin": r.Twin()} {
+		for ip, want := range map[string]bool{"10.17.0.4": true, "fd00:17::4": true, "10.17.0.5": false, "192.0.2.4": false} {
+			if err, ran := opensslVerify(t, text, store, "sslserver", 0, "-verify_ip", ip); ran && (err == nil) != want {
+				t.Errorf("openssl, by %s, at %s: %v", anchor, ip, err)
+			}
+		}
+	}
+}
+
+// A network that holds more than BMCs, or is everywhere, confines nothing.
+func TestNetworksThatNoRackMayName(t *testing.T) {
+	dir := t.TempDir()
+	for _, net := range []string{"0.0.0.0/0", "::/0", "fe80::/64", "169.254.0.0/16", "10.0.0.0/7", "10.0.0.5", "here"} {
+		_, err := command(t, "site", "osl1", "--root", filepath.Join(dir, "root"), "--dir", filepath.Join(dir, "site"), "--bmc-net", net)
+		if cli.Code(err) != cli.Usage || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v", net, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "site")); err == nil {
+		t.Error("a site was made all the same")
 	}
 }
