@@ -282,6 +282,7 @@ func (n *node) lastAddress() string {
 
 // reign has the agent work on its rack.
 func (g *governor) reign(ctx context.Context, out owner.Output) error {
+	g.taken.own()
 	if err := g.inherit(out.Fence); err != nil {
 		return err
 	}

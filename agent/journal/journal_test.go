@@ -260,7 +260,9 @@ func TestARun(t *testing.T) {
 
 func TestARefusedRun(t *testing.T) {
 	d := newDisk(t)
-	d.do(func(tx *spool.Tx) { journal.Refuse(tx, noon, run7, errors.New("version 5 is not newer than version 6")) })
+	d.do(func(tx *spool.Tx) {
+		journal.Refuse(tx, noon, run7, errors.New("version 5 is not newer than version 6"))
+	})
 	want := "R7 is done: 0 well, 0 not refused: version 5 is not newer than version 6"
 	if diff := cmp.Diff(want, d.told()); diff != "" {
 		t.Error(diff)
@@ -459,5 +461,44 @@ func TestOutdated(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// A standby takes what follows from what it has. After a reign of its own it has
+// nothing of the other one's: rows that it wrote itself are gone only with everything.
+func TestAFollower(t *testing.T) {
+	type share struct {
+		life, from, to uint64
+		all            bool
+	}
+	for _, c := range []struct {
+		what  string
+		took  []share
+		reign bool
+		next  share
+		want  bool
+	}{
+		{"changes to one that has nothing", nil, false, share{life: 1, from: 3, to: 5}, false},
+		{"everything", nil, false, share{life: 1, to: 5, all: true}, true},
+		{"what follows", []share{{life: 1, to: 5, all: true}}, false, share{life: 1, from: 5, to: 6}, true},
+		{"what was taken already", []share{{life: 1, to: 5, all: true}}, false, share{life: 1, from: 4, to: 6}, false},
+		{"a gap", []share{{life: 1, to: 5, all: true}}, false, share{life: 1, from: 6, to: 7}, false},
+		{"another life of the owner", []share{{life: 1, to: 5, all: true}}, false, share{life: 2, from: 5, to: 6}, false},
+		{"what follows, after a reign of its own", []share{{life: 1, to: 5, all: true}}, true, share{life: 1, from: 5, to: 6}, false},
+		{"everything, after a reign of its own", []share{{life: 1, to: 5, all: true}}, true, share{life: 1, to: 6, all: true}, true},
+	} {
+		var f journal.Follower
+		for _, s := range c.took {
+			f.Took(s.life, s.to)
+		}
+		if last, life := f.Held(); len(c.took) > 0 && (last != 5 || life != 1) {
+			t.Errorf("%s: it says that it has change %d of life %d", c.what, last, life)
+		}
+		if c.reign {
+			f.Own()
+		}
+		if got := f.Follows(c.next.life, c.next.from, c.next.all); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
 	}
 }

@@ -40,7 +40,7 @@ type office struct {
 	reigns bool   // work goes on
 	reign  uint64 // of the process
 	mate   mate
-	taken  taken
+	taken  journal.Follower
 }
 
 // mate is what is known of the other agent, as agent.companion.
@@ -50,9 +50,6 @@ type mate struct {
 	pushing bool
 	waiting []func() // for the standby to have what was written
 }
-
-// taken is how far we are with the changes of the other, as in agent.
-type taken struct{ life, last uint64 }
 
 // mono is the clock that nobody sets, but that stands while the machine is suspended.
 func (a *agent) mono() time.Time {
@@ -206,6 +203,7 @@ func (a *agent) begins(fence bool) {
 	a.reigns = true
 	a.reign++
 	a.active = map[string]*work{}
+	a.taken.Own()
 	if a.inherit(fence); a.life != life {
 		return
 	}
@@ -249,7 +247,8 @@ type pairState struct {
 }
 
 func (a *agent) pairState() pairState {
-	return pairState{a.out.Claim, a.reigns, a.process, a.taken.last, a.taken.life}
+	last, life := a.taken.Held()
+	return pairState{a.out.Claim, a.reigns, a.process, last, life}
 }
 
 // tell asks the partner something; answer is called if it answers in this process.
@@ -394,13 +393,13 @@ func (a *agent) take(s share) error {
 	if s.claim.Agent != a.partner.name || a.out.Claim.After(s.claim) || a.reigns {
 		return errNotOwner
 	}
-	if !s.all && (s.life != a.taken.life || s.from != a.taken.last) {
+	if !a.taken.Follows(s.life, s.from, s.all) {
 		return nil
 	}
 	if err := a.spool.Take(s.changes, s.all, journal.Outdated); err != nil {
 		return err
 	}
-	a.taken = taken{s.life, s.to}
+	a.taken.Took(s.life, s.to)
 	return nil
 }
 
