@@ -234,7 +234,7 @@ func (g *governor) ask(out owner.Output) {
 	}
 	g.sent[g.number] = g.asked
 	g.link.Lease(&pb.Lease{
-		Number: g.number, Known: g.office.owner(g.cfg.Rack), Lost: out.Lost, Shut: out.Shut,
+		Number: g.number, Known: g.office.owner(g.cfg.Rack), Lost: out.Lost, Shut: out.Shut, Met: out.Met,
 		Standby: out.Role == owner.Standby || out.Role == owner.Waiting,
 	})
 }

@@ -95,8 +95,9 @@ type Output struct {
 	// Until is when a lease ends: nothing is to be begun later. Zero: not by itself.
 	Until time.Time
 	// Ask a coordinator now. Lost says with it that the partner is lost, Shut that we
-	// own the rack and can't work on it.
-	Ask, Lost, Shut bool
+	// own the rack and can't work on it, Met that the partner answers since and does not
+	// claim the rack: then it is better given to it.
+	Ask, Lost, Shut, Met bool
 	// Look whether others see the partner and whether we reach the rack, and tell a
 	// View.
 	Look bool
@@ -118,6 +119,7 @@ type Decider struct {
 	heard     time.Time // when the partner last answered
 	silent    bool      // it did not answer the last ping
 	shut      bool      // a BMC has shut us out in this epoch
+	met       bool      // and the partner has answered since
 
 	out Output // of the step that goes on
 }
@@ -144,6 +146,7 @@ func (d *Decider) Step(now time.Time, in Input) Output {
 	in.happen(d, now)
 	d.settle(now)
 	d.out.Role, d.out.Claim, d.out.Why, d.out.Shut = d.role, d.claim, d.why, d.shut
+	d.out.Met = d.met && !d.silent
 	if d.role == Active && d.leased() {
 		d.out.Until = d.lease
 	}
@@ -169,7 +172,7 @@ func (d *Decider) learn(c Claim) {
 		return
 	}
 	before := d.claim
-	d.claim, d.shut, d.out.Keep = c, false, true
+	d.claim, d.shut, d.met, d.out.Keep = c, false, false, true
 	switch {
 	case d.own():
 		d.out.Fence = before.Agent != "" && d.cfg.Partner != ""
@@ -204,7 +207,9 @@ func (g Granted) happen(d *Decider, _ time.Time) {
 
 func (p Partner) happen(d *Decider, now time.Time) {
 	d.heard, d.silent = now, false
-	d.learn(p.Claim)
+	if d.learn(p.Claim); d.shut && !d.met {
+		d.met, d.out.Ask = true, d.connected
+	}
 	if d.role == Waiting && !d.connected && d.own() {
 		d.become(Active, "its partner knows of no other owner")
 	}
@@ -216,7 +221,7 @@ func (Refused) happen(d *Decider, _ time.Time) {
 	if !d.own() {
 		return
 	}
-	d.shut, d.out.Ask = true, true
+	d.shut, d.met, d.out.Ask = true, false, true
 	d.become(Standby, "a BMC has shut it out")
 }
 
@@ -225,7 +230,7 @@ func (v View) happen(d *Decider, now time.Time) {
 		return
 	}
 	d.claim = Claim{d.cfg.Self, d.claim.Epoch.Next(d.cfg.Self > d.cfg.Partner)}
-	d.shut, d.out.Keep, d.out.Fence = false, true, true
+	d.shut, d.met, d.out.Keep, d.out.Fence = false, false, true, true
 	d.become(Active, d.cfg.Partner+" is dead, and no coordinator is reached")
 }
 

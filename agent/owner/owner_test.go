@@ -29,7 +29,7 @@ func say(o owner.Output) string {
 	for _, f := range []struct {
 		is   bool
 		word string
-	}{{o.Keep, "keep"}, {o.Fence, "fence"}, {o.Ask, "ask"}, {o.Lost, "lost"}, {o.Shut, "shut"}, {o.Look, "look"}} {
+	}{{o.Keep, "keep"}, {o.Fence, "fence"}, {o.Ask, "ask"}, {o.Lost, "lost"}, {o.Shut, "shut"}, {o.Met, "met"}, {o.Look, "look"}} {
 		if f.is {
 			text = append(text, f.word)
 		}
@@ -135,6 +135,15 @@ func TestWhatFollowsFromWhat(t *testing.T) {
 			{2 * time.Minute, owner.Silent{}, "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, granted(claim("a", 7, 0), 2*time.Minute), "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, granted(claim("a", 9, 0), 2*time.Minute), "active, a in epoch 9, keep, fence"},
+		}},
+		"shut out, and the other one has forgotten that it is the owner": {"b", claim("a", 7, 0), []step{
+			{0, owner.Partner{Claim: claim("a", 7, 0)}, "active, a in epoch 7"},
+			{time.Minute, linked, "holding, a in epoch 7, ask"},
+			{time.Minute, owner.Refused{}, "standby, a in epoch 7, ask, shut"},
+			{61 * time.Second, owner.Partner{Claim: claim("a", 7, 0)}, "standby, a in epoch 7, ask, shut, met"},
+			{62 * time.Second, owner.Partner{Claim: claim("a", 7, 0)}, "standby, a in epoch 7, shut, met"},
+			{63 * time.Second, owner.Silent{}, "standby, a in epoch 7, shut"},
+			{64 * time.Second, granted(claim("b", 9, 0), time.Minute), "standby, b in epoch 9, keep"},
 		}},
 		"the standby is shut out of nothing": {"b", claim("b", 7, 0), []step{
 			{0, owner.Refused{}, "standby, b in epoch 7"},

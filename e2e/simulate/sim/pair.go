@@ -164,7 +164,7 @@ func (a *agent) askLease() {
 	}
 	if s := a.session; s != nil {
 		s.toCoordinator(&pb.FromAgent{Body: &pb.FromAgent_Lease{Lease: &pb.Lease{
-			Number: a.office.number, Known: a.claim(), Lost: a.out.Lost, Shut: a.out.Shut,
+			Number: a.office.number, Known: a.claim(), Lost: a.out.Lost, Shut: a.out.Shut, Met: a.out.Met,
 			Standby: a.out.Role == owner.Standby || a.out.Role == owner.Waiting,
 		}}})
 	}
