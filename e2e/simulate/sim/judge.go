@@ -7,6 +7,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/owner"
+	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -327,6 +328,7 @@ func (j *judge) settled(a *agent) {
 			break
 		}
 	}
+	j.mirrored(a)
 	if n := len(a.disk.tables[intentsTable]); n > 0 {
 		j.w.violate("%s has begun %d things and says nothing of them", a.name, n)
 	}
@@ -334,6 +336,29 @@ func (j *judge) settled(a *agent) {
 		if !j.account(a.name).recorded[text] {
 			j.w.violate("%s was kept on disk and is lost", text)
 			return
+		}
+	}
+}
+
+// mirrored is that the standby has what the owner has written. Of the newest orders
+// each keeps what it has seen.
+func (j *judge) mirrored(a *agent) {
+	if a.partner == nil || !a.reigns {
+		return
+	}
+	for table, rows := range a.disk.tables {
+		copies := a.partner.disk.tables[table]
+		for key, value := range rows {
+			if table != spool.Floors && journal.Mirrored(table, key) && string(copies[key]) != string(value) {
+				j.w.violate("%s has %s %q, and its standby has not", a.name, table, key)
+				return
+			}
+		}
+		for key := range copies {
+			if table != spool.Floors && journal.Mirrored(table, key) && rows[key] == nil {
+				j.w.violate("the standby of %s has %s %q, and it has not", a.name, table, key)
+				return
+			}
 		}
 	}
 }
