@@ -92,6 +92,10 @@ type Output struct {
 	// Fence: this is a new reign, and the partner may not know of it: it must be shut
 	// out of each BMC before anything is written there.
 	Fence bool
+	// Regain: coordinators have given us the rack though, or because, we were shut out
+	// of BMCs: there we may make ourselves administrators again. Nothing else tells
+	// that who has shut us out has done so in an earlier epoch.
+	Regain bool
 	// Until is when a lease ends: nothing is to be begun later. Zero: not by itself.
 	Until time.Time
 	// Ask a coordinator now. Lost says with it that the partner is lost, Shut that we
@@ -120,6 +124,7 @@ type Decider struct {
 	silent    bool      // it did not answer the last ping
 	shut      bool      // a BMC has shut us out in this epoch
 	met       bool      // and the partner has answered since
+	regain    bool      // the rack was granted to us since we were shut out
 
 	out Output // of the step that goes on
 }
@@ -146,7 +151,7 @@ func (d *Decider) Step(now time.Time, in Input) Output {
 	in.happen(d, now)
 	d.settle(now)
 	d.out.Role, d.out.Claim, d.out.Why, d.out.Shut = d.role, d.claim, d.why, d.shut
-	d.out.Met = d.met && !d.silent
+	d.out.Met, d.out.Regain = d.met && !d.silent, d.regain && d.own()
 	if d.role == Active && d.leased() {
 		d.out.Until = d.lease
 	}
@@ -172,6 +177,7 @@ func (d *Decider) learn(c Claim) {
 		return
 	}
 	before := d.claim
+	d.regain = d.shut
 	d.claim, d.shut, d.met, d.out.Keep = c, false, false, true
 	switch {
 	case d.own():
@@ -221,7 +227,7 @@ func (Refused) happen(d *Decider, _ time.Time) {
 	if !d.own() {
 		return
 	}
-	d.shut, d.met, d.out.Ask = true, false, true
+	d.shut, d.met, d.regain, d.out.Ask = true, false, false, true
 	d.become(Standby, "a BMC has shut it out")
 }
 
@@ -230,7 +236,7 @@ func (v View) happen(d *Decider, now time.Time) {
 		return
 	}
 	d.claim = Claim{d.cfg.Self, d.claim.Epoch.Next(d.cfg.Self > d.cfg.Partner)}
-	d.shut, d.met, d.out.Keep, d.out.Fence = false, false, true, true
+	d.shut, d.met, d.regain, d.out.Keep, d.out.Fence = false, false, false, true, true
 	d.become(Active, d.cfg.Partner+" is dead, and no coordinator is reached")
 }
 

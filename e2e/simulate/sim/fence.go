@@ -52,7 +52,12 @@ func (a *agent) shutOut(n fleet.NodeName) {
 		switch s {
 		case done:
 			a.fenced(n)
-		case denied: // by one that is dead: the rack was granted to us since
+		case denied:
+			if !a.out.Regain {
+				a.outlawed(n, again)
+				return
+			}
+			// By one that is dead: the rack was granted to us since.
 			a.request(n, demand{as: a.partner.name, do: func() { b.reader[a.name] = false }}, fenceTimeout, func(answer) { again() })
 		case refused, silent:
 			again()

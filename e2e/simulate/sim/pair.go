@@ -48,6 +48,7 @@ type mate struct {
 	up      bool
 	held    uint64 // of our changes, in our life
 	pushing bool
+	pushes  int
 	waiting []func() // for the standby to have what was written
 }
 
@@ -360,6 +361,8 @@ func (a *agent) replicate() {
 	}
 	share := share{a.out.Claim, a.process, held, to, all, changes}
 	a.mate.pushing = true
+	a.mate.pushes++
+	this := a.mate.pushes
 	var refused error
 	a.tell(func(p *agent) {
 		p.decide(owner.Partner{Claim: share.claim})
@@ -367,13 +370,17 @@ func (a *agent) replicate() {
 			refused = p.take(share)
 		}
 	}, func(s pairState) {
+		if a.mate.pushes != this {
+			return
+		}
 		a.mate.pushing = false
 		if a.hears(s); refused != nil {
 			a.mate.up = false
 		}
 	})
 	a.during(shareTimeout, func() {
-		if a.mate.pushing && a.mate.held == held {
+		if a.mate.pushing && a.mate.pushes == this {
+			a.mate.pushes++
 			a.mate.pushing, a.mate.up = false, false
 		}
 	})
