@@ -112,10 +112,27 @@ type run struct {
 	results []*pb.Result
 	bytes   int     // of its source and its results
 	rolled  *rolled // nil: it is not done in waves
+	// places are the numbers of the racks in msg: there may be thousands, and each
+	// result and each pull asks for one. They never change.
+	places map[string]int
 }
 
 func newRun(msg *pb.Run) *run {
-	return &run{msg: msg, bytes: len(msg.GetSource()) + len(msg.GetEnvelope())}
+	r := &run{msg: msg, bytes: len(msg.GetSource()) + len(msg.GetEnvelope()), places: make(map[string]int, len(msg.GetRacks()))}
+	for i, part := range msg.GetRacks() {
+		if _, twice := r.places[part.GetRack()]; !twice {
+			r.places[part.GetRack()] = i
+		}
+	}
+	return r
+}
+
+// part is a rack's part in the run, and its number; nil if it has none.
+func (r *run) part(rack string) (part *pb.RackRun, i int) {
+	if i, ok := r.places[rack]; ok {
+		return r.msg.GetRacks()[i], i
+	}
+	return nil, 0
 }
 
 // New is the empty state.
