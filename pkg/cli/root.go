@@ -65,7 +65,6 @@ func Alone(cmd *cobra.Command) *cobra.Command {
 func equip(root *cobra.Command) {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = Build().String()
-	root.SetVersionTemplate(root.Name() + " {{.Version}}\n")
 	root.PersistentFlags().String("state", "", "state `directory` that holds context.yaml (default $CHIBA_STATE, else .chiba here or above)")
 	root.PersistentFlags().StringP("output", "o", "table", "output `format`: "+strings.Join(formats, ", "))
 	root.PersistentFlags().Bool("no-headers", false, "tables without their header")
