@@ -209,7 +209,7 @@ func (n *Node) commit(commands [][]byte) answer {
 
 // clock is our time, in milliseconds, and never before that of an earlier
 // command: the leaders of a group may not have the same.
-func (n *Node) clock() int64 { return max(time.Now().UnixMilli(), n.fsm.latest.Load()) }
+func (n *Node) clock() int64 { return max(time.Now().UnixMilli(), n.conf.Machine.Time()) }
 
 // Barrier returns when everything that was committed before has been applied.
 func (n *Node) Barrier(ctx context.Context) error {
