@@ -19,7 +19,7 @@ type fsm struct {
 	failed  chan error    // the first command that can't be applied
 	halted  chan struct{} // closed with it
 	hashes  *hashes
-	session string       // of the proposals made here
+	session string // of the proposals made here
 
 	mu      sync.Mutex
 	broken  error

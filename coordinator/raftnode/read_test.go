@@ -102,16 +102,12 @@ func TestOneIsStartedWithoutTheOthers(t *testing.T) {
 	}
 }
 
-// What was noted of the last life is damaged or of another log: less is told, and
-// nothing is believed that is not in the log.
+// What was noted of the last life is damaged: less is told.
 func TestWhatWasKnownIsDamaged(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string][]byte{
 		"short":   {1, 2},
 		"flipped": append(make([]byte, 16), 1, 2, 3, 4),
-		"beyond the log": {
-			0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 1, 140, 0, 0, 0, 0, 0xfb, 0xf9, 0x1e, 0x3c,
-		},
 	} {
 		g := founded(t)
 		g.put(g.members["c1"], "kept")
