@@ -62,6 +62,7 @@ type Machine struct {
 	mu     sync.RWMutex
 	broken error  // the command that stopped it
 	index  uint64 // of the last command; 0 after New and Restore
+	at     int64  // the latest time of a command that did something, in milliseconds
 
 	revision uint64 // of the desired state: scripts, runs to do
 	nextRun  uint64
@@ -242,6 +243,7 @@ func (m *Machine) apply(c *pb.Command) (Outcome, error) {
 	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
 	if o.Err == nil && !o.Again {
+		m.at = max(m.at, c.GetAtUnixMs())
 		if err := m.audit.note(c, o, before); err != nil {
 			return Outcome{}, err
 		}

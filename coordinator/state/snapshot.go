@@ -17,6 +17,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 	defer m.mu.RUnlock()
 	s := &pb.Snapshot{
 		Version:   Version,
+		AtUnixMs:  m.at,
 		Revision:  m.revision,
 		NextRun:   m.nextRun,
 		NextEvent: m.events,
@@ -102,7 +103,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.broken, m.index = nil, 0
+	m.broken, m.index, m.at = nil, 0, s.GetAtUnixMs()
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.owners = n.owners

@@ -23,6 +23,14 @@ func (m *Machine) Counts() Counts {
 	return Counts{Revision: m.revision, Agents: len(m.agents), Nodes: len(m.nodes)}
 }
 
+// Time is the latest time of a command that did something, in milliseconds: the clock of
+// no leader goes behind it.
+func (m *Machine) Time() int64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.at
+}
+
 // Scripts are the standing scripts by name, their sources left out, and after them
 // what was decided on racks.
 func (m *Machine) Scripts() []*pb.Script {
