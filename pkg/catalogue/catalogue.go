@@ -1,7 +1,6 @@
 // Package catalogue is what an operator writes down of a data centre and keeps in
 // git: sites, racks with their BMC networks and limits, labels and groups, in one
-// YAML file. Read makes a Catalogue of it, or says all that is wrong with it, each
-// with its line.
+// YAML file, which package source reads.
 //
 // Who signs a catalogue signs its parts: one for each rack, and one for all. An agent
 // gets its own with a proof that it belongs to what was signed, so that a coordinator
@@ -20,6 +19,9 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
+// Name is that of the order which puts a catalogue into force: a cluster has one.
+const Name = "catalogue"
+
 // The limits of a catalogue.
 const (
 	MaxSource = 4 << 20 // bytes
@@ -28,7 +30,7 @@ const (
 	MaxGroups = 1_000
 	MaxLabels = 64 // of one thing
 	maxPart   = 256 << 10
-	maxText   = 253 // bytes of a name, a label, an address
+	MaxText   = 253 // bytes of a name, a label, an address
 )
 
 // Catalogue is a whole one. Names are unique among their kind; lists are in the order
@@ -107,21 +109,29 @@ type Part struct {
 // and the labels. The closest to the node counts: what is said of it here, what its
 // agent was told, the rack, the site. A nil Part says nothing.
 func (p *Part) Over(n fleet.Node) fleet.Node {
-	if p == nil || p.Rack == nil || p.Site == nil {
-		return n
-	}
-	n.Site = p.Site.Name
-	labels := make(map[string]string, len(n.Labels)+len(p.Rack.Labels)+len(p.Site.Labels))
-	maps.Copy(labels, p.Site.Labels)
-	maps.Copy(labels, p.Rack.Labels)
-	maps.Copy(labels, n.Labels)
-	if i := slices.IndexFunc(p.Rack.Nodes, func(x Node) bool { return x.Name == n.Name }); i >= 0 {
-		maps.Copy(labels, p.Rack.Nodes[i].Labels)
-	}
-	if len(labels) > 0 {
-		n.Labels = labels
+	if p.Listed() {
+		n.Site, n.Labels = p.Site.Name, p.Labels(n.Name, n.Labels)
 	}
 	return n
+}
+
+// Listed reports whether the rack stands in the catalogue.
+func (p *Part) Listed() bool { return p != nil && p.Rack != nil && p.Site != nil }
+
+// Labels are those of a node of the rack whose agent was told some. They are the
+// caller's own.
+func (p *Part) Labels(node fleet.NodeName, told map[string]string) map[string]string {
+	labels := make(map[string]string, len(told)+len(p.Rack.Labels)+len(p.Site.Labels))
+	maps.Copy(labels, p.Site.Labels)
+	maps.Copy(labels, p.Rack.Labels)
+	maps.Copy(labels, told)
+	if i := slices.IndexFunc(p.Rack.Nodes, func(x Node) bool { return x.Name == node }); i >= 0 {
+		maps.Copy(labels, p.Rack.Nodes[i].Labels)
+	}
+	if len(labels) == 0 {
+		return nil
+	}
+	return labels
 }
 
 // Limit is how many of something are done at once: the usual number, or the one that

@@ -1,4 +1,4 @@
-package catalogue
+package source
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/chiba-mesh/chiba/pkg/catalogue"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 )
 
@@ -31,21 +32,21 @@ const (
 type placed map[string]*yaml.Node
 
 // catalogue reads the whole file.
-func (r *reader) catalogue(source []byte) *Catalogue {
-	root := r.document(source)
+func (r *reader) catalogue(text []byte) *catalogue.Catalogue {
+	root := r.document(text)
 	if root == nil {
 		return nil
 	}
-	c := &Catalogue{}
+	c := &catalogue.Catalogue{}
 	sites, racks, nodes, agents := placed{}, placed{}, placed{}, placed{}
 	var of []*yaml.Node // where a rack says its site
 	nets := &networks{reader: r}
 	r.fields(root, "a catalogue",
 		field{name: "sites", need: true, read: func(n *yaml.Node) {
-			r.list(n, "sites", MaxSites, func(n *yaml.Node) { c.Sites = append(c.Sites, r.site(n, sites)) })
+			r.list(n, "sites", catalogue.MaxSites, func(n *yaml.Node) { c.Sites = append(c.Sites, r.site(n, sites)) })
 		}},
 		field{name: "racks", need: true, read: func(n *yaml.Node) {
-			r.list(n, "racks", MaxRacks, func(n *yaml.Node) {
+			r.list(n, "racks", catalogue.MaxRacks, func(n *yaml.Node) {
 				c.Racks = append(c.Racks, r.rack(n, &rackNames{racks: racks, nodes: nodes, agents: agents, of: &of, nets: nets}))
 			})
 		}},
@@ -71,7 +72,7 @@ func (r *reader) once(names placed, n *yaml.Node, what string) bool {
 	return true
 }
 
-func (r *reader) site(n *yaml.Node, names placed) (s Site) {
+func (r *reader) site(n *yaml.Node, names placed) (s catalogue.Site) {
 	r.fields(n, "a site",
 		field{name: "name", need: true, read: func(n *yaml.Node) {
 			if r.label(n, "a site's name") && r.once(names, n, "site") {
@@ -96,7 +97,7 @@ type rackNames struct {
 	nets                 *networks
 }
 
-func (r *reader) rack(n *yaml.Node, names *rackNames) (k Rack) {
+func (r *reader) rack(n *yaml.Node, names *rackNames) (k catalogue.Rack) {
 	var where []*span
 	r.fields(n, "a rack",
 		field{name: "name", need: true, read: func(n *yaml.Node) {
@@ -142,7 +143,7 @@ func (r *reader) rack(n *yaml.Node, names *rackNames) (k Rack) {
 	return k
 }
 
-func (r *reader) network(n *yaml.Node) (w Network, at *span) {
+func (r *reader) network(n *yaml.Node) (w catalogue.Network, at *span) {
 	var scan *yaml.Node
 	r.fields(n, "a network",
 		field{name: "cidr", need: true, read: func(n *yaml.Node) {
@@ -193,7 +194,7 @@ func (r *reader) bmc(n *yaml.Node) (netip.AddrPort, *span) {
 	return at, &span{node: n, prefix: netip.PrefixFrom(addr.WithZone(""), addr.BitLen()), port: at.Port(), zone: addr.Zone()}
 }
 
-func (r *reader) limits(n *yaml.Node) (l Limits) {
+func (r *reader) limits(n *yaml.Node) (l catalogue.Limits) {
 	r.fields(n, "limits",
 		field{name: "nodes", read: func(n *yaml.Node) { l.Nodes = r.count(n, "nodes", 1, maxNodes) }},
 		field{name: "requests", read: func(n *yaml.Node) { l.Requests = r.count(n, "requests", 1, maxRequests) }},
@@ -221,7 +222,7 @@ func (r *reader) bytes(n *yaml.Node) int64 {
 	return 0
 }
 
-func (r *reader) node(n *yaml.Node, names placed) (x Node) {
+func (r *reader) node(n *yaml.Node, names placed) (x catalogue.Node) {
 	r.fields(n, "a node",
 		field{name: "name", need: true, read: func(n *yaml.Node) {
 			if r.name(n, "a node's name") && r.once(names, n, "node") {
@@ -241,8 +242,8 @@ func (r *reader) labels(n *yaml.Node) map[string]string {
 		r.fail(n, WrongType, "labels is a mapping, and this is "+kindOf(n), "write it like labels: {row: c, purpose: ai}")
 		return nil
 	}
-	if len(n.Content)/2 > MaxLabels {
-		r.fail(n, TooMuch, fmt.Sprintf("it has %d labels, and may have %d", len(n.Content)/2, MaxLabels), "")
+	if len(n.Content)/2 > catalogue.MaxLabels {
+		r.fail(n, TooMuch, fmt.Sprintf("it has %d labels, and may have %d", len(n.Content)/2, catalogue.MaxLabels), "")
 		return nil
 	}
 	labels, seen := map[string]string{}, map[string]bool{}

@@ -1,4 +1,8 @@
-package catalogue
+// Package source reads a site catalogue from YAML. It is strict, and tells all that is
+// wrong with a file at once, each with its line and column and what was meant.
+//
+// The package is pure.
+package source
 
 import (
 	"bytes"
@@ -12,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/chiba-mesh/chiba/pkg/catalogue"
 	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 )
 
@@ -33,17 +38,17 @@ const (
 	NoShare     syntax.Code = "CAT0113" // an anchor, an alias, a merge or a tag
 )
 
-// Read makes a Catalogue of YAML, or tells all that is wrong with it in the order of
-// the file; the Catalogue is then nil. It terminates soon on any input.
-func Read(file string, source []byte) (*Catalogue, syntax.Diagnostics) {
-	r := &reader{file: file, src: string(source)}
+// Read makes a catalogue of YAML, or tells all that is wrong with it in the order of
+// the file; which is then nil. It terminates soon on any input.
+func Read(file string, text []byte) (*catalogue.Catalogue, syntax.Diagnostics) {
+	r := &reader{file: file, src: string(text)}
 	r.lines = append(r.lines, 0)
-	for i, b := range source {
+	for i, b := range text {
 		if b == '\n' {
 			r.lines = append(r.lines, i+1)
 		}
 	}
-	c := r.catalogue(source)
+	c := r.catalogue(text)
 	slices.SortStableFunc(r.found, func(a, b syntax.Diagnostic) int { return a.Span.Start.Offset - b.Span.Start.Offset })
 	if len(r.found) > syntax.MaxDiagnostics {
 		r.found = r.found[:syntax.MaxDiagnostics]
@@ -67,8 +72,8 @@ type reader struct {
 // document is the one document of the file, nil if there is none that can be read.
 func (r *reader) document(source []byte) *yaml.Node {
 	switch {
-	case len(source) > MaxSource:
-		r.failAt(1, 1, 1, TooMuch, fmt.Sprintf("the file has more than %d MiB", MaxSource>>20), "give each cluster of coordinators a catalogue of its own")
+	case len(source) > catalogue.MaxSource:
+		r.failAt(1, 1, 1, TooMuch, fmt.Sprintf("the file has more than %d MiB", catalogue.MaxSource>>20), "give each cluster of coordinators a catalogue of its own")
 		return nil
 	case !utf8.Valid(source):
 		r.failAt(1, 1, 1, NotYAML, "the file is not UTF-8", "save it as UTF-8")
@@ -284,8 +289,8 @@ func (r *reader) text(n *yaml.Node, what string) (string, bool) {
 		}
 		r.fail(n, WrongType, what+" is text, and this is "+kindOf(n), help)
 		return "", false
-	case n.Value == "" || len(n.Value) > maxText || !printable(n.Value):
-		r.fail(n, BadValue, fmt.Sprintf("%s is text of 1 to %d bytes in one line", what, maxText), "")
+	case n.Value == "" || len(n.Value) > catalogue.MaxText || !printable(n.Value):
+		r.fail(n, BadValue, fmt.Sprintf("%s is text of 1 to %d bytes in one line", what, catalogue.MaxText), "")
 		return "", false
 	}
 	return n.Value, true
