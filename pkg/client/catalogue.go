@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/catalogue"
+	"github.com/chiba-mesh/chiba/pkg/catalogue/source"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
@@ -43,45 +44,73 @@ func (c *Client) Catalogue(ctx context.Context) (*Catalogue, error) {
 
 // SignCatalogue signs a catalogue, of which next was read, that is to follow last.
 // Nothing is changed.
-func (c *Client) SignCatalogue(source []byte, next *catalogue.Catalogue, last *Catalogue) (*Signed, error) {
+func (c *Client) SignCatalogue(text []byte, next *catalogue.Catalogue, last *Catalogue) (*Signed, error) {
 	if c.author == nil {
 		return nil, c.noAuthor("sign the site catalogue")
 	}
-	parts, err := last.Next(next)
+	gone, err := last.racks()
 	if err != nil {
 		return nil, err
 	}
-	tree, err := catalogue.NewTree(parts)
-	if err != nil {
-		return nil, err
-	}
-	root, err := tree.Root()
+	root, err := rootOf(next, gone)
 	if err != nil {
 		return nil, err
 	}
 	envelope, err := c.sign(order.Order{
-		Kind: order.Catalogue, Name: catalogue.Name, Audience: []string{order.Fleet}, Digest: order.Digest(source), Parts: root,
+		Kind: order.Catalogue, Name: catalogue.Name, Audience: []string{order.Fleet}, Digest: order.Digest(text), Parts: root,
 	}, last.Version, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	return &Signed{Envelope: envelope, Source: source}, nil
+	return &Signed{Envelope: envelope, Source: text, Gone: gone}, nil
 }
 
-// Next is the parts of a catalogue that follows: racks that are no longer in it get a
-// part that says so.
-func (c *Catalogue) Next(next *catalogue.Catalogue) ([][]byte, error) {
-	var gone []string
+func rootOf(c *catalogue.Catalogue, gone []string) (string, error) {
+	parts, err := c.Parts(gone)
+	if err != nil {
+		return "", err
+	}
+	tree, err := catalogue.NewTree(parts)
+	if err != nil {
+		return "", err
+	}
+	return tree.Root()
+}
+
+// racks are all those that the catalogue has a part for.
+func (c *Catalogue) racks() (names []string, err error) {
 	for _, text := range c.Parts {
 		p, err := catalogue.ReadPart(text)
 		if err != nil {
 			return nil, err
 		}
 		if p.Name != "" {
-			gone = append(gone, string(p.Name))
+			names = append(names, string(p.Name))
 		}
 	}
-	return next.Parts(gone)
+	return names, nil
+}
+
+// CheckCatalogue compares a signed catalogue with what was signed: nobody should sign,
+// or apply, one whose parts say something else than its text.
+func (s Signed) CheckCatalogue() (*catalogue.Catalogue, error) {
+	const op = "read the signed catalogue"
+	o, err := s.Order()
+	if err != nil {
+		return nil, err
+	}
+	c, found := source.Read(o.File, s.Source)
+	if len(found) > 0 {
+		return nil, fault.New(fault.BadInput, op, found[0].Text).WithHint("see all that is wrong: chiba catalogue check FILE")
+	}
+	root, err := rootOf(c, s.Gone)
+	if err != nil {
+		return nil, err
+	}
+	if o.Kind != order.Catalogue || o.Digest != order.Digest(s.Source) || o.Parts != root {
+		return nil, fault.New(fault.Untrusted, op, "what was signed is not what it says").WithHint("have it prepared anew: chiba catalogue apply --prepare FILE.dsse")
+	}
+	return c, nil
 }
 
 // PutCatalogue puts a signed catalogue into force that was compared with the version
