@@ -206,7 +206,7 @@ groups: [{name: web, members: ["r01-*", "r03-*"]}]
 	}
 	want := []string{
 		"~ group web: members: r01-* -> r01-* r03-*",
-		"+ node web-1: label role web, rack r01",
+		"+ node web-1: label role web; rack r01",
 		"~ rack r01: label purpose: ai (new)",
 		"~ rack r01: label row: c -> none",
 		"~ rack r01: limit of nodes: 8 -> none",
@@ -214,7 +214,7 @@ groups: [{name: web, members: ["r01-*", "r03-*"]}]
 		"~ rack r01: position: hall 2 -> hall 3",
 		"~ rack r01: site: osl1 -> fra1",
 		"- rack r02",
-		"+ rack r03: label row d, site osl1",
+		"+ rack r03: label row d; site osl1",
 		"~ site osl1: address: Oslo (new)",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

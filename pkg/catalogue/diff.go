@@ -66,7 +66,7 @@ func summary(facts map[string]string) string {
 	for _, k := range slices.Sorted(maps.Keys(facts)) {
 		all = append(all, k+" "+facts[k])
 	}
-	return strings.Join(all, ", ")
+	return strings.Join(all, "; ")
 }
 
 // facts are what a catalogue says of each of its subjects.

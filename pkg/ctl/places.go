@@ -317,12 +317,16 @@ func (g groups) view(name string, nodes []fleet.Node) groupView {
 		texts = append(texts, t.Text)
 	}
 	v.Members = strings.Join(texts, " ")
+	self := scl.Target{Kind: scl.TargetGroup, Name: name}
+	known := labelled(self, g)
 	for _, n := range nodes {
-		switch (scl.Target{Kind: scl.TargetGroup, Name: name}).Match(scl.Subject{Node: n, Group: g.lookup}) {
+		switch self.Match(scl.Subject{Node: n, Group: g.lookup}) {
 		case scl.True:
 			v.Nodes = append(v.Nodes, n.Name)
 		case scl.Unknown:
-			v.Open++
+			if !known {
+				v.Open++
+			}
 		case scl.False:
 		}
 	}
