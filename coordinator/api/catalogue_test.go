@@ -91,20 +91,20 @@ func TestPutCatalogueRefuses(t *testing.T) {
 	two := strings.Replace(oneRack, "osl1, labels: {row: c}", "osl1, labels: {row: d}", 1)
 	other := w.signed(two, first.GetVersion(), []string{"r1"})
 	other.Source = []byte(oneRack + "\n")
-	for why, q := range map[string]*pb.PutCatalogueRequest{
-		"there is no site osl2": w.signed(strings.Replace(oneRack, "site: osl1", "site: osl2", 1), first.GetVersion(), []string{"r1"}),
-		"came in between":       w.signed(two, 0, []string{"r1"}),
-		"not the one that was":  other,
-		"its parts are others":  w.signed(two, first.GetVersion(), []string{"r7"}),
-		"it is not signed":      {Source: []byte(two), From: first.GetVersion()},
-		"the signed order does": {Source: []byte(oneRack), Envelope: w.authors.Apply("s", `(show all)`).GetEnvelope(), From: first.GetVersion()},
-		"it has no such part":   w.signed(two, first.GetVersion(), []string{"r1"}, func(o *order.Order) { o.Parts = "0 x" }),
-		"another name than has": w.signed(two, first.GetVersion(), []string{"r1"}, func(o *order.Order) { o.Name = "other" }),
+	for what, c := range map[string]struct {
+		why string
+		q   *pb.PutCatalogueRequest
+	}{
+		"a rack of no site":     {"there is no site osl2", w.signed(strings.Replace(oneRack, "site: osl1", "site: osl2", 1), first.GetVersion(), []string{"r1"})},
+		"compared with another": {"came in between", w.signed(two, 0, []string{"r1"})},
+		"other bytes":           {"not the one that was signed", other},
+		"other parts":           {"its parts are others", w.signed(two, first.GetVersion(), []string{"r7"})},
+		"no signature":          {"it is not signed", &pb.PutCatalogueRequest{Source: []byte(two), From: first.GetVersion()}},
+		"an order for a script": {"the script is not the one that was signed", &pb.PutCatalogueRequest{Source: []byte(oneRack), Envelope: w.authors.Apply("s", `(show all)`).GetEnvelope(), From: first.GetVersion()}},
+		"another name":          {"not the one that was signed", w.signed(two, first.GetVersion(), []string{"r1"}, func(o *order.Order) { o.Name = "other" })},
 	} {
-		if _, err := w.putCatalogue(q); err == nil {
-			t.Errorf("%s: it is taken", why)
-		} else if !strings.Contains(err.Error(), why) && !strings.Contains(err.Error(), "its parts are others") && !strings.Contains(err.Error(), "not the one that was signed") {
-			t.Errorf("%s: %v", why, err)
+		if _, err := w.putCatalogue(c.q); err == nil || !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%s: %v, want an error with %q", what, err, c.why)
 		}
 	}
 	if got := w.machine.Catalogue().Message().GetVersion(); got != first.GetVersion() {

@@ -106,6 +106,18 @@ func TestTheCatalogueIsKept(t *testing.T) {
 	}
 }
 
+// A snapshot of a later build may hold what this one would forget: then it is not
+// restored.
+func TestASnapshotOfALaterBuildIsNotRestored(t *testing.T) {
+	l := newLog(t)
+	l.must(putAgent("a1", "r1"))
+	s := l.Snapshot()
+	s.ProtoReflect().SetUnknown([]byte{0xc2, 0xbb, 0x01, 0x01, 'x'}) // field 3000
+	other := state.New()
+	refusedAs(t, state.Outcome{Err: other.Restore(s)}, fault.Unsupported, "does not know")
+	equal(t, "agents", len(other.Agents()), 0)
+}
+
 func TestAnEmptyCatalogueSaysNothing(t *testing.T) {
 	var none *state.Book
 	racks, sites, parts := none.Names()

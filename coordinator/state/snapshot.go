@@ -65,6 +65,10 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 			fmt.Sprintf("its version is %d, this coordinator reads %d", s.GetVersion(), Version)).
 			WithHint("start the chiba version that wrote it")
 	}
+	if len(s.ProtoReflect().GetUnknown()) > 0 { // it would be forgotten here, and nowhere else
+		return fault.New(fault.Unsupported, "restore snapshot", "it holds something that this version does not know").
+			WithHint("start the chiba version that wrote it")
+	}
 	n := New()
 	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
 	for _, a := range s.GetAgents() {
