@@ -99,7 +99,10 @@ func (s Signed) CheckCatalogue() (*catalogue.Catalogue, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, found := source.Read(o.File, s.Source)
+	if o.Kind != order.Catalogue {
+		return nil, fault.New(fault.BadInput, op, "it is signed to "+o.String()).WithHint("a script is applied with: chiba apply FILE.dsse")
+	}
+	c, found := source.Read("site.yaml", s.Source)
 	if len(found) > 0 {
 		return nil, fault.New(fault.BadInput, op, found[0].Text).WithHint("see all that is wrong: chiba catalogue check FILE")
 	}
@@ -107,7 +110,7 @@ func (s Signed) CheckCatalogue() (*catalogue.Catalogue, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Kind != order.Catalogue || o.Digest != order.Digest(s.Source) || o.Parts != root {
+	if o.Digest != order.Digest(s.Source) || o.Parts != root {
 		return nil, fault.New(fault.Untrusted, op, "what was signed is not what it says").WithHint("have it prepared anew: chiba catalogue apply --prepare FILE.dsse")
 	}
 	return c, nil
@@ -116,13 +119,6 @@ func (s Signed) CheckCatalogue() (*catalogue.Catalogue, error) {
 // PutCatalogue puts a signed catalogue into force that was compared with the version
 // from. Another one that came in between is an error of kind Conflict.
 func (c *Client) PutCatalogue(ctx context.Context, file string, s Signed, from uint64) (*Catalogue, error) {
-	o, err := s.Order()
-	if err != nil {
-		return nil, err
-	}
-	if o.Kind != order.Catalogue {
-		return nil, fault.New(fault.BadInput, "apply "+file, "it is signed to "+o.String()).WithHint("try: chiba apply " + file)
-	}
 	a, err := call(ctx, c, "apply "+file, pbconnect.FleetClient.PutCatalogue, &pb.PutCatalogueRequest{
 		File: filepath.Base(file), Source: s.Source, Envelope: s.Envelope, From: from,
 	})

@@ -75,6 +75,9 @@ func matching(cmd *cobra.Command, c *client.Client, nodes []fleet.Node, args []s
 				return nil, err
 			}
 		}
+		if err := known.missing(selected); err != nil {
+			return nil, err
+		}
 		found := false
 		for _, n := range nodes {
 			switch selected.Match(scl.Subject{Node: n, Group: known.lookup}) {

@@ -13,9 +13,11 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/catalogue/source"
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
+	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/pkg/scl/compile"
+	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 )
 
 func getRacks() *cobra.Command {
@@ -24,7 +26,7 @@ func getRacks() *cobra.Command {
 		Short: "list the racks: those of the catalogue, and those that an agent serves",
 		Long: `List the racks: those of the site catalogue, and those that an agent serves. CATALOGUE
 says whether the agent has its part of it: yes; behind, if it is cut off or about to
-get it; nothing for a rack that is in no catalogue.`,
+get it; unserved, if there is no agent yet; nothing for a rack that is in no catalogue.`,
 		Example: "  chiba get racks\n  chiba get racks -o wide",
 		Aliases: []string{"rack"},
 		Args:    cli.Args(0, 0),
@@ -103,6 +105,11 @@ func gatherPlaces(ctx context.Context, c *client.Client) (*places, error) {
 			r.Ready++
 		}
 	}
+	for _, r := range p.racks {
+		if r.Catalogue != "" && len(r.Agents) == 0 {
+			r.Catalogue = "unserved"
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.racks)) {
 		p.site(p.racks[name].Site).add(p.racks[name])
 	}
@@ -150,12 +157,12 @@ func listRacks(cmd *cobra.Command, c *client.Client, listed bool) error {
 		if r.Catalogue == "behind" {
 			state.Colour = cli.Warn
 		}
-		l.Table.Add(string(r.Name), string(r.Site), r.Position, joined(r.Agents), link, r.Nodes, r.Ready, state, labelsText(r.Labels), strings.Join(r.Networks, ","))
+		l.Table.Add(string(r.Name), string(r.Site), r.Position, commas(r.Agents), link, r.Nodes, r.Ready, state, labelsText(r.Labels), strings.Join(r.Networks, ","))
 	}
 	return l.Print(cmd)
 }
 
-func joined[N ~string](all []N) string {
+func commas[N ~string](all []N) string {
 	return strings.Join(mapped(all, func(n N) string { return string(n) }), ",")
 }
 
@@ -308,6 +315,21 @@ func fleetGroups(ctx context.Context, c *client.Client) (groups, error) {
 func (g groups) lookup(name string) (scl.Target, bool) {
 	found, ok := g[name]
 	return found.members, ok
+}
+
+// missing is an error if a target names a group that is none.
+func (g groups) missing(t scl.Target) error {
+	for _, n := range t.Names() {
+		if _, ok := g[n.Name]; ok || n.Kind != scl.TargetGroup {
+			continue
+		}
+		hint := "see them: chiba get groups"
+		if near, ok := syntax.Nearest(n.Name, slices.Sorted(maps.Keys(g))); ok {
+			hint = "did you mean " + near + "?"
+		}
+		return fault.New(fault.NotFound, "", "there is no group "+n.Name).WithHint(hint)
+	}
+	return nil
 }
 
 func (g groups) view(name string, nodes []fleet.Node) groupView {
