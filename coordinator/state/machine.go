@@ -47,6 +47,7 @@ const (
 	MaxTokens       = 1_000  // for joining, used ones too until they end
 	MaxPending      = 32     // machines that wait to be approved
 	MaxArtifacts    = 1_000
+	maxCatalogue    = 16 << 20 // bytes of a catalogue with its parts
 	maxReason       = 1 << 10  // bytes
 	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
@@ -93,6 +94,7 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
+	book      *Book                        // the site catalogue; nil: there is none
 	siteKeys  map[string][]*pb.SiteKeyring // by site, newest first
 	artifacts map[string]*pb.Artifact      // by digest
 
@@ -178,6 +180,7 @@ type Outcome struct {
 	Denied bool       // the deny list has changed
 	Owner  *pb.Owner  // of a rack, that has changed
 
+	Catalogue *pb.Catalogue   // as kept
 	Artifact  *pb.Artifact    // as kept, or removed
 	Token     *pb.JoinToken   // as kept, or revoked
 	Pending   *pb.PendingJoin // asked for, or judged
@@ -338,6 +341,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.removeArtifact(b.RemoveArtifact.GetDigest())
 	case *pb.Command_HoldArtifact:
 		return m.holdArtifact(b.HoldArtifact)
+	case *pb.Command_PutCatalogue:
+		return m.putCatalogue(at, b.PutCatalogue)
 	case *pb.Command_OwnRack:
 		return m.ownRack(at, b.OwnRack)
 	case *pb.Command_Mark:

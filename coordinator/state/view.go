@@ -107,11 +107,11 @@ func (m *Machine) Overdue(now int64) []string {
 	return ids
 }
 
-// Nodes are the known nodes by name.
+// Nodes are the known nodes by name, with what the site catalogue says of them.
 func (m *Machine) Nodes() []*pb.Node {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return sorted(m.nodes)
+	return m.book.over(sorted(m.nodes))
 }
 
 // Candidates are the BMCs that were found and are none of the fleet, by rack and
@@ -119,7 +119,7 @@ func (m *Machine) Nodes() []*pb.Node {
 func (m *Machine) Candidates() []*pb.Node {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return sorted(m.found)
+	return m.book.over(sorted(m.found))
 }
 
 // Conflicts are the identities that several BMCs claim, of all racks.
@@ -184,6 +184,7 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 		Revision: m.revision, Policy: m.policy.GetEnvelope(), Ended: sorted(m.over),
 		Denied: sorted(m.denied), Conflicts: m.claims.of(rack),
 	}
+	d.Catalogue = m.book.of(rack)
 	for _, s := range sorted(m.scripts) {
 		if meant(s, rack) {
 			d.Scripts = append(d.Scripts, s)
