@@ -411,7 +411,7 @@ func (a *Agent) forgetNodes() error {
 // rest through the lane in one go. The readings have the order of refs. The error
 // is why the BMC could not be asked.
 func (a *Agent) read(ctx context.Context, n *node, prio bmc.Priority, refs []scl.Ref) ([]fleet.Reading, error) {
-	summary := n.seen()
+	summary := a.view(n)
 	out := make([]fleet.Reading, len(refs))
 	var ask []scl.Ref
 	var at []int

@@ -306,15 +306,21 @@ func (a *Agent) pairState() *pb.PairState {
 	}
 	a.taken.mu.Lock()
 	defer a.taken.mu.Unlock()
-	s.Held, s.HeldOf = a.taken.last, a.taken.life
+	s.Held, s.HeldOf = a.taken.Held()
 	return s
 }
 
 // taken is how far we are with the changes of the partner.
 type taken struct {
-	mu   sync.Mutex // serialises what is taken
-	life uint64
-	last uint64
+	mu sync.Mutex // serialises what is taken
+	journal.Follower
+}
+
+// own notes that we are the owner now. A share that is being taken ends first.
+func (t *taken) own() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Own()
 }
 
 // takeShare takes what the owner has written. Who does not own the rack, as far as
@@ -329,7 +335,7 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 		return fault.New(fault.Conflict, op, "the rack is of "+known.String())
 	case a.office.reigns():
 		return fault.New(fault.Unavailable, op, "this agent is about to become the standby")
-	case !s.GetAll() && (s.GetLife() != a.taken.life || s.GetFrom() != a.taken.last):
+	case !a.taken.Follows(s.GetLife(), s.GetFrom(), s.GetAll()):
 		return nil // our state says where it goes on
 	}
 	changes := make([]spool.Change, 0, len(s.GetRows()))
@@ -343,7 +349,7 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 	if err := a.spool.Take(changes, s.GetAll(), journal.Outdated); err != nil {
 		return err
 	}
-	a.taken.life, a.taken.last = s.GetLife(), s.GetTo()
+	a.taken.Took(s.GetLife(), s.GetTo())
 	return a.reread(changes)
 }
 

@@ -13,7 +13,7 @@ import (
 func TestAnArtifactCrossesTheWANOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, 3)
-	w.dev("--only", "sim", "--coordinators", "3", "--racks", "3")
+	w.start("dev", "--only", "sim", "--coordinators", "3", "--racks", "3").wait("ready in")
 	c := &cluster{world: w, coordinators: map[string]*process{}}
 	for name := range coordinatorParts {
 		c.run1(name)

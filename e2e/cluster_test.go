@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +43,7 @@ func newCluster(t *testing.T, flags ...string) *cluster {
 		c.start("dev", "--only", part).wait("ready in")
 	}
 	c.linkedAll()
+	c.known(24)
 	return c
 }
 
@@ -253,4 +256,46 @@ func TestAMinorityAndARestartOfAll(t *testing.T) {
 	if out := c.must("get", "coordinators", "--consistency", "linearizable"); strings.Count(out, "follower") != 2 {
 		t.Errorf("the coordinators are\n%s", out)
 	}
+}
+
+// A file of the log of one of three is lost: it does not start, and says what to do. The
+// others go on, and when that was done it has all that they have.
+func TestTheLogOfOneIsDamaged(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.must("apply", c.file("tag.scl", `(config "all" (asset-tag "kept"))`), "--yes")
+	c.coordinators["c3"].interrupt() // its agents go to the others
+	c.linkedAll()
+	dir := filepath.Join(c.dir, "coordinator-3", "raft")
+	segments, err := filepath.Glob(filepath.Join(dir, "wal", "*.wal"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("it has no log: %v", err)
+	}
+	if err := os.Remove(segments[0]); err != nil {
+		t.Fatal(err)
+	}
+	c.run1("c3")
+	if hint := c.coordinators["c3"].wait("hint:"); !strings.Contains(hint, "chiba coordinator remove c3, move "+dir+" away") {
+		t.Errorf("it says %s", hint)
+	}
+	if code := c.coordinators["c3"].ended(); code != 1 || !strings.Contains(c.coordinators["c3"].out.String(), "of the log are lost") {
+		t.Errorf("it ends with %d:\n%s", code, c.coordinators["c3"].out)
+	}
+	c.must("apply", c.file("more.scl", `(config "all" (asset-tag "more"))`), "--yes")
+
+	c.must("coordinator", "remove", "c3")
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	c.run1("c3")
+	c.ready()
+	c.linkedAll()
+	c.until("all three decide", func() bool {
+		var all []coordinator
+		c.decode(&all, "get", "coordinators")
+		return len(all) == 3 && !slices.ContainsFunc(all, func(o coordinator) bool { return o.Role == "" || o.Problem != "" })
+	})
+	c.once("tag")
+	c.once("more")
+	c.must("audit", "verify")
 }

@@ -20,6 +20,7 @@ func (w *world) apart() (simulated, coordinator, agent *process) {
 	coordinator.wait("ready in")
 	agent = w.start("dev", "--only", "agent")
 	agent.wait("ready in")
+	w.known(8)
 	return simulated, coordinator, agent
 }
 

@@ -20,11 +20,7 @@ func TestKill9AtAnyMoment(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready in")
-	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready in")
-	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready in")
+	_, coordinator, agent := w.apart()
 	w.must("apply", thermal)
 
 	const rounds = 6
@@ -171,11 +167,7 @@ func (w *world) sessions(want int) {
 func TestARuleFiresWhileCutOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready in")
-	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready in")
-	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready in")
+	_, coordinator, agent := w.apart()
 	w.must("apply", thermal)
 	coordinator.kill()
 

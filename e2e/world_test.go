@@ -161,12 +161,24 @@ func (w *world) start(args ...string) *process {
 	return p
 }
 
-// dev starts `chiba dev` and waits until it is ready.
+// dev starts `chiba dev` and waits until it is ready, and its rack is known.
 func (w *world) dev(args ...string) *process {
 	w.t.Helper()
 	p := w.start(append([]string{"dev"}, args...)...)
 	p.wait("ready in")
+	w.known(8)
 	return p
+}
+
+// known waits until the coordinators know so many servers: an agent that is slow is
+// ready before it has told of all.
+func (w *world) known(servers int) {
+	w.t.Helper()
+	w.until(fmt.Sprintf("%d servers are known", servers), func() bool {
+		var nodes []node
+		w.decode(&nodes, "get", "nodes")
+		return len(nodes) == servers
+	})
 }
 
 // wait returns the first line that holds text, once the process has said it.

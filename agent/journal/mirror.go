@@ -44,3 +44,25 @@ func Outdated(tx *spool.Tx, c spool.Change) bool {
 	have := tx.Get(c.Table, c.Key)
 	return len(have) >= 8 && (len(c.Value) < 8 || binary.BigEndian.Uint64(have) > binary.BigEndian.Uint64(c.Value))
 }
+
+// Follower is how far a standby is with what the owner has written. The zero value
+// has nothing. It is not safe for concurrent use.
+type Follower struct {
+	life uint64 // of the owner's process
+	last uint64 // of its changes
+}
+
+// Held is how far it is, and in which life of the owner.
+func (f Follower) Held() (last, life uint64) { return f.last, f.life }
+
+// Follows reports whether changes after from, or all rows, are what comes next.
+func (f Follower) Follows(life, from uint64, all bool) bool {
+	return all || life == f.life && from == f.last
+}
+
+// Took notes that the changes up to one are taken.
+func (f *Follower) Took(life, to uint64) { f.life, f.last = life, to }
+
+// Own is to be called when the standby becomes the owner: from now on it writes
+// itself. The next owner has to bring everything, also one that knows how far we were.
+func (f *Follower) Own() { *f = Follower{} }

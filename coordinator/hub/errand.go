@@ -63,3 +63,11 @@ func (e *errand) more() bool {
 	e.busy, e.due = e.due, false
 	return e.busy
 }
+
+// apart does it in a goroutine of its own, and waits for it: the stack that it has needed
+// is given back at once. That of a session's own goroutine would stay.
+func apart(do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	return <-done
+}

@@ -237,7 +237,7 @@ func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
 		hub: h, conn: conn, since: time.Now(),
 		denied: make(chan error, 1), drains: make(chan string, 1), asked: make(chan *pb.Lease, 1),
 	}
-	err := s.greet(ctx)
+	err := apart(func() error { return s.greet(ctx) })
 	if err != nil {
 		s.refuse(err)
 		h.conf.Log.Warn("agent refused", obs.Addr, conn.Remote(), obs.Agent, s.agent, obs.Err, err, obs.Kind, fault.KindOf(err))

@@ -134,10 +134,10 @@ func (s *session) give(ctx context.Context, next *pb.OwnRack) {
 	h := s.hub
 	o, err := h.conf.Commands.Propose(ctx, &pb.Command{Body: &pb.Command_OwnRack{OwnRack: next}})
 	if err = errors.Join(err, o.Err); err != nil {
-		h.conf.Log.Warn("a rack could not be given to another agent", obs.Agent, s.agent, obs.Rack, s.rack, obs.Err, err)
+		h.conf.Log.Warn("a rack could not be given to another agent", obs.Agent, next.GetAgent(), obs.Rack, s.rack, obs.Err, err)
 		return
 	}
-	h.conf.Log.Warn("a rack has another owner", obs.Rack, s.rack, obs.Agent, s.agent, obs.Reason, next.GetWhy(), obs.Epoch, state.Epoch(o.Owner))
+	h.conf.Log.Warn("a rack has another owner", obs.Rack, s.rack, obs.Agent, next.GetAgent(), obs.Reason, next.GetWhy(), obs.Epoch, state.Epoch(o.Owner))
 }
 
 // other is the other agent of the rack, "" if there is none.

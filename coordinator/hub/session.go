@@ -279,10 +279,7 @@ func (s *session) listen(ctx context.Context) error {
 			s.told(b.Ping.GetTrouble())
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
 		case *pb.FromAgent_Pull:
-			var settled []string
-			if settled, err = s.heardDenials(ctx, b.Pull.GetDenied()); err == nil {
-				err = s.desired(b.Pull, settled)
-			}
+			err = apart(func() error { return s.pull(ctx, b.Pull) })
 		case *pb.FromAgent_Renew:
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(ctx, b.Renew)}})
 		case *pb.FromAgent_Progress:
@@ -308,6 +305,15 @@ func (s *session) told(trouble string) {
 	if before, _ := s.trouble.Swap(trouble).(string); before != trouble {
 		s.hub.publish(s.status(true))
 	}
+}
+
+// pull answers with the desired state, when what the agent has denied is recorded.
+func (s *session) pull(ctx context.Context, q *pb.Pull) error {
+	settled, err := s.heardDenials(ctx, q.GetDenied())
+	if err != nil {
+		return err
+	}
+	return s.desired(q, settled)
 }
 
 // desired sends the desired state of the rack.

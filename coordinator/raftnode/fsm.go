@@ -3,7 +3,6 @@ package raftnode
 import (
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -19,8 +18,7 @@ type fsm struct {
 	failed  chan error    // the first command that can't be applied
 	halted  chan struct{} // closed with it
 	hashes  *hashes
-	latest  atomic.Int64 // time of the last command, in milliseconds
-	session string       // of the proposals made here
+	session string // of the proposals made here
 
 	mu      sync.Mutex
 	broken  error
@@ -101,7 +99,6 @@ func (f *fsm) apply(l *raft.Log) response {
 		if list[i].GetMark().GetCheck() {
 			f.hashes.take(l.Index, f.machine)
 		}
-		f.latest.Store(max(f.latest.Load(), list[i].GetAtUnixMs()))
 		if !o.Repeated {
 			f.applied(o)
 		}

@@ -105,9 +105,9 @@ func (y *tally) end(t *testing.T, w *world) {
 // String is the last line of make chaos.
 func (y *tally) String() string {
 	if y.failed > 0 || y.drills == 0 {
-		return fmt.Sprintf("chaos: %d of %d drills failed", y.failed, y.drills)
+		return fmt.Sprintf("chaos: drills: %d failed: %d", y.drills, y.failed)
 	}
-	return fmt.Sprintf("chaos: %d drills: %d firings and %d results, each once, in order and the same at every coordinator; %d audit records verified at each",
+	return fmt.Sprintf("chaos: drills: %d failed: 0; %d firings and %d results, each once, in order and the same at every coordinator; %d audit records verified at each",
 		y.drills, y.firings, y.results, y.records)
 }
 

@@ -22,9 +22,6 @@ const (
 	GroupTools  = "tools"
 )
 
-// helpWidth is where the descriptions of flags go on in the next line.
-const helpWidth = 100
-
 // NewRoot is the command chiba with the flags that all commands share.
 func NewRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -68,8 +65,8 @@ func Alone(cmd *cobra.Command) *cobra.Command {
 func equip(root *cobra.Command) {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = Build().String()
-	root.SetVersionTemplate(root.Name() + " {{.Version}}\n")
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
+	usage := root.UsageFunc()
+	root.SetUsageFunc(func(cmd *cobra.Command) error { return folded(cmd, usage) })
 	root.PersistentFlags().String("state", "", "state `directory` that holds context.yaml (default $CHIBA_STATE, else .chiba here or above)")
 	root.PersistentFlags().StringP("output", "o", "table", "output `format`: "+strings.Join(formats, ", "))
 	root.PersistentFlags().Bool("no-headers", false, "tables without their header")

@@ -25,7 +25,7 @@ func Read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	info, err := file.Stat() // of what was opened, and not of what the path says by then
+	info, err := file.Stat()            // of what was opened, and not of what the path says by then
 	if err != nil {
 		return nil, err
 	}

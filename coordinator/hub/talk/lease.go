@@ -43,7 +43,8 @@ type Question struct {
 }
 
 // Change is the command by which the rack becomes the agent's, nil if it is not to:
-// it has taken the rack over while it reached nobody, or the owner is gone. With
+// it has taken the rack over while it reached nobody, or the owner is gone. It becomes
+// the other one's if this one is shut out and the other one answers it. With
 // ifFree it is only if the other agent is free by the word of all coordinators.
 func (q Question) Change() (next *pb.OwnRack, ifFree bool) {
 	if q.GetKnown().GetAgent() == q.Agent && state.CompareEpochs(q.GetKnown(), q.Owner) > 0 {
@@ -54,6 +55,9 @@ func (q Question) Change() (next *pb.OwnRack, ifFree bool) {
 	}
 	why := "agent " + q.Other + " is silent"
 	switch mine := q.Owner.GetAgent() == q.Agent; {
+	case mine && q.GetShut() && q.GetMet() && q.Other != "":
+		// The other one is connected elsewhere perhaps, and knows nothing of this.
+		return &pb.OwnRack{Rack: q.Rack, Agent: q.Other, From: q.Owner, Why: "its BMCs have shut agent " + q.Agent + " out"}, false
 	case mine && (!q.GetShut() || !q.GetLost()):
 		return nil, false
 	case !mine && !q.GetLost() && !q.Outside:
