@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -224,7 +225,7 @@ func TestACatalogueEndsWithItsAuthor(t *testing.T) {
 		defer w.stop()
 		w.desire(&pb.Desired{Revision: 1, Catalogue: w.catalogue(twoRacks(nil)).told(w, 1)})
 		p := w.authors.Policy(2, 1)
-		p.Keys.Authors = p.Authors[1:] // bob alone
+		p.Authors = p.Authors[1:] // bob alone
 		next, err := p.Sign(w.authors.RootKey)
 		if err != nil {
 			t.Fatal(err)
@@ -272,7 +273,9 @@ func TestBMCsAreLookedForWhereTheCatalogueSays(t *testing.T) {
 			t.Errorf("then at %s after %s", s.Address, time.Since(begun))
 		}
 		cancel()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
 	})
 }
 

@@ -182,11 +182,13 @@ func (m *Machine) allSiteKeys() (all []*pb.SiteKeyring) {
 	return all
 }
 
-func (m *Machine) restoreSites(s *pb.Snapshot) {
+// restoreSites takes the keys of sites, the artifacts and the site catalogue.
+func (m *Machine) restoreSites(s *pb.Snapshot) error {
 	for _, k := range s.GetSiteKeys() {
 		m.siteKeys[k.GetSite()] = append(m.siteKeys[k.GetSite()], k)
 	}
 	for _, a := range s.GetArtifacts() {
 		m.artifacts[a.GetDigest()] = a
 	}
+	return m.restoreCatalogue(s.GetCatalogue())
 }

@@ -59,14 +59,8 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 // Restore replaces the whole state by that of s. After an error the state is as
 // before.
 func (m *Machine) Restore(s *pb.Snapshot) error {
-	if s.GetVersion() != Version {
-		return fault.New(fault.Unsupported, "restore snapshot",
-			fmt.Sprintf("its version is %d, this coordinator reads %d", s.GetVersion(), Version)).
-			WithHint("start the chiba version that wrote it")
-	}
-	if len(s.ProtoReflect().GetUnknown()) > 0 { // it would be forgotten here, and nowhere else
-		return fault.New(fault.Unsupported, "restore snapshot", "it holds something that this version does not know").
-			WithHint("start the chiba version that wrote it")
+	if why := unknownIn(s); why != "" {
+		return fault.New(fault.Unsupported, "restore snapshot", why).WithHint("start the chiba version that wrote it")
 	}
 	n := New()
 	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
@@ -90,8 +84,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	}
 	n.restoreNodes(s)
 	n.restoreTrust(s)
-	n.restoreSites(s)
-	if err := n.restoreCatalogue(s.GetCatalogue()); err != nil {
+	if err := n.restoreSites(s); err != nil {
 		return err
 	}
 	for _, id := range s.GetRecent() {
@@ -127,6 +120,18 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied, m.sessions = n.recent, n.applied, n.sessions
 	return nil
+}
+
+// unknownIn says why this version can't know all that a snapshot holds, "" if it can:
+// what it does not know would be forgotten here, and nowhere else.
+func unknownIn(s *pb.Snapshot) string {
+	switch {
+	case s.GetVersion() != Version:
+		return fmt.Sprintf("its version is %d, this coordinator reads %d", s.GetVersion(), Version)
+	case len(s.ProtoReflect().GetUnknown()) > 0:
+		return "it holds something that this version does not know"
+	}
+	return ""
 }
 
 func (m *Machine) restoreOwners(s *pb.Snapshot) {

@@ -184,7 +184,7 @@ func applyCatalogue(cmd *cobra.Command, c *client.Client, next *nextCatalogue, f
 	if f.prepare != "" {
 		return writePrepared(cmd, f.prepare, next.signed)
 	}
-	if err := view.consent(cmd, f.yes); err != nil {
+	if err = view.consent(cmd, f.yes); err != nil {
 		return err
 	}
 	kept, err := c.PutCatalogue(cmd.Context(), next.file, *next.signed, last.Version)

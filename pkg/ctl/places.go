@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -256,7 +257,7 @@ of the catalogue that has its name.`,
 				for _, name := range slices.Sorted(maps.Keys(all)) {
 					v := all.view(name, nodes)
 					views, l.Names = append(views, v), append(l.Names, name)
-					count := fmt.Sprint(len(v.Nodes))
+					count := strconv.Itoa(len(v.Nodes))
 					if v.Open > 0 {
 						count += fmt.Sprintf(" to %d", len(v.Nodes)+v.Open)
 					}

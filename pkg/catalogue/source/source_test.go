@@ -38,7 +38,7 @@ func TestWhatIsWrong(t *testing.T) {
 			}
 			golden := strings.TrimSuffix(path, ".yaml") + ".txt"
 			if *update {
-				if err := os.WriteFile(golden, []byte(found.String()), 0o600); err != nil {
+				if err = os.WriteFile(golden, []byte(found.String()), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
