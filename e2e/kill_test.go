@@ -44,6 +44,7 @@ func TestKill9AtAnyMoment(t *testing.T) {
 		}
 		apply.kill()
 		w.linked()
+		w.known(8)
 		// Whether that apply was committed before the crash is open; this one
 		// settles what the rack shall be.
 		if got := w.run("apply", path, "--yes"); got.code != 0 {

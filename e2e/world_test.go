@@ -48,14 +48,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// sideBySide has four tests run at once, unless it was said how many shall: a world
-// spends most of its time waiting, and on two cores twice as many is what they bear.
+// sideBySide has three tests run at once, unless it was said how many shall: a world
+// spends most of its time waiting, and more is too much for two cores that others use.
 func sideBySide() {
 	flag.Parse()
 	said := false
 	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
 	if !said {
-		_ = flag.Set("test.parallel", "4")
+		_ = flag.Set("test.parallel", "3")
 	}
 }
 
@@ -170,15 +170,25 @@ func (w *world) dev(args ...string) *process {
 	return p
 }
 
-// known waits until the coordinators know so many servers: an agent that is slow is
-// ready before it has told of all.
+// known waits until the coordinators know of so many servers that they are ready: an
+// agent that is slow says that it is before it has found all.
 func (w *world) known(servers int) {
 	w.t.Helper()
-	w.until(fmt.Sprintf("%d servers are known", servers), func() bool {
-		var nodes []node
-		w.decode(&nodes, "get", "nodes")
-		return len(nodes) == servers
-	})
+	w.until(fmt.Sprintf("%d servers are ready", servers), func() bool { return w.readyNodes() == servers })
+}
+
+// readyNodes are how many servers are ready, as the coordinators or, with --agent, the
+// rack's agent knows.
+func (w *world) readyNodes(flags ...string) (ready int) {
+	w.t.Helper()
+	var nodes []node
+	w.decode(&nodes, append(flags, "get", "nodes")...)
+	for _, n := range nodes {
+		if n.State == "ready" {
+			ready++
+		}
+	}
+	return ready
 }
 
 // wait returns the first line that holds text, once the process has said it.
