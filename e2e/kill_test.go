@@ -170,6 +170,7 @@ func TestARuleFiresWhileCutOff(t *testing.T) {
 	w := newWorld(t)
 	_, coordinator, agent := w.apart()
 	w.must("apply", thermal)
+	w.takenOver() // or the rule is held
 	coordinator.kill()
 
 	// A restart while cut off: the rule comes from the agent's own disk.
