@@ -87,7 +87,7 @@ func newWorldOf(t *testing.T, coordinators int) *world {
 	w := &world{t: t, dir: dir}
 	err = os.WriteFile(filepath.Join(dir, "size.yaml"), fmt.Appendf(nil, "coordinators: %d\n", coordinators), 0o600)
 	for n := range coordinators {
-		err = errors.Join(err, w.settle(fmt.Sprintf("c%d", n+1)))
+		err = errors.Join(err, w.settle(coordinatorParts[fmt.Sprintf("c%d", n+1)], "mesh.addr", "api.addr", "peer.addr"))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -95,13 +95,13 @@ func newWorldOf(t *testing.T, coordinators int) *world {
 	return w
 }
 
-// settle gives a coordinator addresses of its own, as if it had been there before: it
+// settle gives a part of a fleet addresses of its own, as if it had been there before: it
 // comes back to them when it was killed, whoever has started meanwhile.
-func (w *world) settle(name string) error {
+func (w *world) settle(part string, files ...string) error {
 	w.t.Helper()
-	dir := filepath.Join(w.dir, coordinatorParts[name])
+	dir := filepath.Join(w.dir, part)
 	err := os.Mkdir(dir, 0o700)
-	for _, file := range []string{"mesh.addr", "api.addr", "peer.addr"} {
+	for _, file := range files {
 		err = errors.Join(err, os.WriteFile(filepath.Join(dir, file), []byte(freePort(w.t)), 0o600))
 	}
 	return err
