@@ -115,10 +115,7 @@ func (n *Node) outcome(ctx context.Context, applied <-chan state.Outcome, answer
 	case o := <-applied:
 		return o, nil
 	case a := <-answered:
-		if a.err == nil {
-			a.err = errAnswered
-		}
-		return state.Outcome{}, a.err
+		return state.Outcome{}, a.ended()
 	case <-enough:
 		return state.Outcome{}, errAgain
 	case <-n.fsm.halted:
@@ -126,6 +123,13 @@ func (n *Node) outcome(ctx context.Context, applied <-chan state.Outcome, answer
 	case <-n.shut:
 		return state.Outcome{}, raft.ErrRaftShutdown
 	case <-ctx.Done():
+	}
+	select { // on a busy machine both have come before we look
+	case o := <-applied:
+		return o, nil
+	case a := <-answered:
+		return state.Outcome{}, a.ended()
+	default:
 		return state.Outcome{}, ctx.Err()
 	}
 }
