@@ -38,11 +38,11 @@ func TestAPipelineEndsWithTheFirstRefusal(t *testing.T) {
 	defer func() { _ = p.Close() }()
 	refused := make(chan bool, 1)
 	go func() { refused <- (<-p.Consumer()).Response().Success }() // and takes no more, as Raft
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	go func() {
 		for {
 			if _, err := p.AppendEntries(&raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{}); err != nil {
-				ended <- err
+				close(ended)
 				return
 			}
 		}
