@@ -30,21 +30,32 @@ var coordinatorParts = map[string]string{"c1": "coordinator", "c2": "coordinator
 func newCluster(t *testing.T, flags ...string) *cluster {
 	t.Helper()
 	c := &cluster{world: newWorldOf(t, 3), coordinators: map[string]*process{}}
+	c.agents = []string{"agent", "agent-2", "agent-3"}
+	if slices.Contains(flags, "--standby") {
+		c.agents = append(c.agents, "standby", "standby-2", "standby-3")
+		c.settlePairs(c.agents...)
+	}
 	c.start(append([]string{"dev", "--only", "sim", "--coordinators", "3", "--racks", "3"}, flags...)...).wait("ready in")
 	for name := range coordinatorParts {
 		c.run1(name)
 	}
 	c.ready()
-	c.agents = []string{"agent", "agent-2", "agent-3"}
-	if slices.Contains(flags, "--standby") {
-		c.agents = append(c.agents, "standby", "standby-2", "standby-3")
-	}
 	for _, part := range c.agents {
 		c.start("dev", "--only", part).wait("ready in")
 	}
 	c.linkedAll()
 	c.known(24)
 	return c
+}
+
+// settlePairs gives agents the addresses at which the other one of their rack finds them.
+func (w *world) settlePairs(parts ...string) {
+	w.t.Helper()
+	for _, part := range parts {
+		if err := w.settle(part, "pair.addr"); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 }
 
 // run1 starts one coordinator.

@@ -52,13 +52,13 @@ func TestAgentsThatAreNotBelieved(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{t: t, dir: w.dir}
-			p := w.intrude(c)
+			here := &world{t: t, dir: w.dir}
+			p := here.intrude(c)
 			for _, text := range c.says {
 				p.wait(text)
 			}
 			p.kill()
-			w.unharmed()
+			here.unharmed()
 		})
 	}
 }

@@ -44,6 +44,7 @@ func TestKill9AtAnyMoment(t *testing.T) {
 		}
 		apply.kill()
 		w.linked()
+		w.known(8)
 		// Whether that apply was committed before the crash is open; this one
 		// settles what the rack shall be.
 		if got := w.run("apply", path, "--yes"); got.code != 0 {
@@ -169,6 +170,7 @@ func TestARuleFiresWhileCutOff(t *testing.T) {
 	w := newWorld(t)
 	_, coordinator, agent := w.apart()
 	w.must("apply", thermal)
+	w.takenOver() // or the rule is held
 	coordinator.kill()
 
 	// A restart while cut off: the rule comes from the agent's own disk.

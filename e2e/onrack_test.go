@@ -29,6 +29,7 @@ func cutOff(t *testing.T) (w *world, agent *process) {
 	agent.kill() // or it would take a heartbeat to notice
 	agent = w.start("dev", "--only", "agent")
 	agent.wait("ready in")
+	w.until("it has found its servers again", func() bool { return w.readyNodes("--agent") == 8 })
 	return w, agent
 }
 

@@ -26,6 +26,7 @@ type pair struct {
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{cluster: &cluster{world: newWorld(t)}, log: map[fleet.NodeName][]bmcsim.Request{}}
+	p.settlePairs("agent", "standby")
 	p.start("dev", "--only", "sim", "--standby").wait("ready in")
 	var err error
 	if p.sim, err = sim.Dial(p.dir); err != nil {

@@ -48,14 +48,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// sideBySide has four tests run at once, unless it was said how many shall: a world
-// spends most of its time waiting, and on two cores twice as many is what they bear.
+// sideBySide has three tests run at once, unless it was said how many shall: a world
+// spends most of its time waiting, and more is too much for two cores that others use.
 func sideBySide() {
 	flag.Parse()
 	said := false
 	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
 	if !said {
-		_ = flag.Set("test.parallel", "4")
+		_ = flag.Set("test.parallel", "3")
 	}
 }
 
@@ -87,7 +87,7 @@ func newWorldOf(t *testing.T, coordinators int) *world {
 	w := &world{t: t, dir: dir}
 	err = os.WriteFile(filepath.Join(dir, "size.yaml"), fmt.Appendf(nil, "coordinators: %d\n", coordinators), 0o600)
 	for n := range coordinators {
-		err = errors.Join(err, w.settle(fmt.Sprintf("c%d", n+1)))
+		err = errors.Join(err, w.settle(coordinatorParts[fmt.Sprintf("c%d", n+1)], "mesh.addr", "api.addr", "peer.addr"))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -95,13 +95,13 @@ func newWorldOf(t *testing.T, coordinators int) *world {
 	return w
 }
 
-// settle gives a coordinator addresses of its own, as if it had been there before: it
+// settle gives a part of a fleet addresses of its own, as if it had been there before: it
 // comes back to them when it was killed, whoever has started meanwhile.
-func (w *world) settle(name string) error {
+func (w *world) settle(part string, files ...string) error {
 	w.t.Helper()
-	dir := filepath.Join(w.dir, coordinatorParts[name])
+	dir := filepath.Join(w.dir, part)
 	err := os.Mkdir(dir, 0o700)
-	for _, file := range []string{"mesh.addr", "api.addr", "peer.addr"} {
+	for _, file := range files {
 		err = errors.Join(err, os.WriteFile(filepath.Join(dir, file), []byte(freePort(w.t)), 0o600))
 	}
 	return err
@@ -170,15 +170,25 @@ func (w *world) dev(args ...string) *process {
 	return p
 }
 
-// known waits until the coordinators know so many servers: an agent that is slow is
-// ready before it has told of all.
+// known waits until the coordinators know of so many servers that they are ready: an
+// agent that is slow says that it is before it has found all.
 func (w *world) known(servers int) {
 	w.t.Helper()
-	w.until(fmt.Sprintf("%d servers are known", servers), func() bool {
-		var nodes []node
-		w.decode(&nodes, "get", "nodes")
-		return len(nodes) == servers
-	})
+	w.until(fmt.Sprintf("%d servers are ready", servers), func() bool { return w.readyNodes() == servers })
+}
+
+// readyNodes are how many servers are ready, as the coordinators or, with --agent, the
+// rack's agent knows.
+func (w *world) readyNodes(flags ...string) (ready int) {
+	w.t.Helper()
+	var nodes []node
+	w.decode(&nodes, append(flags, "get", "nodes")...)
+	for _, n := range nodes {
+		if n.State == "ready" {
+			ready++
+		}
+	}
+	return ready
 }
 
 // wait returns the first line that holds text, once the process has said it.
