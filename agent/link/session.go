@@ -210,7 +210,7 @@ func (s *session) replay(ctx context.Context) error {
 			return err
 		}
 		if batch == nil {
-			if err := s.outbox.Wait(ctx); err != nil {
+			if err = s.outbox.Wait(ctx); err != nil {
 				return err
 			}
 			continue
@@ -220,7 +220,7 @@ func (s *session) replay(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := out.Send(batch); err != nil {
+		if err = out.Send(batch); err != nil {
 			return err
 		}
 	}
