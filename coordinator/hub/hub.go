@@ -121,7 +121,7 @@ type Hub struct {
 	mu       sync.Mutex
 	agents   map[string]*session                    // greeted, by agent
 	racks    map[string][]*session                  // the same, by rack
-	lent     map[string]loan                        // racks, by agent
+	lent     map[string]talk.Loan                   // racks, by agent
 	serving  map[string]int                         // sessions, by the peer's public key
 	progress map[string]map[string]*pb.RackProgress // of runs that have not ended
 	left     map[string]*pb.AgentStatus             // how an agent was last, by name
@@ -143,7 +143,7 @@ func New(c Config) *Hub {
 		c.Leaderless = leaderless
 	}
 	h := &Hub{
-		conf: c, queries: make(chan struct{}, maxQueries), born: time.Now(), lent: map[string]loan{}, serving: map[string]int{},
+		conf: c, queries: make(chan struct{}, maxQueries), born: time.Now(), lent: map[string]talk.Loan{}, serving: map[string]int{},
 		agents: map[string]*session{}, racks: map[string][]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
 	}
 	h.version.Store(uint64(time.Now().UnixNano())) // no version of an earlier process

@@ -334,6 +334,7 @@ type idler struct {
 
 func (*idler) Have() (revision uint64, scripts map[string]string) { return 0, nil }
 func (*idler) PolicyVersion() uint64                              { return 0 }
+func (*idler) CatalogueVersion() uint64                           { return 0 }
 func (*idler) AuditSize() int64                                   { return 0 }
 func (*idler) Introduce() error                                   { return nil }
 func (*idler) Leased(*pb.Leased)                                  {}
