@@ -94,6 +94,7 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
+	rosters   rosters
 	book      *Book                        // the site catalogue; nil: there is none
 	siteKeys  map[string][]*pb.SiteKeyring // by site, newest first
 	artifacts map[string]*pb.Artifact      // by digest
@@ -378,6 +379,9 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)
 	}
 	m.agents[a.GetName()] = fresh
+	if saysNew(known, fresh) {
+		m.rosters.forget()
+	}
 	t := take{m: m, at: at, agent: fresh}
 	t.out.Racks = m.moved(known, fresh)
 	t.out.Owner = m.inherit(at, fresh)

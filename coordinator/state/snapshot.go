@@ -114,6 +114,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.runs, m.runBytes = n.runs, n.runBytes
 	m.denied, m.allowed = n.denied, n.allowed
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
+	m.rosters.forget()
 	m.siteKeys, m.artifacts = n.siteKeys, n.artifacts
 	m.book = n.book
 	m.firings, m.firingBytes = n.firings, n.firingBytes
