@@ -149,7 +149,11 @@ func New(now time.Time, cfg Config, kept Claim) *Decider {
 func (d *Decider) Step(now time.Time, in Input) Output {
 	d.out = Output{}
 	in.happen(d, now)
+	_, unanswered := in.(Silent)
 	d.settle(now)
+	// Once for each ping that is not answered: an answer must not lead to the next
+	// question.
+	d.out.Ask = d.out.Ask || d.out.Lost && d.connected && unanswered
 	d.out.Role, d.out.Claim, d.out.Why, d.out.Shut = d.role, d.claim, d.why, d.shut
 	d.out.Met, d.out.Regain = d.met && !d.silent, d.regain && d.own()
 	if d.role == Active && d.leased() {
@@ -268,7 +272,6 @@ func (d *Decider) settle(now time.Time) {
 	}
 	if d.role == Standby && d.lost(now) {
 		d.out.Lost = true
-		d.out.Ask = d.out.Ask || d.connected
 		d.out.Look = d.mayTake(now)
 	}
 }

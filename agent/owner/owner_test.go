@@ -97,7 +97,8 @@ func TestWhatFollowsFromWhat(t *testing.T) {
 			{0, linked, "standby, b in epoch 7, ask"},
 			{1 * time.Second, owner.Silent{}, "standby, b in epoch 7"},
 			{5 * time.Second, owner.Silent{}, "standby, b in epoch 7, ask, lost"},
-			{5 * time.Second, granted(claim("b", 7, 0), 5*time.Second), "standby, b in epoch 7, ask, lost"},
+			{5 * time.Second, granted(claim("b", 7, 0), 5*time.Second), "standby, b in epoch 7, lost"}, // an answer asks nothing
+			{6 * time.Second, owner.Silent{}, "standby, b in epoch 7, ask, lost"},
 			{6 * time.Second, granted(claim("a", 8, 0), 6*time.Second), "active, a in epoch 8, keep, fence"},
 		}},
 		"cut off, the owner is silent": {"b", claim("b", 7, 0), []step{
@@ -133,7 +134,7 @@ func TestWhatFollowsFromWhat(t *testing.T) {
 			{90 * time.Second, owner.View{}, "standby, a in epoch 7, lost, shut"},
 			{90 * time.Second, linked, "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, owner.Silent{}, "standby, a in epoch 7, ask, lost, shut"},
-			{2 * time.Minute, granted(claim("a", 7, 0), 2*time.Minute), "standby, a in epoch 7, ask, lost, shut"},
+			{2 * time.Minute, granted(claim("a", 7, 0), 2*time.Minute), "standby, a in epoch 7, lost, shut"},
 			{2 * time.Minute, granted(claim("a", 9, 0), 2*time.Minute), "active, a in epoch 9, keep, fence, regain"},
 			{3 * time.Minute, owner.Partner{Claim: claim("b", 9, 1)}, "standby, b in epoch 9.1, keep"},
 			{4 * time.Minute, granted(claim("a", 10, 0), 4*time.Minute), "active, a in epoch 10, keep, fence"},

@@ -58,6 +58,7 @@ type demand struct {
 	command, unit string
 	shared        bool
 	epoch         owner.Claim
+	copies, pair  int // of the disks, as it was sent
 }
 
 // onTheWay is how long a request is: in a rack it is not far.

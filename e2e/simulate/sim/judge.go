@@ -205,7 +205,7 @@ func (j *judge) acted(b *bmc, o demand) {
 	if b.acts == nil {
 		b.acts = map[string][]act{}
 	}
-	this := act{o.from, o.from.copies, j.copies(b), o.shared}
+	this := act{o.from, o.copies, o.pair, o.shared}
 	for _, was := range b.acts[o.unit] {
 		switch {
 		case was.by == this.by && was.copies == this.copies:
@@ -219,6 +219,9 @@ func (j *judge) acted(b *bmc, o demand) {
 
 // copies is how often a disk of the rack's agents was another one.
 func (j *judge) copies(b *bmc) (n int) {
+	if j == nil {
+		return 0
+	}
 	for _, a := range j.w.racks[b.rack] {
 		n += a.copies
 	}

@@ -186,7 +186,7 @@ func (a *agent) command(n fleet.NodeName, o demand, then func(answer)) {
 		switch {
 		case a.may() && !a.toFence[n]:
 			a.w.judge.begins(a)
-			o.as, o.epoch = a.name, a.out.Claim
+			o.as, o.epoch, o.copies, o.pair = a.name, a.out.Claim, a.copies, a.w.judge.copies(a.bmcs[n])
 			a.during(time.Duration(a.rnd.IntN(20))*time.Millisecond, func() { // between the check and the wire
 				a.request(n, o, actionTimeout, func(s answer) {
 					if s == denied {

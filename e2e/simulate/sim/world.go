@@ -108,12 +108,19 @@ func Run(o Options) Verdict {
 	}
 }
 
+// tooMuch is how many events an agent of a small world never has.
+const tooMuch = 200_000
+
 // until lets the world go on until a time, or the first violation.
 func (w *World) until(end time.Duration) {
 	for len(w.heap) > 0 && w.heap[0].at <= end && len(w.violations) == 0 {
 		e := w.pop()
 		w.now = e.at
 		w.events++
+		if w.judge != nil && w.events > tooMuch*len(w.agents) {
+			w.violate("it does not come to rest: %d events", w.events)
+			return
+		}
 		e.do()
 	}
 }
