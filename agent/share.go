@@ -33,12 +33,12 @@ const keyPartner = "partner"
 func mirrored(table spool.Table, key string) bool {
 	switch table {
 	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped:
+		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped, spool.Asked:
 		return true
 	case spool.Secrets:
 		return !strings.HasPrefix(key, keyPassport)
 	case spool.Notes:
-		for _, of := range []string{"accepted", "accepted-at", "approved", admissions} {
+		for _, of := range []string{"accepted", "accepted-at", "approved", admissions, epochOf} {
 			if strings.HasPrefix(key, spool.Key(of)) {
 				return true
 			}

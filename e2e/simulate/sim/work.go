@@ -303,7 +303,9 @@ func (a *agent) fire(f core.Fire) {
 			a.tell(key, firing)
 		}
 	}
-	err := a.update(func(tx *spool.Tx) { journal.IntendFiring(tx, key, firing, journal.Unknown(firing.Node, text)) })
+	err := a.update(func(tx *spool.Tx) {
+		journal.IntendFiring(tx, key, firing, []fleet.Result{journal.Unknown(firing.Node, text)})
+	})
 	if err != nil {
 		a.w.say("%s can't keep that it acts: %v", a.name, err)
 		a.after(retryAfter, func() { a.fire(f) })
