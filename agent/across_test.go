@@ -362,7 +362,7 @@ func TestStandbyAnswersForTheOneBefore(t *testing.T) {
 			t.Errorf("recorded: %q, m1 was told %q", got, two.lanes["m1"].did())
 		}
 		for _, table := range []spool.Table{spool.Asked, spool.Intents} {
-			if !mirrored(table, "x") {
+			if !journal.Mirrored(table, "x") {
 				t.Errorf("a standby has no %s", table)
 			}
 		}

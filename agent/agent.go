@@ -163,7 +163,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: mirrored, Ballast: spool.DefaultBallast})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: journal.Mirrored, Ballast: spool.DefaultBallast})
 	if err != nil {
 		return nil, err
 	}
@@ -438,11 +438,14 @@ type firstPass struct {
 	over bool
 }
 
-// await begins to wait, anew with each reign.
+// await begins to wait, anew with each reign. Who waits already waits for this one.
 func (f *firstPass) await(nodes []*node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.left, f.done, f.over = make(map[*node]bool), make(chan struct{}), false
+	if f.done == nil || f.over {
+		f.done = make(chan struct{})
+	}
+	f.left, f.over = make(map[*node]bool), false
 	for _, n := range nodes {
 		f.left[n] = true
 	}

@@ -25,8 +25,7 @@ const (
 	refusedIntent = "intent"
 	// answerWithin is how long one who asks waits for the result.
 	answerWithin = 3 * time.Second
-	askedAtOnce  = 16         // intents that are carried out at once; the others wait on disk
-	epochOf      = "epoch-of" // the note of the epoch in which a rack was last heard
+	askedAtOnce  = 16 // intents that are carried out at once; the others wait on disk
 )
 
 // asked is what other racks want done here. What it is, the spool says.
@@ -153,7 +152,7 @@ func (a *Agent) takeIntent(from intent.Asker, key string, call *pb.SiteIntent) (
 // keepAsked keeps what is asked, and in which epoch of the asker's rack.
 func (a *Agent) keepAsked(key string, from intent.Asker, what *pb.Asked) error {
 	return a.toldStandby(a.spool.Update(func(tx *spool.Tx) error {
-		tx.PutJSON(spool.Notes, spool.Key(epochOf, string(from.Rack)), from.Epoch)
+		tx.PutJSON(spool.Notes, spool.Key(journal.EpochOf, string(from.Rack)), from.Epoch)
 		journal.KeepAsked(tx, key, what)
 		return journal.ForgetAsked(tx, a.now())
 	}))
@@ -162,7 +161,7 @@ func (a *Agent) keepAsked(key string, from intent.Asker, what *pb.Asked) error {
 // succeeds refuses an agent whose rack has had a later owner. It tells the epoch in
 // which the rack was last heard.
 func succeeds(tx *spool.Tx, from intent.Asker) (known owner.Epoch, err error) {
-	if raw := tx.Get(spool.Notes, spool.Key(epochOf, string(from.Rack))); raw != nil {
+	if raw := tx.Get(spool.Notes, spool.Key(journal.EpochOf, string(from.Rack))); raw != nil {
 		err = fault.Wrap(fault.Garbage, "read in which epoch a rack was heard", json.Unmarshal(raw, &known))
 	}
 	if err == nil && from.Epoch.Compare(known) < 0 {

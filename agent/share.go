@@ -3,15 +3,14 @@ package agent
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/agent/takeover"
@@ -27,26 +26,6 @@ import (
 const keptShare = 2 * time.Second
 
 const keyPartner = "partner"
-
-// mirrored says what the standby holds of what the owner has written: all that it
-// needs to go on, and nothing that is the owner's own.
-func mirrored(table spool.Table, key string) bool {
-	switch table {
-	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped, spool.Asked:
-		return true
-	case spool.Secrets:
-		return !strings.HasPrefix(key, keyPassport)
-	case spool.Notes:
-		for _, of := range []string{"accepted", "accepted-at", "approved", admissions, epochOf} {
-			if strings.HasPrefix(key, spool.Key(of)) {
-				return true
-			}
-		}
-	case spool.Scripts, spool.Here, spool.Sessions, spool.Digests, spool.Inventories, spool.Subscribed:
-	}
-	return false
-}
 
 // companion is what is known of the other agent of the rack. It is safe for
 // concurrent use.
@@ -129,7 +108,7 @@ func (a *Agent) recallPartner() error {
 func (a *Agent) meetPartner(s *pb.PairState) error {
 	is := introduced{Account: s.GetAccount(), Twin: string(s.GetTwin()), Key: s.GetSealKey()}
 	if len(s.GetSealProof()) > 0 {
-		to, err := seal.Verify(s.GetSealProof(), string(a.cfg.Rack), a.trust.endpoint.Credentials().Roots, a.now())
+		to, err := seal.Verify(s.GetSealProof(), a.trust.rack.Domain(), a.trust.endpoint.Credentials().Roots, a.now())
 		if err != nil {
 			return err
 		}
@@ -327,15 +306,21 @@ func (a *Agent) pairState() *pb.PairState {
 	}
 	a.taken.mu.Lock()
 	defer a.taken.mu.Unlock()
-	s.Held, s.HeldOf = a.taken.last, a.taken.life
+	s.Held, s.HeldOf = a.taken.Held()
 	return s
 }
 
 // taken is how far we are with the changes of the partner.
 type taken struct {
-	mu   sync.Mutex // serialises what is taken
-	life uint64
-	last uint64
+	mu sync.Mutex // serialises what is taken
+	journal.Follower
+}
+
+// own notes that we are the owner now. A share that is being taken ends first.
+func (t *taken) own() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Own()
 }
 
 // takeShare takes what the owner has written. Who does not own the rack, as far as
@@ -350,7 +335,7 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 		return fault.New(fault.Conflict, op, "the rack is of "+known.String())
 	case a.office.reigns():
 		return fault.New(fault.Unavailable, op, "this agent is about to become the standby")
-	case !s.GetAll() && (s.GetLife() != a.taken.life || s.GetFrom() != a.taken.last):
+	case !a.taken.Follows(s.GetLife(), s.GetFrom(), s.GetAll()):
 		return nil // our state says where it goes on
 	}
 	changes := make([]spool.Change, 0, len(s.GetRows()))
@@ -361,21 +346,11 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 		}
 		changes = append(changes, c)
 	}
-	if err := a.spool.Take(changes, s.GetAll(), outdated); err != nil {
+	if err := a.spool.Take(changes, s.GetAll(), journal.Outdated); err != nil {
 		return err
 	}
-	a.taken.life, a.taken.last = s.GetLife(), s.GetTo()
+	a.taken.Took(s.GetLife(), s.GetTo())
 	return a.reread(changes)
-}
-
-// outdated: an order that we have seen stays the newest one, whatever the owner has
-// seen of it.
-func outdated(tx *spool.Tx, c spool.Change) bool {
-	if c.Table != spool.Floors {
-		return false
-	}
-	have := tx.Get(c.Table, c.Key)
-	return len(have) >= 8 && (len(c.Value) < 8 || binary.BigEndian.Uint64(have) > binary.BigEndian.Uint64(c.Value))
 }
 
 // reread puts the records of BMCs that have changed in force.

@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -194,16 +195,12 @@ func TestTwoMachinesAgreeOnBatches(t *testing.T) {
 
 func again(t *testing.T, m *state.Machine) *state.Machine {
 	t.Helper()
-	b, err := proto.Marshal(m.Snapshot())
+	s, err := state.Read(bytes.NewReader(written(t, m.Snapshot())))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s pb.Snapshot
-	if err := proto.Unmarshal(b, &s); err != nil {
-		t.Fatal(err)
-	}
 	restored := state.New()
-	if err := restored.Restore(&s); err != nil {
+	if err := restored.Restore(s); err != nil {
 		t.Fatal(err)
 	}
 	return restored

@@ -1,8 +1,6 @@
 package state
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -19,6 +17,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 	defer m.mu.RUnlock()
 	s := &pb.Snapshot{
 		Version:   Version,
+		AtUnixMs:  m.at,
 		Revision:  m.revision,
 		NextRun:   m.nextRun,
 		NextEvent: m.events,
@@ -104,7 +103,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.broken, m.index = nil, 0
+	m.broken, m.index, m.at = nil, 0, s.GetAtUnixMs()
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.owners = n.owners
@@ -188,18 +187,4 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 		}
 	}
 	return m.restoreRolled(s.GetRolled())
-}
-
-// Hash is a digest of the whole state: two machines of one version that have
-// applied the same commands have the same. It costs an encoding of the state.
-func (m *Machine) Hash() (string, error) { return HashOf(m.Snapshot()) }
-
-// HashOf is the Hash of the state that a snapshot is of.
-func HashOf(s *pb.Snapshot) (string, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
-	if err != nil {
-		return "", fmt.Errorf("hash the state: %w", err)
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), nil
 }

@@ -1909,6 +1909,7 @@ type Lease struct {
 	Standby       bool                   `protobuf:"varint,3,opt,name=standby,proto3" json:"standby,omitempty"` // it begins nothing
 	Lost          bool                   `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`       // the other agent of the rack does not answer it
 	Shut          bool                   `protobuf:"varint,5,opt,name=shut,proto3" json:"shut,omitempty"`       // BMCs have shut it out
+	Met           bool                   `protobuf:"varint,600,opt,name=met,proto3" json:"met,omitempty"`       // the other agent has answered since, and does not claim the rack
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1974,6 +1975,13 @@ func (x *Lease) GetLost() bool {
 func (x *Lease) GetShut() bool {
 	if x != nil {
 		return x.Shut
+	}
+	return false
+}
+
+func (x *Lease) GetMet() bool {
+	if x != nil {
+		return x.Met
 	}
 	return false
 }
@@ -2757,13 +2765,14 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05grant\x18\x03 \x01(\x04R\x05grant\x12\x14\n" +
 	"\x05local\x18\x04 \x01(\x04R\x05local\x12\"\n" +
 	"\rsince_unix_ms\x18\x05 \x01(\x03R\vsinceUnixMs\x12\x10\n" +
-	"\x03why\x18\x06 \x01(\tR\x03why\"\x88\x01\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"\x9b\x01\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x05known\x18\x02 \x01(\v2\x0f.chiba.v1.OwnerR\x05known\x12\x18\n" +
 	"\astandby\x18\x03 \x01(\bR\astandby\x12\x12\n" +
 	"\x04lost\x18\x04 \x01(\bR\x04lost\x12\x12\n" +
-	"\x04shut\x18\x05 \x01(\bR\x04shut\"\x8b\x01\n" +
+	"\x04shut\x18\x05 \x01(\bR\x04shut\x12\x11\n" +
+	"\x03met\x18\xd8\x04 \x01(\bR\x03met\"\x8b\x01\n" +
 	"\x06Leased\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x05owner\x18\x02 \x01(\v2\x0f.chiba.v1.OwnerR\x05owner\x12\x15\n" +

@@ -1469,17 +1469,18 @@ type Snapshot struct {
 	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
-	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                     // by id
-	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
-	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
-	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`                     // by rack
-	Local         []*Script              `protobuf:"bytes,280,rep,name=local,proto3" json:"local,omitempty"`                      // decisions on racks, by name and rack
-	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                    // by run
-	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`             // found, and none of the fleet
-	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
-	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`                 // who has proposed, by name
-	SiteKeys      []*SiteKeyring         `protobuf:"bytes,70,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
-	Artifacts     []*Artifact            `protobuf:"bytes,71,rep,name=artifacts,proto3" json:"artifacts,omitempty"`               // by digest
+	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                         // by id
+	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`                 // by name
+	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                       // by key
+	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`                         // by rack
+	Local         []*Script              `protobuf:"bytes,280,rep,name=local,proto3" json:"local,omitempty"`                          // decisions on racks, by name and rack
+	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                        // by run
+	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`                 // found, and none of the fleet
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                       // subjects that were denied once; at: when that ended
+	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`                     // who has proposed, by name
+	SiteKeys      []*SiteKeyring         `protobuf:"bytes,70,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"`     // by site, newest first
+	Artifacts     []*Artifact            `protobuf:"bytes,71,rep,name=artifacts,proto3" json:"artifacts,omitempty"`                   // by digest
+	AtUnixMs      int64                  `protobuf:"varint,290,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"` // the latest time of a command that did something
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1701,6 +1702,13 @@ func (x *Snapshot) GetArtifacts() []*Artifact {
 		return x.Artifacts
 	}
 	return nil
+}
+
+func (x *Snapshot) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
 }
 
 // Session is which commands of one proposer were applied.
@@ -2592,7 +2600,7 @@ const file_state_proto_rawDesc = "" +
 	"siteGossip\x12\x1d\n" +
 	"\n" +
 	"site_calls\x18= \x01(\tR\tsiteCalls\x12\x12\n" +
-	"\x04pair\x18P \x01(\tR\x04pair\"\xde\b\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\"\xfd\b\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2626,7 +2634,9 @@ const file_state_proto_rawDesc = "" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x12-\n" +
 	"\bsessions\x18? \x03(\v2\x11.chiba.v1.SessionR\bsessions\x122\n" +
 	"\tsite_keys\x18F \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\x120\n" +
-	"\tartifacts\x18G \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"G\n" +
+	"\tartifacts\x18G \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\x12\x1d\n" +
+	"\n" +
+	"at_unix_ms\x18\xa2\x02 \x01(\x03R\batUnixMs\"G\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x14\n" +
