@@ -37,7 +37,7 @@ var pure = []string{
 	"pkg/redfish/bmcsim/auth", "pkg/redfish/bmcsim/clock", "pkg/redfish/bmcsim/firmware", "pkg/redfish/bmcsim/hardware",
 	"pkg/redfish/bmcsim/input", "pkg/redfish/bmcsim/logs", "pkg/redfish/bmcsim/message", "pkg/redfish/bmcsim/power",
 	"pkg/redfish/bmcsim/sensors", "pkg/redfish/bmcsim/tasks",
-	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "trust/enroll", "agent/core", "agent/journal", "agent/link/talk", "agent/owner", "agent/story", "agent/takeover", "coordinator/hub/talk", "coordinator/state",
+	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "trust/enroll", "agent/core", "agent/intent", "agent/journal", "agent/link/talk", "agent/owner", "agent/story", "agent/takeover", "coordinator/hub/talk", "coordinator/state",
 }
 
 var impure = []string{"net", "net/http", "os", "os/exec", "os/signal", "math/rand", "math/rand/v2", "crypto/rand", "crypto/tls", "log"}

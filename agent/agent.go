@@ -72,6 +72,7 @@ type Agent struct {
 	receiver  *events.Receiver
 	artifacts *artifacts
 	site      *site.Site     // nil: alone
+	others    others         // site, to ask it; nil: alone
 	door      *local.Door    // for people on this machine; nil: there is none
 	depot     *depot.Depot   // nil where there is no link
 	trust     *standingTrust // nil where there is no link
@@ -100,6 +101,8 @@ type Agent struct {
 	witnessed witnessed
 	standing  standing
 	runs      runs
+	asked     asked  // by other racks
+	places    places // of nodes of other racks
 	waves     waves
 
 	inputs  chan core.Input // to the rules
@@ -218,6 +221,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	}
 	a.finders = append(a.finders, listed{a})
 	a.runs.init()
+	a.asked.init()
 	a.askAgain = make(chan string, 64)
 	a.escrowing = make(chan struct{}, 1)
 	a.taking = make(chan struct{}, takenAtOnce)

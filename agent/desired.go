@@ -345,7 +345,7 @@ func (a *Agent) rules() core.Rules {
 			for _, n := range a.rack.members() {
 				if c.match(m.Target, n) == scl.True {
 					rule.Nodes = append(rule.Nodes, n.entry.Name)
-					rule.Barred[n.entry.Name] = a.barred(n, m.Commands)
+					rule.Barred[n.entry.Name] = a.barred(n, m)
 				}
 			}
 			rules = append(rules, rule)

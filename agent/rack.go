@@ -84,7 +84,7 @@ func (a *Agent) check(r request) (*scl.Program, *pb.Diagnostics, error) {
 }
 
 func (a *Agent) known() compile.Known {
-	k := compile.Known{Racks: []string{string(a.cfg.Rack)}, Sites: []string{string(a.cfg.Site)}}
+	k := compile.Known{Racks: []string{string(a.cfg.Rack)}, Sites: []string{string(a.cfg.Site)}, Alone: true}
 	for _, n := range a.rack.members() {
 		k.Nodes = append(k.Nodes, string(n.entry.Name))
 	}

@@ -171,7 +171,7 @@ func unitsOf(p *scl.Program) []unit {
 			units = append(units, unit{id: id, target: s.Target, text: s.Text, step: s})
 			continue
 		}
-		for j, c := range flat(s.Action) {
+		for j, c := range scl.Flat(s.Action) {
 			units = append(units, unit{id: fmt.Sprintf("%s.%d", id, j), target: s.Target, text: c.Text, cmd: &c})
 		}
 	}

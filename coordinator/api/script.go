@@ -51,6 +51,7 @@ func (s *Server) check(r request) (*script, *pb.Diagnostics, error) {
 	if !r.allowEmpty {
 		diags = append(diags, compile.Names(r.source, program, s.known(nodes, groups))...)
 	}
+	diags = append(diags, compile.Across(r.source, program, nodes, groupsOf(program, groups))...)
 	if r.readOnly {
 		diags = append(diags, compile.Reading(r.file, r.source, program)...)
 	}
@@ -131,17 +132,7 @@ func targets(p *scl.Program) []scl.Target {
 // racksOf are the racks that have a node the program may concern. What a where
 // reads is known on the rack alone, so a node that it may select counts.
 func racksOf(p *scl.Program, nodes []fleet.Node, groups map[string]scl.Target) []string {
-	own := map[string]scl.Target{}
-	for _, g := range p.Groups {
-		own[g.Name] = g.Members
-	}
-	group := func(name string) (scl.Target, bool) {
-		if t, ok := own[name]; ok {
-			return t, true
-		}
-		t, ok := groups[name]
-		return t, ok
-	}
+	group := groupsOf(p, groups)
 	found := map[string]bool{}
 	var racks []string
 	all := targets(p)
@@ -155,6 +146,21 @@ func racksOf(p *scl.Program, nodes []fleet.Node, groups map[string]scl.Target) [
 	}
 	slices.Sort(racks)
 	return racks
+}
+
+// groupsOf are the groups as a program sees them: its own come first.
+func groupsOf(p *scl.Program, standing map[string]scl.Target) func(string) (scl.Target, bool) {
+	own := map[string]scl.Target{}
+	for _, g := range p.Groups {
+		own[g.Name] = g.Members
+	}
+	return func(name string) (scl.Target, bool) {
+		if t, ok := own[name]; ok {
+			return t, true
+		}
+		t, ok := standing[name]
+		return t, ok
+	}
 }
 
 func concerns(targets []scl.Target, s scl.Subject) bool {

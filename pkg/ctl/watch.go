@@ -216,7 +216,11 @@ func printEvent(cmd *cobra.Command, e *client.Event) {
 	switch {
 	case e.Firing != nil:
 		f := e.Firing
-		say(cli.Warn, "%s: %s/%s fired%s: %s makes %s true", f.Node, f.Script, f.Rule, late(e), values(f.Readings), f.Condition)
+		if f.Asked.Rack != "" {
+			say(cli.Warn, "%s: %s/%s%s, %s", f.Node, f.Script, f.Rule, late(e), askedBy(f.Asked))
+		} else {
+			say(cli.Warn, "%s: %s/%s fired%s: %s makes %s true", f.Node, f.Script, f.Rule, late(e), values(f.Readings), f.Condition)
+		}
 		if f.Held != "" {
 			say(cli.Faint, "  held: %s", f.Held)
 		}
