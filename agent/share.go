@@ -3,7 +3,6 @@ package agent
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -33,17 +32,20 @@ const keyPartner = "partner"
 func mirrored(table spool.Table, key string) bool {
 	switch table {
 	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped:
+		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped, spool.Scripts, spool.Here, spool.Subscribed:
 		return true
 	case spool.Secrets:
 		return !strings.HasPrefix(key, keyPassport)
 	case spool.Notes:
+		if key == keyPolicy {
+			return true
+		}
 		for _, of := range []string{"accepted", "accepted-at", "approved", admissions} {
 			if strings.HasPrefix(key, spool.Key(of)) {
 				return true
 			}
 		}
-	case spool.Scripts, spool.Here, spool.Sessions, spool.Digests, spool.Inventories, spool.Subscribed:
+	case spool.Sessions, spool.Digests, spool.Inventories:
 	}
 	return false
 }
@@ -158,7 +160,7 @@ func (a *Agent) reseal() (err error) {
 		err = errors.Join(err, n.ledger.Keep(func(r takeover.Record) takeover.Record { return n.ledger.resealed(r) }))
 		err = errors.Join(err, a.vault.reseal(string(n.entry.Name)))
 	}
-	return err
+	return errors.Join(err, a.resealGiven())
 }
 
 // resealed is the record with its passwords sealed to whoever may read them now. One
@@ -353,6 +355,20 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 	case !s.GetAll() && (s.GetLife() != a.taken.life || s.GetFrom() != a.taken.last):
 		return nil // our state says where it goes on
 	}
+	if err := a.takePolicy(s); err != nil {
+		return err
+	}
+	a.desiring.Lock()
+	defer a.desiring.Unlock()
+	changes := changesOf(s)
+	if err := a.spool.Take(changes, s.GetAll(), a.keeps(s.GetAll())); err != nil {
+		return err
+	}
+	a.taken.life, a.taken.last = s.GetLife(), s.GetTo()
+	return errors.Join(a.heedScripts(changes), a.enrol(changes), a.reread(changes))
+}
+
+func changesOf(s *pb.PairShare) []spool.Change {
 	changes := make([]spool.Change, 0, len(s.GetRows()))
 	for _, r := range s.GetRows() {
 		c := spool.Change{Table: spool.Table(r.GetTable()), Key: string(r.GetKey())}
@@ -361,21 +377,7 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 		}
 		changes = append(changes, c)
 	}
-	if err := a.spool.Take(changes, s.GetAll(), outdated); err != nil {
-		return err
-	}
-	a.taken.life, a.taken.last = s.GetLife(), s.GetTo()
-	return a.reread(changes)
-}
-
-// outdated: an order that we have seen stays the newest one, whatever the owner has
-// seen of it.
-func outdated(tx *spool.Tx, c spool.Change) bool {
-	if c.Table != spool.Floors {
-		return false
-	}
-	have := tx.Get(c.Table, c.Key)
-	return len(have) >= 8 && (len(c.Value) < 8 || binary.BigEndian.Uint64(have) > binary.BigEndian.Uint64(c.Value))
+	return changes
 }
 
 // reread puts the records of BMCs that have changed in force.
