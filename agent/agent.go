@@ -299,7 +299,7 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 			BMC: string(e.Name), Address: address, Terms: a.rack.named(e.Name).ledger.Terms, Sessions: a.vault,
 			Context: a.reignMark(),
 		},
-		Vault: a.vault, Digests: a.vault,
+		Vault: a.vault, Digests: a.vault, Rack: a.cfg.mark(""),
 	})
 }
 

@@ -127,7 +127,7 @@ func newDuo(t *testing.T, sim bmcsim.Config) *duo {
 
 func (d *duo) mate(site *ca.Site, name fleet.AgentName, pair Pair) *mate {
 	d.t.Helper()
-	pair.Every, pair.Patience = 200*time.Millisecond, time.Second
+	pair.Every, pair.Patience = 500*time.Millisecond, 2*time.Second
 	m := &mate{duo: d, stop: func() {}}
 	m.cfg = Config{
 		Name: name, Rack: "r1", Site: "s1", State: d.t.TempDir(), Coordinators: []string{"127.0.0.1:1"}, NoMDNS: true, Socket: noSocket,

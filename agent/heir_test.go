@@ -146,7 +146,7 @@ func TestOrdersGivenOnTheRackOutliveTheirAgent(t *testing.T) {
 		if first := h.second.records()[0]; !strings.Contains(first, "had it done") {
 			t.Errorf("the first that coordinators hear is %s", first)
 		}
-		for n, want := range map[fleet.NodeName]string{"n1": "", "n2": "", "n3": ""} {
+		for n, want := range map[fleet.NodeName]string{"n1": "sweep", "n2": "sweep", "n3": "sweep"} {
 			if got := w.lanes[n].did(); got != want {
 				t.Errorf("%s was told %q", n, got)
 			}

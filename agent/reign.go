@@ -315,7 +315,7 @@ func (g *governor) inherit(fence bool) error {
 	partner := g.companion.partner()
 	for _, n := range g.rack.members() {
 		n.fence(fence)
-		n.swept = false // what the owner before has left
+		n.swept, n.inherited = false, fence
 		if g.cfg.Pair.Name == "" {
 			continue
 		}

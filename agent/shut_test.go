@@ -2,12 +2,15 @@ package agent
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/bmcsim"
 )
 
@@ -27,6 +30,11 @@ func (d *duo) outlaw() {
 	defer open()
 	d.run("R1", blink)
 	<-held
+	d.until("b has heard of the first write", func() bool {
+		last, _ := d.a.agent.spool.Version()
+		up, held, _ := d.a.agent.companion.state()
+		return up && held == last
+	})
 	d.a.alone(true)
 	d.until("b has shut a out", func() bool { return d.b.role() == owner.Active && !d.b.node().fenceDue() })
 	if d.a.role() != owner.Active {
@@ -42,6 +50,9 @@ func (d *duo) outlaw() {
 func TestAnOldOwnerIsShutOutAndLetIn(t *testing.T) {
 	d := newDuo(t, bmcsim.Config{})
 	d.welcome()
+	for _, mark := range []string{"chiba:r1:1", "chiba:r10:1", "somebody's"} {
+		d.a.subscribe(mark)
+	}
 	d.outlaw()
 	if why := d.a.agent.office.now().Why; why != "a BMC has shut it out" {
 		t.Errorf("it yields because %q", why)
@@ -58,6 +69,9 @@ func TestAnOldOwnerIsShutOutAndLetIn(t *testing.T) {
 		}
 	}
 	d.until("b ends the run", func() bool { return d.b.ended("R1") })
+	d.until("b sweeps what a had subscribed to, and nobody else's", func() bool {
+		return d.b.subscribed() == "chiba:r10:1, somebody's"
+	})
 	if n := len(d.a.results("R1")) + len(d.b.results("R1")); n != 4 {
 		t.Errorf("the two have recorded %d results of 4 steps", n)
 	}
@@ -106,4 +120,43 @@ func TestAnOldOwnerThatWasShutOutByTheDead(t *testing.T) {
 		r := d.a.node().ledger.Record()
 		return r.Partner != nil && !r.Partner.Shut && r.Seen.PartnerGood
 	})
+}
+
+const subscriptions = "/redfish/v1/EventService/Subscriptions"
+
+func (m *mate) hand() bmc.Hand {
+	m.t.Helper()
+	l, err := m.node().way()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return l.(handed).Hand(bmc.Action)
+}
+
+// subscribe has the BMC deliver events somewhere, under a mark.
+func (m *mate) subscribe(mark string) {
+	m.t.Helper()
+	_, err := m.hand().Post(m.t.Context(), subscriptions, map[string]any{"Destination": "https://127.0.0.1:1/", "Protocol": "Redfish", "Context": mark})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// subscribed are the marks of the subscriptions that stand.
+func (m *mate) subscribed() string {
+	m.t.Helper()
+	var marks []string
+	all, err := redfish.Members(m.t.Context(), m.hand(), subscriptions, 64)
+	for _, uri := range all {
+		var s struct{ Context string }
+		if err == nil {
+			err = redfish.Get(m.t.Context(), m.hand(), uri, &s)
+		}
+		marks = append(marks, s.Context)
+	}
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		m.t.Fatal(err)
+	}
+	slices.Sort(marks)
+	return strings.Join(marks, ", ")
 }
