@@ -63,7 +63,7 @@ func (a *Agent) applyHere(ctx context.Context, q *pb.ApplyRequest) (*pb.ApplyRep
 		return nil, fault.New(fault.BadInput, "verify order", "the order is to do another kind of script: "+l.GetKind())
 	case program.Rollout != nil:
 		return nil, fault.New(fault.Unsupported, "apply on the rack", "waves are led by the coordinators").
-			WithHint("apply the forms of the rollout by themselves")
+			WithHint("apply it at a coordinator when one is reached; to do it here at once, apply its forms without (rollout …)")
 	}
 	l.Run = a.runID(l.GetEnvelope())
 	at := a.now().UnixMilli()

@@ -29,7 +29,14 @@ func (d *duo) outlaw() {
 	})
 	defer open()
 	d.run("R1", blink)
-	<-held
+	d.until("a writes a second time", func() bool {
+		select {
+		case <-held:
+			return true
+		default:
+			return false
+		}
+	})
 	d.until("b has heard of the first write", func() bool {
 		last, _ := d.a.agent.spool.Version()
 		up, held, _ := d.a.agent.companion.state()
