@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -123,6 +124,7 @@ func TestOrdersGivenOnTheRackOutliveTheirAgent(t *testing.T) {
 		for _, l := range w.lanes {
 			l.set(func() { l.calls = nil })
 		}
+		w.lanes["n2"].traces = bmc.Traces{Power: "on", Reset: time.Now()}
 		h.takeOver()
 		w.lanes["n3"].set(func() { w.lanes["n3"].do = nil })
 		defer h.second.stop()
@@ -131,8 +133,8 @@ func TestOrdersGivenOnTheRackOutliveTheirAgent(t *testing.T) {
 			"uid 0 had it done: run begun, " + begun.GetId() + ", signed by ada, cut off",
 			"uid 0 had it done: standing hot, , signed by ada, cut off",
 			"uid 0 had it done: run stopped, " + stopped.GetId() + ", signed by ada, cut off",
-			begun.GetId() + " n2: (reboot) unknown (the agent stopped while it did (reboot); it is not repeated)",
-			begun.GetId() + " done: 0 ok, 1 failed",
+			begun.GetId() + " n2: (reboot) confirmed (the agent stopped while it did (reboot); it is not repeated; the server has restarted since, as was asked)",
+			begun.GetId() + " done: 1 ok, 0 failed",
 			stopped.GetId() + " n3: (set-indicator off) skipped (not tried: an earlier step failed on this node)",
 			stopped.GetId() + " n3: (set-indicator on) skipped (the run was canceled)",
 			stopped.GetId() + " done: 0 ok, 1 failed, the run was canceled",
@@ -146,7 +148,7 @@ func TestOrdersGivenOnTheRackOutliveTheirAgent(t *testing.T) {
 		if first := h.second.records()[0]; !strings.Contains(first, "had it done") {
 			t.Errorf("the first that coordinators hear is %s", first)
 		}
-		for n, want := range map[fleet.NodeName]string{"n1": "sweep", "n2": "sweep", "n3": "sweep"} {
+		for n, want := range map[fleet.NodeName]string{"n1": "sweep", "n2": "sweep; look for traces", "n3": "sweep"} {
 			if got := w.lanes[n].did(); got != want {
 				t.Errorf("%s was told %q", n, got)
 			}

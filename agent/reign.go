@@ -290,7 +290,7 @@ func (g *governor) reign(ctx context.Context, out owner.Output) error {
 	ended := g.ended
 	g.first.await(g.rack.members())
 	go func() { ended <- g.workOn(ctx) }()
-	if g.pair != nil {
+	if g.cfg.Pair.Name != "" {
 		g.askAll()
 	}
 	g.link.Pull()
