@@ -16,7 +16,6 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/scl"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/level"
-	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
 // person does what people say about a BMC: by are their names, as the policy of
@@ -98,7 +97,7 @@ func (a *Agent) worded(by []string, n *node, c scl.Command) (admission, error) {
 		return m, err
 	}
 	m.User, m.Bound = c.Admit.User, m.Pin
-	m.Sealed, err = seal.Seal([]seal.Recipient{a.key.Recipient(string(a.cfg.Rack))}, useAdmission(m.Pin), password)
+	m.Sealed, err = a.sealGiven(m.Pin, password)
 	return m, err
 }
 

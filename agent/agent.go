@@ -306,7 +306,7 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 			Context: a.reignMark(),
 		},
 		Most:  func() int { return a.listing.limits().Requests },
-		Vault: a.vault, Digests: a.vault,
+		Vault: a.vault, Digests: a.vault, Rack: a.cfg.mark(""),
 	})
 }
 

@@ -25,7 +25,7 @@ type signedCatalogue struct {
 	order order.Order
 }
 
-func twoRacks(labels map[string]string) *catalogue.Catalogue {
+func ofTwoRacks(labels map[string]string) *catalogue.Catalogue {
 	return &catalogue.Catalogue{
 		Sites: []catalogue.Site{{Name: "osl1", Labels: map[string]string{"region": "north"}, WAN: catalogue.WAN{Connections: 2}}},
 		Racks: []catalogue.Rack{
@@ -100,7 +100,7 @@ func TestTheCatalogueIsUsed(t *testing.T) {
 		if got := w.selects(`(site "osl1")`) + w.selects(`(group "web")`); got != "" || w.agent.CatalogueVersion() != 0 {
 			t.Errorf("before there is one: %q", got)
 		}
-		first := w.catalogue(twoRacks(map[string]string{"row": "c"}))
+		first := w.catalogue(ofTwoRacks(map[string]string{"row": "c"}))
 		w.desire(&pb.Desired{Revision: 1, Catalogue: first.told(w, 1)})
 		check := func(when string) {
 			t.Helper()
@@ -146,51 +146,51 @@ func TestThreat32CatalogueFromABadCoordinator(t *testing.T) {
 		tell func(w *world, known *signedCatalogue) *pb.RackCatalogue
 	}{
 		"unsigned": {"it is not signed", func(w *world, _ *signedCatalogue) *pb.RackCatalogue {
-			told := w.catalogue(twoRacks(nil)).told(w, 1)
+			told := w.catalogue(ofTwoRacks(nil)).told(w, 1)
 			told.Envelope = nil
 			return told
 		}},
 		"signed by nobody we know": {"signed by nobody who may", func(w *world, _ *signedCatalogue) *pb.RackCatalogue {
-			s := w.catalogue(twoRacks(nil))
+			s := w.catalogue(ofTwoRacks(nil))
 			told := s.told(w, 1)
 			told.Envelope = signed(s.order, w.authors.RootKey)
 			return told
 		}},
 		"an older one": {"not newer than version", func(w *world, known *signedCatalogue) *pb.RackCatalogue {
-			s := w.catalogue(twoRacks(nil))
+			s := w.catalogue(ofTwoRacks(nil))
 			s.order.Version = known.order.Version - 1
 			return s.told(w, 1)
 		}},
 		"another one of the same version": {"not newer than version", func(w *world, known *signedCatalogue) *pb.RackCatalogue {
-			s := w.catalogue(twoRacks(nil))
+			s := w.catalogue(ofTwoRacks(nil))
 			s.order.Version = known.order.Version
 			told := s.told(w, 1)
 			told.Version++
 			return told
 		}},
 		"the part of another rack": {"it is that of another rack", func(w *world, _ *signedCatalogue) *pb.RackCatalogue {
-			return w.catalogue(twoRacks(nil)).told(w, 2)
+			return w.catalogue(ofTwoRacks(nil)).told(w, 2)
 		}},
 		"a changed part": {"not what was signed", func(w *world, _ *signedCatalogue) *pb.RackCatalogue {
-			told := w.catalogue(twoRacks(map[string]string{"row": "c"})).told(w, 1)
+			told := w.catalogue(ofTwoRacks(map[string]string{"row": "c"})).told(w, 1)
 			told.Rack.Text = []byte(strings.Replace(string(told.GetRack().GetText()), `"c"`, `"d"`, 1))
 			return told
 		}},
 		"changed groups": {"not what was signed", func(w *world, _ *signedCatalogue) *pb.RackCatalogue {
-			told := w.catalogue(twoRacks(nil)).told(w, 1)
+			told := w.catalogue(ofTwoRacks(nil)).told(w, 1)
 			told.All.Text = []byte(strings.Replace(string(told.GetAll().GetText()), "n2", "n1", 1))
 			return told
 		}},
 		"a part of an earlier one": {"not what was signed", func(w *world, known *signedCatalogue) *pb.RackCatalogue {
-			told := w.catalogue(twoRacks(nil)).told(w, 1)
+			told := w.catalogue(ofTwoRacks(nil)).told(w, 1)
 			told.Rack = known.part(w.t, 1)
 			return told
 		}},
 		"silence about the rack": {"it says nothing of this rack", func(w *world, _ *signedCatalogue) *pb.RackCatalogue {
-			return w.catalogue(twoRacks(nil)).told(w, 0)
+			return w.catalogue(ofTwoRacks(nil)).told(w, 0)
 		}},
 		"an order for something else": {"the order is to", func(w *world, _ *signedCatalogue) *pb.RackCatalogue {
-			s := w.catalogue(twoRacks(nil))
+			s := w.catalogue(ofTwoRacks(nil))
 			s.order = w.authors.Order(order.Remove, catalogue.Name, "")
 			return s.told(w, 1)
 		}},
@@ -201,7 +201,7 @@ func TestThreat32CatalogueFromABadCoordinator(t *testing.T) {
 				w.start(w.dir)
 				defer w.stop()
 				w.authors.Next() // so that there is room for an older one
-				known := w.catalogue(twoRacks(map[string]string{"row": "known"}))
+				known := w.catalogue(ofTwoRacks(map[string]string{"row": "known"}))
 				w.desire(&pb.Desired{Revision: 1, Catalogue: known.told(w, 1)})
 				for range 2 { // a coordinator that repeats itself is recorded once
 					w.desire(&pb.Desired{Revision: 2, Catalogue: c.tell(w, known)})
@@ -223,7 +223,7 @@ func TestACatalogueEndsWithItsAuthor(t *testing.T) {
 		w := newWorld(t)
 		w.start(w.dir)
 		defer w.stop()
-		w.desire(&pb.Desired{Revision: 1, Catalogue: w.catalogue(twoRacks(nil)).told(w, 1)})
+		w.desire(&pb.Desired{Revision: 1, Catalogue: w.catalogue(ofTwoRacks(nil)).told(w, 1)})
 		p := w.authors.Policy(2, 1)
 		p.Authors = p.Authors[1:] // bob alone
 		next, err := p.Sign(w.authors.RootKey)
@@ -244,7 +244,7 @@ func TestBMCsAreLookedForWhereTheCatalogueSays(t *testing.T) {
 		w := newWorld(t)
 		w.start(w.dir)
 		defer w.stop()
-		c := twoRacks(nil)
+		c := ofTwoRacks(nil)
 		c.Racks[0].Networks = []catalogue.Network{{CIDR: netip.MustParsePrefix("10.0.0.8/30"), Scan: true}}
 		c.Racks[0].BMCs = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:8443")}
 		w.desire(&pb.Desired{Revision: 1, Catalogue: w.catalogue(c).told(w, 1)})
@@ -284,7 +284,7 @@ func TestThreat32CatalogueOnTheDiskChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.start(w.dir)
-		w.desire(&pb.Desired{Revision: 1, Catalogue: w.catalogue(twoRacks(map[string]string{"row": "secret-row"})).told(w, 1)})
+		w.desire(&pb.Desired{Revision: 1, Catalogue: w.catalogue(ofTwoRacks(map[string]string{"row": "secret-row"})).told(w, 1)})
 		w.stop()
 		path := filepath.Join(w.dir, spoolFile)
 		raw, err := os.ReadFile(path)

@@ -297,6 +297,11 @@ func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table
 			}
 			reason := fmt.Sprintf("%s answers with the key %s, expected %s; nothing is sent to it; if the BMC was replaced: chiba bmc accept %s --pin %s",
 				address, c.Pin, r.Pin, n.entry.Name, c.Pin)
+			if !a.office.reigns() {
+				a.leaveToOwner(n, address)
+				delete(strangers, c.Pin)
+				return
+			}
 			n.shows(c.Pin)
 			if a.strangers.add(c.Pin) {
 				a.log.Warn("another key than expected answers", obs.Node, n.entry.Name, obs.BMC, c.Pin, obs.Addr, at)
@@ -313,6 +318,16 @@ func (a *Agent) missing(n *node, strangers map[string]discovery.Candidate, table
 		a.settle(n)
 		a.contacted(n)
 	}
+}
+
+// leaveToOwner says of a BMC that shows a key which we do not know that it is the
+// owner's to judge: it may just be taking it over, and we hear of the key a moment
+// later. If the rack becomes ours the key is looked at again.
+func (a *Agent) leaveToOwner(n *node, address string) {
+	if n.refuse(a.now(), fleet.Unreachable, "another key than this standby knows answers at "+address+"; the agent that works on the rack judges it") {
+		a.settle(n)
+	}
+	a.contacted(n)
 }
 
 // closeLane deletes the session of a lane, in its own time.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -81,12 +82,35 @@ func atPhase(unknown fleet.Result, news bmc.FirmwareNews) fleet.Result {
 	return unknown
 }
 
-// aftermath reads the version back where an earlier process began an update and did
-// not see its end. Nothing is begun again.
+// aftermath looks what has become of what an earlier process, of ours or of the other
+// agent of the rack, began and did not see the end of. Nothing is begun again.
 func (a *Agent) aftermath(ctx context.Context, n *node, u unit, left *fleet.Result) {
-	if u.cmd == nil || u.cmd.Verb != scl.DoFirmware {
+	switch {
+	case u.cmd != nil && u.cmd.Verb == scl.DoFirmware:
+		a.readVersion(ctx, n, u, left)
+	case u.cmd != nil && left.Status == fleet.Unknown && journal.Leaves(*u.cmd):
+		a.readTraces(ctx, n, u, left)
+	}
+}
+
+// readTraces looks at the server.
+func (a *Agent) readTraces(ctx context.Context, n *node, u unit, left *fleet.Result) {
+	l, err := a.way(n, level.Look)
+	var seen bmc.Traces
+	if err == nil {
+		reading, cancel := context.WithTimeout(ctx, summaryTimeout)
+		defer cancel()
+		seen, err = l.Traces(reading)
+	}
+	if err != nil {
+		left.Error += "; the server can't be looked at now: " + err.Error()
 		return
 	}
+	*left = journal.Aftermath(*left, *u.cmd, journal.Seen{Power: seen.Power, Reset: seen.Reset, BMCStarted: seen.BMCStarted})
+}
+
+// readVersion reads back which version runs.
+func (a *Agent) readVersion(ctx context.Context, n *node, u unit, left *fleet.Result) {
 	l, err := a.way(n, level.Look)
 	if err == nil {
 		reading, cancel := context.WithTimeout(ctx, summaryTimeout)

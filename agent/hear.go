@@ -112,7 +112,7 @@ func (a *Agent) sweep(ctx context.Context, n *node, l lane) bool {
 	}
 	left := false
 	err := a.spool.View(func(tx *spool.Tx) error {
-		left = tx.Has(spool.Subscribed, n.ledger.Record().First)
+		left = n.inherited || tx.Has(spool.Subscribed, n.ledger.Record().First)
 		return nil
 	})
 	if err == nil && left {

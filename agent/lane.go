@@ -26,6 +26,7 @@ type lane interface {
 	SweepEvents(ctx context.Context) error
 	UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fleet.Result
 	FirmwareVersion(ctx context.Context, id string) (string, error)
+	Traces(ctx context.Context) (bmc.Traces, error)
 	Summary(ctx context.Context) (fleet.Node, error)
 	Glance(ctx context.Context) (fleet.Node, error)
 	Stats() bmc.Stats

@@ -37,6 +37,9 @@ type node struct {
 	// turned holds a token: there is another lane, or rules need something else.
 	turned chan struct{}
 	swept  bool // of hear's goroutine: no subscription of an earlier life is left
+	// inherited: another agent has worked on it before this reign, of whom we may not
+	// know everything. It changes between reigns.
+	inherited bool
 
 	opened   chan struct{} // a token: somebody may have changed the hardware or its firmware
 	surveyed chan struct{} // holds a token while an inventory is taken

@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	keyPolicy = "policy"
 	// maxTold bounds what is remembered of refusals, so that a coordinator that
 	// repeats itself every minute is recorded once.
 	maxTold = 1024
@@ -55,7 +54,7 @@ func (u *authority) open(cfg *Config, disk *spool.Spool) (err error) {
 	}
 	u.told = make(map[string]bool)
 	return disk.View(func(tx *spool.Tx) error {
-		raw := tx.Get(spool.Notes, keyPolicy)
+		raw := tx.Get(spool.Notes, journal.Policy)
 		if raw == nil {
 			return nil
 		}
@@ -100,7 +99,7 @@ func (a *Agent) adopt(envelope []byte) (bool, error) {
 		return false, a.tellRefused(refused)
 	}
 	err = a.spool.Update(func(tx *spool.Tx) error {
-		tx.Put(spool.Notes, keyPolicy, envelope)
+		tx.Put(spool.Notes, journal.Policy, envelope)
 		return nil
 	})
 	if err != nil {

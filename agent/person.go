@@ -39,6 +39,9 @@ func (a *Agent) applyHere(ctx context.Context, q *pb.ApplyRequest) (*pb.ApplyRep
 	if before, at, err := a.givenBefore(q.GetEnvelope()); err != nil || before != nil {
 		return a.applied(before, at, ""), err // whoever sent it had lost the answer
 	}
+	if err := a.takesOrders(); err != nil {
+		return nil, err
+	}
 	if len(q.GetSource()) > maxHereSource {
 		return nil, fault.New(fault.TooLarge, "apply on the rack", fmt.Sprintf("the script has more than %d KiB", maxHereSource>>10)).
 			WithHint("apply it at a coordinator, or split it")
@@ -60,11 +63,25 @@ func (a *Agent) applyHere(ctx context.Context, q *pb.ApplyRequest) (*pb.ApplyRep
 		return nil, fault.New(fault.BadInput, "verify order", "the order is to do another kind of script: "+l.GetKind())
 	case program.Rollout != nil:
 		return nil, fault.New(fault.Unsupported, "apply on the rack", "waves are led by the coordinators").
-			WithHint("apply the forms of the rollout by themselves")
+			WithHint("apply it at a coordinator when one is reached; to do it here at once, apply its forms without (rollout …)")
 	}
 	l.Run = a.runID(l.GetEnvelope())
 	at := a.now().UnixMilli()
 	return a.applied(l, at, found.GetText()), a.putHere(l, at)
+}
+
+// takesOrders is why nothing can be ordered here, nil if it can: the standby of the rack
+// would keep what the owner never hears of.
+func (a *Agent) takesOrders() error {
+	if a.office.reigns() {
+		return nil
+	}
+	by := a.office.claim().Agent
+	if by == "" || by == string(a.cfg.Name) {
+		return fault.New(fault.Unavailable, "take an order", "this agent does not know yet whether the rack is its own").WithHint("try again in a moment")
+	}
+	return fault.New(fault.Conflict, "take an order", fmt.Sprintf("this agent is the standby of the rack; agent %s works on it", by)).
+		WithHint("give it on the machine of " + by + "; if that one is dead, this agent takes the rack over by itself")
 }
 
 func (a *Agent) applied(l *pb.LocalOrder, at int64, warnings string) *pb.ApplyReply {
@@ -95,6 +112,9 @@ func (a *Agent) removeHere(ctx context.Context, q *pb.RemoveScriptRequest) (*pb.
 	if before, _, err := a.givenBefore(q.GetEnvelope()); err != nil || before != nil {
 		return &pb.RemoveScriptReply{}, err
 	}
+	if err := a.takesOrders(); err != nil {
+		return nil, err
+	}
 	l, err := a.given(ctx, q.GetEnvelope(), nil, order.Remove)
 	if err != nil {
 		return nil, err
@@ -110,6 +130,9 @@ func (a *Agent) removeHere(ctx context.Context, q *pb.RemoveScriptRequest) (*pb.
 func (a *Agent) cancelHere(ctx context.Context, q *pb.CancelRunRequest) (*pb.CancelRunReply, error) {
 	a.desiring.Lock()
 	defer a.desiring.Unlock()
+	if err := a.takesOrders(); err != nil {
+		return nil, err
+	}
 	run, err := a.running(q.GetId())
 	if err != nil {
 		return nil, err
@@ -131,7 +154,7 @@ func (a *Agent) cancelHere(ctx context.Context, q *pb.CancelRunRequest) (*pb.Can
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Local{Local: l}})
 		return nil
 	})
-	if err != nil {
+	if err = a.toldStandby(err); err != nil {
 		return nil, err
 	}
 	a.runs.stopHere(orderKey(o.Name, o.Cancels))
@@ -247,7 +270,7 @@ func (a *Agent) putHere(l *pb.LocalOrder, at int64) error {
 		tx.PutMessage(spool.Here, l.GetName(), &pb.Record{AtUnixMs: at, Body: &pb.Record_Local{Local: hereKept(l)}})
 		return nil
 	})
-	if err != nil {
+	if err = a.toldStandby(err); err != nil {
 		return err
 	}
 	a.standing.mu.Lock()

@@ -291,7 +291,7 @@ func (g *governor) reign(ctx context.Context, out owner.Output) error {
 	ended := g.ended
 	g.first.await(g.rack.members())
 	go func() { ended <- g.workOn(ctx) }()
-	if g.pair != nil {
+	if g.cfg.Pair.Name != "" {
 		g.askAll()
 	}
 	g.link.Pull()
@@ -316,6 +316,7 @@ func (g *governor) inherit(fence bool) error {
 	partner := g.companion.partner()
 	for _, n := range g.rack.members() {
 		n.fence(fence)
+		n.swept, n.inherited = false, fence
 		if g.cfg.Pair.Name == "" {
 			continue
 		}
@@ -336,7 +337,21 @@ func (g *governor) inherit(fence bool) error {
 			n.fence(true)
 		}
 	}
-	return errors.Join(g.forgetNodes(), g.unfinished())
+	if fence {
+		if err := g.retell(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(g.forgetNodes(), g.unfinished(), g.heedStops())
+}
+
+// heedStops takes over which runs people on the rack have stopped.
+func (g *governor) heedStops() error {
+	stopped, err := g.stoppedHere()
+	if err == nil {
+		g.runs.stoppedBefore(stopped)
+	}
+	return err
 }
 
 // ownLogin has the lane of a BMC that was taken over log in with our own account.

@@ -80,7 +80,7 @@ func TestAWaveSurvivesTheAgent(t *testing.T) {
 		expect(t, []string{
 			"R1 concerns n1 n2 n3", "R1 accepted for 3",
 			"R1 n1: (power cycle) confirmed", "R1 n1 ended well",
-			"R1 n2: (power cycle) unknown (the agent stopped while it did (power cycle); it is not repeated)", "R1 n2 ended badly",
+			"R1 n2: (power cycle) unknown (the agent stopped while it did (power cycle); it is not repeated; the BMC does not tell when the server was last restarted)", "R1 n2 ended badly",
 		}, w.records())
 		w.release(2, source, "n1", "n2", "n3")
 		if got := w.records()[6:]; strings.Join(got, "; ") != "R1 n3: (power cycle) confirmed; R1 n3 ended well; R1 done: 2 ok, 1 failed" {

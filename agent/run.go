@@ -58,6 +58,13 @@ func (r *runs) stopHere(key string) {
 	}
 }
 
+// stoppedBefore are the runs that were stopped here by the time the work begins.
+func (r *runs) stoppedBefore(here map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.here = here
+}
+
 // check cancels a run that was stopped.
 func (r *runs) check(x *run) {
 	if key := orderKey(x.GetScript(), x.GetVersion()); r.stopped[key] || r.here[key] {

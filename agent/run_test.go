@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/agent/bmc"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -107,6 +108,7 @@ func TestKilledWhileActing(t *testing.T) {
 		w.stop()
 
 		w.lanes["n1"].do = nil
+		w.lanes["n1"].traces = bmc.Traces{Power: "on", Reset: time.Now().Add(-time.Hour)}
 		w.lanes["n1"].calls, w.lanes["n2"].calls = nil, nil
 		w.start(dead)
 		defer w.stop()
@@ -114,7 +116,7 @@ func TestKilledWhileActing(t *testing.T) {
 		slices.Sort(got[1 : len(got)-1])
 		expect(t, []string{
 			"R1 accepted for 2",
-			"R1 n1: (power cycle) unknown (the agent stopped while it did (power cycle); it is not repeated)",
+			"R1 n1: (power cycle) unknown (the agent stopped while it did (power cycle); it is not repeated; the server has not restarted since, and its power is on)",
 			"R1 n1: (reboot) skipped (not tried: an earlier step failed on this node)",
 			"R1 n1: config asset-tag confirmed",
 			"R1 n2: (power cycle) confirmed",
@@ -122,8 +124,8 @@ func TestKilledWhileActing(t *testing.T) {
 			"R1 n2: config asset-tag confirmed",
 			"R1 done: 1 ok, 1 failed",
 		}, got)
-		if one, two := w.lanes["n1"].did(), w.lanes["n2"].did(); one+two != "" {
-			t.Errorf("after the restart n1 was told %q, n2 %q; want nothing", one, two)
+		if one, two := w.lanes["n1"].did(), w.lanes["n2"].did(); one != "look for traces" || two != "" {
+			t.Errorf("after the restart n1 was told %q, n2 %q; want nothing but a look", one, two)
 		}
 	})
 }

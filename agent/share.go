@@ -137,7 +137,7 @@ func (a *Agent) reseal() (err error) {
 		err = errors.Join(err, n.ledger.Keep(func(r takeover.Record) takeover.Record { return n.ledger.resealed(r) }))
 		err = errors.Join(err, a.vault.reseal(string(n.entry.Name)))
 	}
-	return err
+	return errors.Join(err, a.resealGiven())
 }
 
 // resealed is the record with its passwords sealed to whoever may read them now. One
@@ -338,6 +338,20 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 	case !a.taken.Follows(s.GetLife(), s.GetFrom(), s.GetAll()):
 		return nil // our state says where it goes on
 	}
+	if err := a.takePolicy(s); err != nil {
+		return err
+	}
+	a.desiring.Lock()
+	defer a.desiring.Unlock()
+	changes := changesOf(s)
+	if err := a.spool.Take(changes, s.GetAll(), a.keeps(s.GetAll())); err != nil {
+		return err
+	}
+	a.taken.Took(s.GetLife(), s.GetTo())
+	return errors.Join(a.heedScripts(changes), a.enrol(changes), a.reread(changes))
+}
+
+func changesOf(s *pb.PairShare) []spool.Change {
 	changes := make([]spool.Change, 0, len(s.GetRows()))
 	for _, r := range s.GetRows() {
 		c := spool.Change{Table: spool.Table(r.GetTable()), Key: string(r.GetKey())}
@@ -346,11 +360,7 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 		}
 		changes = append(changes, c)
 	}
-	if err := a.spool.Take(changes, s.GetAll(), journal.Outdated); err != nil {
-		return err
-	}
-	a.taken.Took(s.GetLife(), s.GetTo())
-	return a.reread(changes)
+	return changes
 }
 
 // reread puts the records of BMCs that have changed in force.

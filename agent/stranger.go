@@ -225,6 +225,9 @@ func announced(hints []string) string {
 // decide rules on a stranger, and lets it in if the ruling does.
 func (a *Agent) decide(n *node) {
 	r := a.rule(n)
+	if r.State == fleet.Admitted && !a.office.reigns() {
+		r = level.Ruling{State: fleet.Waiting, Why: "the other agent of the rack lets it in"}
+	}
 	if r.State == fleet.Admitted {
 		if why := a.letIn(n, r); why != nil {
 			r = level.Ruling{State: fleet.Waiting, Why: why.Error()}

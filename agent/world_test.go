@@ -96,6 +96,7 @@ type fakeLane struct {
 	serial string
 	closed bool
 
+	traces  bmc.Traces
 	stats   bmc.Stats
 	sensors []bmc.Sensor
 	tree    []redfish.Resource // for the inventory
@@ -210,6 +211,13 @@ func (l *fakeLane) UpdateFirmware(ctx context.Context, u bmc.FirmwareUpdate) fle
 func (l *fakeLane) FirmwareVersion(_ context.Context, id string) (string, error) {
 	l.called("version of %s", id)
 	return "2", l.logFails
+}
+
+func (l *fakeLane) Traces(context.Context) (bmc.Traces, error) {
+	l.called("look for traces")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.traces, l.logFails
 }
 
 func (l *fakeLane) LogEvents(context.Context) ([]events.Event, error) {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -361,6 +362,7 @@ func (c *Coordinator) expire(ctx context.Context) error {
 				continue
 			}
 			c.endOverdue(ctx, now.Add(-grace))
+			c.tellCuts(ctx)
 			c.rollOn(ctx, now)
 		}
 	}
@@ -372,6 +374,22 @@ func (c *Coordinator) endOverdue(ctx context.Context, then time.Time) {
 		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_CancelRun{CancelRun: &pb.CancelRun{Id: id, By: "deadline"}}})
 		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
 			c.conf.Log.Warn("ending an overdue run", obs.Run, id, obs.Err, err)
+		}
+	}
+}
+
+// tellCuts tells the runs in waves which of the racks that they wait for reach no
+// coordinator, if those are others than before.
+func (c *Coordinator) tellCuts(ctx context.Context) {
+	for _, run := range c.mach.Awaited() {
+		gone := slices.DeleteFunc(slices.Concat(run.Racks, run.Gone), c.group.Connected)
+		slices.Sort(gone)
+		if gone = slices.Compact(gone); slices.Equal(gone, run.Gone) {
+			continue
+		}
+		o, err := c.node.Propose(ctx, &pb.Command{Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{Id: run.Run, Act: state.CutOff, Racks: gone}}})
+		if err = errors.Join(err, o.Err); err != nil && !fault.Is(err, fault.Conflict) { // it may just have ended
+			c.conf.Log.Warn("telling a run which racks are cut off", obs.Run, run.Run, obs.Err, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package bmc
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
@@ -19,10 +20,12 @@ func (l *Lane) Events(ctx context.Context, receiver *events.Receiver, deliver fu
 	}, deliver)
 }
 
-// SweepEvents removes the event subscriptions that an earlier life of this agent
-// left on the BMC, and nobody else's.
+// SweepEvents removes the event subscriptions that an earlier life of this agent, or
+// the agent that worked on the rack before, left on the BMC, and nobody else's.
 func (l *Lane) SweepEvents(ctx context.Context) error {
-	return events.Sweep(ctx, eventService{l}, l.cfg.BMC.Context)
+	return events.Sweep(ctx, eventService{l}, func(mark string) bool {
+		return mark == l.cfg.BMC.Context || l.cfg.Rack != "" && strings.HasPrefix(mark, l.cfg.Rack)
+	})
 }
 
 // LogEvents is what the event log of the server holds, as events. Their ids are

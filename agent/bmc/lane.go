@@ -57,6 +57,9 @@ type Config struct {
 	BMC    redfish.Config // Logins is taken from Vault
 	System string         // the id of the computer system; "": the first one
 	Vault  Vault
+	// Rack begins the BMC.Context of every agent of the rack, and of no other: what
+	// one of them has left behind is ours to remove. "": only what has our own.
+	Rack string
 	// Digests may be nil: then every password is set anew.
 	Digests Digests
 

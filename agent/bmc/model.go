@@ -65,6 +65,8 @@ type manager struct {
 	UUID            redfish.Text
 	Model           redfish.Text
 	FirmwareVersion redfish.Text
+	DateTime        redfish.Text
+	LastReset       redfish.Text `json:"LastResetTime"`
 	Status          redfish.Status
 	Actions         struct {
 		Reset redfish.Action `json:"#Manager.Reset"`

@@ -11,6 +11,10 @@ import (
 // BMCs. They never leave its machine.
 const Passport = "bmc-client/"
 
+// Policy is the key of the note that holds the policy of authors. The standby takes
+// the newest that it is shown, as a policy that is signed.
+const Policy = "policy"
+
 // EpochOf begins the keys of the notes in which epoch another rack was last heard.
 const EpochOf = "epoch-of"
 
@@ -24,17 +28,21 @@ var sharedNotes = [...]string{"accepted", "accepted-at", "approved", "admission"
 func Mirrored(table spool.Table, key string) bool {
 	switch table {
 	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped, spool.Asked:
+		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped, spool.Asked,
+		spool.Scripts, spool.Here, spool.Subscribed:
 		return true
 	case spool.Secrets:
 		return !strings.HasPrefix(key, Passport)
 	case spool.Notes:
+		if key == Policy {
+			return true
+		}
 		for _, of := range sharedNotes {
 			if strings.HasPrefix(key, spool.Key(of)) {
 				return true
 			}
 		}
-	case spool.Scripts, spool.Here, spool.Sessions, spool.Digests, spool.Inventories, spool.Subscribed:
+	case spool.Sessions, spool.Digests, spool.Inventories:
 	}
 	return false
 }

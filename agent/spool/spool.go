@@ -232,15 +232,16 @@ func (s *Spool) Close() error { return errors.Join(s.trim(), s.file.Close()) }
 
 // usage is how many bytes of a file hold something, and its size.
 func usage(db *bolt.DB) (used, size int64) {
-	err := db.View(func(tx *bolt.Tx) error {
-		size = tx.Size()
+	page := int64(0)
+	err := db.View(func(tx *bolt.Tx) error { // in it the file stays mapped where it is
+		size, page = tx.Size(), int64(db.Info().PageSize)
 		return nil
 	})
 	if err != nil {
 		return 0, 0 // closed
 	}
 	stats := db.Stats()
-	return size - int64(stats.FreePageN+stats.PendingPageN)*int64(db.Info().PageSize), size
+	return size - int64(stats.FreePageN+stats.PendingPageN)*page, size
 }
 
 // Wait returns when records have been appended since it last returned, or ctx

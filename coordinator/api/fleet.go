@@ -175,7 +175,7 @@ func (s *Server) CancelRun(ctx context.Context, r *connect.Request[pb.CancelRunR
 // SteerRun implements pbconnect.FleetHandler.
 func (s *Server) SteerRun(ctx context.Context, r *connect.Request[pb.SteerRunRequest]) (*connect.Response[pb.SteerRunReply], error) {
 	id, act := r.Msg.GetId(), r.Msg.GetAct()
-	if act == "" {
+	if act == "" || act == state.CutOff {
 		return nil, fault.New(fault.BadInput, "steer run", "it does not say what to do").WithHint("pause, resume or approve")
 	}
 	o, err := s.commit(ctx, &pb.Command{Body: &pb.Command_SteerRun{SteerRun: &pb.SteerRun{Id: id, Act: act}}})

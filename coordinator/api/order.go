@@ -102,7 +102,7 @@ func rolloutOf(r *scl.Rollout) *pb.Rollout {
 	}
 	return &pb.Rollout{
 		Name: r.Name, Canary: int32(r.Canary), Wave: shareOf(r.Wave), MaxFailures: shareOf(r.MaxFailures),
-		PauseMs: r.Pause.Milliseconds(), Approve: r.Approve,
+		PauseMs: r.Pause.Milliseconds(), Approve: r.Approve, LostAfterMs: r.LostAfter.Milliseconds(),
 	}
 }
 

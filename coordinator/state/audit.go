@@ -86,7 +86,7 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 	case *pb.Command_CancelRun:
 		return one("cancel", "run "+b.CancelRun.GetId(), "", "script "+o.Run.GetScript())
 	case *pb.Command_SteerRun:
-		if b.SteerRun.GetAct() == "" { // the clock did it
+		if act := b.SteerRun.GetAct(); act == "" || act == CutOff { // the clock did it, or a cut
 			return nil
 		}
 		return one(b.SteerRun.GetAct(), "run "+b.SteerRun.GetId(), "", "script "+o.Run.GetScript())

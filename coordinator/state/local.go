@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,23 +34,48 @@ func (t *take) local(r *pb.Record, l *pb.LocalOrder) string {
 	future := l.GetVersion() > uint64(t.at+maxAhead.Milliseconds())
 	var why string
 	switch order.Kind(l.GetKind()) {
+	case order.Standing, order.Run, order.Remove, order.Cancel:
+	default:
+		return fmt.Sprintf("an order to %q is not known", l.GetKind())
+	}
+	if t.toldBefore(l) {
+		t.becomes(r, "the other agent of the rack has told it before")
+		return ""
+	}
+	switch order.Kind(l.GetKind()) {
 	case order.Cancel:
 		why = t.stop(l)
 		news.Outcome = "done on that rack"
 	case order.Standing, order.Run:
-		why = t.begun(r.GetAtUnixMs(), l, future)
+		if l.GetRun() != "" { // the standby tells of a script whose run it has not done
+			why = t.begun(r.GetAtUnixMs(), l, future)
+		}
 		t.settle(l, news, future)
 	case order.Remove:
 		t.settle(l, news, future)
-	default:
-		return fmt.Sprintf("an order to %q is not known", l.GetKind())
 	}
+	t.becomes(r, news.GetOutcome())
+	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Local{Local: news}})
+	return why
+}
+
+func (t *take) becomes(r *pb.Record, what string) {
 	if t.out.became == nil {
 		t.out.became = map[uint64]string{}
 	}
-	t.out.became[r.GetSeq()] = news.GetOutcome()
-	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Local{Local: news}})
-	return why
+	t.out.became[r.GetSeq()] = what
+}
+
+// toldBefore reports whether nothing of an order is news: a rack has two agents, and
+// the one that takes over tells again what the other one may not have told.
+func (t *take) toldBefore(l *pb.LocalOrder) bool {
+	m := t.m
+	if l.GetRun() != "" {
+		r := m.findRun(l.GetRun())
+		return r != nil && l.GetKind() != string(order.Cancel) && bytes.Equal(r.msg.GetEnvelope(), l.GetEnvelope())
+	}
+	known := m.local[localKey(l.GetName(), t.agent.GetRack())]
+	return known != nil && bytes.Equal(known.GetEnvelope(), l.GetEnvelope())
 }
 
 // begun keeps the run that an order has begun on the rack, under the name that it has
@@ -95,6 +121,8 @@ func (t *take) settle(l *pb.LocalOrder, news *pb.LocalNews, future bool) {
 	fleet, known := m.version(name), m.local[key]
 	standing := l.GetKind() == string(order.Standing)
 	switch {
+	case known != nil && bytes.Equal(known.GetEnvelope(), l.GetEnvelope()):
+		news.Outcome = "the other agent of the rack has told it before"
 	case future:
 		news.Outcome = "not taken over: its version is from the future, so a clock is wrong"
 	case l.GetVersion() <= max(fleet, known.GetVersion()):

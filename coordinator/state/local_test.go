@@ -94,6 +94,41 @@ func TestADecisionOnARackIsTakenOver(t *testing.T) {
 	equal(t, "for everybody", desired(l, "r2"), "thermal 30")
 }
 
+// The standby that takes over tells again what the dead owner may have told already,
+// and that one tells it when it is back: it is one order, in force once, and nobody
+// has decided anything since.
+func TestBothAgentsOfARackTellOfAnOrder(t *testing.T) {
+	for name, first := range map[string]string{"the dead one had told it": "a1", "it had not": "b1"} {
+		t.Run(name, func(t *testing.T) {
+			l := twoRacks(t)
+			l.must(paired("a1", "r1", "b1"))
+			l.must(paired("b1", "r1", "a1"))
+			standing, run := onRack(order.Standing, "thermal", 20), onRack(order.Run, "tag", 21)
+			again := proto.CloneOf(standing)
+			again.GetLocal().Run = "" // its run is the dead one's
+			if first == "a1" {
+				l.must(batch("a1", "r1", 2, standing, run))
+				l.must(batch("b1", "r1", 1, again, proto.CloneOf(run)))
+			} else {
+				l.must(batch("b1", "r1", 1, again, proto.CloneOf(run)))
+				l.must(batch("a1", "r1", 2, standing, run))
+			}
+			l.must(batch("b1", "r1", 3, result("r1-Ltag21", "n1"), done("r1-Ltag21", 1, 0)))
+			equal(t, "r1", desired(l, "r1"), "thermal 20, run r1-Lthermal20")
+			equal(t, "nobody was overruled", l.Scripts()[0].GetRemarks(), []string(nil))
+			_, results, ok := l.Run("r1-Ltag21", 0)
+			equal(t, "the run", []any{ok, len(results)}, []any{true, 1})
+			told := 0
+			for _, line := range l.audited() {
+				if strings.Contains(line, "script thermal") && strings.Contains(line, "it stands on that rack alone") {
+					told++
+				}
+			}
+			equal(t, "told once", told, 1)
+		})
+	}
+}
+
 // Of two decisions the newer counts, and what is overruled is told.
 func TestTheFleetHasDecidedSince(t *testing.T) {
 	l := twoRacks(t)

@@ -146,6 +146,9 @@ func (t *take) nodeEnded(e *pb.NodeEnded) string {
 // settle notes that the part of node i is over.
 func (r *run) settle(i int, ok bool) {
 	n := r.rolled.all[i]
+	if n.GetLost() && ok {
+		r.found(i)
+	}
 	if n.GetEnded() {
 		return
 	}
@@ -209,6 +212,8 @@ func (r *run) step(at int64) bool {
 	case Gathering:
 		return r.gathered(due)
 	case Rolling:
+		r.giveUp(at)
+		ro = r.msg.GetRollout()
 	default: // a person must act
 		return false
 	}
@@ -217,7 +222,7 @@ func (r *run) step(at int64) bool {
 	case int(ro.GetFailed()) > allowed:
 		r.edit(func(ro *pb.Rollout) {
 			ro.State, ro.NextUnixMs = Paused, 0
-			ro.Reason = fmt.Sprintf("%d failed of %d, and %d may", ro.GetFailed(), ro.GetReleased(), allowed)
+			ro.Reason = fmt.Sprintf("%d failed of %d, and %d may", ro.GetFailed(), ro.GetReleased(), allowed) + lostIn(ro)
 		})
 		return false
 	case ro.GetEnded() < ro.GetReleased() || ro.GetReleased() == ro.GetNodes():
@@ -296,7 +301,9 @@ func (m *Machine) steerRun(at int64, by string, c *pb.SteerRun) Outcome {
 	case r.msg.GetEndedUnixMs() != 0:
 		return refused(fault.Conflict, op, fmt.Sprintf("run %s is %s already", c.GetId(), r.msg.GetState()))
 	}
-	if why := r.steer(c.GetAct(), by); why != "" {
+	if c.GetAct() == CutOff {
+		r.cutOff(at, c.GetRacks())
+	} else if why := r.steer(c.GetAct(), by); why != "" {
 		return refused(fault.Conflict, op, fmt.Sprintf("run %s %s", c.GetId(), why))
 	}
 	o := Outcome{Run: r.msg}
@@ -341,7 +348,7 @@ func (m *Machine) Due(now int64) (ids []string) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, r := range m.runs {
-		next := r.msg.GetRollout().GetNextUnixMs()
+		next := r.due()
 		if r.msg.GetEndedUnixMs() == 0 && next != 0 && next <= now {
 			ids = append(ids, r.msg.GetId())
 		}

@@ -84,6 +84,26 @@ type Rollout struct {
 	Next     time.Time // when the next wave begins by itself; zero: not known
 	Approve  string    // who is asked first
 	Approver string    // who approved
+	CutOff   []CutOffRack
+}
+
+// CutOffRack is a rack that a wave waits for because it is cut off, or that it did not
+// wait for any longer.
+type CutOffRack struct {
+	Rack  fleet.RackName   `json:"rack"`
+	Since time.Time        `json:"since,omitzero"` // zero: it is back
+	Lost  []fleet.NodeName `json:"lost,omitempty"` // they count as failed because of it
+}
+
+// Lost are the nodes that count as failed because their racks were cut off.
+func (r *Rollout) Lost() (nodes []fleet.NodeName) {
+	if r == nil {
+		return nil
+	}
+	for _, c := range r.CutOff {
+		nodes = append(nodes, c.Lost...)
+	}
+	return nodes
 }
 
 // Waits reports whether a person has to act before it goes on.
@@ -96,6 +116,16 @@ func toRollout(m *pb.Rollout) *Rollout {
 	r := &Rollout{
 		Name: m.GetName(), State: m.GetState(), Reason: m.GetReason(), Waves: int(m.GetWaves()), Nodes: int(m.GetNodes()),
 		Released: int(m.GetReleased()), Ended: int(m.GetEnded()), Failed: int(m.GetFailed()), Approve: m.GetApprove(), Approver: m.GetApprovedBy(),
+	}
+	for _, c := range m.GetCutOff() {
+		gone := CutOffRack{Rack: fleet.RackName(c.GetRack())}
+		if ms := c.GetSinceUnixMs(); ms != 0 {
+			gone.Since = time.UnixMilli(ms)
+		}
+		for _, n := range c.GetLost() {
+			gone.Lost = append(gone.Lost, fleet.NodeName(n))
+		}
+		r.CutOff = append(r.CutOff, gone)
 	}
 	if m.GetState() == Rolling {
 		r.Next = wire.FromTime(m.GetNextUnixMs())

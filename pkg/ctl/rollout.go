@@ -61,9 +61,9 @@ func retryCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retry ID",
 		Short: "do a run again on the nodes that failed in it",
-		Long: `Do a run again on the nodes that failed in it, or that were skipped: a new run of
-the same script, signed by you, which touches no other node. It is for any run,
-in waves or not.`,
+		Long: `Do a run again on the nodes that failed in it, that were skipped, or whose rack was
+cut off in their wave and not waited for: a new run of the same script, signed by
+you, which touches no other node. It is for any run, in waves or not.`,
 		Example:           "  chiba rollout retry R7\n  chiba rollout retry R7 --yes",
 		Args:              cli.Args(1, 1),
 		ValidArgsFunction: completeRuns,
@@ -88,7 +88,9 @@ func retry(cmd *cobra.Command, c *client.Client, id fleet.RunID, f applyFlags) e
 	if !r.State.Ended() {
 		return fault.New(fault.Conflict, op, "it has not ended").WithHint("wait for it, or stop it: chiba cancel run " + string(id))
 	}
-	failed := failedIn(results)
+	failed := slices.Concat(failedIn(results), r.Rollout.Lost())
+	slices.Sort(failed)
+	failed = slices.Compact(failed)
 	if len(failed) == 0 {
 		return fault.New(fault.NotFound, op, "no node failed in it").WithHint("see: chiba get run " + string(id))
 	}
@@ -134,7 +136,13 @@ func waveNote(r *client.Rollout) string {
 	if r.State != client.Rolling {
 		return strings.TrimSuffix(r.State+": "+r.Reason, ": ")
 	}
-	return "wave " + strconv.Itoa(r.Waves)
+	note := "wave " + strconv.Itoa(r.Waves)
+	for _, c := range r.CutOff {
+		if !c.Since.IsZero() {
+			note += ", rack " + string(c.Rack) + " is cut off"
+		}
+	}
+	return note
 }
 
 // describeRollout is how far a run in waves is, in one line: "wave 2, 12 of 40
@@ -152,7 +160,23 @@ func describeRollout(r *client.Rollout, now time.Time) string {
 	case r.Next.After(now):
 		parts = append(parts, "the next in "+r.Next.Sub(now).Round(time.Second).String())
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(append(parts, describeCuts(r, now)...), ", ")
+}
+
+// describeCuts says of each rack that is cut off how long it has been, and how many of
+// its nodes count as failed because of it.
+func describeCuts(r *client.Rollout, now time.Time) (parts []string) {
+	for _, c := range r.CutOff {
+		part := "rack " + string(c.Rack) + " was cut off"
+		if !c.Since.IsZero() {
+			part = "rack " + string(c.Rack) + " has been cut off for " + now.Sub(c.Since).Round(time.Second).String()
+		}
+		if len(c.Lost) > 0 {
+			part += ": " + cli.Count(len(c.Lost), "node") + " not waited for"
+		}
+		parts = append(parts, part)
+	}
+	return parts
 }
 
 // wavesOf says in which waves a script is carried out: "in waves: 2 nodes first, then

@@ -150,6 +150,8 @@ type rolloutView struct {
 	Next     time.Time `json:"next,omitzero"`
 	Approve  string    `json:"approve,omitempty"`
 	Approver string    `json:"approver,omitempty"`
+
+	CutOff []client.CutOffRack `json:"cut_off,omitempty"`
 }
 
 func viewRun(r client.Run) runView {

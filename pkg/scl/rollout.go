@@ -8,6 +8,9 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/scl/syntax"
 )
 
+// DefaultLostAfter is how long a wave waits for a rack that is cut off.
+const DefaultLostAfter = 30 * time.Minute
+
 // Rollout says that a program is carried out in waves: a few nodes first, and the
 // others only as long as it goes well.
 type Rollout struct {
@@ -23,7 +26,10 @@ type Rollout struct {
 	Healthy *Command
 	Approve string // who is asked before the first wave; "": nobody
 	Hold    bool   // a rack that is cut off begins no node, also of a wave that was released
-	Span    syntax.Span
+	// LostAfter is how long a wave waits for a rack that is cut off, whose nodes then
+	// count as failed; 0: DefaultLostAfter.
+	LostAfter time.Duration
+	Span      syntax.Span
 }
 
 // Share is a number of nodes: Count, or Percent of all of them.

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	maxMembers  = 16 // OpenBMC holds 15 accounts and 10 anchors
+	maxMembers  = 16 // OpenBMC holds 10 anchors
 	maxAnchors  = 10
+	maxAccounts = 32 // OpenBMC holds 15 that may use IPMI and 15 others; builds differ
 	accountsURI = "/redfish/v1/AccountService/Accounts"
 )
 
@@ -144,7 +145,7 @@ func (d *Driver) lookAccounts(ctx context.Context, root *redfish.Root, rec takeo
 		why := "this BMC shows no settings for client certificates"
 		f.Lacks[takeover.Mapping], f.Lacks[takeover.Strict] = why, why
 	}
-	members, err := redfish.Members(ctx, d.BMC, orURI(s.Accounts, accountsURI), maxMembers)
+	members, err := redfish.Members(ctx, d.BMC, orURI(s.Accounts, accountsURI), maxAccounts)
 	if err != nil {
 		return err
 	}

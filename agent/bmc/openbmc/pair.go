@@ -36,7 +36,7 @@ func (d *Driver) pair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err = d.makeAccount(ctx, creds); err != nil {
+	if err = d.makeAccount(ctx, takeover.Pair, creds); err != nil {
 		return err
 	}
 	if err = d.mendAccount(ctx, creds); err != nil {

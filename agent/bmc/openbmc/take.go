@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/big"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -167,7 +168,7 @@ func (d *Driver) account(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err = d.makeAccount(ctx, creds); err != nil {
+	if err = d.makeAccount(ctx, takeover.Account, creds); err != nil {
 		return err
 	}
 	if err = d.BMC.Try(ctx, creds); fault.Is(err, fault.Denied) {
@@ -193,23 +194,43 @@ func (d *Driver) account(ctx context.Context) error {
 
 // makeAccount is the POST. Redfish and WebUI come together, and keep the account
 // off IPMI, SSH and the host's console. An account that is there is no failure.
-func (d *Driver) makeAccount(ctx context.Context, creds redfish.Credentials) error {
+func (d *Driver) makeAccount(ctx context.Context, step takeover.Step, creds redfish.Credentials) error {
 	uri, err := d.accountURI(ctx, "")
+	if err != nil {
+		return err
+	}
+	uri = strings.TrimSuffix(uri, "/")
+	have, err := redfish.Members(ctx, d.BMC, redfish.Link(uri), maxAccounts)
 	if err != nil {
 		return err
 	}
 	body := map[string]any{
 		"UserName": creds.User, "RoleId": administrator, "Enabled": true, "AccountTypes": []string{"Redfish", "WebUI"},
 	}
-	_, err = d.BMC.Post(ctx, strings.TrimSuffix(uri, "/"), confidential(creds.Password, body))
+	_, err = d.BMC.Post(ctx, uri, confidential(creds.Password, body))
 	if refusedAs(err, "PropertyUnknown") { // a build before account types
 		delete(body, "AccountTypes")
-		_, err = d.BMC.Post(ctx, strings.TrimSuffix(uri, "/"), confidential(creds.Password, body))
+		_, err = d.BMC.Post(ctx, uri, confidential(creds.Password, body))
+	}
+	if refusedAs(err, "CreateLimitReachedForResource") || refusedAs(err, "InternalError") && len(have) >= fewAccounts {
+		return cannot(step, full(have))
 	}
 	if fault.Is(err, fault.Conflict) || refusedAs(err, "ResourceAlreadyExists") || redfish.Uncertain(err) {
 		return nil // the login will tell
 	}
 	return err
+}
+
+// fewAccounts is the least that a full BMC holds: of OpenBMC's two kinds one is full.
+const fewAccounts = 15
+
+// full says what is to be done about a BMC that takes no more accounts.
+func full(have []redfish.Link) string {
+	var names []string
+	for _, uri := range have {
+		names = append(names, path.Base(string(uri)))
+	}
+	return fmt.Sprintf("the BMC takes no more accounts: it holds %d (%s); remove one that nobody needs", len(have), strings.Join(names, ", "))
 }
 
 // mendAccount makes an account that is there what it should be.

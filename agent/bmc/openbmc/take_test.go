@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -207,6 +208,30 @@ func TestThreat10FullTruststoreIsRecognised(t *testing.T) {
 	w.later(2 * time.Hour)
 	w.finish()
 	w.ours(fleet.TakeoverStrict)
+}
+
+// A BMC that takes no more accounts says so, with whom it holds and what to do.
+func TestABMCThatIsFullOfAccounts(t *testing.T) {
+	full := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/Accounts") {
+				next.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"error":{"@Message.ExtendedInfo":[{"MessageId":"Base.1.19.CreateLimitReachedForResource"}]}}`)
+		})
+	}
+	w := newWorld(t, bmcsim.Config{Around: full})
+	w.finish()
+	limits := strings.Join(w.trust().Limits, "\n")
+	if !strings.Contains(limits, "it holds 1 (root); remove one that nobody needs") {
+		t.Errorf("limits: %q", limits)
+	}
+	if tried := strings.Count(strings.Join(w.did, " "), string(takeover.Account)); tried != 1 {
+		t.Errorf("the account was tried %d times", tried)
+	}
 }
 
 func TestThreat10DuplicateAnchorIsRecognised(t *testing.T) {

@@ -285,17 +285,17 @@ func (l *listener) sweep(ctx context.Context, collection redfish.Link) error {
 	if l.swept {
 		return nil
 	}
-	if err := sweep(ctx, l.Service, collection, l.Context); err != nil {
+	if err := sweep(ctx, l.Service, collection, func(mark string) bool { return mark == l.Context }); err != nil {
 		return err
 	}
 	l.swept = true
 	return nil
 }
 
-// Sweep removes the subscriptions that an earlier life left on a BMC: those with
-// our context, wherever they deliver to, and nobody else's. They outlive restarts
-// of the BMC. It is for who does not listen; Run does it by itself.
-func Sweep(ctx context.Context, s Service, mark string) error {
+// Sweep removes the subscriptions that an earlier life left on a BMC: those whose
+// context is ours, wherever they deliver to, and nobody else's. They outlive restarts
+// of the BMC. It is for who does not listen; Run does it by itself for its own context.
+func Sweep(ctx context.Context, s Service, ours func(mark string) bool) error {
 	root, err := s.Root(ctx)
 	if err != nil || root.EventService == "" {
 		return err
@@ -304,13 +304,10 @@ func Sweep(ctx context.Context, s Service, mark string) error {
 	if err = redfish.Get(ctx, s, root.EventService, &service); err != nil || service.Subscriptions == "" {
 		return err
 	}
-	return sweep(ctx, s, service.Subscriptions, mark)
+	return sweep(ctx, s, service.Subscriptions, ours)
 }
 
-func sweep(ctx context.Context, s Service, collection redfish.Link, mark string) error {
-	if mark == "" {
-		return nil // then those without a context would be ours
-	}
+func sweep(ctx context.Context, s Service, collection redfish.Link, ours func(mark string) bool) error {
 	all, err := redfish.Members(ctx, s, collection, maxSwept)
 	if err != nil {
 		return fmt.Errorf("list the subscriptions: %w", err)
@@ -319,7 +316,7 @@ func sweep(ctx context.Context, s Service, collection redfish.Link, mark string)
 	for _, uri := range all {
 		var found struct{ Context redfish.Text }
 		err := redfish.Get(ctx, s, uri, &found)
-		if err == nil && string(found.Context) == mark {
+		if mark := string(found.Context); err == nil && mark != "" && ours(mark) { // one without a context is somebody's
 			_, err = s.Delete(ctx, string(uri))
 		}
 		if err != nil && !fault.Is(err, fault.NotFound) {

@@ -13,7 +13,7 @@ import (
 const rolloutUsage = `(rollout "name" (canary 2) (wave 10%) (action "all" (power cycle)))`
 
 func rolloutOptions() []string {
-	return []string{"canary", "wave", "parallel", "max-failures", "pause-between", "healthy", "approve", "when-cut-off"}
+	return []string{"canary", "wave", "parallel", "max-failures", "pause-between", "healthy", "approve", "when-cut-off", "lost-after"}
 }
 
 // rolledForms are the forms that can be carried out in waves.
@@ -78,6 +78,8 @@ func (c *compiler) rolloutOption(r *scl.Rollout, n *syntax.Node) {
 			choice, _ := c.choice(n.Args()[0], "choice", []string{"run", "hold"})
 			r.Hold = choice == "hold"
 		}
+	case "lost-after":
+		c.durationOption(&r.LostAfter, n, time.Minute)
 	default:
 		known := append(rolloutOptions(), rolledForms()...)
 		if slices.Contains(forms(), n.Head()) {

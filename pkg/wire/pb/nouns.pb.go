@@ -1870,6 +1870,8 @@ type Rollout struct {
 	NextUnixMs    int64                  `protobuf:"varint,17,opt,name=next_unix_ms,json=nextUnixMs,proto3" json:"next_unix_ms,omitempty"` // when it goes on by itself; 0: when something happens
 	Waived        int32                  `protobuf:"varint,18,opt,name=waived,proto3" json:"waived,omitempty"`                             // failures that a person took note of
 	ApprovedBy    string                 `protobuf:"bytes,19,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	LostAfterMs   int64                  `protobuf:"varint,750,opt,name=lost_after_ms,json=lostAfterMs,proto3" json:"lost_after_ms,omitempty"` // how long a wave waits for a rack that is cut off; 0: 30 minutes
+	CutOff        []*CutOffRack          `protobuf:"bytes,751,rep,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"`                   // by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2016,6 +2018,81 @@ func (x *Rollout) GetApprovedBy() string {
 	return ""
 }
 
+func (x *Rollout) GetLostAfterMs() int64 {
+	if x != nil {
+		return x.LostAfterMs
+	}
+	return 0
+}
+
+func (x *Rollout) GetCutOff() []*CutOffRack {
+	if x != nil {
+		return x.CutOff
+	}
+	return nil
+}
+
+// CutOffRack is a rack that a wave waits for, or did not wait for any longer.
+type CutOffRack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	SinceUnixMs   int64                  `protobuf:"varint,2,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"` // since when it reaches no coordinator; 0: it is back
+	Lost          []string               `protobuf:"bytes,3,rep,name=lost,proto3" json:"lost,omitempty"`                                     // nodes that count as failed because of it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutOffRack) Reset() {
+	*x = CutOffRack{}
+	mi := &file_nouns_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutOffRack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutOffRack) ProtoMessage() {}
+
+func (x *CutOffRack) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutOffRack.ProtoReflect.Descriptor instead.
+func (*CutOffRack) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CutOffRack) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *CutOffRack) GetSinceUnixMs() int64 {
+	if x != nil {
+		return x.SinceUnixMs
+	}
+	return 0
+}
+
+func (x *CutOffRack) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
 // Share is a count, or a percentage of all.
 type Share struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2027,7 +2104,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2116,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2129,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Share) GetCount() int32 {
@@ -2084,7 +2161,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2173,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2186,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RackRun) GetRack() string {
@@ -2181,7 +2258,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2270,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2283,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -2426,7 +2503,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2438,7 +2515,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2451,7 +2528,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{21}
+	return file_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -2505,7 +2582,7 @@ type LocalOrder struct {
 
 func (x *LocalOrder) Reset() {
 	*x = LocalOrder{}
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2594,7 @@ func (x *LocalOrder) String() string {
 func (*LocalOrder) ProtoMessage() {}
 
 func (x *LocalOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2607,7 @@ func (x *LocalOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalOrder.ProtoReflect.Descriptor instead.
 func (*LocalOrder) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{22}
+	return file_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LocalOrder) GetKind() string {
@@ -2645,7 +2722,7 @@ type LocalNews struct {
 
 func (x *LocalNews) Reset() {
 	*x = LocalNews{}
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2734,7 @@ func (x *LocalNews) String() string {
 func (*LocalNews) ProtoMessage() {}
 
 func (x *LocalNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2747,7 @@ func (x *LocalNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalNews.ProtoReflect.Descriptor instead.
 func (*LocalNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{23}
+	return file_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LocalNews) GetRack() string {
@@ -2718,7 +2795,7 @@ type RolloutNodes struct {
 
 func (x *RolloutNodes) Reset() {
 	*x = RolloutNodes{}
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2807,7 @@ func (x *RolloutNodes) String() string {
 func (*RolloutNodes) ProtoMessage() {}
 
 func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2820,7 @@ func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
 func (*RolloutNodes) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{24}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RolloutNodes) GetRun() string {
@@ -2771,7 +2848,7 @@ type NodeEnded struct {
 
 func (x *NodeEnded) Reset() {
 	*x = NodeEnded{}
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2860,7 @@ func (x *NodeEnded) String() string {
 func (*NodeEnded) ProtoMessage() {}
 
 func (x *NodeEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2873,7 @@ func (x *NodeEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
 func (*NodeEnded) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{25}
+	return file_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeEnded) GetRun() string {
@@ -2833,7 +2910,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +2922,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +2935,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{26}
+	return file_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -2909,7 +2986,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[27]
+	mi := &file_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +2998,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[27]
+	mi := &file_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +3011,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{27}
+	return file_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Denial) GetSubject() string {
@@ -2975,7 +3052,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[28]
+	mi := &file_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3064,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[28]
+	mi := &file_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3077,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{28}
+	return file_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -3032,7 +3109,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[29]
+	mi := &file_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3121,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[29]
+	mi := &file_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3134,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{29}
+	return file_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Refused) GetWhat() string {
@@ -3116,7 +3193,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[30]
+	mi := &file_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3205,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[30]
+	mi := &file_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3218,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{30}
+	return file_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -3187,7 +3264,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_nouns_proto_msgTypes[31]
+	mi := &file_nouns_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3199,7 +3276,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[31]
+	mi := &file_nouns_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3212,7 +3289,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{31}
+	return file_nouns_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -3447,7 +3524,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06cancel\x18\x0f \x01(\fR\x06cancel\x12\x12\n" +
 	"\x04rack\x18P \x01(\tR\x04rack\x12,\n" +
 	"\arollout\x18\x82\x01 \x01(\v2\x11.chiba.v1.RolloutR\arollout\x12\x1b\n" +
-	"\breleased\x18\x83\x01 \x03(\tR\breleased\"\xc2\x03\n" +
+	"\breleased\x18\x83\x01 \x03(\tR\breleased\"\x97\x04\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06canary\x18\x02 \x01(\x05R\x06canary\x12#\n" +
@@ -3467,7 +3544,14 @@ const file_nouns_proto_rawDesc = "" +
 	"nextUnixMs\x12\x16\n" +
 	"\x06waived\x18\x12 \x01(\x05R\x06waived\x12\x1f\n" +
 	"\vapproved_by\x18\x13 \x01(\tR\n" +
-	"approvedBy\"7\n" +
+	"approvedBy\x12#\n" +
+	"\rlost_after_ms\x18\xee\x05 \x01(\x03R\vlostAfterMs\x12.\n" +
+	"\acut_off\x18\xef\x05 \x03(\v2\x14.chiba.v1.CutOffRackR\x06cutOff\"X\n" +
+	"\n" +
+	"CutOffRack\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\"\n" +
+	"\rsince_unix_ms\x18\x02 \x01(\x03R\vsinceUnixMs\x12\x12\n" +
+	"\x04lost\x18\x03 \x03(\tR\x04lost\"7\n" +
 	"\x05Share\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\"\x87\x01\n" +
@@ -3583,7 +3667,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -3603,59 +3687,61 @@ var file_nouns_proto_goTypes = []any{
 	(*Script)(nil),          // 15: chiba.v1.Script
 	(*Run)(nil),             // 16: chiba.v1.Run
 	(*Rollout)(nil),         // 17: chiba.v1.Rollout
-	(*Share)(nil),           // 18: chiba.v1.Share
-	(*RackRun)(nil),         // 19: chiba.v1.RackRun
-	(*Record)(nil),          // 20: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 21: chiba.v1.RackRunAccepted
-	(*LocalOrder)(nil),      // 22: chiba.v1.LocalOrder
-	(*LocalNews)(nil),       // 23: chiba.v1.LocalNews
-	(*RolloutNodes)(nil),    // 24: chiba.v1.RolloutNodes
-	(*NodeEnded)(nil),       // 25: chiba.v1.NodeEnded
-	(*RackRunDone)(nil),     // 26: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 27: chiba.v1.Denial
-	(*NodeGone)(nil),        // 28: chiba.v1.NodeGone
-	(*Refused)(nil),         // 29: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 30: chiba.v1.Checkpoint
-	(*Artifact)(nil),        // 31: chiba.v1.Artifact
-	nil,                     // 32: chiba.v1.Node.LabelsEntry
-	nil,                     // 33: chiba.v1.BMCTrust.ElementsEntry
+	(*CutOffRack)(nil),      // 18: chiba.v1.CutOffRack
+	(*Share)(nil),           // 19: chiba.v1.Share
+	(*RackRun)(nil),         // 20: chiba.v1.RackRun
+	(*Record)(nil),          // 21: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 22: chiba.v1.RackRunAccepted
+	(*LocalOrder)(nil),      // 23: chiba.v1.LocalOrder
+	(*LocalNews)(nil),       // 24: chiba.v1.LocalNews
+	(*RolloutNodes)(nil),    // 25: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 26: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 27: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 28: chiba.v1.Denial
+	(*NodeGone)(nil),        // 29: chiba.v1.NodeGone
+	(*Refused)(nil),         // 30: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 31: chiba.v1.Checkpoint
+	(*Artifact)(nil),        // 32: chiba.v1.Artifact
+	nil,                     // 33: chiba.v1.Node.LabelsEntry
+	nil,                     // 34: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	32, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	33, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	9,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
 	6,  // 6: chiba.v1.Node.admission:type_name -> chiba.v1.Admission
 	7,  // 7: chiba.v1.Admission.evidence:type_name -> chiba.v1.Evidence
-	33, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	34, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
 	2,  // 9: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 10: chiba.v1.Firing.results:type_name -> chiba.v1.Result
 	12, // 11: chiba.v1.Firing.asked:type_name -> chiba.v1.AskedBy
 	14, // 12: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	19, // 13: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	20, // 13: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
 	17, // 14: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
-	18, // 15: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
-	18, // 16: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
-	4,  // 17: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	26, // 18: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	11, // 19: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 20: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	21, // 21: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	28, // 22: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	13, // 23: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	29, // 24: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	10, // 25: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	22, // 26: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
-	24, // 27: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
-	25, // 28: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
-	22, // 29: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	19, // 15: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
+	19, // 16: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
+	18, // 17: chiba.v1.Rollout.cut_off:type_name -> chiba.v1.CutOffRack
+	4,  // 18: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	27, // 19: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	11, // 20: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 21: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	22, // 22: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	29, // 23: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	13, // 24: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	30, // 25: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	10, // 26: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	23, // 27: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
+	25, // 28: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	26, // 29: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	23, // 30: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -3669,7 +3755,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[20].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[21].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -3689,7 +3775,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

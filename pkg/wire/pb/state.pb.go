@@ -830,7 +830,8 @@ func (x *CancelRun) GetEnvelope() []byte {
 type SteerRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"` // "pause", "resume", "approve"; "": its time has come
+	Act           string                 `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"`       // "pause", "resume", "approve"; "": its time has come; "cut-off": see racks
+	Racks         []string               `protobuf:"bytes,750,rep,name=racks,proto3" json:"racks,omitempty"` // all racks of it that are waited for and reach no coordinator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -877,6 +878,13 @@ func (x *SteerRun) GetAct() string {
 		return x.Act
 	}
 	return ""
+}
+
+func (x *SteerRun) GetRacks() []string {
+	if x != nil {
+		return x.Racks
+	}
+	return nil
 }
 
 // RolledNodes are the nodes of a run in waves, in the order in which they are
@@ -947,6 +955,7 @@ type RolledNode struct {
 	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
 	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
 	Ok            bool                   `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	Lost          bool                   `protobuf:"varint,750,opt,name=lost,proto3" json:"lost,omitempty"` // it counts as ended because its rack is cut off
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1005,6 +1014,13 @@ func (x *RolledNode) GetEnded() bool {
 func (x *RolledNode) GetOk() bool {
 	if x != nil {
 		return x.Ok
+	}
+	return false
+}
+
+func (x *RolledNode) GetLost() bool {
+	if x != nil {
+		return x.Lost
 	}
 	return false
 }
@@ -2575,20 +2591,22 @@ const file_state_proto_rawDesc = "" +
 	"\tCancelRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
-	"\benvelope\x18\x03 \x01(\fR\benvelope\",\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelope\"C\n" +
 	"\bSteerRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
-	"\x03act\x18\x02 \x01(\tR\x03act\"_\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\x12\x15\n" +
+	"\x05racks\x18\xee\x05 \x03(\tR\x05racks\"_\n" +
 	"\vRolledNodes\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12*\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x14.chiba.v1.RolledNodeR\x05nodes\x12\x12\n" +
-	"\x04told\x18\x03 \x03(\tR\x04told\"Z\n" +
+	"\x04told\x18\x03 \x03(\tR\x04told\"o\n" +
 	"\n" +
 	"RolledNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x0e\n" +
-	"\x02ok\x18\x04 \x01(\bR\x02ok\"A\n" +
+	"\x02ok\x18\x04 \x01(\bR\x02ok\x12\x13\n" +
+	"\x04lost\x18\xee\x05 \x01(\bR\x04lost\"A\n" +
 	"\tPutPolicy\x12\x1a\n" +
 	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"X\n" +
