@@ -317,7 +317,7 @@ func TestThreat28RackForges(t *testing.T) {
 // which a coordinator answers people. Our own client asks who it is all the same.
 func TestThreat28RackForgesTheAddressOfACoordinator(t *testing.T) {
 	dir := t.TempDir()
-	site := authority(t, dir)
+	authority(t, dir)
 	if err := ca.KeepNets(filepath.Join(dir, "site"), []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}); err != nil {
 		t.Fatal(err)
 	}
