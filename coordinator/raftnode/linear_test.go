@@ -195,6 +195,14 @@ func TestLinearizable(t *testing.T) {
 		if err := porcupine.VisualizePath(fleet, info, path); err != nil {
 			t.Error(err)
 		}
+		for _, part := range fleet.Partition(h.all) {
+			if !porcupine.CheckOperations(fleet, part) {
+				t.Errorf("the key %q", part[0].Input.(asked).key)
+				for _, o := range part {
+					t.Logf("%8.3f to %8.3f ms, client %d: %+v -> %+v", float64(o.Call)/1e6, float64(o.Return)/1e6, o.ClientId, o.Input, o.Output)
+				}
+			}
+		}
 	}
 	t.Logf("%d operations, %d of them with a known end", len(h.all), h.done)
 }

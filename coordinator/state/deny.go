@@ -30,9 +30,9 @@ func (m *Machine) deny(at int64, list []*pb.Denial) Outcome {
 	}
 	var o Outcome
 	for _, d := range list {
-		if d.GetAtUnixMs() == 0 {
+		if d.GetAtUnixMs() == 0 { // now: after all that was allowed, also while the clock stands still
 			d = shallow(d)
-			d.AtUnixMs = at
+			d.AtUnixMs = max(at, m.allowed[d.GetSubject()].GetAtUnixMs()+1)
 		}
 		if known := m.denied[d.GetSubject()]; known != nil {
 			o.Denial = known

@@ -58,7 +58,9 @@ func TestThreat38DenyList(t *testing.T) {
 		{"told by one who was cut off", denyAt(500, "spki/x"), "", false, "agent/a@1000 "},
 		{"denied anew", denyAt(3001, "spki/x"), "", true, "agent/a@1000 spki/x@3001 "},
 		{"nobody", denyAt(1, ""), fault.BadInput, false, "agent/a@1000 spki/x@3001 "},
-		{"a novel", &pb.Command{Version: state.Version, Body: &pb.Command_Deny{Deny: &pb.Deny{Denials: []*pb.Denial{{Subject: "agent/b", Reason: strings.Repeat("x", 2000)}}}}}, fault.TooLarge, false, "agent/a@1000 spki/x@3001 "},
+		{"allowed again", allowAt(4000, "spki/x"), "", true, "agent/a@1000 "},
+		{"denied now, while the clock stands still", denyAt(0, "spki/x"), "", true, "agent/a@1000 spki/x@4001 "},
+		{"a novel", &pb.Command{Version: state.Version, Body: &pb.Command_Deny{Deny: &pb.Deny{Denials: []*pb.Denial{{Subject: "agent/b", Reason: strings.Repeat("x", 2000)}}}}}, fault.TooLarge, false, "agent/a@1000 spki/x@4001 "},
 	} {
 		before := m.Counts().Revision
 		o := apply(step.command)
