@@ -33,11 +33,11 @@ var floors = map[string][]string{
 // logger, randomness or goroutine, so that the same input gives the same output
 // in a test, in a simulation and on every replica.
 var pure = []string{
-	"pkg/fleet", "pkg/fault", "pkg/order", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
+	"pkg/catalogue", "pkg/catalogue/source", "pkg/fleet", "pkg/fault", "pkg/order", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
 	"pkg/redfish/bmcsim/auth", "pkg/redfish/bmcsim/clock", "pkg/redfish/bmcsim/firmware", "pkg/redfish/bmcsim/hardware",
 	"pkg/redfish/bmcsim/input", "pkg/redfish/bmcsim/logs", "pkg/redfish/bmcsim/message", "pkg/redfish/bmcsim/power",
 	"pkg/redfish/bmcsim/sensors", "pkg/redfish/bmcsim/tasks",
-	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "trust/enroll", "agent/core", "agent/journal", "agent/link/talk", "agent/owner", "agent/story", "agent/takeover", "coordinator/hub/talk", "coordinator/state",
+	"pkg/redfish/inventory", "pkg/redfish/scan", "pkg/obs/prom", "discovery", "trust/level", "trust/enroll", "agent/core", "agent/intent", "agent/journal", "agent/link/talk", "agent/owner", "agent/story", "agent/takeover", "coordinator/hub/talk", "coordinator/state",
 }
 
 var impure = []string{"net", "net/http", "os", "os/exec", "os/signal", "math/rand", "math/rand/v2", "crypto/rand", "crypto/tls", "log"}

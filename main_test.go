@@ -35,6 +35,20 @@ func TestEveryCommandHasAnExampleThatNamesIt(t *testing.T) {
 	})
 }
 
+// Help is read in a terminal beside other things. Examples are to be copied, and are
+// as long as they are.
+func TestHelpFitsAScreen(t *testing.T) {
+	const most = 100
+	walk(command(), func(cmd *cobra.Command) {
+		usage := strings.ReplaceAll(cmd.UsageString(), cmd.Example, "")
+		for line := range strings.Lines(cmd.Long + "\n" + usage) {
+			if line = strings.TrimRight(line, "\n"); len([]rune(line)) > most && !strings.Contains(line, cmd.UseLine()) {
+				t.Errorf("%s --help: a line of %d: %s", cmd.CommandPath(), len([]rune(line)), line)
+			}
+		}
+	})
+}
+
 // What an example types is there: each `chiba …` line of each example finds a
 // command whose flags are those it has.
 func TestExamplesNameCommandsAndFlagsThatExist(t *testing.T) {

@@ -130,7 +130,8 @@ When it reaches the coordinators it tells them, and the whole mesh denies them;
 ending it is then theirs: chiba trust allow. An agent can so deny its own rack,
 keys and certificates; what else it denies holds at this agent alone.
 
-WHO is ` + trust.SubjectRule + `.`,
+WHO is
+` + trust.SubjectRule + `.`,
 		Example: "  chiba agent deny spki/9f86… --state /var/lib/chiba/agent --reason 'the coordinator was stolen'",
 		Args:    cli.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -118,6 +118,12 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 	if err != nil {
 		return err
 	}
+	if adopted {
+		err = a.recallCatalogue()
+	}
+	if err = errors.Join(err, a.heedCatalogue(d.GetCatalogue())); err != nil {
+		return err
+	}
 	next, ended, err := a.wanted(d, adopted)
 	if err != nil {
 		return err
@@ -339,7 +345,7 @@ func (a *Agent) rules() core.Rules {
 			for _, n := range a.rack.members() {
 				if c.match(m.Target, n) == scl.True {
 					rule.Nodes = append(rule.Nodes, n.entry.Name)
-					rule.Barred[n.entry.Name] = a.barred(n, m.Commands)
+					rule.Barred[n.entry.Name] = a.barred(n, m)
 				}
 			}
 			rules = append(rules, rule)

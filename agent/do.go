@@ -23,19 +23,6 @@ const (
 	waitsForTakeover = "waits until the BMC is taken over"
 )
 
-// flat is commands with the sequences in them laid open.
-func flat(commands []scl.Command) []scl.Command {
-	var all []scl.Command
-	for _, c := range commands {
-		if c.Verb == scl.DoSequence {
-			all = append(all, flat(c.Commands)...)
-			continue
-		}
-		all = append(all, c)
-	}
-	return all
-}
-
 // once reports whether a command must not be done twice. What sets a value that
 // can be read back may be done again after a crash.
 func once(c scl.Command) bool {
@@ -105,8 +92,8 @@ func (a *Agent) act(ctx context.Context, n *node, c scl.Command) fleet.Result {
 	return l.Do(ctx, c)
 }
 
-// startImage acts on the node it names, which must be of this rack: intents do
-// not travel between racks yet.
+// startImage acts on the node it names, which must be of this rack: only what a rule
+// says goes to another one, see shot.
 func (a *Agent) startImage(ctx context.Context, c scl.Command) fleet.Result {
 	const op = "start server"
 	if len(c.Args) == 0 {
@@ -114,8 +101,8 @@ func (a *Agent) startImage(ctx context.Context, c scl.Command) fleet.Result {
 	}
 	target := a.rack.named(fleet.NodeName(c.Args[0]))
 	if target == nil {
-		return failure(fault.New(fault.Unsupported, op, fmt.Sprintf("%s is not in rack %s, and an action can't reach another rack yet", c.Args[0], a.cfg.Rack)).
-			WithHint("name a spare node of the same rack"))
+		return failure(fault.New(fault.Unsupported, op, fmt.Sprintf("%s is not in rack %s, and a one-shot action reaches only its own targets", c.Args[0], a.cfg.Rack)).
+			WithHint(fmt.Sprintf("make %s the target: (action %q (boot pxe (once)) (power on))", c.Args[0], c.Args[0])))
 	}
 	r := a.act(ctx, target, c)
 	r.Node = target.entry.Name

@@ -107,22 +107,6 @@ func (a *Agent) finish(r *run, why error) error {
 	})
 }
 
-// intendFiring notes a firing as it is before its next command.
-func (a *Agent) intendFiring(key string, f fleet.Firing, next fleet.Result) error {
-	return a.toldStandby(a.spool.Update(func(tx *spool.Tx) error {
-		journal.IntendFiring(tx, key, f, next)
-		return nil
-	}))
-}
-
-// recordFiring records a firing that is over.
-func (a *Agent) recordFiring(key string, f fleet.Firing) error {
-	return a.spool.Update(func(tx *spool.Tx) error {
-		journal.RecordFiring(tx, a.now(), key, f)
-		return nil
-	})
-}
-
 // unfinished records the firings that an earlier process began and did not end.
 func (a *Agent) unfinished() error {
 	return a.spool.Update(func(tx *spool.Tx) error { return journal.Unfinished(tx, a.now()) })

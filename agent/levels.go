@@ -89,7 +89,7 @@ type judgement struct {
 
 // judge works out how far a node's BMC is believed now.
 func (a *Agent) judge(n *node) judgement {
-	facts, policy := a.facts(n), level.Of(a.policies(), n.seen())
+	facts, policy := a.facts(n), level.Of(a.policies(), a.view(n))
 	return judgement{policy.Judge(a.now(), facts), facts, policy}
 }
 
@@ -213,8 +213,8 @@ func (a *Agent) awaitTaken(ctx context.Context, n *node, deeds ...level.Deed) {
 // mayDo is why a command will be refused now, nil if it will not.
 func (a *Agent) mayDo(n *node, c scl.Command) error {
 	if c.Verb == scl.DoStartImage && len(c.Args) > 0 {
-		if target := a.rack.named(fleet.NodeName(c.Args[0])); target != nil {
-			n = target
+		if n = a.rack.named(c.Elsewhere()); n == nil {
+			return nil // its own agent judges it
 		}
 	}
 	return a.may(n, deedsOf(c)...)
@@ -222,10 +222,23 @@ func (a *Agent) mayDo(n *node, c scl.Command) error {
 
 // barred is why not all of a rule's commands may be done on a node now, "" if they
 // may.
-func (a *Agent) barred(n *node, commands []scl.Command) string {
-	for _, c := range flat(commands) {
-		if err := a.mayDo(n, c); err != nil {
-			return err.Error()
+//
+// What is done on nodes of other racks is judged there.
+func (a *Agent) barred(n *node, m *scl.Monitor) string {
+	on := []*node{n}
+	if names := m.ActsOn(); len(names) > 0 {
+		on = nil
+		for _, name := range names {
+			if other := a.rack.named(name); other != nil {
+				on = append(on, other)
+			}
+		}
+	}
+	for _, c := range scl.Flat(m.Commands) {
+		for _, n := range on {
+			if err := a.mayDo(n, c); err != nil {
+				return err.Error()
+			}
 		}
 	}
 	return ""

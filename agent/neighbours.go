@@ -56,7 +56,7 @@ func (a *Agent) joinSite() error {
 		return errors.Join(err, a.site.Close())
 	}
 	a.learnSite(known)
-	a.neighbours = gossip{a.site}
+	a.neighbours, a.others = gossip{a.site}, a.site
 	return nil
 }
 
@@ -152,7 +152,15 @@ func (a *Agent) gossipKey(k *pb.SiteKey) ([]byte, error) {
 }
 
 // answerSite answers what another agent of the site asks.
-func (a *Agent) answerSite(_ context.Context, _ trust.Identity, c *pb.SiteCall) (*pb.SiteReply, error) {
+func (a *Agent) answerSite(ctx context.Context, from trust.Identity, c *pb.SiteCall) (*pb.SiteReply, error) {
+	switch {
+	case c.GetWhere() != nil:
+		n := a.rack.named(fleet.NodeName(c.GetWhere().GetNode()))
+		return &pb.SiteReply{Body: &pb.SiteReply_Here{Here: &pb.SiteHere{Here: n != nil && n.foreign() == nil}}}, nil
+	case c.GetIntent() != nil:
+		answer, err := a.answerIntent(ctx, from, c.GetIntent())
+		return &pb.SiteReply{Body: &pb.SiteReply_Answer{Answer: answer}}, err
+	}
 	if q := c.GetArtifact(); q != nil && a.depot != nil {
 		state, err := a.depot.Answer(q)
 		return &pb.SiteReply{Body: &pb.SiteReply_Artifact{Artifact: state}}, err
@@ -177,7 +185,7 @@ func (a *Agent) openDepot() {
 	for _, addr := range talk.Preferred(a.cfg.Name, a.cfg.Coordinators) {
 		conf.Coordinators = append(conf.Coordinators, blob.Source{Name: "the coordinator at " + addr, Connect: func(ctx context.Context) (blob.Conn, error) {
 			return a.bulk(ctx, addr)
-		}})
+		}, Streams: a.streams})
 	}
 	if a.site != nil {
 		conf.Site = mates{a.site}

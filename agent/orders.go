@@ -29,6 +29,8 @@ const (
 	refusedEnd    = "removal"
 	refusedCancel = "cancel"
 	refusedPolicy = "policy"
+
+	refusedCatalogue = "catalogue"
 )
 
 // authority is whom the agent obeys: the authors in the policy that the roots have

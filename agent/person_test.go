@@ -197,6 +197,48 @@ func TestThreat32TheAgentsOwnDoorTakesOnlyWhatIsSigned(t *testing.T) {
 	}
 }
 
+// The glass is broken where no coordinator is reached: root on the rack's machine and
+// two authors have something done that the policy lets nobody do alone. It is done, it
+// is recorded who they were before anything that came of it, also over kill -9, and the
+// coordinators are told in that order.
+func TestThreat37BreakGlassWhileCutOff(t *testing.T) {
+	onRack(t, func(w *world) {
+		t := w.t
+		w.told(&pb.Desired{Revision: 5, Policy: w.authors.Signed(9, 2)})
+		const light = `(action "n1" (set-indicator on))`
+		o := w.authors.Order(order.Run, "rescue", light)
+		alone := &pb.ApplyRequest{Source: []byte(light), Envelope: signed(o, w.authors.Ada)}
+		if _, err := w.agent.applyHere(t.Context(), alone); !fault.Is(err, fault.Untrusted) || !strings.Contains(err.Error(), "2 must sign") {
+			t.Fatalf("ada alone: %v", err)
+		}
+		twice := &pb.ApplyRequest{Source: []byte(light), Envelope: signed(o, w.authors.Ada, w.authors.Ada)}
+		if _, err := w.agent.applyHere(t.Context(), twice); !fault.Is(err, fault.Untrusted) {
+			t.Fatalf("ada twice: %v", err)
+		}
+		both := &pb.ApplyRequest{Source: []byte(light), Envelope: signed(o, w.authors.Ada, w.authors.Bob)}
+		a, err := w.agent.applyHere(t.Context(), both)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.stop()
+		w.start(w.crash())
+		run, done := a.GetRun().GetId(), w.records()
+		if got := strings.Join(done[:2], "; "); strings.Count(got, "refused run rescue") != 2 || !strings.Contains(got, "given by uid 0") {
+			t.Errorf("what was refused: %s", got)
+		}
+		if want := "uid 0 had it done: run rescue, " + run + ", signed by ada and bob, cut off"; done[2] != want {
+			t.Errorf("told first: %s; want %s", done[2], want)
+		}
+		if got := strings.Join(done[3:], "; "); !strings.Contains(got, run+" done: 1 ok, 0 failed") {
+			t.Errorf("what came of it: %s", got)
+		}
+		if got := w.lanes["n1"].did(); !strings.Contains(got, "indicator") {
+			t.Errorf("it did %q", got)
+		}
+	})
+}
+
 // A coordinator that has not heard yet of what was decided here is no reason for an
 // alarm; one that knows of something newer is obeyed.
 func TestDecisionsHereAndThere(t *testing.T) {

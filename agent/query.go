@@ -74,7 +74,7 @@ func (a *Agent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent
 		return refused(err)
 	}
 	var group errgroup.Group
-	group.SetLimit(atOnce)
+	group.SetLimit(a.atOnce())
 	for n, units := range chosen {
 		group.Go(func() error { return x.node(ctx, n, units) })
 	}
@@ -191,7 +191,7 @@ func (x *query) rule(n *node, m *scl.Monitor) fleet.Change {
 		c.Verdict, c.Note = fleet.Unreadable, notWatched
 		return c
 	}
-	if why := x.barred(n, m.Commands); why != "" {
+	if why := x.barred(n, m); why != "" {
 		c.Note += "; held for now: " + why
 	}
 	if x.old == nil {
@@ -211,11 +211,15 @@ func (x *query) rule(n *node, m *scl.Monitor) fleet.Change {
 }
 
 func ruleText(m *scl.Monitor) string {
-	return "when " + m.Condition.Text + " do " + strings.TrimSpace(strings.ReplaceAll(texts(m.Commands), "\n", " "))
+	on := ""
+	if m.On.Text != "" {
+		on = " on " + m.On.Text
+	}
+	return "when " + m.Condition.Text + " do" + on + " " + strings.TrimSpace(strings.ReplaceAll(texts(m.Commands), "\n", " "))
 }
 
 func sameRule(a, b scl.Monitor) bool {
-	return a.Condition.Text == b.Condition.Text && a.Target.Text == b.Target.Text && a.Options == b.Options && texts(a.Commands) == texts(b.Commands)
+	return a.Condition.Text == b.Condition.Text && a.Target.Text == b.Target.Text && a.On.Text == b.On.Text && a.Options == b.Options && texts(a.Commands) == texts(b.Commands)
 }
 
 func texts(commands []scl.Command) string {

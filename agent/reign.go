@@ -362,7 +362,7 @@ func (a *Agent) workOn(ctx context.Context) error {
 	giveUp := time.AfterFunc(readyAfter, a.first.giveUp)
 	defer giveUp.Stop()
 	group, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{a.watch, a.work, a.replicate} {
+	for _, part := range []func(context.Context) error{a.watch, a.work, a.carryOut, a.replicate} {
 		group.Go(func() error { return part(ctx) })
 	}
 	a.rack.start(func(n *node) { a.attendTo(ctx, n, group.Go) })

@@ -171,7 +171,7 @@ func unitsOf(p *scl.Program) []unit {
 			units = append(units, unit{id: id, target: s.Target, text: s.Text, step: s})
 			continue
 		}
-		for j, c := range flat(s.Action) {
+		for j, c := range scl.Flat(s.Action) {
 			units = append(units, unit{id: fmt.Sprintf("%s.%d", id, j), target: s.Target, text: c.Text, cmd: &c})
 		}
 	}
@@ -246,7 +246,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	}
 	r.chose(len(chosen))
 	var group errgroup.Group
-	places := make(chan struct{}, atWork(program))
+	places := make(chan struct{}, a.atWork(program))
 	for n, units := range chosen {
 		group.Go(func() error {
 			if err := a.begin(deadline, r, n); err != nil {

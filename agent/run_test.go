@@ -249,7 +249,7 @@ func TestStartServerOfThisRackOnly(t *testing.T) {
 			`R1 n2: (start-new-server-with-image "n2" "ubuntu") confirmed`,
 			"R1 done: 1 ok, 0 failed",
 			"R2 accepted for 1",
-			`R2 n1: (start-new-server-with-image "far" "ubuntu") failed (start server: far is not in rack r1, and an action can't reach another rack yet)`,
+			`R2 n1: (start-new-server-with-image "far" "ubuntu") failed (start server: far is not in rack r1, and a one-shot action reaches only its own targets)`,
 			"R2 done: 0 ok, 1 failed",
 		}, w.records())
 	})

@@ -108,7 +108,7 @@ func (a *Agent) recallPartner() error {
 func (a *Agent) meetPartner(s *pb.PairState) error {
 	is := introduced{Account: s.GetAccount(), Twin: string(s.GetTwin()), Key: s.GetSealKey()}
 	if len(s.GetSealProof()) > 0 {
-		to, err := seal.Verify(s.GetSealProof(), string(a.cfg.Rack), a.trust.endpoint.Credentials().Roots, a.now())
+		to, err := seal.Verify(s.GetSealProof(), a.trust.rack.Domain(), a.trust.endpoint.Credentials().Roots, a.now())
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,6 @@ import (
 	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
-	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -46,6 +45,9 @@ func (a *Agent) watch(ctx context.Context) error {
 		return err
 	}
 	if err := w.step(ctx, a.rules()); err != nil {
+		return err
+	}
+	if err := w.askOn(ctx); err != nil {
 		return err
 	}
 	timer := time.NewTimer(0)
@@ -134,16 +136,6 @@ func (w *watcher) keep(out core.Output) error {
 	})
 }
 
-// notBegun is the firing as it is if the process ends before its first command.
-func notBegun(f core.Fire) fleet.Firing {
-	firing := f.Firing
-	for _, c := range flat(f.Commands) {
-		why := fault.New(fault.Canceled, "", "not tried: the agent stopped before")
-		firing.Results = append(firing.Results, skipped(firing.Node, c.Text, why))
-	}
-	return firing
-}
-
 // sample reads what the engine asked for and tells it, whatever came of it.
 func (w *watcher) sample(ctx context.Context, r core.Read) {
 	s := core.Sample{Node: r.Node, Refs: r.Refs}
@@ -160,58 +152,6 @@ func (a *Agent) tell(ctx context.Context, in core.Input) {
 	select {
 	case a.inputs <- in:
 	case <-ctx.Done():
-	}
-}
-
-// fire does what a rule asks for, one command after the other until one fails, and
-// records the firing with what came of it. Each command is noted before it begins,
-// and only begun while the rule stands: whoever removes a rule wants it to stop.
-func (w *watcher) fire(ctx context.Context, f core.Fire) {
-	firing, key := f.Firing, journal.FiringKey(f.Firing)
-	n := w.rack.named(firing.Node)
-	if n == nil {
-		return // it is no node of the rack any more
-	}
-	for _, c := range flat(f.Commands) {
-		intend := func() error { return w.intendFiring(key, firing, journal.Unknown(firing.Node, c.Text)) }
-		if err := w.persist(ctx, "firing", intend); err != nil {
-			return // recorded at the next start
-		}
-		if !w.stands(firing) { // that may have taken long
-			firing.Results = append(firing.Results, skipped(firing.Node, c.Text, fault.New(fault.Canceled, "", "not tried: the rule is no longer in force")))
-			break
-		}
-		r := w.command(ctx, n, c, w.teller(key, firing, c))
-		w.outlawed(ctx, n, r.Kind)
-		if ctx.Err() != nil {
-			return // recorded at the next start
-		}
-		r.Script, r.Rule = firing.Script, firing.Rule
-		firing.Results = append(firing.Results, r)
-		if !r.Status.OK() {
-			break
-		}
-	}
-	// Something may have been done: what came of it must be told, however long the
-	// disk takes nothing.
-	err := w.persist(ctx, "firing", func() error { return w.recordFiring(key, firing) })
-	if err != nil && ctx.Err() == nil { // else the next process records it, as unknown
-		w.complain("firing", err)
-	}
-}
-
-// teller keeps each phase of a firing's update in the journal.
-func (w *watcher) teller(key string, f fleet.Firing, c scl.Command) teller {
-	if c.Verb != scl.DoFirmware {
-		return nil
-	}
-	return func(news bmc.FirmwareNews) {
-		if !news.Phase {
-			return
-		}
-		if err := w.intendFiring(key, f, atPhase(journal.Unknown(f.Node, c.Text), news)); err != nil {
-			w.complain("journal", err)
-		}
 	}
 }
 

@@ -94,7 +94,7 @@ func TestKilledWhileFiring(t *testing.T) {
 		defer w.stop()
 		pass(time.Minute)
 		expect(t, []string{`hot on n1, cut off, n1: (log "hot") confirmed, ` +
-			`n1: (start-new-server-with-image "n2" "ubuntu") unknown (the agent stopped while it did (start-new-server-with-image "n2" "ubuntu"); it is not repeated)`}, w.records())
+			`n2: (start-new-server-with-image "n2" "ubuntu") unknown (the agent stopped while it did (start-new-server-with-image "n2" "ubuntu"); it is not repeated)`}, w.records())
 		if got := w.lanes["n2"].did(); got != "" {
 			t.Errorf("after the restart n2 was told %q", got)
 		}

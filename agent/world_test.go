@@ -60,6 +60,7 @@ type world struct {
 	orders  map[string]order.Order
 
 	disk  spool.Options
+	meet  func(*Agent) // before it runs
 	agent *Agent
 	link  *fakeLink
 	stop  func()
@@ -261,8 +262,9 @@ func (l *fakeLane) Close(context.Context) error {
 	return nil
 }
 
-// fakeLink is a link that is never up.
+// fakeLink is a link that is down, unless a test has it up.
 type fakeLink struct {
+	up       atomic.Bool
 	mu       sync.Mutex
 	progress []string
 	doing    func(string)
@@ -273,9 +275,10 @@ func (*fakeLink) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (*fakeLink) Lease(*pb.Lease)              {}
-func (*fakeLink) Pull()                        {}
-func (*fakeLink) Connected() (bool, time.Time) { return false, time.Time{} }
+func (*fakeLink) Lease(*pb.Lease) {}
+func (*fakeLink) Pull()           {}
+
+func (l *fakeLink) Connected() (bool, time.Time) { return l.up.Load(), time.Time{} }
 
 func (l *fakeLink) Progress(p *pb.Progress) {
 	l.mu.Lock()
@@ -363,6 +366,9 @@ func (w *world) assemble(dir string) *Agent {
 	}
 	a.hardware = func(string) string { return "" }
 	a.open = func(e Entry, _ string) (lane, error) { return w.lanes[e.Name], nil }
+	if w.meet != nil {
+		w.meet(a)
+	}
 	return a
 }
 
@@ -542,6 +548,9 @@ func tell(r *pb.Record) string {
 		if f.Held != "" {
 			return text + ", held " + f.Held
 		}
+		if f.Asked.Rack != "" {
+			text += fmt.Sprintf(", asked by %s of %s for %s", f.Asked.Agent, f.Asked.Rack, f.Asked.Node)
+		}
 		parts := []string{text}
 		for _, x := range f.Results {
 			parts = append(parts, tellResult(x))
@@ -583,6 +592,9 @@ func tell(r *pb.Record) string {
 
 func tellResult(r fleet.Result) string {
 	text := fmt.Sprintf("%s: %s %s", r.Node, r.Step, r.Status)
+	if r.By != "" {
+		text += " by " + r.By
+	}
 	if r.Error != "" {
 		text += " (" + r.Error + ")"
 	}

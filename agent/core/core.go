@@ -97,10 +97,11 @@ type Read struct {
 }
 
 // Fire is an edge. With Firing.Held set nothing is to be done, else Commands
-// are to be executed on the node.
+// are to be executed on the node, or on those that On names.
 type Fire struct {
 	Firing   fleet.Firing
 	Commands []scl.Command
+	On       []fleet.NodeName
 }
 
 // Output is what is to be done after a step.

@@ -130,7 +130,7 @@ func (w *watch) fire(e *Engine, now time.Time, why reason) Fire {
 		f.Firing.Readings = append(f.Firing.Readings, p.last)
 	}
 	if why.name == "" {
-		f.Commands = w.Commands
+		f.Commands, f.On = w.Commands, w.ActsOn()
 	}
 	return f
 }

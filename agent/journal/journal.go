@@ -29,6 +29,7 @@ import (
 const (
 	intentRun    = "run"
 	intentFiring = "firing"
+	intentAsking = "asking"
 )
 
 // Mark says that a unit has its result on a node.

@@ -364,7 +364,7 @@ func TestFirings(t *testing.T) {
 		}
 	}
 	begin := func(tx *spool.Tx) {
-		journal.IntendFiring(tx, journal.FiringKey(firing), firing, journal.Unknown("n1", "(reboot)"))
+		journal.IntendFiring(tx, journal.FiringKey(firing), firing, []fleet.Result{journal.Unknown("n1", "(reboot)")})
 	}
 	end := func(tx *spool.Tx) {
 		f := firing

@@ -11,16 +11,20 @@ import (
 // BMCs. They never leave its machine.
 const Passport = "bmc-client/"
 
+// EpochOf begins the keys of the notes in which epoch another rack was last heard.
+const EpochOf = "epoch-of"
+
 // sharedNotes begin the keys of the notes that are of the rack, not of the agent: the
-// keys that a person has accepted, who has said so, and who was let in.
-var sharedNotes = [...]string{"accepted", "accepted-at", "approved", "admission"}
+// keys that a person has accepted, who has said so, who was let in, and in which epochs
+// other racks were heard.
+var sharedNotes = [...]string{"accepted", "accepted-at", "approved", "admission", EpochOf}
 
 // Mirrored says what the standby holds of what the owner has written: all that it
 // needs to go on, and nothing that is the owner's own.
 func Mirrored(table spool.Table, key string) bool {
 	switch table {
 	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped:
+		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped, spool.Asked:
 		return true
 	case spool.Secrets:
 		return !strings.HasPrefix(key, Passport)

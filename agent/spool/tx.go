@@ -42,13 +42,15 @@ const (
 	Here Table = "here"
 	// Stopped are the runs that people have stopped on the rack: script, version.
 	Stopped Table = "stopped"
+	// Asked is what other racks have had done here: intent.Key -> pb.Asked.
+	Asked Table = "asked"
 
 	outbox Table = "outbox" // epoch, seq -> pb.Record
 	meta   Table = "meta"
 )
 
 func tables() []Table {
-	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, Here, Stopped, outbox, meta}
+	return []Table{Scripts, Runs, Done, Choices, Finished, Intents, Rules, Heard, Nodes, Sessions, Secrets, Digests, Inventories, Notes, Subscribed, Floors, Takeovers, Here, Stopped, Asked, outbox, meta}
 }
 
 // Key joins parts so that no two lists of parts have the same key, and the key

@@ -100,7 +100,7 @@ func (s *Story) ordered(l *pb.LocalOrder, at int64) *pb.Run {
 		if i := s.find(l.GetRun()); i >= 0 && s.runs[i].GetState() == Running {
 			return s.change(i, func(_ *pb.Run, rack *pb.RackRun) { rack.State = Canceled })
 		}
-	case order.Remove:
+	case order.Remove, order.Catalogue:
 	}
 	return nil
 }

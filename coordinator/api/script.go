@@ -1,12 +1,14 @@
 package api
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"unicode"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/catalogue"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -49,6 +51,7 @@ func (s *Server) check(r request) (*script, *pb.Diagnostics, error) {
 	if !r.allowEmpty {
 		diags = append(diags, compile.Names(r.source, program, s.known(nodes, groups))...)
 	}
+	diags = append(diags, compile.Across(r.source, program, nodes, groupsOf(program, groups))...)
 	if r.readOnly {
 		diags = append(diags, compile.Reading(r.file, r.source, program)...)
 	}
@@ -99,6 +102,7 @@ func (s *Server) known(nodes []fleet.Node, groups map[string]scl.Target) compile
 		k.Racks = append(k.Racks, a.GetRack())
 		k.Sites = append(k.Sites, a.GetSite())
 	}
+	listed(s.conf.Machine.Catalogue(), &k.Racks, &k.Sites)
 	for name := range groups {
 		k.Groups = append(k.Groups, name)
 	}
@@ -128,17 +132,7 @@ func targets(p *scl.Program) []scl.Target {
 // racksOf are the racks that have a node the program may concern. What a where
 // reads is known on the rack alone, so a node that it may select counts.
 func racksOf(p *scl.Program, nodes []fleet.Node, groups map[string]scl.Target) []string {
-	own := map[string]scl.Target{}
-	for _, g := range p.Groups {
-		own[g.Name] = g.Members
-	}
-	group := func(name string) (scl.Target, bool) {
-		if t, ok := own[name]; ok {
-			return t, true
-		}
-		t, ok := groups[name]
-		return t, ok
-	}
+	group := groupsOf(p, groups)
 	found := map[string]bool{}
 	var racks []string
 	all := targets(p)
@@ -154,6 +148,21 @@ func racksOf(p *scl.Program, nodes []fleet.Node, groups map[string]scl.Target) [
 	return racks
 }
 
+// groupsOf are the groups as a program sees them: its own come first.
+func groupsOf(p *scl.Program, standing map[string]scl.Target) func(string) (scl.Target, bool) {
+	own := map[string]scl.Target{}
+	for _, g := range p.Groups {
+		own[g.Name] = g.Members
+	}
+	return func(name string) (scl.Target, bool) {
+		if t, ok := own[name]; ok {
+			return t, true
+		}
+		t, ok := standing[name]
+		return t, ok
+	}
+}
+
 func concerns(targets []scl.Target, s scl.Subject) bool {
 	return slices.ContainsFunc(targets, func(t scl.Target) bool { return t.Match(s) != scl.False })
 }
@@ -163,14 +172,21 @@ func concerns(targets []scl.Target, s scl.Subject) bool {
 type groups struct {
 	mu    sync.Mutex
 	known map[string][]scl.Group // by the script's digest
+
+	version uint64 // of the site catalogue
+	listed  map[string]scl.Target
 }
 
-// standing are the groups of all standing scripts, by name. Where two scripts
-// make the same one, the later in the order of names counts.
+// standing are the groups of the site catalogue and of all standing scripts, by name.
+// A script's counts more; where two make the same one, the later in the order of names.
 func (g *groups) standing(m *state.Machine) map[string]scl.Target {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	fresh, all := map[string][]scl.Group{}, map[string]scl.Target{}
+	book := m.Catalogue()
+	if v := book.Message().GetVersion(); v != g.version || g.listed == nil {
+		g.version, g.listed = v, catalogue.Targets(book.Groups())
+	}
+	fresh, all := map[string][]scl.Group{}, maps.Clone(g.listed)
 	for _, sc := range m.Sources() {
 		found, ok := g.known[sc.GetDigest()]
 		if !ok {

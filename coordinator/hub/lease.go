@@ -63,35 +63,33 @@ func (s *session) ask(q *pb.Lease) {
 	case s.asked <- q:
 	default: // another one has come in between
 	}
+	s.lending.wake()
 }
 
 func (s *session) tellOwner() {
-	select {
-	case s.owned <- struct{}{}:
-	default:
-	}
+	s.owned.Store(true)
+	s.lending.wake()
 }
 
-// lend answers the agent's questions, one after the other, and tells it when its
-// rack has another owner.
+// lend tells the agent when its rack has another owner, and answers its question.
 func (s *session) lend(ctx context.Context) error {
-	for {
-		var answer *pb.Leased
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.conn.Done():
-			return s.conn.Err()
-		case <-s.owned:
-			answer = s.hub.leased(s.rack, 0)
-		case q := <-s.asked:
-			answer = s.lease(ctx, q)
-			answer.Number = q.GetNumber()
-		}
-		if err := s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Leased{Leased: answer}}); err != nil {
+	if s.owned.Swap(false) {
+		if err := s.sendLeased(s.hub.leased(s.rack, 0)); err != nil {
 			return err
 		}
 	}
+	select {
+	case q := <-s.asked:
+		answer := s.lease(ctx, q)
+		answer.Number = q.GetNumber()
+		return s.sendLeased(answer)
+	default:
+		return nil
+	}
+}
+
+func (s *session) sendLeased(l *pb.Leased) error {
+	return s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Leased{Leased: l}})
 }
 
 func (h *Hub) leased(rack string, ttl time.Duration) *pb.Leased {

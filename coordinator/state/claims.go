@@ -181,7 +181,7 @@ func (t *take) claimed(before, after *pb.Node) {
 		return
 	}
 	t.m.revision++
-	t.out.Racks = slices.Compact(slices.Sorted(slices.Values(append(t.out.Racks, slices.Collect(maps.Keys(racks))...))))
+	t.out.Racks = slices.AppendSeq(t.out.Racks, maps.Keys(racks))
 }
 
 // candidate keeps a BMC that is none of the fleet, beside its rack's others.

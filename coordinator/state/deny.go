@@ -43,6 +43,7 @@ func (m *Machine) deny(at int64, list []*pb.Denial) Outcome {
 		}
 		m.denied[d.GetSubject()], o.Denial, o.Denied = d, d, true
 	}
+	m.rosters.forget()
 	return m.listChanged(o)
 }
 
@@ -55,6 +56,7 @@ func (m *Machine) allow(at int64, a *pb.Allow) Outcome {
 			WithHint("see who is: chiba trust list")}
 	}
 	delete(m.denied, a.GetSubject())
+	m.rosters.forget()
 	m.allowed[a.GetSubject()] = &pb.Denial{Subject: a.GetSubject(), By: a.GetBy(), AtUnixMs: max(at, known.GetAtUnixMs())}
 	if len(m.allowed) > MaxDenied {
 		delete(m.allowed, m.longestAllowed())

@@ -215,7 +215,7 @@ func did(l *pb.LocalOrder) string {
 		return "the version"
 	case order.Run, order.Remove:
 		return "the end"
-	case order.Cancel:
+	case order.Cancel, order.Catalogue:
 	}
 	return "the order"
 }

@@ -47,6 +47,7 @@ const (
 	MaxTokens       = 1_000  // for joining, used ones too until they end
 	MaxPending      = 32     // machines that wait to be approved
 	MaxArtifacts    = 1_000
+	maxCatalogue    = 16 << 20 // bytes of a catalogue with its parts
 	maxReason       = 1 << 10  // bytes
 	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
@@ -62,6 +63,7 @@ type Machine struct {
 	mu     sync.RWMutex
 	broken error  // the command that stopped it
 	index  uint64 // of the last command; 0 after New and Restore
+	at     int64  // the latest time of a command that did something, in milliseconds
 
 	revision uint64 // of the desired state: scripts, runs to do
 	nextRun  uint64
@@ -92,6 +94,8 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
+	rosters   rosters
+	book      *Book                        // the site catalogue; nil: there is none
 	siteKeys  map[string][]*pb.SiteKeyring // by site, newest first
 	artifacts map[string]*pb.Artifact      // by digest
 
@@ -177,6 +181,7 @@ type Outcome struct {
 	Denied bool       // the deny list has changed
 	Owner  *pb.Owner  // of a rack, that has changed
 
+	Catalogue *pb.Catalogue   // as kept
 	Artifact  *pb.Artifact    // as kept, or removed
 	Token     *pb.JoinToken   // as kept, or revoked
 	Pending   *pb.PendingJoin // asked for, or judged
@@ -242,10 +247,13 @@ func (m *Machine) apply(c *pb.Command) (Outcome, error) {
 	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
 	if o.Err == nil && !o.Again {
+		m.at = max(m.at, c.GetAtUnixMs())
 		if err := m.audit.note(c, o, before); err != nil {
 			return Outcome{}, err
 		}
 	}
+	slices.Sort(o.Racks)
+	o.Racks = slices.Compact(o.Racks)
 	o.Revision = m.revision
 	m.events += uint64(len(o.Events))
 	for _, e := range o.Events {
@@ -334,6 +342,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.removeArtifact(b.RemoveArtifact.GetDigest())
 	case *pb.Command_HoldArtifact:
 		return m.holdArtifact(b.HoldArtifact)
+	case *pb.Command_PutCatalogue:
+		return m.putCatalogue(at, b.PutCatalogue)
 	case *pb.Command_OwnRack:
 		return m.ownRack(at, b.OwnRack)
 	case *pb.Command_Mark:
@@ -369,6 +379,9 @@ func (m *Machine) putAgent(at int64, a *pb.AgentInfo) Outcome {
 		fresh.SpoolEpoch, fresh.NextSeq = cursor(known, a)
 	}
 	m.agents[a.GetName()] = fresh
+	if saysNew(known, fresh) {
+		m.rosters.forget()
+	}
 	t := take{m: m, at: at, agent: fresh}
 	t.out.Racks = m.moved(known, fresh)
 	t.out.Owner = m.inherit(at, fresh)

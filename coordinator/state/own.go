@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -70,11 +71,12 @@ func (m *Machine) inherit(at int64, agent *pb.AgentInfo) (o *pb.Owner) {
 func (m *Machine) mayServe(a *pb.AgentInfo) error {
 	const op = "register agent"
 	var others []*pb.AgentInfo
-	for _, other := range sorted(m.agents) {
+	for _, other := range m.agents {
 		if other.GetRack() == a.GetRack() && other.GetName() != a.GetName() {
 			others = append(others, other)
 		}
 	}
+	slices.SortFunc(others, byName) // the same answer on every replica
 	switch {
 	case len(others) == 0:
 		return nil

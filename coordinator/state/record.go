@@ -43,7 +43,6 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 	moved.SpoolEpoch, moved.NextSeq = b.GetSpoolEpoch(), next
 	m.agents[b.GetAgent()] = moved
 	t.out.NextWanted = next
-	t.out.Racks = slices.Compact(t.out.Racks)
 	return t.out
 }
 

@@ -1,9 +1,12 @@
 package state
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -64,16 +67,55 @@ func (m *Machine) putSiteKey(at int64, k *pb.SiteKeyring) Outcome {
 	return Outcome{Racks: racksOf(m.siteAgents(k.GetSite()))}
 }
 
-// siteAgents are the agents of a site that gossip, by name.
+// siteAgents are the agents of a site that gossip, by name. It is the caller's to read.
 func (m *Machine) siteAgents(site string) []*pb.AgentInfo {
-	var all []*pb.AgentInfo
-	for _, a := range sorted(m.agents) {
-		isDenied := m.denied["agent/"+a.GetName()] != nil || m.denied["rack/"+a.GetRack()] != nil
-		if a.GetSite() == site && a.GetSiteGossip() != "" && !isDenied && len(all) < MaxSiteAgents {
-			all = append(all, a)
+	return m.rosters.of(site, func() (all []*pb.AgentInfo) {
+		for _, a := range m.agents {
+			isDenied := m.denied["agent/"+a.GetName()] != nil || m.denied["rack/"+a.GetRack()] != nil
+			if a.GetSite() == site && a.GetSiteGossip() != "" && !isDenied {
+				all = append(all, a)
+			}
 		}
+		slices.SortFunc(all, byName)
+		return slices.Clip(all[:min(len(all), MaxSiteAgents)])
+	})
+}
+
+func byName(a, b *pb.AgentInfo) int { return strings.Compare(a.GetName(), b.GetName()) }
+
+// rosters remembers who gossips in which site: each desired state says it, and to find
+// it all agents are looked at. Where their spools are it may tell as it was.
+type rosters struct {
+	mu    sync.Mutex // several may read the machine at a time
+	known map[string][]*pb.AgentInfo
+}
+
+func (r *rosters) of(site string, find func() []*pb.AgentInfo) []*pb.AgentInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all, ok := r.known[site]
+	if !ok {
+		if r.known == nil {
+			r.known = map[string][]*pb.AgentInfo{}
+		}
+		all = find()
+		r.known[site] = all
 	}
 	return all
+}
+
+// forget is for when an agent says something new, or somebody is denied or no longer.
+func (r *rosters) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.known)
+}
+
+// saysNew reports whether a roster with the agent has to be made anew.
+func saysNew(known, said *pb.AgentInfo) bool {
+	return known == nil || known.GetRack() != said.GetRack() || known.GetSite() != said.GetSite() ||
+		known.GetSiteGossip() != said.GetSiteGossip() || known.GetSiteCalls() != said.GetSiteCalls() ||
+		!bytes.Equal(known.GetSealKey(), said.GetSealKey()) || !bytes.Equal(known.GetSealProof(), said.GetSealProof())
 }
 
 func racksOf(agents []*pb.AgentInfo) []string {
@@ -137,7 +179,7 @@ func (m *Machine) Site(agent string) *pb.Site {
 	s := &pb.Site{}
 	found := false
 	for _, other := range m.siteAgents(a.GetSite()) {
-		found = found || other == a
+		found = found || other.GetName() == agent
 		s.Agents = append(s.Agents, &pb.SiteAgent{
 			Name: other.GetName(), Rack: other.GetRack(), Gossip: other.GetSiteGossip(), Calls: other.GetSiteCalls(),
 		})
@@ -165,7 +207,7 @@ func (m *Machine) Sites() []SiteRoster {
 	}
 	var all []SiteRoster
 	for _, name := range sorted(names) {
-		r := SiteRoster{Site: name, Agents: m.siteAgents(name)}
+		r := SiteRoster{Site: name, Agents: slices.Clone(m.siteAgents(name))}
 		if keys := m.siteKeys[name]; len(keys) > 0 {
 			r.Key = keys[0]
 		}
@@ -182,11 +224,13 @@ func (m *Machine) allSiteKeys() (all []*pb.SiteKeyring) {
 	return all
 }
 
-func (m *Machine) restoreSites(s *pb.Snapshot) {
+// restoreSites takes the keys of sites, the artifacts and the site catalogue.
+func (m *Machine) restoreSites(s *pb.Snapshot) error {
 	for _, k := range s.GetSiteKeys() {
 		m.siteKeys[k.GetSite()] = append(m.siteKeys[k.GetSite()], k)
 	}
 	for _, a := range s.GetArtifacts() {
 		m.artifacts[a.GetDigest()] = a
 	}
+	return m.restoreCatalogue(s.GetCatalogue())
 }

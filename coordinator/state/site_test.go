@@ -86,3 +86,30 @@ func TestASiteIsBounded(t *testing.T) {
 	long.GetPutSiteKey().GetKey().Sealed["a0001"] = strings.Repeat("x", 2000)
 	refusedAs(t, l.try(long), fault.TooLarge, "no sealed key")
 }
+
+// Whatever happens, an agent is told the same of its site as by a machine that has only
+// just come to know all that.
+func TestWhoGossipsIsNeverOfYesterday(t *testing.T) {
+	l := newLog(t)
+	l.must(inSite("a1", "r1", "10.0.0.1", "k1"))
+	for what, c := range []*pb.Command{
+		inSite("a2", "r2", "10.0.0.2", "k2"), inSite("a2", "r2", "10.0.0.9", "k2"), inSite("a2", "r2", "10.0.0.9", "k3"),
+		denyAt(1, "rack/r2"), allowAt(2000, "rack/r2"), denyAt(3000, "agent/a1"), inSite("a2", "r2", "", "k3"), allowAt(4000, "agent/a1"),
+	} {
+		_, _, _ = siteOf(l, "a1"), siteOf(l, "a2"), l.Sites() // which is remembered
+		l.must(c)
+		fresh := state.New()
+		if err := fresh.Restore(l.Snapshot()); err != nil {
+			t.Fatal(err)
+		}
+		for _, agent := range []string{"a1", "a2"} {
+			equal(t, fmt.Sprintf("after command %d %s is told", what, agent), siteOf(l, agent), siteOf(fresh, agent))
+		}
+		equal(t, fmt.Sprintf("after command %d the sites are", what), fmt.Sprint(l.Sites()), fmt.Sprint(fresh.Sites()))
+	}
+	if err := l.Restore(state.New().Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "sites after all is gone", len(l.Sites()), 0)
+	equal(t, "a1 is told then", siteOf(l, "a1"), "alone")
+}

@@ -20,6 +20,10 @@ func peerFile(n int) string { return numbered(partCoordinator, n) + "/peer.addr"
 // pairFile remembers where an agent listens for the other one of its rack.
 func pairFile(part string, n int) string { return numbered(part, n) + "/pair.addr" }
 
+// siteFile remembers where an agent listens for the others of its site. While no
+// coordinator is reached nobody would tell them of another address.
+func siteFile(part string, n int) string { return numbered(part, n) + "/site.addr" }
+
 // listen makes a coordinator at the addresses of the last time, else at the
 // default ones, else wherever there is room.
 func (f *running) listen(n int, config coordinator.Config) (*coordinator.Coordinator, error) {

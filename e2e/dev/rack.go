@@ -114,9 +114,8 @@ func loopback() string {
 	return ""
 }
 
-// agentConfig is the configuration of the agent of the rack of that number, of so
-// many. If there are several they are a site.
-func (r *rack) agentConfig(l layout, number, of int, coordinators []string) agent.Config {
+// agentConfig is the configuration of the agent of the rack of that number.
+func (r *rack) agentConfig(l layout, number int, coordinators []string) agent.Config {
 	c := agent.Config{
 		Name: fleet.AgentName(agentName(number)), Rack: fleet.RackName(rackName(number)), Site: siteName,
 		State:        l.agent(number),
@@ -127,9 +126,6 @@ func (r *rack) agentConfig(l layout, number, of int, coordinators []string) agen
 	}
 	if r.Loopback != "" {
 		c.Interfaces = []string{r.Loopback}
-	}
-	if of > 1 {
-		c.SiteListen = "127.0.0.1:0" // the others are told which port it is
 	}
 	for _, n := range r.Nodes {
 		if !n.in(number) {

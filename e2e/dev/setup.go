@@ -34,9 +34,16 @@ func (f *running) agentSetup(ctx context.Context, n int, standby bool) (agent.Co
 			WithHint("start it first: chiba dev --only coordinator")
 	}
 	f.rack = r
-	config := r.agentConfig(f.layout, n, f.size.Racks, coordinators)
+	config := r.agentConfig(f.layout, n, coordinators)
 	if f.size.Standby {
 		f.inPair(&config, n, standby)
+	}
+	if f.size.Racks > 1 { // they are a site
+		part := partAgent
+		if standby {
+			part = partStandby
+		}
+		config.SiteListen = f.remembered(2, siteFile(part, n))
 	}
 	file := filepath.Join(config.State, agent.ConfigFile)
 	if err = writeAgent(file, config); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -86,16 +87,21 @@ func (l layout) reserve(s size) error {
 	for n := 1; n <= s.Racks && s.Standby; n++ {
 		files = append(files, pairFile(partAgent, n), pairFile(partStandby, n))
 	}
+	for n := 1; n <= s.Racks && s.Racks > 1; n++ {
+		files = append(files, siteFile(partAgent, n))
+		if s.Standby {
+			files = append(files, siteFile(partStandby, n))
+		}
+	}
 	for _, file := range files {
 		if exists(l.path(file)) {
 			continue
 		}
-		socket, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
-		if err != nil {
-			return fault.Wrap(fault.Unavailable, "find a free port", err)
+		addr, err := freeAddress()
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(l.path(file)), 0o700)
 		}
-		addr := socket.LocalAddr().String()
-		if err = errors.Join(socket.Close(), os.MkdirAll(filepath.Dir(l.path(file)), 0o700)); err != nil {
+		if err != nil {
 			return fault.Wrap(fault.Unavailable, "find a free port", err)
 		}
 		if err = writeFile(l.path(file), []byte(addr+"\n")); err != nil {
@@ -103,6 +109,25 @@ func (l layout) reserve(s size) error {
 		}
 	}
 	return nil
+}
+
+// freeAddress is one on the loopback interface whose port is free, and the next one,
+// which agents of a site use too.
+func freeAddress() (string, error) {
+	for tries := 0; ; tries++ {
+		first, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		at := first.LocalAddr().(*net.UDPAddr).AddrPort()
+		second, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", netip.AddrPortFrom(at.Addr(), at.Port()+1).String())
+		if err == nil {
+			return at.String(), errors.Join(first.Close(), second.Close())
+		}
+		if err = errors.Join(err, first.Close()); tries > 16 {
+			return "", err
+		}
+	}
 }
 
 // numbered is the name of the nth of a kind.

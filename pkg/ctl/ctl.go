@@ -31,7 +31,7 @@ func Commands(authors Authors) []*cobra.Command {
 	all := []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
 		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(), rolloutCommand(),
-		artifactCommand(), sclCommand(), versionCommand(),
+		catalogueCommand(), artifactCommand(), sclCommand(), versionCommand(),
 	}
 	for _, c := range all {
 		authors.give(c)
@@ -85,7 +85,7 @@ const consistencyFlag = "consistency"
 // addConsistencyFlag lets a command, and those under it, say how fresh an answer shall be.
 func addConsistencyFlag(cmd *cobra.Command) {
 	levels := []string{string(client.Stale), string(client.Default), string(client.Linearizable)}
-	cmd.PersistentFlags().String(consistencyFlag, string(client.Default), "how fresh: `stale` (what the coordinator that answers knows), default (what the leader knows) or linearizable (misses nothing, or fails)")
+	cmd.PersistentFlags().String(consistencyFlag, string(client.Default), "how fresh, a `level`: stale (what the coordinator that answers knows), default (what the leader knows) or linearizable (misses nothing, or fails)")
 	_ = cmd.RegisterFlagCompletionFunc(consistencyFlag, cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 }
 

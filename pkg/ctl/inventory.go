@@ -18,14 +18,14 @@ import (
 func getInventory() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inventory [TARGET]",
-		Short: "tell what servers are made of: processors, memory, drives, cards, power supplies, firmware",
+		Short: "tell what servers are made of: processors, memory, drives, firmware …",
 		Long: `Tell what servers are made of, as their BMCs say it now.
 
-Without a target it tells of every node. Each part is a row. Empty slots, ports, accounts, certificates and licenses are
-shown with -o wide, with the URI of each part; -o json has every fact with the
-URI and the JSON pointer of where it stands, in base units. Of a BMC that does
-not answer the last inventory is shown, and how old it is. What has changed
-since the one before: chiba get changes.`,
+Without a target it tells of every node. Each part is a row. Empty slots, ports,
+accounts, certificates and licenses are shown with -o wide, with the URI of each
+part; -o json has every fact with the URI and the JSON pointer of where it stands,
+in base units. Of a BMC that does not answer the last inventory is shown, and how
+old it is. What has changed since the one before: chiba get changes.`,
 		Example:           "  chiba get inventory r01-u03\n  chiba get inventory 'r01-*' -o json\n  chiba get inventory r01-u03 -o wide",
 		Aliases:           []string{"inv", "hardware"},
 		Args:              cli.Args(0, 1),

@@ -308,6 +308,7 @@ type ruleView struct {
 	Name      string   `json:"name"`
 	Target    string   `json:"target"`
 	Condition string   `json:"condition"`
+	On        string   `json:"on,omitempty"` // the nodes that the commands are done on, if the rule names them
 	Commands  []string `json:"commands"`
 }
 
@@ -316,7 +317,7 @@ func (p plan) view() planView {
 		File: p.source.File, Nodes: p.answers.nodes, CutOff: p.answers.cutOff,
 		Changes: []changeView{},
 		Rules: mapped(p.program.Monitors, func(m scl.Monitor) ruleView {
-			return ruleView{m.Name, m.Target.Text, m.Condition.Text, mapped(m.Commands, func(c scl.Command) string { return c.Text })}
+			return ruleView{m.Name, m.Target.Text, m.Condition.Text, m.On.Text, mapped(m.Commands, func(c scl.Command) string { return c.Text })}
 		}),
 		Steps:  mapped(p.program.Steps, func(s scl.Step) string { return s.Text }),
 		Errors: mapped(p.answers.errs, func(e rackError) errorView { return viewError(e.rack, e.err) }),

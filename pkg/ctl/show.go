@@ -281,7 +281,16 @@ func did(f fleet.Firing) string {
 	if f.Held != "" {
 		return "held: " + f.Held
 	}
-	return strings.Join(mapped(f.Results, outcome), "; ")
+	s := strings.Join(mapped(f.Results, outcome), "; ")
+	if f.Asked.Rack != "" {
+		s += ", " + askedBy(f.Asked)
+	}
+	return s
+}
+
+// askedBy is who had a node's agent act.
+func askedBy(a fleet.Asked) string {
+	return fmt.Sprintf("asked by %s, where the rule fired on %s", a.Agent, a.Node)
 }
 
 // outcome is a result in one line: `(power off) on r01-u03: confirmed`.
@@ -289,6 +298,9 @@ func outcome(r fleet.Result) string {
 	s := what(r)
 	if r.Node != "" {
 		s += " on " + string(r.Node)
+	}
+	if r.By != "" {
+		s += " by " + r.By
 	}
 	s += ": " + string(r.Status)
 	if d := detail(r); d != "" {

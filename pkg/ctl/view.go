@@ -172,6 +172,7 @@ type resultView struct {
 	Hint     string         `json:"hint,omitempty"`
 	Started  time.Time      `json:"started,omitzero"`
 	TookMS   int64          `json:"took_ms,omitempty"`
+	By       string         `json:"by,omitempty"`
 	Attempts int            `json:"attempts,omitempty"`
 	Readings []readingView  `json:"readings,omitempty"`
 	Body     string         `json:"body,omitempty"`
@@ -180,7 +181,7 @@ type resultView struct {
 func viewResult(r fleet.Result) resultView {
 	return resultView{
 		Node: r.Node, Step: r.Step, Path: r.Path, Before: r.Before, After: r.After, Status: r.Status, Kind: r.Kind,
-		Error: r.Error, Hint: r.Hint, Started: r.Started, TookMS: r.Took.Milliseconds(), Attempts: r.Attempts,
+		Error: r.Error, Hint: r.Hint, Started: r.Started, TookMS: r.Took.Milliseconds(), By: r.By, Attempts: r.Attempts,
 		Readings: mapped(r.Readings, viewReading), Body: string(r.Body),
 	}
 }
@@ -240,11 +241,29 @@ type firingView struct {
 	Held      string           `json:"held,omitempty"`
 	Readings  []readingView    `json:"readings,omitempty"`
 	Results   []resultView     `json:"results,omitempty"`
+	Asked     *askedView       `json:"asked,omitempty"`
+}
+
+// askedView is who had the node's agent act, and why.
+type askedView struct {
+	Rack  fleet.RackName  `json:"rack"`
+	Agent fleet.AgentName `json:"agent"`
+	Node  fleet.NodeName  `json:"node"`
+	At    time.Time       `json:"at,omitzero"`
+}
+
+func viewAsked(a fleet.Asked) *askedView {
+	if a.Rack == "" {
+		return nil
+	}
+	v := askedView(a)
+	return &v
 }
 
 func viewFiring(f fleet.Firing) firingView {
 	return firingView{
-		At: f.At, Script: f.Script, Rule: f.Rule, Node: f.Node, Condition: f.Condition, CutOff: f.CutOff, Held: f.Held,
+		Asked: viewAsked(f.Asked),
+		At:    f.At, Script: f.Script, Rule: f.Rule, Node: f.Node, Condition: f.Condition, CutOff: f.CutOff, Held: f.Held,
 		Readings: mapped(f.Readings, viewReading), Results: mapped(f.Results, viewResult),
 	}
 }

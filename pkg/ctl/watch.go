@@ -20,7 +20,8 @@ func watchCommand() *cobra.Command {
 		Short:   "tell what happens in the fleet as it happens, or how far a run is",
 		Long: `Tell what happens in the fleet as it happens: rules that fire, with the values
 that made them true and what they did; hardware that was added, removed or
-changed; nodes, agents, scripts and runs that change. -o json has one JSON object per line. Ctrl-C ends it.`,
+changed; nodes, agents, scripts and runs that change. -o json has one JSON object
+per line. Ctrl-C ends it.`,
 		Example: "  chiba watch\n  chiba watch --past -o json\n  chiba watch run R7",
 	}
 	cli.Parent(cmd)
@@ -215,7 +216,11 @@ func printEvent(cmd *cobra.Command, e *client.Event) {
 	switch {
 	case e.Firing != nil:
 		f := e.Firing
-		say(cli.Warn, "%s: %s/%s fired%s: %s makes %s true", f.Node, f.Script, f.Rule, late(e), values(f.Readings), f.Condition)
+		if f.Asked.Rack != "" {
+			say(cli.Warn, "%s: %s/%s%s, %s", f.Node, f.Script, f.Rule, late(e), askedBy(f.Asked))
+		} else {
+			say(cli.Warn, "%s: %s/%s fired%s: %s makes %s true", f.Node, f.Script, f.Rule, late(e), values(f.Readings), f.Condition)
+		}
 		if f.Held != "" {
 			say(cli.Faint, "  held: %s", f.Held)
 		}

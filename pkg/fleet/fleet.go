@@ -103,6 +103,8 @@ type Result struct {
 	Started time.Time
 	Took    time.Duration
 
+	By string // the agent that did it, if not the one that tells of it
+
 	Attempts int
 	Readings []Reading // of a show
 	Body     []byte    // of a dump, at most MaxBody bytes
@@ -181,4 +183,16 @@ type Firing struct {
 	CutOff    bool // the agent reached no coordinator when it fired
 	Results   []Result
 	Held      string // why nothing was done (cooldown, limit, hold), else empty
+	// Asked is set if the rule fired in another rack, whose agent had this one act on
+	// Node; Results are then of that, and there are no Readings.
+	Asked Asked
+}
+
+// Asked is who had an agent act on a node of its rack, and why. Its zero value is
+// nobody.
+type Asked struct {
+	Rack  RackName
+	Agent AgentName
+	Node  NodeName  // on which the rule fired
+	At    time.Time // when it did, by the clock of its agent
 }

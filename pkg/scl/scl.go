@@ -111,9 +111,25 @@ type Monitor struct {
 	Name      string // from the form, else "m1", "m2", … in the order of the source
 	Target    Target
 	Condition *Condition
-	Commands  []Command
-	Options   Options
-	Span      syntax.Span
+	// On are the nodes that the commands are done on, each by its name, at most
+	// MostActedOn; its zero value is the node on which the condition became true.
+	On       Target
+	Commands []Command
+	Options  Options
+	Span     syntax.Span
+}
+
+// MostActedOn is how many nodes the action of one rule names.
+const MostActedOn = 64
+
+// ActsOn are the names of the nodes that the commands are done on; none: the node
+// on which the condition became true.
+func (m Monitor) ActsOn() []fleet.NodeName {
+	var names []fleet.NodeName
+	for _, leaf := range m.On.Names() {
+		names = append(names, fleet.NodeName(leaf.Name))
+	}
+	return names
 }
 
 // Options of a monitor; the compiler fills in the defaults.
@@ -204,11 +220,32 @@ type Command struct {
 	Span     syntax.Span
 }
 
+// Flat is commands with the sequences in them laid open.
+func Flat(commands []Command) []Command {
+	var all []Command
+	for _, c := range commands {
+		if c.Verb == DoSequence {
+			all = append(all, Flat(c.Commands)...)
+			continue
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
 // Admit lets a BMC in that was found. What is "" is not said.
 type Admit struct {
 	As     string // the name that it gets
 	Serial string // that the server must tell
 	User   string // to log in as, with the Secret of the command
+}
+
+// Elsewhere is the node that a command itself names to be done on, "" if it names none.
+func (c Command) Elsewhere() fleet.NodeName {
+	if c.Verb != DoStartImage || len(c.Args) == 0 {
+		return ""
+	}
+	return fleet.NodeName(c.Args[0])
 }
 
 // ByPerson reports whether a command is a person's word about a BMC, which no rule

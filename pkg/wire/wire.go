@@ -147,6 +147,7 @@ func ToResult(r fleet.Result) *pb.Result {
 		Attempts:      int32(r.Attempts),
 		Readings:      each(r.Readings, ToReading),
 		Body:          r.Body,
+		By:            utf8(r.By),
 	}
 }
 
@@ -170,6 +171,7 @@ func FromResult(m *pb.Result) fleet.Result {
 		Attempts: int(m.GetAttempts()),
 		Readings: each(m.GetReadings(), FromReading),
 		Body:     m.GetBody(),
+		By:       m.GetBy(),
 	}
 }
 
@@ -257,6 +259,20 @@ func ToFiring(f fleet.Firing) *pb.Firing {
 		CutOff:    f.CutOff,
 		Results:   each(f.Results, ToResult),
 		Held:      utf8(f.Held),
+		Asked:     toAsked(f.Asked),
+	}
+}
+
+func toAsked(a fleet.Asked) *pb.AskedBy {
+	if a == (fleet.Asked{}) {
+		return nil
+	}
+	return &pb.AskedBy{Rack: utf8(string(a.Rack)), Agent: utf8(string(a.Agent)), Node: utf8(string(a.Node)), AtUnixMs: ToTime(a.At)}
+}
+
+func fromAsked(m *pb.AskedBy) fleet.Asked {
+	return fleet.Asked{
+		Rack: fleet.RackName(m.GetRack()), Agent: fleet.AgentName(m.GetAgent()), Node: fleet.NodeName(m.GetNode()), At: FromTime(m.GetAtUnixMs()),
 	}
 }
 
@@ -272,6 +288,7 @@ func FromFiring(m *pb.Firing) fleet.Firing {
 		CutOff:    m.GetCutOff(),
 		Results:   each(m.GetResults(), FromResult),
 		Held:      m.GetHeld(),
+		Asked:     fromAsked(m.GetAsked()),
 	}
 }
 

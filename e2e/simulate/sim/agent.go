@@ -260,6 +260,9 @@ func (a *agent) Have() (revision uint64, scripts map[string]string) { return a.r
 // PolicyVersion implements talk.Agent; nobody signs in this world.
 func (a *agent) PolicyVersion() uint64 { return 0 }
 
+// CatalogueVersion implements talk.Agent; there is none in this world.
+func (a *agent) CatalogueVersion() uint64 { return 0 }
+
 // AuditSize implements talk.Agent.
 func (a *agent) AuditSize() int64 { return 0 }
 

@@ -327,7 +327,9 @@ func (a *agent) fire(f core.Fire) {
 			a.told(key, firing)
 		}
 	}
-	err := a.update(func(tx *spool.Tx) { journal.IntendFiring(tx, key, firing, journal.Unknown(firing.Node, text)) })
+	err := a.update(func(tx *spool.Tx) {
+		journal.IntendFiring(tx, key, firing, []fleet.Result{journal.Unknown(firing.Node, text)})
+	})
 	if err != nil {
 		a.w.say("%s can't keep that it acts: %v", a.name, err)
 		a.during(retryAfter, func() { a.fire(f) })

@@ -22,6 +22,7 @@ const (
 	BadPattern      syntax.Code = "SCL0216"
 	ManyNames       syntax.Code = "SCL0217"
 	Circle          syntax.Code = "SCL0218"
+	OtherSite       syntax.Code = "SCL0219"
 
 	LiteralPassword syntax.Code = "SCL0301"
 

@@ -105,6 +105,9 @@ func describe(p *scl.Program) string {
 	for _, m := range p.Monitors {
 		fmt.Fprintf(&b, "monitor %s watches %s\n  %s\n", m.Name, target(m.Target), options(m.Options))
 		fmt.Fprintf(&b, "  when %s\n", condition(m.Condition))
+		if names := m.ActsOn(); len(names) > 0 {
+			fmt.Fprintf(&b, "  on %s\n", names)
+		}
 		commands(&b, "  ", m.Commands)
 	}
 	for _, t := range p.Trust {

@@ -89,8 +89,15 @@ func (c *compiler) rule(m scl.Monitor, parts []*syntax.Node) []*syntax.Node {
 	if m.Condition != nil && m.Options.For > 0 && slices.ContainsFunc(m.Condition.Refs, scl.Ref.IsEvent) {
 		c.fail(BadValue, parts[0], "an event is over at once and can't hold for "+m.Options.For.String(), "leave (for …) out, or put the event into a trigger of its own")
 	}
-	m.Commands = c.commands(parts[1].Args())
+	args := parts[1].Args()
+	if len(args) > 0 && looksLikeTarget(args[0]) {
+		m.On, args = c.actedOn(args[0]), args[1:]
+	}
+	m.Commands = c.commands(args)
 	c.personal(m.Commands)
+	if m.On.Kind != 0 {
+		c.fitElsewhere(m.Commands)
+	}
 	if len(m.Commands) == 0 {
 		c.fail(WrongCount, parts[1], "an action without a command", `write (action (log "it is hot"))`)
 	}

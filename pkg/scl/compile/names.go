@@ -11,6 +11,9 @@ import (
 // Known are the names of a fleet.
 type Known struct {
 	Nodes, Racks, Sites, Groups []string
+	// Alone is set if these are the names of one rack, for which alone the script
+	// would be: it can't have anything done elsewhere.
+	Alone bool
 }
 
 // Names reports every name, glob, group, rack and site in the targets of p that
@@ -26,6 +29,10 @@ func Names(src []byte, p *scl.Program, known Known) syntax.Diagnostics {
 	}
 	for _, m := range p.Monitors {
 		n.target(m.Target)
+		n.target(m.On)
+		for _, leaf := range m.On.Names() {
+			n.places[leaf.Span].actedOn = true
+		}
 	}
 	for _, s := range p.Steps {
 		n.target(s.Target)
@@ -48,6 +55,7 @@ type place struct {
 	kind    scl.TargetKind
 	total   int
 	missing []string
+	actedOn bool // by a rule
 }
 
 func newNames(src []byte, p *scl.Program, known Known) *names {
@@ -122,6 +130,10 @@ func (n *names) diagnose(at *place) syntax.Diagnostic {
 		scl.TargetName: "node", scl.TargetGlob: "node", scl.TargetGroup: "group", scl.TargetRack: "rack", scl.TargetSite: "site",
 	}[at.kind]
 	text := "there is no " + what + " " + syntax.Quote(first)
+	if at.actedOn && n.known.Alone {
+		return n.tree.Diagnose(NoSuchName, at.span, syntax.Quote(first)+" is not in this rack, and what is put into force on a rack is for that rack alone",
+			"apply it at a coordinator")
+	}
 	switch {
 	case len(at.missing) > 1:
 		text = strconv.Itoa(len(at.missing)) + " of " + strconv.Itoa(at.total) + " names are no " + what + ", the first is " + syntax.Quote(first)

@@ -384,6 +384,7 @@ type Result struct {
 	Attempts      int32                  `protobuf:"varint,15,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	Readings      []*Reading             `protobuf:"bytes,16,rep,name=readings,proto3" json:"readings,omitempty"`
 	Body          []byte                 `protobuf:"bytes,17,opt,name=body,proto3" json:"body,omitempty"`
+	By            string                 `protobuf:"bytes,660,opt,name=by,proto3" json:"by,omitempty"` // the agent that did it, if not the one that tells of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -535,6 +536,13 @@ func (x *Result) GetBody() []byte {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *Result) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 type Node struct {
@@ -1201,6 +1209,7 @@ type Firing struct {
 	CutOff        bool                   `protobuf:"varint,7,opt,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"`
 	Results       []*Result              `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
 	Held          string                 `protobuf:"bytes,9,opt,name=held,proto3" json:"held,omitempty"`
+	Asked         *AskedBy               `protobuf:"bytes,660,opt,name=asked,proto3" json:"asked,omitempty"` // set if a rule of another rack wants it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1298,6 +1307,82 @@ func (x *Firing) GetHeld() string {
 	return ""
 }
 
+func (x *Firing) GetAsked() *AskedBy {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+// AskedBy is who had an agent act on a node of its rack, and why.
+type AskedBy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rack          string                 `protobuf:"bytes,1,opt,name=rack,proto3" json:"rack,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`                            // on which the rule fired
+	AtUnixMs      int64                  `protobuf:"varint,4,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"` // when it did, by the clock of its agent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskedBy) Reset() {
+	*x = AskedBy{}
+	mi := &file_nouns_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskedBy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskedBy) ProtoMessage() {}
+
+func (x *AskedBy) ProtoReflect() protoreflect.Message {
+	mi := &file_nouns_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskedBy.ProtoReflect.Descriptor instead.
+func (*AskedBy) Descriptor() ([]byte, []int) {
+	return file_nouns_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AskedBy) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *AskedBy) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *AskedBy) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *AskedBy) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
 // HardwareNews is what an inventory of a node found other than the one before.
 type HardwareNews struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1311,7 +1396,7 @@ type HardwareNews struct {
 
 func (x *HardwareNews) Reset() {
 	*x = HardwareNews{}
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1408,7 @@ func (x *HardwareNews) String() string {
 func (*HardwareNews) ProtoMessage() {}
 
 func (x *HardwareNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[12]
+	mi := &file_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1421,7 @@ func (x *HardwareNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareNews.ProtoReflect.Descriptor instead.
 func (*HardwareNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{12}
+	return file_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HardwareNews) GetNode() string {
@@ -1380,7 +1465,7 @@ type HardwareChange struct {
 
 func (x *HardwareChange) Reset() {
 	*x = HardwareChange{}
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1477,7 @@ func (x *HardwareChange) String() string {
 func (*HardwareChange) ProtoMessage() {}
 
 func (x *HardwareChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[13]
+	mi := &file_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1490,7 @@ func (x *HardwareChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
 func (*HardwareChange) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{13}
+	return file_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HardwareChange) GetWhat() string {
@@ -1466,7 +1551,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1563,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[14]
+	mi := &file_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1576,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{14}
+	return file_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Script) GetName() string {
@@ -1612,7 +1697,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1709,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[15]
+	mi := &file_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1722,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{15}
+	return file_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Run) GetId() string {
@@ -1791,7 +1876,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1888,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[16]
+	mi := &file_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1901,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{16}
+	return file_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rollout) GetName() string {
@@ -1942,7 +2027,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2039,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[17]
+	mi := &file_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2052,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{17}
+	return file_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Share) GetCount() int32 {
@@ -1999,7 +2084,7 @@ type RackRun struct {
 
 func (x *RackRun) Reset() {
 	*x = RackRun{}
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2096,7 @@ func (x *RackRun) String() string {
 func (*RackRun) ProtoMessage() {}
 
 func (x *RackRun) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[18]
+	mi := &file_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2109,7 @@ func (x *RackRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRun.ProtoReflect.Descriptor instead.
 func (*RackRun) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{18}
+	return file_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RackRun) GetRack() string {
@@ -2096,7 +2181,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2193,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[19]
+	mi := &file_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2206,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{19}
+	return file_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -2341,7 +2426,7 @@ type RackRunAccepted struct {
 
 func (x *RackRunAccepted) Reset() {
 	*x = RackRunAccepted{}
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2438,7 @@ func (x *RackRunAccepted) String() string {
 func (*RackRunAccepted) ProtoMessage() {}
 
 func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[20]
+	mi := &file_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2451,7 @@ func (x *RackRunAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunAccepted.ProtoReflect.Descriptor instead.
 func (*RackRunAccepted) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{20}
+	return file_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RackRunAccepted) GetRun() string {
@@ -2420,7 +2505,7 @@ type LocalOrder struct {
 
 func (x *LocalOrder) Reset() {
 	*x = LocalOrder{}
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2517,7 @@ func (x *LocalOrder) String() string {
 func (*LocalOrder) ProtoMessage() {}
 
 func (x *LocalOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[21]
+	mi := &file_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2530,7 @@ func (x *LocalOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalOrder.ProtoReflect.Descriptor instead.
 func (*LocalOrder) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{21}
+	return file_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LocalOrder) GetKind() string {
@@ -2560,7 +2645,7 @@ type LocalNews struct {
 
 func (x *LocalNews) Reset() {
 	*x = LocalNews{}
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2657,7 @@ func (x *LocalNews) String() string {
 func (*LocalNews) ProtoMessage() {}
 
 func (x *LocalNews) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[22]
+	mi := &file_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2670,7 @@ func (x *LocalNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalNews.ProtoReflect.Descriptor instead.
 func (*LocalNews) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{22}
+	return file_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LocalNews) GetRack() string {
@@ -2633,7 +2718,7 @@ type RolloutNodes struct {
 
 func (x *RolloutNodes) Reset() {
 	*x = RolloutNodes{}
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2730,7 @@ func (x *RolloutNodes) String() string {
 func (*RolloutNodes) ProtoMessage() {}
 
 func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[23]
+	mi := &file_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2743,7 @@ func (x *RolloutNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutNodes.ProtoReflect.Descriptor instead.
 func (*RolloutNodes) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{23}
+	return file_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RolloutNodes) GetRun() string {
@@ -2686,7 +2771,7 @@ type NodeEnded struct {
 
 func (x *NodeEnded) Reset() {
 	*x = NodeEnded{}
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2783,7 @@ func (x *NodeEnded) String() string {
 func (*NodeEnded) ProtoMessage() {}
 
 func (x *NodeEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[24]
+	mi := &file_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2796,7 @@ func (x *NodeEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEnded.ProtoReflect.Descriptor instead.
 func (*NodeEnded) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{24}
+	return file_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeEnded) GetRun() string {
@@ -2748,7 +2833,7 @@ type RackRunDone struct {
 
 func (x *RackRunDone) Reset() {
 	*x = RackRunDone{}
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +2845,7 @@ func (x *RackRunDone) String() string {
 func (*RackRunDone) ProtoMessage() {}
 
 func (x *RackRunDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[25]
+	mi := &file_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2773,7 +2858,7 @@ func (x *RackRunDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackRunDone.ProtoReflect.Descriptor instead.
 func (*RackRunDone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{25}
+	return file_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RackRunDone) GetRun() string {
@@ -2824,7 +2909,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2921,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[26]
+	mi := &file_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2934,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{26}
+	return file_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Denial) GetSubject() string {
@@ -2890,7 +2975,7 @@ type NodeGone struct {
 
 func (x *NodeGone) Reset() {
 	*x = NodeGone{}
-	mi := &file_nouns_proto_msgTypes[27]
+	mi := &file_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +2987,7 @@ func (x *NodeGone) String() string {
 func (*NodeGone) ProtoMessage() {}
 
 func (x *NodeGone) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[27]
+	mi := &file_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3000,7 @@ func (x *NodeGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeGone.ProtoReflect.Descriptor instead.
 func (*NodeGone) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{27}
+	return file_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeGone) GetNode() string {
@@ -2947,7 +3032,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_nouns_proto_msgTypes[28]
+	mi := &file_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3044,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[28]
+	mi := &file_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3057,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{28}
+	return file_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Refused) GetWhat() string {
@@ -3031,7 +3116,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_nouns_proto_msgTypes[29]
+	mi := &file_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3128,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[29]
+	mi := &file_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3141,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{29}
+	return file_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -3102,7 +3187,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_nouns_proto_msgTypes[30]
+	mi := &file_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3199,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_nouns_proto_msgTypes[30]
+	mi := &file_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3212,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_nouns_proto_rawDescGZIP(), []int{30}
+	return file_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -3201,7 +3286,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x06before\x18\x03 \x01(\tR\x06before\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\tR\x05after\x12\x18\n" +
 	"\averdict\x18\x05 \x01(\tR\averdict\x12\x12\n" +
-	"\x04note\x18\x06 \x01(\tR\x04note\"\xa6\x03\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\"\xb7\x03\n" +
 	"\x06Result\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x12\n" +
@@ -3220,7 +3305,8 @@ const file_nouns_proto_rawDesc = "" +
 	"\atook_us\x18\x0e \x01(\x03R\x06tookUs\x12\x1a\n" +
 	"\battempts\x18\x0f \x01(\x05R\battempts\x12-\n" +
 	"\breadings\x18\x10 \x03(\v2\x11.chiba.v1.ReadingR\breadings\x12\x12\n" +
-	"\x04body\x18\x11 \x01(\fR\x04body\"\xc4\x04\n" +
+	"\x04body\x18\x11 \x01(\fR\x04body\x12\x0f\n" +
+	"\x02by\x18\x94\x05 \x01(\tR\x02by\"\xc4\x04\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x12\n" +
@@ -3293,7 +3379,7 @@ const file_nouns_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12\x10\n" +
 	"\x03why\x18\x04 \x01(\tR\x03why\x12\x14\n" +
-	"\x05facts\x18\x05 \x01(\tR\x05facts\"\x8c\x02\n" +
+	"\x05facts\x18\x05 \x01(\tR\x05facts\"\xb6\x02\n" +
 	"\x06Firing\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\tR\x06script\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x12\n" +
@@ -3304,7 +3390,14 @@ const file_nouns_proto_rawDesc = "" +
 	"at_unix_ms\x18\x06 \x01(\x03R\batUnixMs\x12\x17\n" +
 	"\acut_off\x18\a \x01(\bR\x06cutOff\x12*\n" +
 	"\aresults\x18\b \x03(\v2\x10.chiba.v1.ResultR\aresults\x12\x12\n" +
-	"\x04held\x18\t \x01(\tR\x04held\"\x88\x01\n" +
+	"\x04held\x18\t \x01(\tR\x04held\x12(\n" +
+	"\x05asked\x18\x94\x05 \x01(\v2\x11.chiba.v1.AskedByR\x05asked\"e\n" +
+	"\aAskedBy\x12\x12\n" +
+	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x04 \x01(\x03R\batUnixMs\"\x88\x01\n" +
 	"\fHardwareNews\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
 	"\n" +
@@ -3490,7 +3583,7 @@ func file_nouns_proto_rawDescGZIP() []byte {
 	return file_nouns_proto_rawDescData
 }
 
-var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_nouns_proto_goTypes = []any{
 	(*Value)(nil),           // 0: chiba.v1.Value
 	(*Instance)(nil),        // 1: chiba.v1.Instance
@@ -3504,63 +3597,65 @@ var file_nouns_proto_goTypes = []any{
 	(*BMCTrust)(nil),        // 9: chiba.v1.BMCTrust
 	(*TrustChange)(nil),     // 10: chiba.v1.TrustChange
 	(*Firing)(nil),          // 11: chiba.v1.Firing
-	(*HardwareNews)(nil),    // 12: chiba.v1.HardwareNews
-	(*HardwareChange)(nil),  // 13: chiba.v1.HardwareChange
-	(*Script)(nil),          // 14: chiba.v1.Script
-	(*Run)(nil),             // 15: chiba.v1.Run
-	(*Rollout)(nil),         // 16: chiba.v1.Rollout
-	(*Share)(nil),           // 17: chiba.v1.Share
-	(*RackRun)(nil),         // 18: chiba.v1.RackRun
-	(*Record)(nil),          // 19: chiba.v1.Record
-	(*RackRunAccepted)(nil), // 20: chiba.v1.RackRunAccepted
-	(*LocalOrder)(nil),      // 21: chiba.v1.LocalOrder
-	(*LocalNews)(nil),       // 22: chiba.v1.LocalNews
-	(*RolloutNodes)(nil),    // 23: chiba.v1.RolloutNodes
-	(*NodeEnded)(nil),       // 24: chiba.v1.NodeEnded
-	(*RackRunDone)(nil),     // 25: chiba.v1.RackRunDone
-	(*Denial)(nil),          // 26: chiba.v1.Denial
-	(*NodeGone)(nil),        // 27: chiba.v1.NodeGone
-	(*Refused)(nil),         // 28: chiba.v1.Refused
-	(*Checkpoint)(nil),      // 29: chiba.v1.Checkpoint
-	(*Artifact)(nil),        // 30: chiba.v1.Artifact
-	nil,                     // 31: chiba.v1.Node.LabelsEntry
-	nil,                     // 32: chiba.v1.BMCTrust.ElementsEntry
+	(*AskedBy)(nil),         // 12: chiba.v1.AskedBy
+	(*HardwareNews)(nil),    // 13: chiba.v1.HardwareNews
+	(*HardwareChange)(nil),  // 14: chiba.v1.HardwareChange
+	(*Script)(nil),          // 15: chiba.v1.Script
+	(*Run)(nil),             // 16: chiba.v1.Run
+	(*Rollout)(nil),         // 17: chiba.v1.Rollout
+	(*Share)(nil),           // 18: chiba.v1.Share
+	(*RackRun)(nil),         // 19: chiba.v1.RackRun
+	(*Record)(nil),          // 20: chiba.v1.Record
+	(*RackRunAccepted)(nil), // 21: chiba.v1.RackRunAccepted
+	(*LocalOrder)(nil),      // 22: chiba.v1.LocalOrder
+	(*LocalNews)(nil),       // 23: chiba.v1.LocalNews
+	(*RolloutNodes)(nil),    // 24: chiba.v1.RolloutNodes
+	(*NodeEnded)(nil),       // 25: chiba.v1.NodeEnded
+	(*RackRunDone)(nil),     // 26: chiba.v1.RackRunDone
+	(*Denial)(nil),          // 27: chiba.v1.Denial
+	(*NodeGone)(nil),        // 28: chiba.v1.NodeGone
+	(*Refused)(nil),         // 29: chiba.v1.Refused
+	(*Checkpoint)(nil),      // 30: chiba.v1.Checkpoint
+	(*Artifact)(nil),        // 31: chiba.v1.Artifact
+	nil,                     // 32: chiba.v1.Node.LabelsEntry
+	nil,                     // 33: chiba.v1.BMCTrust.ElementsEntry
 }
 var file_nouns_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.Instance.value:type_name -> chiba.v1.Value
 	0,  // 1: chiba.v1.Reading.value:type_name -> chiba.v1.Value
 	1,  // 2: chiba.v1.Reading.instances:type_name -> chiba.v1.Instance
 	2,  // 3: chiba.v1.Result.readings:type_name -> chiba.v1.Reading
-	31, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
+	32, // 4: chiba.v1.Node.labels:type_name -> chiba.v1.Node.LabelsEntry
 	9,  // 5: chiba.v1.Node.trust:type_name -> chiba.v1.BMCTrust
 	6,  // 6: chiba.v1.Node.admission:type_name -> chiba.v1.Admission
 	7,  // 7: chiba.v1.Admission.evidence:type_name -> chiba.v1.Evidence
-	32, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
+	33, // 8: chiba.v1.BMCTrust.elements:type_name -> chiba.v1.BMCTrust.ElementsEntry
 	2,  // 9: chiba.v1.Firing.readings:type_name -> chiba.v1.Reading
 	4,  // 10: chiba.v1.Firing.results:type_name -> chiba.v1.Result
-	13, // 11: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
-	18, // 12: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
-	16, // 13: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
-	17, // 14: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
-	17, // 15: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
-	4,  // 16: chiba.v1.Record.result:type_name -> chiba.v1.Result
-	25, // 17: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
-	11, // 18: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
-	5,  // 19: chiba.v1.Record.node:type_name -> chiba.v1.Node
-	20, // 20: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
-	27, // 21: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
-	12, // 22: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
-	28, // 23: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
-	10, // 24: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
-	21, // 25: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
-	23, // 26: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
-	24, // 27: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
-	21, // 28: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	12, // 11: chiba.v1.Firing.asked:type_name -> chiba.v1.AskedBy
+	14, // 12: chiba.v1.HardwareNews.changes:type_name -> chiba.v1.HardwareChange
+	19, // 13: chiba.v1.Run.racks:type_name -> chiba.v1.RackRun
+	17, // 14: chiba.v1.Run.rollout:type_name -> chiba.v1.Rollout
+	18, // 15: chiba.v1.Rollout.wave:type_name -> chiba.v1.Share
+	18, // 16: chiba.v1.Rollout.max_failures:type_name -> chiba.v1.Share
+	4,  // 17: chiba.v1.Record.result:type_name -> chiba.v1.Result
+	26, // 18: chiba.v1.Record.done:type_name -> chiba.v1.RackRunDone
+	11, // 19: chiba.v1.Record.firing:type_name -> chiba.v1.Firing
+	5,  // 20: chiba.v1.Record.node:type_name -> chiba.v1.Node
+	21, // 21: chiba.v1.Record.accepted:type_name -> chiba.v1.RackRunAccepted
+	28, // 22: chiba.v1.Record.gone:type_name -> chiba.v1.NodeGone
+	13, // 23: chiba.v1.Record.hardware:type_name -> chiba.v1.HardwareNews
+	29, // 24: chiba.v1.Record.refused:type_name -> chiba.v1.Refused
+	10, // 25: chiba.v1.Record.trust:type_name -> chiba.v1.TrustChange
+	22, // 26: chiba.v1.Record.local:type_name -> chiba.v1.LocalOrder
+	24, // 27: chiba.v1.Record.rollout:type_name -> chiba.v1.RolloutNodes
+	25, // 28: chiba.v1.Record.node_ended:type_name -> chiba.v1.NodeEnded
+	22, // 29: chiba.v1.LocalNews.order:type_name -> chiba.v1.LocalOrder
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_nouns_proto_init() }
@@ -3574,7 +3669,7 @@ func file_nouns_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Unknown)(nil),
 	}
-	file_nouns_proto_msgTypes[19].OneofWrappers = []any{
+	file_nouns_proto_msgTypes[20].OneofWrappers = []any{
 		(*Record_Result)(nil),
 		(*Record_Done)(nil),
 		(*Record_Firing)(nil),
@@ -3594,7 +3689,7 @@ func file_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nouns_proto_rawDesc), len(file_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

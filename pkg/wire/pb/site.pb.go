@@ -24,6 +24,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type SiteAnswer_State int32
+
+const (
+	SiteAnswer_DOING   SiteAnswer_State = 0 // it is written down, and done once
+	SiteAnswer_DONE    SiteAnswer_State = 1
+	SiteAnswer_SCRIPT  SiteAnswer_State = 2 // the script is not known here: ask again with it
+	SiteAnswer_REFUSED SiteAnswer_State = 3 // for good
+)
+
+// Enum value maps for SiteAnswer_State.
+var (
+	SiteAnswer_State_name = map[int32]string{
+		0: "DOING",
+		1: "DONE",
+		2: "SCRIPT",
+		3: "REFUSED",
+	}
+	SiteAnswer_State_value = map[string]int32{
+		"DOING":   0,
+		"DONE":    1,
+		"SCRIPT":  2,
+		"REFUSED": 3,
+	}
+)
+
+func (x SiteAnswer_State) Enum() *SiteAnswer_State {
+	p := new(SiteAnswer_State)
+	*p = x
+	return p
+}
+
+func (x SiteAnswer_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SiteAnswer_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_site_proto_enumTypes[0].Descriptor()
+}
+
+func (SiteAnswer_State) Type() protoreflect.EnumType {
+	return &file_site_proto_enumTypes[0]
+}
+
+func (x SiteAnswer_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SiteAnswer_State.Descriptor instead.
+func (SiteAnswer_State) EnumDescriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{10, 0}
+}
+
 type ArtifactState_State int32
 
 const (
@@ -60,11 +112,11 @@ func (x ArtifactState_State) String() string {
 }
 
 func (ArtifactState_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_site_proto_enumTypes[0].Descriptor()
+	return file_site_proto_enumTypes[1].Descriptor()
 }
 
 func (ArtifactState_State) Type() protoreflect.EnumType {
-	return &file_site_proto_enumTypes[0]
+	return &file_site_proto_enumTypes[1]
 }
 
 func (x ArtifactState_State) Number() protoreflect.EnumNumber {
@@ -73,7 +125,7 @@ func (x ArtifactState_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ArtifactState_State.Descriptor instead.
 func (ArtifactState_State) EnumDescriptor() ([]byte, []int) {
-	return file_site_proto_rawDescGZIP(), []int{10, 0}
+	return file_site_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Site is what an agent must know of the others of its site.
@@ -406,6 +458,8 @@ type SiteCall struct {
 	//
 	//	*SiteCall_Ping
 	//	*SiteCall_Artifact
+	//	*SiteCall_Intent
+	//	*SiteCall_Where
 	Body          isSiteCall_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -466,6 +520,24 @@ func (x *SiteCall) GetArtifact() *ArtifactAsk {
 	return nil
 }
 
+func (x *SiteCall) GetIntent() *SiteIntent {
+	if x != nil {
+		if x, ok := x.Body.(*SiteCall_Intent); ok {
+			return x.Intent
+		}
+	}
+	return nil
+}
+
+func (x *SiteCall) GetWhere() *SiteWhere {
+	if x != nil {
+		if x, ok := x.Body.(*SiteCall_Where); ok {
+			return x.Where
+		}
+	}
+	return nil
+}
+
 type isSiteCall_Body interface {
 	isSiteCall_Body()
 }
@@ -478,9 +550,21 @@ type SiteCall_Artifact struct {
 	Artifact *ArtifactAsk `protobuf:"bytes,10,opt,name=artifact,proto3,oneof"`
 }
 
+type SiteCall_Intent struct {
+	Intent *SiteIntent `protobuf:"bytes,660,opt,name=intent,proto3,oneof"`
+}
+
+type SiteCall_Where struct {
+	Where *SiteWhere `protobuf:"bytes,661,opt,name=where,proto3,oneof"`
+}
+
 func (*SiteCall_Ping) isSiteCall_Body() {}
 
 func (*SiteCall_Artifact) isSiteCall_Body() {}
+
+func (*SiteCall_Intent) isSiteCall_Body() {}
+
+func (*SiteCall_Where) isSiteCall_Body() {}
 
 type SitePing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -527,6 +611,8 @@ type SiteReply struct {
 	//
 	//	*SiteReply_Pong
 	//	*SiteReply_Artifact
+	//	*SiteReply_Answer
+	//	*SiteReply_Here
 	Body          isSiteReply_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -608,6 +694,24 @@ func (x *SiteReply) GetArtifact() *ArtifactState {
 	return nil
 }
 
+func (x *SiteReply) GetAnswer() *SiteAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*SiteReply_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
+func (x *SiteReply) GetHere() *SiteHere {
+	if x != nil {
+		if x, ok := x.Body.(*SiteReply_Here); ok {
+			return x.Here
+		}
+	}
+	return nil
+}
+
 type isSiteReply_Body interface {
 	isSiteReply_Body()
 }
@@ -620,9 +724,568 @@ type SiteReply_Artifact struct {
 	Artifact *ArtifactState `protobuf:"bytes,11,opt,name=artifact,proto3,oneof"`
 }
 
+type SiteReply_Answer struct {
+	Answer *SiteAnswer `protobuf:"bytes,660,opt,name=answer,proto3,oneof"`
+}
+
+type SiteReply_Here struct {
+	Here *SiteHere `protobuf:"bytes,661,opt,name=here,proto3,oneof"`
+}
+
 func (*SiteReply_Pong) isSiteReply_Body() {}
 
 func (*SiteReply_Artifact) isSiteReply_Body() {}
+
+func (*SiteReply_Answer) isSiteReply_Body() {}
+
+func (*SiteReply_Here) isSiteReply_Body() {}
+
+// Intent is one command of a rule that is to be done on one node of another rack. It
+// is written down before it is sent. Two that say the same are the same one.
+type Intent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Script        string                 `protobuf:"bytes,1,opt,name=script,proto3" json:"script,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the script's order
+	Rule          string                 `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`                                     // on which the rule fired
+	AtUnixMs      int64                  `protobuf:"varint,5,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"`          // when it did, by the clock of its agent
+	Command       int32                  `protobuf:"varint,6,opt,name=command,proto3" json:"command,omitempty"`                              // its place in the rule's action, sequences laid open
+	On            string                 `protobuf:"bytes,7,opt,name=on,proto3" json:"on,omitempty"`                                         // the node
+	UntilUnixMs   int64                  `protobuf:"varint,8,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"` // it is not begun later
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Intent) Reset() {
+	*x = Intent{}
+	mi := &file_site_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Intent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Intent) ProtoMessage() {}
+
+func (x *Intent) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Intent.ProtoReflect.Descriptor instead.
+func (*Intent) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Intent) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
+func (x *Intent) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Intent) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Intent) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Intent) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
+func (x *Intent) GetCommand() int32 {
+	if x != nil {
+		return x.Command
+	}
+	return 0
+}
+
+func (x *Intent) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *Intent) GetUntilUnixMs() int64 {
+	if x != nil {
+		return x.UntilUnixMs
+	}
+	return 0
+}
+
+// SiteIntent asks an agent to do what a rule wants on a node of its rack. The same may
+// be asked any number of times: it is done once.
+type SiteIntent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Intent        *Intent                `protobuf:"bytes,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	Grant         uint64                 `protobuf:"varint,2,opt,name=grant,proto3" json:"grant,omitempty"` // the epoch in which the asker owns its rack, see Owner
+	Local         uint64                 `protobuf:"varint,3,opt,name=local,proto3" json:"local,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,4,opt,name=envelope,proto3" json:"envelope,omitempty"` // of the script's order; only if it was asked for
+	Source        []byte                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`     // likewise
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteIntent) Reset() {
+	*x = SiteIntent{}
+	mi := &file_site_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteIntent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteIntent) ProtoMessage() {}
+
+func (x *SiteIntent) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteIntent.ProtoReflect.Descriptor instead.
+func (*SiteIntent) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SiteIntent) GetIntent() *Intent {
+	if x != nil {
+		return x.Intent
+	}
+	return nil
+}
+
+func (x *SiteIntent) GetGrant() uint64 {
+	if x != nil {
+		return x.Grant
+	}
+	return 0
+}
+
+func (x *SiteIntent) GetLocal() uint64 {
+	if x != nil {
+		return x.Local
+	}
+	return 0
+}
+
+func (x *SiteIntent) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *SiteIntent) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+type SiteAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         SiteAnswer_State       `protobuf:"varint,1,opt,name=state,proto3,enum=chiba.v1.SiteAnswer_State" json:"state,omitempty"`
+	Result        *Result                `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"` // of DONE
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`     // fault.Kind of REFUSED
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Hint          string                 `protobuf:"bytes,5,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteAnswer) Reset() {
+	*x = SiteAnswer{}
+	mi := &file_site_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteAnswer) ProtoMessage() {}
+
+func (x *SiteAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteAnswer.ProtoReflect.Descriptor instead.
+func (*SiteAnswer) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SiteAnswer) GetState() SiteAnswer_State {
+	if x != nil {
+		return x.State
+	}
+	return SiteAnswer_DOING
+}
+
+func (x *SiteAnswer) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *SiteAnswer) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *SiteAnswer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *SiteAnswer) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+// SiteWhere asks an agent whether a node is of its rack.
+type SiteWhere struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteWhere) Reset() {
+	*x = SiteWhere{}
+	mi := &file_site_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteWhere) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteWhere) ProtoMessage() {}
+
+func (x *SiteWhere) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteWhere.ProtoReflect.Descriptor instead.
+func (*SiteWhere) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SiteWhere) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type SiteHere struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Here          bool                   `protobuf:"varint,1,opt,name=here,proto3" json:"here,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteHere) Reset() {
+	*x = SiteHere{}
+	mi := &file_site_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteHere) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteHere) ProtoMessage() {}
+
+func (x *SiteHere) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteHere.ProtoReflect.Descriptor instead.
+func (*SiteHere) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SiteHere) GetHere() bool {
+	if x != nil {
+		return x.Here
+	}
+	return false
+}
+
+// Intended is an intent as the asker keeps it.
+type Intended struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Intent        *Intent                `protobuf:"bytes,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`                       // of the command, for people
+	TakesMs       int64                  `protobuf:"varint,3,opt,name=takes_ms,json=takesMs,proto3" json:"takes_ms,omitempty"` // how long the command may take
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Intended) Reset() {
+	*x = Intended{}
+	mi := &file_site_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Intended) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Intended) ProtoMessage() {}
+
+func (x *Intended) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Intended.ProtoReflect.Descriptor instead.
+func (*Intended) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Intended) GetIntent() *Intent {
+	if x != nil {
+		return x.Intent
+	}
+	return nil
+}
+
+func (x *Intended) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Intended) GetTakesMs() int64 {
+	if x != nil {
+		return x.TakesMs
+	}
+	return 0
+}
+
+// Asked is an intent as the one who does it keeps it.
+type Asked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Intent        *Intent                `protobuf:"bytes,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	Rack          string                 `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`   // of the asker
+	Agent         string                 `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"` // that asked first
+	TakenUnixMs   int64                  `protobuf:"varint,4,opt,name=taken_unix_ms,json=takenUnixMs,proto3" json:"taken_unix_ms,omitempty"`
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`           // of the command, for people
+	Condition     string                 `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"` // of the rule
+	Begun         bool                   `protobuf:"varint,7,opt,name=begun,proto3" json:"begun,omitempty"`
+	Over          bool                   `protobuf:"varint,8,opt,name=over,proto3" json:"over,omitempty"`
+	Result        *Result                `protobuf:"bytes,9,opt,name=result,proto3" json:"result,omitempty"`                               // the one that it has if nothing more is heard of it; with over, the one that it has
+	KeepUnixMs    int64                  `protobuf:"varint,10,opt,name=keep_unix_ms,json=keepUnixMs,proto3" json:"keep_unix_ms,omitempty"` // until when it is remembered
+	CutOff        bool                   `protobuf:"varint,11,opt,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"`               // no coordinator was reached when it was taken
+	Envelope      []byte                 `protobuf:"bytes,12,opt,name=envelope,proto3" json:"envelope,omitempty"`                          // of the script's order, until it is over, if the script does not stand here
+	Source        []byte                 `protobuf:"bytes,13,opt,name=source,proto3" json:"source,omitempty"`                              // likewise
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asked) Reset() {
+	*x = Asked{}
+	mi := &file_site_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asked) ProtoMessage() {}
+
+func (x *Asked) ProtoReflect() protoreflect.Message {
+	mi := &file_site_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asked.ProtoReflect.Descriptor instead.
+func (*Asked) Descriptor() ([]byte, []int) {
+	return file_site_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Asked) GetIntent() *Intent {
+	if x != nil {
+		return x.Intent
+	}
+	return nil
+}
+
+func (x *Asked) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *Asked) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *Asked) GetTakenUnixMs() int64 {
+	if x != nil {
+		return x.TakenUnixMs
+	}
+	return 0
+}
+
+func (x *Asked) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Asked) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+func (x *Asked) GetBegun() bool {
+	if x != nil {
+		return x.Begun
+	}
+	return false
+}
+
+func (x *Asked) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
+func (x *Asked) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *Asked) GetKeepUnixMs() int64 {
+	if x != nil {
+		return x.KeepUnixMs
+	}
+	return 0
+}
+
+func (x *Asked) GetCutOff() bool {
+	if x != nil {
+		return x.CutOff
+	}
+	return false
+}
+
+func (x *Asked) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *Asked) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
 
 // SitePong is how an agent sees itself and its site.
 type SitePong struct {
@@ -637,7 +1300,7 @@ type SitePong struct {
 
 func (x *SitePong) Reset() {
 	*x = SitePong{}
-	mi := &file_site_proto_msgTypes[8]
+	mi := &file_site_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +1312,7 @@ func (x *SitePong) String() string {
 func (*SitePong) ProtoMessage() {}
 
 func (x *SitePong) ProtoReflect() protoreflect.Message {
-	mi := &file_site_proto_msgTypes[8]
+	mi := &file_site_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +1325,7 @@ func (x *SitePong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SitePong.ProtoReflect.Descriptor instead.
 func (*SitePong) Descriptor() ([]byte, []int) {
-	return file_site_proto_rawDescGZIP(), []int{8}
+	return file_site_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SitePong) GetAgent() string {
@@ -704,7 +1367,7 @@ type ArtifactAsk struct {
 
 func (x *ArtifactAsk) Reset() {
 	*x = ArtifactAsk{}
-	mi := &file_site_proto_msgTypes[9]
+	mi := &file_site_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +1379,7 @@ func (x *ArtifactAsk) String() string {
 func (*ArtifactAsk) ProtoMessage() {}
 
 func (x *ArtifactAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_site_proto_msgTypes[9]
+	mi := &file_site_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +1392,7 @@ func (x *ArtifactAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactAsk.ProtoReflect.Descriptor instead.
 func (*ArtifactAsk) Descriptor() ([]byte, []int) {
-	return file_site_proto_rawDescGZIP(), []int{9}
+	return file_site_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ArtifactAsk) GetDigest() string {
@@ -758,7 +1421,7 @@ type ArtifactState struct {
 
 func (x *ArtifactState) Reset() {
 	*x = ArtifactState{}
-	mi := &file_site_proto_msgTypes[10]
+	mi := &file_site_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +1433,7 @@ func (x *ArtifactState) String() string {
 func (*ArtifactState) ProtoMessage() {}
 
 func (x *ArtifactState) ProtoReflect() protoreflect.Message {
-	mi := &file_site_proto_msgTypes[10]
+	mi := &file_site_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +1446,7 @@ func (x *ArtifactState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactState.ProtoReflect.Descriptor instead.
 func (*ArtifactState) Descriptor() ([]byte, []int) {
-	return file_site_proto_rawDescGZIP(), []int{10}
+	return file_site_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ArtifactState) GetState() ArtifactState_State {
@@ -827,7 +1490,7 @@ type ArtifactPull struct {
 
 func (x *ArtifactPull) Reset() {
 	*x = ArtifactPull{}
-	mi := &file_site_proto_msgTypes[11]
+	mi := &file_site_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +1502,7 @@ func (x *ArtifactPull) String() string {
 func (*ArtifactPull) ProtoMessage() {}
 
 func (x *ArtifactPull) ProtoReflect() protoreflect.Message {
-	mi := &file_site_proto_msgTypes[11]
+	mi := &file_site_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1515,7 @@ func (x *ArtifactPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactPull.ProtoReflect.Descriptor instead.
 func (*ArtifactPull) Descriptor() ([]byte, []int) {
-	return file_site_proto_rawDescGZIP(), []int{11}
+	return file_site_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ArtifactPull) GetDigest() string {
@@ -891,7 +1554,7 @@ type ArtifactPiece struct {
 
 func (x *ArtifactPiece) Reset() {
 	*x = ArtifactPiece{}
-	mi := &file_site_proto_msgTypes[12]
+	mi := &file_site_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1566,7 @@ func (x *ArtifactPiece) String() string {
 func (*ArtifactPiece) ProtoMessage() {}
 
 func (x *ArtifactPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_site_proto_msgTypes[12]
+	mi := &file_site_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1579,7 @@ func (x *ArtifactPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactPiece.ProtoReflect.Descriptor instead.
 func (*ArtifactPiece) Descriptor() ([]byte, []int) {
-	return file_site_proto_rawDescGZIP(), []int{12}
+	return file_site_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ArtifactPiece) GetKind() string {
@@ -973,7 +1636,7 @@ type ArtifactInfo struct {
 
 func (x *ArtifactInfo) Reset() {
 	*x = ArtifactInfo{}
-	mi := &file_site_proto_msgTypes[13]
+	mi := &file_site_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1648,7 @@ func (x *ArtifactInfo) String() string {
 func (*ArtifactInfo) ProtoMessage() {}
 
 func (x *ArtifactInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_site_proto_msgTypes[13]
+	mi := &file_site_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1661,7 @@ func (x *ArtifactInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactInfo.ProtoReflect.Descriptor instead.
 func (*ArtifactInfo) Descriptor() ([]byte, []int) {
-	return file_site_proto_rawDescGZIP(), []int{13}
+	return file_site_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ArtifactInfo) GetDigest() string {
@@ -1027,7 +1690,7 @@ var File_site_proto protoreflect.FileDescriptor
 const file_site_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"site.proto\x12\bchiba.v1\"Z\n" +
+	"site.proto\x12\bchiba.v1\x1a\vnouns.proto\"Z\n" +
 	"\x04Site\x12+\n" +
 	"\x06agents\x18\x01 \x03(\v2\x13.chiba.v1.SiteAgentR\x06agents\x12%\n" +
 	"\x04keys\x18\x02 \x03(\v2\x11.chiba.v1.SiteKeyR\x04keys\"a\n" +
@@ -1053,22 +1716,80 @@ const file_site_proto_rawDesc = "" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05calls\x18\x04 \x01(\rR\x05calls\x12\x10\n" +
-	"\x03key\x18\x05 \x01(\fR\x03key\"q\n" +
+	"\x03key\x18\x05 \x01(\fR\x03key\"\xd0\x01\n" +
 	"\bSiteCall\x12(\n" +
 	"\x04ping\x18\x01 \x01(\v2\x12.chiba.v1.SitePingH\x00R\x04ping\x123\n" +
 	"\bartifact\x18\n" +
-	" \x01(\v2\x15.chiba.v1.ArtifactAskH\x00R\bartifactB\x06\n" +
+	" \x01(\v2\x15.chiba.v1.ArtifactAskH\x00R\bartifact\x12/\n" +
+	"\x06intent\x18\x94\x05 \x01(\v2\x14.chiba.v1.SiteIntentH\x00R\x06intent\x12,\n" +
+	"\x05where\x18\x95\x05 \x01(\v2\x13.chiba.v1.SiteWhereH\x00R\x05whereB\x06\n" +
 	"\x04body\"\n" +
 	"\n" +
-	"\bSitePing\"\xb2\x01\n" +
+	"\bSitePing\"\x8e\x02\n" +
 	"\tSiteReply\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
 	"\x04hint\x18\x03 \x01(\tR\x04hint\x12(\n" +
 	"\x04pong\x18\n" +
 	" \x01(\v2\x12.chiba.v1.SitePongH\x00R\x04pong\x125\n" +
-	"\bartifact\x18\v \x01(\v2\x17.chiba.v1.ArtifactStateH\x00R\bartifactB\x06\n" +
-	"\x04body\"`\n" +
+	"\bartifact\x18\v \x01(\v2\x17.chiba.v1.ArtifactStateH\x00R\bartifact\x12/\n" +
+	"\x06answer\x18\x94\x05 \x01(\v2\x14.chiba.v1.SiteAnswerH\x00R\x06answer\x12)\n" +
+	"\x04here\x18\x95\x05 \x01(\v2\x12.chiba.v1.SiteHereH\x00R\x04hereB\x06\n" +
+	"\x04body\"\xce\x01\n" +
+	"\x06Intent\x12\x16\n" +
+	"\x06script\x18\x01 \x01(\tR\x06script\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x05 \x01(\x03R\batUnixMs\x12\x18\n" +
+	"\acommand\x18\x06 \x01(\x05R\acommand\x12\x0e\n" +
+	"\x02on\x18\a \x01(\tR\x02on\x12\"\n" +
+	"\runtil_unix_ms\x18\b \x01(\x03R\vuntilUnixMs\"\x96\x01\n" +
+	"\n" +
+	"SiteIntent\x12(\n" +
+	"\x06intent\x18\x01 \x01(\v2\x10.chiba.v1.IntentR\x06intent\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\x04R\x05grant\x12\x14\n" +
+	"\x05local\x18\x03 \x01(\x04R\x05local\x12\x1a\n" +
+	"\benvelope\x18\x04 \x01(\fR\benvelope\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\fR\x06source\"\xdd\x01\n" +
+	"\n" +
+	"SiteAnswer\x120\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1a.chiba.v1.SiteAnswer.StateR\x05state\x12(\n" +
+	"\x06result\x18\x02 \x01(\v2\x10.chiba.v1.ResultR\x06result\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x12\n" +
+	"\x04hint\x18\x05 \x01(\tR\x04hint\"5\n" +
+	"\x05State\x12\t\n" +
+	"\x05DOING\x10\x00\x12\b\n" +
+	"\x04DONE\x10\x01\x12\n" +
+	"\n" +
+	"\x06SCRIPT\x10\x02\x12\v\n" +
+	"\aREFUSED\x10\x03\"\x1f\n" +
+	"\tSiteWhere\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\x1e\n" +
+	"\bSiteHere\x12\x12\n" +
+	"\x04here\x18\x01 \x01(\bR\x04here\"c\n" +
+	"\bIntended\x12(\n" +
+	"\x06intent\x18\x01 \x01(\v2\x10.chiba.v1.IntentR\x06intent\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x19\n" +
+	"\btakes_ms\x18\x03 \x01(\x03R\atakesMs\"\xf4\x02\n" +
+	"\x05Asked\x12(\n" +
+	"\x06intent\x18\x01 \x01(\v2\x10.chiba.v1.IntentR\x06intent\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\x12\x14\n" +
+	"\x05agent\x18\x03 \x01(\tR\x05agent\x12\"\n" +
+	"\rtaken_unix_ms\x18\x04 \x01(\x03R\vtakenUnixMs\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x1c\n" +
+	"\tcondition\x18\x06 \x01(\tR\tcondition\x12\x14\n" +
+	"\x05begun\x18\a \x01(\bR\x05begun\x12\x12\n" +
+	"\x04over\x18\b \x01(\bR\x04over\x12(\n" +
+	"\x06result\x18\t \x01(\v2\x10.chiba.v1.ResultR\x06result\x12 \n" +
+	"\fkeep_unix_ms\x18\n" +
+	" \x01(\x03R\n" +
+	"keepUnixMs\x12\x17\n" +
+	"\acut_off\x18\v \x01(\bR\x06cutOff\x12\x1a\n" +
+	"\benvelope\x18\f \x01(\fR\benvelope\x12\x16\n" +
+	"\x06source\x18\r \x01(\fR\x06source\"`\n" +
 	"\bSitePong\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -1116,41 +1837,60 @@ func file_site_proto_rawDescGZIP() []byte {
 	return file_site_proto_rawDescData
 }
 
-var file_site_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_site_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_site_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_site_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_site_proto_goTypes = []any{
-	(ArtifactState_State)(0), // 0: chiba.v1.ArtifactState.State
-	(*Site)(nil),             // 1: chiba.v1.Site
-	(*SiteAgent)(nil),        // 2: chiba.v1.SiteAgent
-	(*SiteKey)(nil),          // 3: chiba.v1.SiteKey
-	(*SiteKeyring)(nil),      // 4: chiba.v1.SiteKeyring
-	(*SiteMeta)(nil),         // 5: chiba.v1.SiteMeta
-	(*SiteCall)(nil),         // 6: chiba.v1.SiteCall
-	(*SitePing)(nil),         // 7: chiba.v1.SitePing
-	(*SiteReply)(nil),        // 8: chiba.v1.SiteReply
-	(*SitePong)(nil),         // 9: chiba.v1.SitePong
-	(*ArtifactAsk)(nil),      // 10: chiba.v1.ArtifactAsk
-	(*ArtifactState)(nil),    // 11: chiba.v1.ArtifactState
-	(*ArtifactPull)(nil),     // 12: chiba.v1.ArtifactPull
-	(*ArtifactPiece)(nil),    // 13: chiba.v1.ArtifactPiece
-	(*ArtifactInfo)(nil),     // 14: chiba.v1.ArtifactInfo
-	nil,                      // 15: chiba.v1.SiteKeyring.SealedEntry
+	(SiteAnswer_State)(0),    // 0: chiba.v1.SiteAnswer.State
+	(ArtifactState_State)(0), // 1: chiba.v1.ArtifactState.State
+	(*Site)(nil),             // 2: chiba.v1.Site
+	(*SiteAgent)(nil),        // 3: chiba.v1.SiteAgent
+	(*SiteKey)(nil),          // 4: chiba.v1.SiteKey
+	(*SiteKeyring)(nil),      // 5: chiba.v1.SiteKeyring
+	(*SiteMeta)(nil),         // 6: chiba.v1.SiteMeta
+	(*SiteCall)(nil),         // 7: chiba.v1.SiteCall
+	(*SitePing)(nil),         // 8: chiba.v1.SitePing
+	(*SiteReply)(nil),        // 9: chiba.v1.SiteReply
+	(*Intent)(nil),           // 10: chiba.v1.Intent
+	(*SiteIntent)(nil),       // 11: chiba.v1.SiteIntent
+	(*SiteAnswer)(nil),       // 12: chiba.v1.SiteAnswer
+	(*SiteWhere)(nil),        // 13: chiba.v1.SiteWhere
+	(*SiteHere)(nil),         // 14: chiba.v1.SiteHere
+	(*Intended)(nil),         // 15: chiba.v1.Intended
+	(*Asked)(nil),            // 16: chiba.v1.Asked
+	(*SitePong)(nil),         // 17: chiba.v1.SitePong
+	(*ArtifactAsk)(nil),      // 18: chiba.v1.ArtifactAsk
+	(*ArtifactState)(nil),    // 19: chiba.v1.ArtifactState
+	(*ArtifactPull)(nil),     // 20: chiba.v1.ArtifactPull
+	(*ArtifactPiece)(nil),    // 21: chiba.v1.ArtifactPiece
+	(*ArtifactInfo)(nil),     // 22: chiba.v1.ArtifactInfo
+	nil,                      // 23: chiba.v1.SiteKeyring.SealedEntry
+	(*Result)(nil),           // 24: chiba.v1.Result
 }
 var file_site_proto_depIdxs = []int32{
-	2,  // 0: chiba.v1.Site.agents:type_name -> chiba.v1.SiteAgent
-	3,  // 1: chiba.v1.Site.keys:type_name -> chiba.v1.SiteKey
-	15, // 2: chiba.v1.SiteKeyring.sealed:type_name -> chiba.v1.SiteKeyring.SealedEntry
-	7,  // 3: chiba.v1.SiteCall.ping:type_name -> chiba.v1.SitePing
-	10, // 4: chiba.v1.SiteCall.artifact:type_name -> chiba.v1.ArtifactAsk
-	9,  // 5: chiba.v1.SiteReply.pong:type_name -> chiba.v1.SitePong
-	11, // 6: chiba.v1.SiteReply.artifact:type_name -> chiba.v1.ArtifactState
-	0,  // 7: chiba.v1.ArtifactState.state:type_name -> chiba.v1.ArtifactState.State
-	14, // 8: chiba.v1.ArtifactPiece.info:type_name -> chiba.v1.ArtifactInfo
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 0: chiba.v1.Site.agents:type_name -> chiba.v1.SiteAgent
+	4,  // 1: chiba.v1.Site.keys:type_name -> chiba.v1.SiteKey
+	23, // 2: chiba.v1.SiteKeyring.sealed:type_name -> chiba.v1.SiteKeyring.SealedEntry
+	8,  // 3: chiba.v1.SiteCall.ping:type_name -> chiba.v1.SitePing
+	18, // 4: chiba.v1.SiteCall.artifact:type_name -> chiba.v1.ArtifactAsk
+	11, // 5: chiba.v1.SiteCall.intent:type_name -> chiba.v1.SiteIntent
+	13, // 6: chiba.v1.SiteCall.where:type_name -> chiba.v1.SiteWhere
+	17, // 7: chiba.v1.SiteReply.pong:type_name -> chiba.v1.SitePong
+	19, // 8: chiba.v1.SiteReply.artifact:type_name -> chiba.v1.ArtifactState
+	12, // 9: chiba.v1.SiteReply.answer:type_name -> chiba.v1.SiteAnswer
+	14, // 10: chiba.v1.SiteReply.here:type_name -> chiba.v1.SiteHere
+	10, // 11: chiba.v1.SiteIntent.intent:type_name -> chiba.v1.Intent
+	0,  // 12: chiba.v1.SiteAnswer.state:type_name -> chiba.v1.SiteAnswer.State
+	24, // 13: chiba.v1.SiteAnswer.result:type_name -> chiba.v1.Result
+	10, // 14: chiba.v1.Intended.intent:type_name -> chiba.v1.Intent
+	10, // 15: chiba.v1.Asked.intent:type_name -> chiba.v1.Intent
+	24, // 16: chiba.v1.Asked.result:type_name -> chiba.v1.Result
+	1,  // 17: chiba.v1.ArtifactState.state:type_name -> chiba.v1.ArtifactState.State
+	22, // 18: chiba.v1.ArtifactPiece.info:type_name -> chiba.v1.ArtifactInfo
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_site_proto_init() }
@@ -1158,21 +1898,26 @@ func file_site_proto_init() {
 	if File_site_proto != nil {
 		return
 	}
+	file_nouns_proto_init()
 	file_site_proto_msgTypes[5].OneofWrappers = []any{
 		(*SiteCall_Ping)(nil),
 		(*SiteCall_Artifact)(nil),
+		(*SiteCall_Intent)(nil),
+		(*SiteCall_Where)(nil),
 	}
 	file_site_proto_msgTypes[7].OneofWrappers = []any{
 		(*SiteReply_Pong)(nil),
 		(*SiteReply_Artifact)(nil),
+		(*SiteReply_Answer)(nil),
+		(*SiteReply_Here)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_site_proto_rawDesc), len(file_site_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   15,
+			NumEnums:      2,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
