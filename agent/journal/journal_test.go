@@ -82,11 +82,14 @@ func tell(r *pb.Record) string {
 		return strings.TrimSpace(fmt.Sprintf("%s is done: %d well, %d not %s", b.Done.GetRun(), b.Done.GetOk(), b.Done.GetFailed(), b.Done.GetError()))
 	case *pb.Record_Firing:
 		f := b.Firing
-		line := fmt.Sprintf("%s on %s fires", f.GetRule(), f.GetNode())
+		parts := []string{fmt.Sprintf("%s on %s fires", f.GetRule(), f.GetNode())}
 		for _, r := range f.GetResults() {
-			line += ", " + r.GetStep() + " " + r.GetStatus()
+			parts = append(parts, r.GetStep()+" "+r.GetStatus())
 		}
-		return strings.TrimSuffix(line+", held: "+f.GetHeld(), ", held: ")
+		if f.GetHeld() != "" {
+			parts = append(parts, "held: "+f.GetHeld())
+		}
+		return strings.Join(parts, ", ")
 	}
 	return fmt.Sprint(r)
 }

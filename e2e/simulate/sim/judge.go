@@ -233,11 +233,11 @@ func (j *judge) owns(a *agent) {
 	if j == nil || a.partner == nil {
 		return
 	}
-	reign := reign{a.rack, a.out.Claim.Epoch}
-	if was := j.owners[reign]; was != nil && was != a {
-		j.w.violate("%s and %s own rack %s in epoch %s", was.name, a.name, a.rack, reign.epoch)
+	this := reign{a.rack, a.out.Claim.Epoch}
+	if was := j.owners[this]; was != nil && was != a {
+		j.w.violate("%s and %s own rack %s in epoch %s", was.name, a.name, a.rack, this.epoch)
 	}
-	j.owners[reign] = a
+	j.owners[this] = a
 }
 
 // reign is an epoch of a rack.

@@ -156,16 +156,16 @@ func claimOf(o *pb.Owner) owner.Claim {
 
 // askLease asks a coordinator whose the rack is.
 func (a *agent) askLease() {
-	a.office.number++
+	a.number++
 	a.asked = a.mono()
-	a.questions[a.office.number] = a.asked
+	a.questions[a.number] = a.asked
 	if len(a.questions) > 16 {
 		clear(a.questions)
-		a.questions[a.office.number] = a.asked
+		a.questions[a.number] = a.asked
 	}
 	if s := a.session; s != nil {
 		s.toCoordinator(&pb.FromAgent{Body: &pb.FromAgent_Lease{Lease: &pb.Lease{
-			Number: a.office.number, Known: a.claim(), Lost: a.out.Lost, Shut: a.out.Shut, Met: a.out.Met,
+			Number: a.number, Known: a.claim(), Lost: a.out.Lost, Shut: a.out.Shut, Met: a.out.Met,
 			Standby: a.out.Role == owner.Standby || a.out.Role == owner.Waiting,
 		}}})
 	}
