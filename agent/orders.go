@@ -132,7 +132,7 @@ func (a *Agent) tellRefused(r *pb.Refused) error {
 	if len(u.told) >= maxTold {
 		clear(u.told)
 	}
-	a.log.Error("refused what a coordinator told", obs.Kind, r.GetWhat(), obs.Script, r.GetName(), obs.Reason, r.GetReason())
+	a.log.Error("refused what it was told", obs.Kind, r.GetWhat(), obs.Script, r.GetName(), obs.Reason, r.GetReason())
 	err := a.spool.Update(func(tx *spool.Tx) error {
 		tx.Append(a.now(), &pb.Record{Body: &pb.Record_Refused{Refused: r}})
 		return nil

@@ -423,6 +423,8 @@ func TestMirrored(t *testing.T) {
 	}{
 		{spool.Runs, "R7", true},
 		{spool.Intents, "x", true},
+		{spool.Asked, "x", true},
+		{spool.Notes, spool.Key(journal.EpochOf, "r1"), true},
 		{spool.Done, "x", true},
 		{spool.Takeovers, "n1", true},
 		{spool.Secrets, "sha256/x", true},
