@@ -33,7 +33,7 @@ var floors = map[string][]string{
 // logger, randomness or goroutine, so that the same input gives the same output
 // in a test, in a simulation and on every replica.
 var pure = []string{
-	"pkg/fleet", "pkg/fault", "pkg/order", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
+	"pkg/catalogue", "pkg/catalogue/source", "pkg/fleet", "pkg/fault", "pkg/order", "pkg/scl", "pkg/scl/syntax", "pkg/scl/compile",
 	"pkg/redfish/bmcsim/auth", "pkg/redfish/bmcsim/clock", "pkg/redfish/bmcsim/firmware", "pkg/redfish/bmcsim/hardware",
 	"pkg/redfish/bmcsim/input", "pkg/redfish/bmcsim/logs", "pkg/redfish/bmcsim/message", "pkg/redfish/bmcsim/power",
 	"pkg/redfish/bmcsim/sensors", "pkg/redfish/bmcsim/tasks",

@@ -182,6 +182,9 @@ func TestAPersonAdmitsAStranger(t *testing.T) {
 		if got := s.admission(n); got != "admitted: let in by ada ada" {
 			t.Errorf("it is %s", got)
 		}
+		if got := strings.Join(s.levelsTold(), "; "); !strings.Contains(got, `n9 from "" to T2`) || strings.Contains(got, string(was)) {
+			t.Errorf("the audit log is told: %s", got)
+		}
 		if got := strings.Join(s.nodes(), "; "); !strings.Contains(got, string(was)+" is gone") || !strings.Contains(got, "n9 is ready, power on") {
 			t.Errorf("told: %s", got)
 		}
@@ -384,5 +387,16 @@ func TestThreat04AFloodOfStrangers(t *testing.T) {
 		if s.agent.rack.named("n1").seen().State != fleet.Ready {
 			t.Error("the node of the rack is not served")
 		}
+		// The audit log is for ever: what a stranger can have written into it is nothing.
+		for _, text := range s.levelsTold() {
+			if !strings.HasPrefix(text, "n") {
+				t.Errorf("it goes into the audit log: %s", text)
+			}
+		}
 	})
+}
+
+// levelsTold are the changes of levels that go into the audit log.
+func (s *strangers) levelsTold() []string {
+	return s.recordsOf(func(r *pb.Record) bool { return r.GetTrust() != nil })
 }

@@ -94,6 +94,7 @@ type Agent struct {
 	clashes   clashes    // that the coordinators have seen
 	crowded   crowded
 
+	listing   listing
 	desiring  sync.Mutex // serialises changes of the desired state
 	authority authority
 	witnessed witnessed
@@ -160,7 +161,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: mirrored, Ballast: spool.DefaultBallast})
+	disk, err := spool.Open(filepath.Join(cfg.State, spoolFile), spool.Options{Gather: gather, Mirrored: journal.Mirrored, Ballast: spool.DefaultBallast})
 	if err != nil {
 		return nil, err
 	}
@@ -215,6 +216,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 	if a.artifacts, err = openArtifacts(cfg.artifacts(), cfg.artifactsQuota()); err != nil {
 		return nil, err
 	}
+	a.finders = append(a.finders, listed{a})
 	a.runs.init()
 	a.askAgain = make(chan string, 64)
 	a.escrowing = make(chan struct{}, 1)
@@ -256,7 +258,7 @@ func assemble(cfg Config, disk *spool.Spool, key *seal.Key) (*Agent, error) {
 		return nil, err
 	}
 	a.runs.here, err = a.stoppedHere()
-	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recall(), a.recallClashes())
+	return a, errors.Join(err, a.remember(), a.resume(), a.restore(), a.recallCatalogue(), a.recall(), a.recallClashes())
 }
 
 // newLedger is a ledger that begins with a record. Nothing is kept yet.
@@ -299,6 +301,7 @@ func (a *Agent) openLane(e Entry, address string) (lane, error) {
 			BMC: string(e.Name), Address: address, Terms: a.rack.named(e.Name).ledger.Terms, Sessions: a.vault,
 			Context: a.reignMark(),
 		},
+		Most:  func() int { return a.listing.limits().Requests },
 		Vault: a.vault, Digests: a.vault, Rack: a.cfg.mark(""),
 	})
 }
@@ -434,11 +437,14 @@ type firstPass struct {
 	over bool
 }
 
-// await begins to wait, anew with each reign.
+// await begins to wait, anew with each reign. Who waits already waits for this one.
 func (f *firstPass) await(nodes []*node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.left, f.done, f.over = make(map[*node]bool), make(chan struct{}), false
+	if f.done == nil || f.over {
+		f.done = make(chan struct{})
+	}
+	f.left, f.over = make(map[*node]bool), false
 	for _, n := range nodes {
 		f.left[n] = true
 	}

@@ -118,6 +118,12 @@ func (a *Agent) Desired(_ context.Context, d *pb.Desired) error {
 	if err != nil {
 		return err
 	}
+	if adopted {
+		err = a.recallCatalogue()
+	}
+	if err = errors.Join(err, a.heedCatalogue(d.GetCatalogue())); err != nil {
+		return err
+	}
 	next, ended, err := a.wanted(d, adopted)
 	if err != nil {
 		return err

@@ -54,10 +54,8 @@ func (a *Agent) shutOut(ctx context.Context, n *node) error {
 			continue
 		}
 		err := a.shutOutOnce(ctx, n)
-		if fault.Is(err, fault.Denied) { // we are ourselves shut out, by one that is dead
-			if err = a.regain(ctx, n); err == nil {
-				err = a.shutOutOnce(ctx, n)
-			}
+		if fault.Is(err, fault.Denied) {
+			err = a.yieldOrRegain(ctx, n, err)
 		}
 		if err == nil {
 			n.fence(false)
@@ -75,6 +73,20 @@ func (a *Agent) shutOut(ctx context.Context, n *node) error {
 		wait(ctx, fenceAgain)
 	}
 	return nil
+}
+
+// yieldOrRegain is for one that was itself shut out. By an agent that is dead, if the rack was
+// granted to us since: then we let ourselves in. Else perhaps by an owner that came
+// after us: we yield, and ask for the rack.
+func (a *Agent) yieldOrRegain(ctx context.Context, n *node, denied error) error {
+	if !a.office.now().Regain {
+		a.outlawed(ctx, n, string(fault.Denied))
+		return denied
+	}
+	if err := a.regain(ctx, n); err != nil {
+		return err
+	}
+	return a.shutOutOnce(ctx, n)
 }
 
 func (a *Agent) shutOutOnce(ctx context.Context, n *node) error {

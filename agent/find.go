@@ -79,7 +79,7 @@ func (a *Agent) find(ctx context.Context) error {
 					probes.Go(func() { a.probe(ctx, address, slots, answers) })
 				}
 			case s := <-sightings:
-				if table.See(a.now(), s) {
+				if a.mayBe(s) && table.See(a.now(), s) {
 					probes.Go(func() { a.probe(ctx, s.Address, slots, answers) })
 				}
 			case p := <-answers:

@@ -15,6 +15,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/keyfile"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/redfish/events"
 )
@@ -257,7 +258,7 @@ func (a *Agent) receive(ctx context.Context) error {
 		return nil
 	}
 	const op = "listen for events"
-	cert, err := tls.LoadX509KeyPair(a.cfg.eventsCert())
+	cert, err := keyfile.Pair(a.cfg.eventsCert())
 	if err != nil {
 		return fault.Wrap(fault.BadInput, op, err)
 	}

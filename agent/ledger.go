@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/agent/takeover"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -132,7 +133,7 @@ const (
 )
 
 // keyPassport begins the keys of passports among the secrets, which are pins else.
-const keyPassport = "bmc-client/"
+const keyPassport = journal.Passport
 
 // page is one certificate at rest.
 type page struct {

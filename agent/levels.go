@@ -89,7 +89,7 @@ type judgement struct {
 
 // judge works out how far a node's BMC is believed now.
 func (a *Agent) judge(n *node) judgement {
-	facts, policy := a.facts(n), level.Of(a.policies(), n.seen())
+	facts, policy := a.facts(n), level.Of(a.policies(), a.view(n))
 	return judgement{policy.Judge(a.now(), facts), facts, policy}
 }
 

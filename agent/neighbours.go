@@ -177,7 +177,7 @@ func (a *Agent) openDepot() {
 	for _, addr := range talk.Preferred(a.cfg.Name, a.cfg.Coordinators) {
 		conf.Coordinators = append(conf.Coordinators, blob.Source{Name: "the coordinator at " + addr, Connect: func(ctx context.Context) (blob.Conn, error) {
 			return a.bulk(ctx, addr)
-		}})
+		}, Streams: a.streams})
 	}
 	if a.site != nil {
 		conf.Site = mates{a.site}

@@ -337,7 +337,7 @@ func (a *Agent) report(s fleet.Node, facts string) {
 		err = a.spool.UpdateSoon(func(tx *spool.Tx) error {
 			tx.PutMessage(spool.Nodes, string(s.Name), msg)
 			tx.Append(a.now(), &pb.Record{Body: &pb.Record_Node{Node: msg}})
-			if from := old.GetTrust().GetLevel(); from != s.Trust.Level {
+			if from := old.GetTrust().GetLevel(); from != s.Trust.Level && !strange(s, old) {
 				tx.Append(a.now(), &pb.Record{Body: &pb.Record_Trust{Trust: &pb.TrustChange{
 					Node: msg.GetName(), From: from, To: msg.GetTrust().GetLevel(), Why: msg.GetTrust().GetWhy(), Facts: facts,
 				}}})
@@ -349,6 +349,14 @@ func (a *Agent) report(s fleet.Node, facts string) {
 	if err != nil {
 		a.complain("report node", err)
 	}
+}
+
+// strange reports whether a node is none of the fleet, and was none. What anybody on
+// the network can cause does not go into the audit log, which is for ever: that a
+// stranger is there is told among the nodes, and who lets it in, or keeps it out, by
+// the order.
+func strange(s fleet.Node, old *pb.Node) bool {
+	return s.Outside() && (old.GetName() == "" || wire.FromNode(old).Outside())
 }
 
 // Introduce records every node's summary again.
@@ -383,12 +391,13 @@ func differs(tx *spool.Tx, msg, old *pb.Node) (bool, error) {
 	return !proto.Equal(old, msg), nil
 }
 
-// forget tells the coordinators of nodes that have left the catalogue.
+// forgetNodes tells the coordinators of nodes that have left the catalogue. A stranger
+// may have been met already, and stays.
 func (a *Agent) forgetNodes() error {
 	return a.spool.Update(func(tx *spool.Tx) error {
 		var gone []string
 		for name := range tx.All(spool.Nodes, "") {
-			if a.rack.named(fleet.NodeName(name)) == nil {
+			if !a.rack.taken(fleet.NodeName(name), "") {
 				gone = append(gone, name)
 			}
 		}
@@ -405,7 +414,7 @@ func (a *Agent) forgetNodes() error {
 // rest through the lane in one go. The readings have the order of refs. The error
 // is why the BMC could not be asked.
 func (a *Agent) read(ctx context.Context, n *node, prio bmc.Priority, refs []scl.Ref) ([]fleet.Reading, error) {
-	summary := n.seen()
+	summary := a.view(n)
 	out := make([]fleet.Reading, len(refs))
 	var ask []scl.Ref
 	var at []int

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	keyPolicy = "policy"
+	keyPolicy = journal.Policy
 	// maxTold bounds what is remembered of refusals, so that a coordinator that
 	// repeats itself every minute is recorded once.
 	maxTold = 1024
@@ -29,6 +29,8 @@ const (
 	refusedEnd    = "removal"
 	refusedCancel = "cancel"
 	refusedPolicy = "policy"
+
+	refusedCatalogue = "catalogue"
 )
 
 // authority is whom the agent obeys: the authors in the policy that the roots have

@@ -74,7 +74,7 @@ func (a *Agent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryEvent
 		return refused(err)
 	}
 	var group errgroup.Group
-	group.SetLimit(atOnce)
+	group.SetLimit(a.atOnce())
 	for n, units := range chosen {
 		group.Go(func() error { return x.node(ctx, n, units) })
 	}

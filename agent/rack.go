@@ -88,6 +88,9 @@ func (a *Agent) known() compile.Known {
 	for _, n := range a.rack.members() {
 		k.Nodes = append(k.Nodes, string(n.entry.Name))
 	}
+	if p := a.listing.said(); p.Listed() {
+		k.Sites = append(k.Sites, string(p.Site.Name))
+	}
 	for name := range a.chooser(nil).groups {
 		k.Groups = append(k.Groups, name)
 	}
@@ -156,7 +159,7 @@ func replyOf(rack string, e *pb.QueryEvent) *pb.QueryReply {
 func (a *Agent) listNodes(context.Context, *pb.ListNodesRequest) (*pb.ListNodesReply, error) {
 	reply := &pb.ListNodesReply{}
 	for _, n := range a.rack.members() {
-		reply.Nodes = append(reply.Nodes, wire.ToNode(n.seen()))
+		reply.Nodes = append(reply.Nodes, wire.ToNode(a.view(n)))
 	}
 	return reply, nil
 }

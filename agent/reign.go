@@ -234,7 +234,7 @@ func (g *governor) ask(out owner.Output) {
 	}
 	g.sent[g.number] = g.asked
 	g.link.Lease(&pb.Lease{
-		Number: g.number, Known: g.office.owner(g.cfg.Rack), Lost: out.Lost, Shut: out.Shut,
+		Number: g.number, Known: g.office.owner(g.cfg.Rack), Lost: out.Lost, Shut: out.Shut, Met: out.Met,
 		Standby: out.Role == owner.Standby || out.Role == owner.Waiting,
 	})
 }
@@ -282,6 +282,7 @@ func (n *node) lastAddress() string {
 
 // reign has the agent work on its rack.
 func (g *governor) reign(ctx context.Context, out owner.Output) error {
+	g.taken.own()
 	if err := g.inherit(out.Fence); err != nil {
 		return err
 	}

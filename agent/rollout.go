@@ -141,11 +141,11 @@ func (a *Agent) tellNodes(tx *spool.Tx, r *run, ids journal.Choice) {
 }
 
 // atWork is how many nodes a run works on at the same time.
-func atWork(p *scl.Program) int {
+func (a *Agent) atWork(p *scl.Program) int {
 	if p.Rollout != nil && p.Rollout.Parallel > 0 {
-		return min(p.Rollout.Parallel, atOnce)
+		return min(p.Rollout.Parallel, a.atOnce())
 	}
-	return atOnce
+	return a.atOnce()
 }
 
 // lastUnit is what each node of a run in waves ends with, nil if nothing.

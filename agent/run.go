@@ -253,7 +253,7 @@ func (a *Agent) do(ctx context.Context, r *run) error {
 	}
 	r.chose(len(chosen))
 	var group errgroup.Group
-	places := make(chan struct{}, atWork(program))
+	places := make(chan struct{}, a.atWork(program))
 	for n, units := range chosen {
 		group.Go(func() error {
 			if err := a.begin(deadline, r, n); err != nil {

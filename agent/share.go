@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/chiba-mesh/chiba/agent/bmc/openbmc"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/agent/takeover"
@@ -26,29 +26,6 @@ import (
 const keptShare = 2 * time.Second
 
 const keyPartner = "partner"
-
-// mirrored says what the standby holds of what the owner has written: all that it
-// needs to go on, and nothing that is the owner's own.
-func mirrored(table spool.Table, key string) bool {
-	switch table {
-	case spool.Runs, spool.Choices, spool.Done, spool.Intents, spool.Finished, spool.Floors,
-		spool.Rules, spool.Heard, spool.Nodes, spool.Takeovers, spool.Stopped, spool.Scripts, spool.Here, spool.Subscribed:
-		return true
-	case spool.Secrets:
-		return !strings.HasPrefix(key, keyPassport)
-	case spool.Notes:
-		if key == keyPolicy {
-			return true
-		}
-		for _, of := range []string{"accepted", "accepted-at", "approved", admissions} {
-			if strings.HasPrefix(key, spool.Key(of)) {
-				return true
-			}
-		}
-	case spool.Sessions, spool.Digests, spool.Inventories:
-	}
-	return false
-}
 
 // companion is what is known of the other agent of the rack. It is safe for
 // concurrent use.
@@ -131,7 +108,7 @@ func (a *Agent) recallPartner() error {
 func (a *Agent) meetPartner(s *pb.PairState) error {
 	is := introduced{Account: s.GetAccount(), Twin: string(s.GetTwin()), Key: s.GetSealKey()}
 	if len(s.GetSealProof()) > 0 {
-		to, err := seal.Verify(s.GetSealProof(), string(a.cfg.Rack), a.trust.endpoint.Credentials().Roots, a.now())
+		to, err := seal.Verify(s.GetSealProof(), a.trust.rack.Domain(), a.trust.endpoint.Credentials().Roots, a.now())
 		if err != nil {
 			return err
 		}
@@ -329,15 +306,21 @@ func (a *Agent) pairState() *pb.PairState {
 	}
 	a.taken.mu.Lock()
 	defer a.taken.mu.Unlock()
-	s.Held, s.HeldOf = a.taken.last, a.taken.life
+	s.Held, s.HeldOf = a.taken.Held()
 	return s
 }
 
 // taken is how far we are with the changes of the partner.
 type taken struct {
-	mu   sync.Mutex // serialises what is taken
-	life uint64
-	last uint64
+	mu sync.Mutex // serialises what is taken
+	journal.Follower
+}
+
+// own notes that we are the owner now. A share that is being taken ends first.
+func (t *taken) own() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Own()
 }
 
 // takeShare takes what the owner has written. Who does not own the rack, as far as
@@ -352,7 +335,7 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 		return fault.New(fault.Conflict, op, "the rack is of "+known.String())
 	case a.office.reigns():
 		return fault.New(fault.Unavailable, op, "this agent is about to become the standby")
-	case !s.GetAll() && (s.GetLife() != a.taken.life || s.GetFrom() != a.taken.last):
+	case !a.taken.Follows(s.GetLife(), s.GetFrom(), s.GetAll()):
 		return nil // our state says where it goes on
 	}
 	if err := a.takePolicy(s); err != nil {
@@ -361,10 +344,10 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 	a.desiring.Lock()
 	defer a.desiring.Unlock()
 	changes := changesOf(s)
-	if err := a.spool.Take(changes, s.GetAll(), a.keeps(s.GetAll())); err != nil {
+	if err := a.spool.Take(changes, s.GetAll(), a.keeps); err != nil {
 		return err
 	}
-	a.taken.life, a.taken.last = s.GetLife(), s.GetTo()
+	a.taken.Took(s.GetLife(), s.GetTo())
 	return errors.Join(a.heedScripts(changes), a.enrol(changes), a.reread(changes))
 }
 

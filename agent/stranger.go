@@ -258,7 +258,7 @@ func (a *Agent) rule(n *node) level.Ruling {
 			c.Denied = level.Fact[string]{Is: d.Reason, At: d.At, From: d.By}
 		}
 	}
-	return level.Of(a.policies(), s).Rule(c)
+	return level.Of(a.policies(), a.view(n)).Rule(c)
 }
 
 // letIn makes a stranger a member. Its key is on disk, as that of the member,

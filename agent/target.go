@@ -20,13 +20,15 @@ const atOnce = 64
 type chooser struct {
 	groups map[string]scl.Target
 	slots  map[fleet.NodeName]map[string]scl.Slot // by the text of the reference
+	view   func(*node) fleet.Node
 }
 
-// chooser knows the groups of the standing scripts and of p, which may be nil and
-// whose own come first. Where two scripts make the same one, the later in the order
+// chooser knows the groups of the site catalogue, of the standing scripts and of p,
+// which may be nil and whose own come first. Where two scripts make the same one, the later in the order
 // of names counts, as for the coordinator.
 func (a *Agent) chooser(p *scl.Program) *chooser {
-	c := &chooser{groups: make(map[string]scl.Target), slots: make(map[fleet.NodeName]map[string]scl.Slot)}
+	c := &chooser{groups: make(map[string]scl.Target), slots: make(map[fleet.NodeName]map[string]scl.Slot), view: a.view}
+	maps.Copy(c.groups, a.listing.members())
 	standing := a.programs()
 	for _, name := range slices.Sorted(maps.Keys(standing)) {
 		c.add(standing[name])
@@ -49,7 +51,7 @@ func (c *chooser) group(name string) (scl.Target, bool) {
 }
 
 func (c *chooser) match(t scl.Target, n *node) scl.Truth {
-	summary := n.seen()
+	summary := c.view(n)
 	return t.Match(scl.Subject{
 		Node: summary, Group: c.group,
 		Slot: func(r scl.Ref) scl.Slot { return c.slots[summary.Name][r.Text] },
@@ -65,7 +67,7 @@ func (a *Agent) learn(ctx context.Context, c *chooser, targets []scl.Target, pat
 	}
 	answers := make([][]fleet.Reading, len(a.rack.members()))
 	var group errgroup.Group
-	group.SetLimit(atOnce)
+	group.SetLimit(a.atOnce())
 	for i, n := range a.rack.members() {
 		group.Go(func() error {
 			asking, cancel := context.WithTimeout(ctx, patience)

@@ -106,7 +106,7 @@ func (a *Agent) checked(c *pb.Checkpoint) (audit.Tree, error) {
 	if err != nil {
 		return audit.Tree{}, err
 	}
-	next, _, err := audit.Verify(c.GetNote(), c.GetProof(), creds.Roots, a.now())
+	next, _, err := audit.Verify(c.GetNote(), c.GetProof(), creds, a.now())
 	return next, err
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/obs"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/seal"
 )
 
@@ -67,7 +68,12 @@ func (c *Coordinator) turnKey(ctx context.Context, site state.SiteRoster) {
 }
 
 func (c *Coordinator) sealFor(a *pb.AgentInfo, use string, secret fleet.Secret) (string, error) {
-	to, err := seal.Verify(a.GetSealProof(), a.GetRack(), c.trust.Credentials().Roots, time.Now())
+	creds := c.trust.Credentials()
+	own, err := creds.Identity()
+	if err != nil {
+		return "", err
+	}
+	to, err := seal.Verify(a.GetSealProof(), trust.Domain{Site: own.Site, Rack: a.GetRack()}, creds.Roots, time.Now())
 	if err != nil {
 		return "", err
 	}

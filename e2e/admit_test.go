@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/grandcat/zeroconf"
 
@@ -28,6 +27,7 @@ type foundLine struct {
 // person admits it; it is taken over, believed, and a rule fires on it. That it is a
 // node survives kill -9 of its agent and of the coordinator.
 func TestABMCOfNoCatalogueIsAdmitted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.start("dev", "--only", "sim").wait("ready in")
 	coordinator := w.start("dev", "--only", "coordinator")
@@ -135,14 +135,4 @@ func (w *world) found(pin string, is func(foundLine) bool) (b foundLine) {
 		return i >= 0 && is(b)
 	})
 	return b
-}
-
-// until waits until what is, which asks a process each time.
-func (w *world) until(what string, is func() bool) {
-	w.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("it did not happen: %s", what)
-		}
-	}
 }

@@ -11,8 +11,9 @@ import (
 // in three racks of one site: it crosses the way from the coordinators once, and the
 // racks give it to each other.
 func TestAnArtifactCrossesTheWANOnce(t *testing.T) {
-	w := newWorld(t)
-	w.dev("--only", "sim", "--coordinators", "3", "--racks", "3")
+	t.Parallel()
+	w := newWorldOf(t, 3)
+	w.start("dev", "--only", "sim", "--coordinators", "3", "--racks", "3").wait("ready in")
 	c := &cluster{world: w, coordinators: map[string]*process{}}
 	for name := range coordinatorParts {
 		c.run1(name)

@@ -3,10 +3,10 @@ package e2e_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -24,6 +24,7 @@ func (w *world) audit() []record {
 // Coordinators that come back with another history than the one they told: the
 // person who verifies it sees that, and so does the rack's agent.
 func TestThreat33HistoryLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.dev()
 	w.must("apply", "--yes", w.file("tag.scl", `(config "r01-u04" (asset-tag "one"))`))
@@ -53,22 +54,18 @@ func TestThreat33HistoryLost(t *testing.T) {
 		t.Errorf("history is lost, and it says: exit %d\n%s%s", lost.code, lost.stdout, lost.stderr)
 	}
 	w.must("apply", "--yes", w.file("tag.scl", `(config "r01-u04" (asset-tag "two"))`))
-	for deadline := time.Now().Add(patience); ; {
-		for _, r := range w.audit() {
-			if r.What == "refuse" && r.Subject == "checkpoint" && strings.Contains(r.Detail, "not a continuation") {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the agent has raised no alarm: %v", w.audit())
-		}
-	}
+	w.until("the agent raises an alarm", func() bool {
+		return slices.ContainsFunc(w.audit(), func(r record) bool {
+			return r.What == "refuse" && r.Subject == "checkpoint" && strings.Contains(r.Detail, "not a continuation")
+		})
+	})
 }
 
 // A password that a person types is nowhere to be read: not in a file of the
 // fleet, not in what it says with --verbose, not in what any command prints, and
 // not in what an agent leaves behind when it is made to crash.
 func TestThreat36CanaryIsNowhere(t *testing.T) {
+	t.Parallel()
 	const canary = "C4naryPw9"
 	w := newWorld(t)
 	p := w.dev("--verbose")

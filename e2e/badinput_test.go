@@ -14,6 +14,7 @@ var position = regexp.MustCompile(`(?m)^\S+:\d+:\d+: error\[SCL\d{4}\]: `)
 // Bad input gives one clear diagnostic, an exit code of 1 or 2, and changes
 // nothing.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev().wait("8 of 8 BMCs")
 	var before []stats
@@ -62,6 +63,7 @@ func TestBadInput(t *testing.T) {
 
 // A BMC that misbehaves fails alone, with its reason; the others are served.
 func TestASickBMCHarmsNoOther(t *testing.T) {
+	t.Parallel()
 	for _, sickness := range []string{"hang", "garbage", "500", "huge", "drop"} {
 		t.Run(sickness, func(t *testing.T) {
 			t.Parallel()

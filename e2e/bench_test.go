@@ -1,13 +1,17 @@
 package e2e_test
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 // Every tool that is compared and built in does its work, on a small rack: what is
 // measured is no failure. The others are left out, if they are installed: starting an
 // interpreter again and again is what takes long.
 func TestBenchMeasures(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
+	t.Parallel()
 	w := newWorld(t)
+	w.env = append(os.Environ(), "PATH="+t.TempDir())
 	var got struct {
 		Rows []struct {
 			Tool, Start, Work, Skipped, Why    string
@@ -43,6 +47,7 @@ func TestBenchMeasures(t *testing.T) {
 // A fleet of one agent, which is a process of its own, does W1 through the
 // coordinator's log: each result comes once, each time, and no session is left.
 func TestBenchScaleLosesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var got struct {
 		Fleets []struct {
@@ -74,6 +79,7 @@ func TestBenchScaleLosesNothing(t *testing.T) {
 // A coordinator with some agents: they come, get a script, and come back after it was
 // killed.
 func TestBenchMesh(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var got struct {
 		Agents                                    int

@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +29,7 @@ var coordinatorParts = map[string]string{"c1": "coordinator", "c2": "coordinator
 
 func newCluster(t *testing.T, flags ...string) *cluster {
 	t.Helper()
-	c := &cluster{world: newWorld(t), coordinators: map[string]*process{}}
+	c := &cluster{world: newWorldOf(t, 3), coordinators: map[string]*process{}}
 	c.start(append([]string{"dev", "--only", "sim", "--coordinators", "3", "--racks", "3"}, flags...)...).wait("ready in")
 	for name := range coordinatorParts {
 		c.run1(name)
@@ -41,6 +43,7 @@ func newCluster(t *testing.T, flags ...string) *cluster {
 		c.start("dev", "--only", part).wait("ready in")
 	}
 	c.linkedAll()
+	c.known(24)
 	return c
 }
 
@@ -65,15 +68,6 @@ func (c *cluster) linkedAll() {
 		c.decode(&agents, "get", "agents")
 		return len(agents) == len(c.agents) && !slices.ContainsFunc(agents, func(a agent) bool { return !a.Connected })
 	})
-}
-
-func (c *cluster) until(what string, is func() bool) {
-	c.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("it did not happen: %s\n%s", what, c.run("get", "coordinators").stdout)
-		}
-	}
 }
 
 // roles are the leader, the one that answers the client, and one that is neither.
@@ -123,6 +117,7 @@ func (c *cluster) outage() (stop func() time.Duration) {
 // the middle of an apply to all racks: the command finishes, every node has exactly
 // one result, and writes go on within two seconds.
 func TestKill9OfTheLeaderDuringApply(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.killDuringApply(0, c.leader())
 	c.killDuringApply(1, "c1")
@@ -131,6 +126,7 @@ func TestKill9OfTheLeaderDuringApply(t *testing.T) {
 // The same where each rack has two agents: no rack changes hands, and nothing is done
 // twice.
 func TestKill9OfTheLeaderWithStandbys(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "--standby")
 	c.killDuringApply(0, c.leader())
 	var all []struct{ Name, Role string }
@@ -217,6 +213,7 @@ func (c *cluster) once(script string) {
 // One of three tells what it knew, says that it is old, and decides nothing. When
 // all have been killed and started again nothing is lost.
 func TestAMinorityAndARestartOfAll(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.must("apply", c.file("tag.scl", `(config "all" (asset-tag "kept"))`), "--yes")
 	for _, name := range []string{"c1", "c2"} {
@@ -259,4 +256,46 @@ func TestAMinorityAndARestartOfAll(t *testing.T) {
 	if out := c.must("get", "coordinators", "--consistency", "linearizable"); strings.Count(out, "follower") != 2 {
 		t.Errorf("the coordinators are\n%s", out)
 	}
+}
+
+// A file of the log of one of three is lost: it does not start, and says what to do. The
+// others go on, and when that was done it has all that they have.
+func TestTheLogOfOneIsDamaged(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.must("apply", c.file("tag.scl", `(config "all" (asset-tag "kept"))`), "--yes")
+	c.coordinators["c3"].interrupt() // its agents go to the others
+	c.linkedAll()
+	dir := filepath.Join(c.dir, "coordinator-3", "raft")
+	segments, err := filepath.Glob(filepath.Join(dir, "wal", "*.wal"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("it has no log: %v", err)
+	}
+	if err := os.Remove(segments[0]); err != nil {
+		t.Fatal(err)
+	}
+	c.run1("c3")
+	if hint := c.coordinators["c3"].wait("hint:"); !strings.Contains(hint, "chiba coordinator remove c3, move "+dir+" away") {
+		t.Errorf("it says %s", hint)
+	}
+	if code := c.coordinators["c3"].ended(); code != 1 || !strings.Contains(c.coordinators["c3"].out.String(), "of the log are lost") {
+		t.Errorf("it ends with %d:\n%s", code, c.coordinators["c3"].out)
+	}
+	c.must("apply", c.file("more.scl", `(config "all" (asset-tag "more"))`), "--yes")
+
+	c.must("coordinator", "remove", "c3")
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	c.run1("c3")
+	c.ready()
+	c.linkedAll()
+	c.until("all three decide", func() bool {
+		var all []coordinator
+		c.decode(&all, "get", "coordinators")
+		return len(all) == 3 && !slices.ContainsFunc(all, func(o coordinator) bool { return o.Role == "" || o.Problem != "" })
+	})
+	c.once("tag")
+	c.once("more")
+	c.must("audit", "verify")
 }

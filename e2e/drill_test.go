@@ -218,6 +218,7 @@ func (d *drill) ours() {
 // it. The next life ends it: at T3, by our certificate, with no account and no session
 // that nobody owns.
 func TestKill9AtEveryWriteOfATakeover(t *testing.T) {
+	t.Parallel()
 	for name, conf := range map[string]bmcsim.Config{
 		"factory fresh":            {MustChange: true},
 		"a clock of 1970, no must": {Epoch: true},
@@ -240,6 +241,7 @@ func TestKill9AtEveryWriteOfATakeover(t *testing.T) {
 // One BMC is given back and taken again, over and over; the agent dies at any write
 // of the giving back.
 func TestKill9AtEveryWriteOfARelease(t *testing.T) {
+	t.Parallel()
 	d := newDrill(t, bmcsim.Config{})
 	password := d.file("password", "Known-to-0wner")
 	agent := d.agent()
@@ -307,6 +309,7 @@ func (d *drill) givenBack(user, password string) {
 
 // The certificate of a BMC nears its end; the agent dies at any write of the renewal.
 func TestKill9AtEveryWriteOfARenewal(t *testing.T) {
+	t.Parallel()
 	d := newDrill(t, bmcsim.Config{})
 	first := d.agent()
 	first.wait(allTaken)
@@ -323,7 +326,7 @@ func TestKill9AtEveryWriteOfARenewal(t *testing.T) {
 			}
 			agent = d.agent()
 		}
-		d.await("another certificate is served", func() bool { return time.Until(d.served().NotAfter) > 20*24*time.Hour })
+		d.until("another certificate is served", func() bool { return time.Until(d.served().NotAfter) > 20*24*time.Hour })
 		agent.wait(allTaken)
 		d.taken(1)
 		did = d.disarm()
@@ -337,19 +340,6 @@ func TestKill9AtEveryWriteOfARenewal(t *testing.T) {
 	}
 	for _, m := range moments(t, len(whole)) {
 		renew(m)
-	}
-}
-
-func (d *drill) await(what string, is func() bool) {
-	d.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for over := time.After(patience); !is(); {
-		select {
-		case <-tick.C:
-		case <-over:
-			d.t.Fatalf("it did not happen: %s", what)
-		}
 	}
 }
 
@@ -411,6 +401,7 @@ func (d *drill) serveUntil(end time.Time) {
 
 // The key of the rack's authority is changed; the agent dies at any write of the move.
 func TestKill9AtEveryWriteOfARekey(t *testing.T) {
+	t.Parallel()
 	d := newDrill(t, bmcsim.Config{})
 	agent := d.agent()
 	agent.wait(allTaken)
@@ -433,7 +424,7 @@ func TestKill9AtEveryWriteOfARekey(t *testing.T) {
 		}
 		did = d.disarm()
 		d.taken(1)
-		d.await("one key is left", func() bool {
+		d.until("one key is left", func() bool {
 			keys, err := filepath.Glob(filepath.Join(d.dir, "agent", "rack-ca", "*", "key.pem"))
 			return err == nil && len(keys) == 1
 		})

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -81,6 +80,7 @@ type enrolled struct {
 // A rack joins with a bundle, from nothing to its first sensor; another one by a code
 // that a person approves; a third is told no.
 func TestEnrolment(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.start("dev", "--only", "sim").wait("ready in")
 	w.start("dev", "--only", "coordinator").wait("ready in")
@@ -100,12 +100,9 @@ func TestEnrolment(t *testing.T) {
 	}
 	w.rackNodes(dir)
 	w.beside("agent", "--state", dir, "--join", bundle).wait("linked to a coordinator")
-	shown := ""
-	for over := time.Now().Add(patience); strings.Count(shown, "C\n") < 8; { // it tells of its nodes when it has seen them
-		if shown = w.run("show", "all", "cpu.temp").stdout; time.Now().After(over) {
-			t.Fatalf("its sensors:\n%s", shown)
-		}
-	}
+	w.until("its sensors are told", func() bool { // it tells of its nodes when it has seen them
+		return strings.Count(w.run("show", "all", "cpu.temp").stdout, "C\n") == 8
+	})
 	thief := w.beside("agent", "join", bundle, "--state", filepath.Join(w.dir, "thief"))
 	thief.wait("was used at")
 	if code := thief.ended(); code != 1 {

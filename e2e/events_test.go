@@ -20,6 +20,7 @@ func (w *world) apart() (simulated, coordinator, agent *process) {
 	coordinator.wait("ready in")
 	agent = w.start("dev", "--only", "agent")
 	agent.wait("ready in")
+	w.known(8)
 	return simulated, coordinator, agent
 }
 
@@ -41,6 +42,7 @@ func (w *world) fired(n int) {
 // An event is pushed, and the rule acts at once. What happens while the stream is
 // broken, or the agent dead, is seen once when they are back.
 func TestEventsOverRestarts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	simulated, _, agent := w.apart()
 	w.must("apply", w.file("fan.scl", fanRule))
@@ -100,6 +102,7 @@ func (w *world) image(version string) (script string) {
 
 // What a person sees of an update, from the first word to the version that runs.
 func TestUpdateFirmware(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev()
 	script := w.image("2.20.0")
@@ -125,6 +128,7 @@ func TestUpdateFirmware(t *testing.T) {
 
 // A BMC that restarts amid the task has forgotten it; its version tells.
 func TestBMCRestartsAmidItsUpdate(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	simulated, _, _ := w.apart()
 	apply := w.start("apply", w.image("2.20.0"), "--yes")
@@ -149,6 +153,7 @@ func TestBMCRestartsAmidItsUpdate(t *testing.T) {
 // kill -9 of the agent amid an update: it is not begun again, and a person reads
 // what is known, the version that runs now included.
 func TestAgentKilledAmidAnUpdate(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, _, agent := w.apart()
 	apply := w.start("apply", w.image("2.20.0"), "--yes")

@@ -130,7 +130,8 @@ func (o *oneWay) unheard(t *testing.T, n agentenroll.Newcomer, b trustenroll.Bun
 // mark on its disk, and the dead one when it is back: each has the one certificate that
 // was decided. A copy of the bundle gets none.
 func TestThreat18LeaderKilledBetweenCommitAndReply(t *testing.T) {
-	c := &cluster{world: newWorld(t), coordinators: map[string]*process{}}
+	t.Parallel()
+	c := &cluster{world: newWorldOf(t, 3), coordinators: map[string]*process{}}
 	c.start("dev", "--only", "sim", "--coordinators", "3").wait("ready in")
 	for name := range coordinatorParts {
 		c.run1(name)

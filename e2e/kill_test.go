@@ -14,16 +14,13 @@ import (
 // the standing rules are in force, every result is there once, and no BMC holds
 // a session that nobody owns.
 func TestKill9AtAnyMoment(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready in")
-	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready in")
-	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready in")
+	_, coordinator, agent := w.apart()
 	w.must("apply", thermal)
 
 	const rounds = 6
@@ -94,6 +91,7 @@ func TestKill9AtAnyMoment(t *testing.T) {
 // The same in one process: everything is killed at once, the simulated BMCs too,
 // which keep their sessions as a real one does.
 func TestKill9OfAllAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	dev := w.dev()
 	w.must("apply", thermal)
@@ -107,9 +105,9 @@ func TestKill9OfAllAtOnce(t *testing.T) {
 	if len(scripts) != 2 {
 		t.Errorf("scripts after the restart: %+v", scripts)
 	}
-	if out := w.must("plan", w.file("tag.scl", `(config "all" (asset-tag "before"))`)); !strings.Contains(out, "no change") {
-		t.Errorf("the simulated rack forgot its settings:\n%s", out)
-	}
+	w.until("the simulated rack has its settings", func() bool { // a plan leaves out a rack that is cut off
+		return strings.Contains(w.must("plan", w.file("tag.scl", `(config "all" (asset-tag "before"))`)), "no change")
+	})
 	dev.wait("8 of 8 BMCs")
 	w.sessions(0) // the agent needs none: it has a certificate
 	watch := w.start("watch")
@@ -124,6 +122,7 @@ func TestKill9OfAllAtOnce(t *testing.T) {
 // Who types kill -9 and the next start in one line does not wait for the kernel to
 // clean up after the dead.
 func TestStartRightAfterKill9(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	dev := w.dev()
 	for range 5 {
@@ -136,6 +135,7 @@ func TestStartRightAfterKill9(t *testing.T) {
 
 // A coordinator whose log is lost meets its agents as a new one does.
 func TestACoordinatorThatLostItsLog(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev().interrupt()
 	if err := os.RemoveAll(filepath.Join(w.dir, "coordinator", "raft")); err != nil {
@@ -165,12 +165,9 @@ func (w *world) sessions(want int) {
 // What happened while the coordinator was away is reported, once, when it is
 // back.
 func TestARuleFiresWhileCutOff(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	w.start("dev", "--only", "sim").wait("ready in")
-	coordinator := w.start("dev", "--only", "coordinator")
-	coordinator.wait("ready in")
-	agent := w.start("dev", "--only", "agent")
-	agent.wait("ready in")
+	_, coordinator, agent := w.apart()
 	w.must("apply", thermal)
 	coordinator.kill()
 

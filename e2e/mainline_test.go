@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 const (
@@ -23,6 +22,7 @@ const (
 // The language's first example: a rule is installed, a CPU heated, the rule
 // fires and starts another server.
 func TestARuleFires(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev()
 	watch := w.start("watch")
@@ -50,6 +50,7 @@ func TestARuleFires(t *testing.T) {
 
 // The language's second example: a plan per field, then no change and no write.
 func TestConfigIsIdempotentAndKeepsItsSecret(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	dev := w.dev()
 	dev.wait("8 of 8 BMCs")
@@ -129,6 +130,7 @@ func grep(t *testing.T, dir, text string) {
 }
 
 func TestShowAndDump(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev()
 
@@ -185,6 +187,7 @@ func checkXML(t *testing.T, text string) {
 // TestInventoryAndItsChanges: what a server is made of is asked for through the
 // mesh, and what has changed since it was asked last is told.
 func TestInventoryAndItsChanges(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev()
 
@@ -218,13 +221,8 @@ func TestInventoryAndItsChanges(t *testing.T) {
 	if out := w.must("get", "inventory", "r01-u04"); !strings.Contains(out, " old: ") || !strings.Contains(out, "processor") {
 		t.Errorf("of a BMC that is silent the last inventory is told:\n%s", out)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	w.until("the change is told", func() bool {
 		out := w.must("get", "changes", "r01-u04")
-		if strings.Contains(out, "first") && strings.Contains(out, "second") {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the change is not told:\n%s", out)
-		}
-	}
+		return strings.Contains(out, "first") && strings.Contains(out, "second")
+	})
 }

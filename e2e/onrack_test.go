@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -37,6 +36,7 @@ func cutOff(t *testing.T) (w *world, agent *process) {
 // force, switches a server; the rule fires; the agent is killed, and goes on. When a
 // coordinator is back it has all of it, once and in order, and who it was.
 func TestOnTheRackWithNoCoordinator(t *testing.T) {
+	t.Parallel()
 	w, agent := cutOff(t)
 	rule := w.file("hot.scl", `(monitor "r01-u04" (every 1s) (condition (> cpu.temp 90)) (action (set-indicator on)))`)
 	w.must("--agent", "apply", rule, "--yes")
@@ -130,6 +130,7 @@ func whatWasDone(told []audited) string {
 // Both sides have decided about one name: the newer decision counts, and the other is
 // told, to who watches and to who lists the scripts.
 func TestTheFleetDecidedWhileARackDid(t *testing.T) {
+	t.Parallel()
 	w, agent := cutOff(t)
 	script := w.file("tag.scl", `(config "r01-u04" (asset-tag "rack"))`)
 	w.must("--agent", "apply", script, "--yes")
@@ -161,19 +162,9 @@ func TestTheFleetDecidedWhileARackDid(t *testing.T) {
 	}
 }
 
-// eventually reports whether what is asked becomes true. Each question is a process,
-// so it needs no pause.
-func eventually(ask func() bool) bool {
-	for deadline := time.Now().Add(patience); !ask(); {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
-
 // What people see on the rack, as it is printed.
 func TestGoldenOnTheRack(t *testing.T) {
+	t.Parallel()
 	w, _ := cutOff(t)
 	plan := w.file("plan.scl", `(config "r01-u04" (asset-tag "a1"))
 (monitor "r01-u04" (condition (> cpu.temp 90)) (action (power off)))

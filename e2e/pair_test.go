@@ -88,7 +88,6 @@ func (p *pair) nodes() (names []fleet.NodeName) {
 // them: it remembers the last ones alone, and each time the new ones are added.
 func (p *pair) requests(node fleet.NodeName) []bmcsim.Request {
 	p.t.Helper()
-	<-time.After(10 * time.Millisecond) // those who wait for something ask again and again
 	all, err := p.sim.Requests(context.Background(), node)
 	if err != nil {
 		p.t.Fatal(err)
@@ -123,6 +122,7 @@ func (p *pair) tag(text string) {
 // The owner dies without a word: its standby works within seconds, and when the
 // dead one is back it stands by, is let in again, and can take over in its turn.
 func TestTheStandbyTakesOver(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.tag("one")
 	p.first.kill()
@@ -168,6 +168,7 @@ func (p *pair) after(node fleet.NodeName, path, user string) (at []int) {
 // The same while no coordinator is reached. When one is back it learns who owns the
 // rack.
 func TestTheStandbyTakesOverCutOff(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.coordinator.kill()
 	p.first.wait("no link to the coordinators")
@@ -189,6 +190,7 @@ func TestTheStandbyTakesOverCutOff(t *testing.T) {
 // the BMCs refuse it, it yields, and nothing of the old epoch is written after the
 // fence.
 func TestTheOldOwnerWakes(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	steps := strings.Repeat(` (set-indicator on) (set-indicator off)`, 400)
 	p.start("apply", p.file("blink.scl", fmt.Sprintf(`(action ("all")%s)`, steps)), "--yes")

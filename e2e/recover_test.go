@@ -13,6 +13,7 @@ import (
 // into its BMC but the escrow: with the recovery key a fresh state directory has it
 // again, and nothing on the BMC is changed for it.
 func TestALostAgentIsRecovered(t *testing.T) {
+	t.Parallel()
 	d := newDrill(t, bmcsim.Config{})
 	first := d.agent() // writes agent.yaml, as a person would
 	first.wait(allTaken)
@@ -30,7 +31,7 @@ func TestALostAgentIsRecovered(t *testing.T) {
 	escrow := filepath.Join(dir, "escrow.json")
 	second := d.beside("agent", "--state", dir)
 	second.wait("linked to a coordinator")
-	d.await("there is an escrow", func() bool { _, statErr := os.Stat(escrow); return statErr == nil })
+	d.until("there is an escrow", func() bool { _, statErr := os.Stat(escrow); return statErr == nil })
 	second.kill()
 	text, err := os.ReadFile(escrow)
 	if err != nil {

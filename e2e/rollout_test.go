@@ -19,6 +19,7 @@ type ranRun struct {
 // A rollout stops after a canary that fails, goes on when a person says so, and what
 // failed is done again by itself.
 func TestARolloutInWaves(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev().wait("8 of 8 BMCs")
 	// ServerName and ai-node-1 are off: a cycle of them fails.

@@ -11,6 +11,7 @@ import (
 // Where the policy asks for two authors, one of them prepares, the other signs, and
 // nothing is done before.
 func TestTwoAuthors(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.dev()
 	ada := strings.TrimSpace(w.must("trust", "author", "show"))

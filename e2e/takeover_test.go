@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
@@ -35,6 +34,7 @@ type bmcLine struct {
 // the default password is gone, basic authentication is off, and who has no
 // certificate of the rack gets no answer. openssl and curl say the same.
 func TestDevTakesItsBMCsOver(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	dev := w.dev()
 	w.must("apply", thermal) // the main job works meanwhile
@@ -75,6 +75,7 @@ func TestDevTakesItsBMCsOver(t *testing.T) {
 // kill -9 of the agent after single steps of the take-overs: it ends taken over
 // each time, with no account or session too many.
 func TestKill9DuringTheTakeover(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.start("dev", "--only", "sim").wait("ready in")
 	w.start("dev", "--only", "coordinator").wait("ready in")
@@ -112,21 +113,20 @@ func (w *world) takenOver() {
 // taken checks that as many BMCs are taken over as there are.
 func (w *world) taken(bmcs int) {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); ; {
-		var all []bmcLine // anew: a decoder leaves in an element what is not said
+	var all []bmcLine
+	done := 0
+	taken := func() bool {
+		all, done = nil, 0 // anew: a decoder leaves in an element what is not said
 		w.decode(&all, "get", "bmcs")
-		done := 0
 		for _, b := range all {
 			if b.Done && b.Takeover == "mtls-strict" && b.Ours && b.UniquePassword && b.Level == "T3" && len(b.Open)+len(b.Limits) == 0 {
 				done++
 			}
 		}
-		if done == bmcs {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%d of %d are taken over: %+v", done, bmcs, all)
-		}
+		return done == bmcs
+	}
+	if !eventually(taken) {
+		w.t.Fatalf("%d of %d are taken over: %+v", done, bmcs, all)
 	}
 }
 

@@ -6,13 +6,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -37,9 +41,22 @@ func TestMain(m *testing.M) {
 	if out, err := build.CombinedOutput(); err != nil {
 		panic(string(out))
 	}
+	lastPort.Store(10_000 + int32(os.Getpid()%1000)*20) // not where another run begins
+	sideBySide()
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// sideBySide has four tests run at once, unless it was said how many shall: a world
+// spends most of its time waiting, and on two cores twice as many is what they bear.
+func sideBySide() {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		_ = flag.Set("test.parallel", "4")
+	}
 }
 
 // patience bounds every wait of these tests. It is generous: a wait ends when
@@ -50,9 +67,16 @@ const patience = 60 * time.Second
 type world struct {
 	t   *testing.T
 	dir string
+	env []string // of the commands that run to their end; nil: ours
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	return newWorldOf(t, 1)
+}
+
+// newWorldOf is a world with so many coordinators.
+func newWorldOf(t *testing.T, coordinators int) *world {
 	t.Helper()
 	// A short path: unix sockets live in it.
 	dir, err := os.MkdirTemp("", "cw") //nolint:usetesting // t.TempDir's are too long
@@ -60,7 +84,50 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return &world{t: t, dir: dir}
+	w := &world{t: t, dir: dir}
+	err = os.WriteFile(filepath.Join(dir, "size.yaml"), fmt.Appendf(nil, "coordinators: %d\n", coordinators), 0o600)
+	for n := range coordinators {
+		err = errors.Join(err, w.settle(fmt.Sprintf("c%d", n+1)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// settle gives a coordinator addresses of its own, as if it had been there before: it
+// comes back to them when it was killed, whoever has started meanwhile.
+func (w *world) settle(name string) error {
+	w.t.Helper()
+	dir := filepath.Join(w.dir, coordinatorParts[name])
+	err := os.Mkdir(dir, 0o700)
+	for _, file := range []string{"mesh.addr", "api.addr", "peer.addr"} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, file), []byte(freePort(w.t)), 0o600))
+	}
+	return err
+}
+
+// lastPort is the port that was given away last. They are below those that the system
+// gives to who asks for any: those could be taken while their owner is dead.
+var lastPort atomic.Int32
+
+// freePort is an address on which nobody listens, over TCP or UDP, and which no other
+// world is given.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for {
+		addr := fmt.Sprintf("127.0.0.1:%d", lastPort.Add(1))
+		tcp, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
+		if err != nil {
+			continue
+		}
+		udp, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", addr)
+		_ = tcp.Close()
+		if err == nil {
+			_ = udp.Close()
+			return addr
+		}
+	}
 }
 
 // process is a running chiba.
@@ -94,12 +161,24 @@ func (w *world) start(args ...string) *process {
 	return p
 }
 
-// dev starts `chiba dev` and waits until it is ready.
+// dev starts `chiba dev` and waits until it is ready, and its rack is known.
 func (w *world) dev(args ...string) *process {
 	w.t.Helper()
 	p := w.start(append([]string{"dev"}, args...)...)
 	p.wait("ready in")
+	w.known(8)
 	return p
+}
+
+// known waits until the coordinators know so many servers: an agent that is slow is
+// ready before it has told of all.
+func (w *world) known(servers int) {
+	w.t.Helper()
+	w.until(fmt.Sprintf("%d servers are known", servers), func() bool {
+		var nodes []node
+		w.decode(&nodes, "get", "nodes")
+		return len(nodes) == servers
+	})
 }
 
 // wait returns the first line that holds text, once the process has said it.
@@ -146,7 +225,7 @@ func (w *world) run(args ...string) outcome {
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, binary, append(args, "--state", w.dir)...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr, cmd.Env = &stdout, &stderr, w.env
 	began := time.Now()
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -178,15 +257,33 @@ func (w *world) decode(v any, args ...string) {
 // linked waits until the rack's agent is connected.
 func (w *world) linked() {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	w.until("the agent is connected", func() bool {
 		var agents []agent
 		w.decode(&agents, "get", "agents")
-		if len(agents) == 1 && agents[0].Connected {
-			return
+		return len(agents) == 1 && agents[0].Connected
+	})
+}
+
+// eventually reports whether what is asked becomes true in time. It asks again and
+// again, and leaves the machine to the others between.
+func eventually(ask func() bool) bool {
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for over := time.After(patience); !ask(); {
+		select {
+		case <-again.C:
+		case <-over:
+			return false
 		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("the agent did not come back: %+v", agents)
-		}
+	}
+	return true
+}
+
+// until waits until it is so.
+func (w *world) until(what string, is func() bool) {
+	w.t.Helper()
+	if !eventually(is) {
+		w.t.Fatalf("it did not happen: %s\n%s%s", what, w.run("get", "coordinators").stdout, w.run("get", "agents").stdout)
 	}
 }
 

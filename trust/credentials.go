@@ -24,12 +24,14 @@ type Credentials struct {
 	Anchors []*x509.Certificate
 	// Roots holds the Anchors.
 	Roots *x509.CertPool
+
+	issuers *issuers // that the Roots were seen to vouch for; copies share it
 }
 
 // NewCredentials are credentials of a chain with its key and of the roots that
 // are believed.
 func NewCredentials(certificate tls.Certificate, anchors []*x509.Certificate) Credentials {
-	return Credentials{Certificate: certificate, Anchors: anchors, Roots: pool(anchors)}
+	return Credentials{Certificate: certificate, Anchors: anchors, Roots: pool(anchors), issuers: &issuers{}}
 }
 
 // Identity is whom these credentials are of.

@@ -3,7 +3,9 @@ package trust
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -156,15 +158,12 @@ func SplitSubject(subject string) (kind, value string) {
 	return kind, value
 }
 
-// Has reports whether a subject is denied.
-func (d *Denials) Has(subject string) (fleet.Denial, bool) {
-	if d == nil {
-		return fleet.Denial{}, false
+// decodePin is the hash in a pin.
+func decodePin(pin string) ([]byte, error) {
+	text, ok := strings.CutPrefix(pin, "sha256/")
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || !ok || len(raw) != sha256.Size {
+		return nil, errors.New("a pin is sha256/ and 32 bytes in base64")
 	}
-	list := d.list.Load()
-	if list == nil {
-		return fleet.Denial{}, false
-	}
-	e, denied := (*list)[subject]
-	return e, denied
+	return raw, nil
 }

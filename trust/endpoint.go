@@ -131,7 +131,7 @@ func (e *Endpoint) config(usage x509.ExtKeyUsage, roles []Role) *tls.Config {
 func (e *Endpoint) Verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, roles ...Role) (Identity, error) {
 	const op = "verify peer"
 	creds := e.creds.Load()
-	id, path, err := identify(chain, creds.Roots, usage, e.now())
+	id, path, err := identify(chain, creds, usage, e.now())
 	if err != nil {
 		return Identity{}, err
 	}
@@ -150,25 +150,31 @@ func (e *Endpoint) Verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, rol
 // Signer is whose chain that is, leaf first, of somebody who has signed something
 // that came over others: it must lead to one of roots, through a site's CA.
 func Signer(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (Identity, error) {
-	id, _, err := identify(chain, roots, x509.ExtKeyUsageClientAuth, now)
+	id, _, err := identify(chain, &Credentials{Roots: roots}, x509.ExtKeyUsageClientAuth, now)
 	return id, err
 }
 
-// identify checks a chain, and tells whose it is and the way to the root.
-func identify(chain []*x509.Certificate, roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) (Identity, []*x509.Certificate, error) {
+// identify checks a chain by the roots of creds, and tells whose it is and the way to
+// the root.
+func identify(chain []*x509.Certificate, creds *Credentials, usage x509.ExtKeyUsage, now time.Time) (Identity, []*x509.Certificate, error) {
 	const op = "verify peer"
 	if len(chain) == 0 {
 		return Identity{}, nil, fault.New(fault.Untrusted, op, "it sent no certificate")
 	}
-	verified, err := verify(chain, roots, usage, now)
-	if err != nil {
-		return Identity{}, nil, err
+	path := creds.issuers.path(chain, usage, now)
+	if path == nil {
+		verified, err := verify(chain, creds.Roots, usage, now)
+		if err != nil {
+			return Identity{}, nil, err
+		}
+		if path = issuedBySite(verified); path != nil {
+			creds.issuers.remember(path)
+		}
 	}
 	id, err := IdentityOf(chain[0])
 	if err != nil {
 		return Identity{}, nil, err
 	}
-	path := issuedBySite(verified)
 	if path == nil {
 		// A rack CA may name only its own rack, but it must not make agents either:
 		// it lies in the rack, and a denied agent could make itself a new one.

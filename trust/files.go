@@ -1,14 +1,17 @@
 package trust
 
 import (
-	"crypto/tls"
+	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/keyfile"
 )
 
 // The files in which a process finds its credentials, in a directory of its own.
@@ -41,6 +44,37 @@ func WriteFile(path string, mode fs.FileMode, data []byte) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
+// WriteKey writes a private key as PKCS #8 in PEM form, readable for its owner alone.
+func WriteKey(path string, key crypto.Signer) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// ReadKey reads what WriteKey writes, unless others can read it, too. A file that is
+// not there is an fs.ErrNotExist.
+func ReadKey(path string) (crypto.Signer, error) {
+	text, err := keyfile.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New(path + " is not in PEM form")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	key, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, errors.New(path + " holds no signing key")
+	}
+	return key, nil
+}
+
 // Load reads the credentials in dir.
 func Load(dir string) (Credentials, error) {
 	return LoadFiles(filepath.Join(dir, CertFile), filepath.Join(dir, KeyFile), filepath.Join(dir, CAFile))
@@ -49,7 +83,7 @@ func Load(dir string) (Credentials, error) {
 // LoadFiles reads credentials from three PEM files.
 func LoadFiles(cert, key, roots string) (Credentials, error) {
 	const op = "load credentials"
-	pair, err := tls.LoadX509KeyPair(cert, key)
+	pair, err := keyfile.Pair(cert, key)
 	if err != nil {
 		return Credentials{}, fault.Wrap(fault.BadInput, op, err)
 	}

@@ -24,7 +24,7 @@ func VerifyPinned(chain []*x509.Certificate, pins []string, now time.Time) (Iden
 		return Identity{}, fault.New(fault.Untrusted, op, "no root that is pinned here has signed its certificate").
 			WithHint("it is another mesh's, or somebody stands between: compare the pins with chiba ca root --root DIR")
 	}
-	id, _, err := identify(chain, pool(roots), x509.ExtKeyUsageServerAuth, now)
+	id, _, err := identify(chain, &Credentials{Roots: pool(roots)}, x509.ExtKeyUsageServerAuth, now)
 	if err == nil && id.Role != Coordinator {
 		err = fault.New(fault.Untrusted, op, fmt.Sprintf("its certificate is of %s", id))
 	}

@@ -64,6 +64,7 @@ type Config struct {
 	Digests Digests
 
 	Streams int           // reads at once over HTTP/2, at most; default what the BMC's profile says
+	Most    func() int    // reads at once in any case, asked again and again; 0 or nil: nobody says
 	Poll    time.Duration // between two looks at what a write did, default 1 s
 	Settle  time.Duration // how long a power change may take, default 2 min
 	Rest    time.Duration // of the breaker after its first opening, default 2 s

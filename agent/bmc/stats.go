@@ -106,9 +106,18 @@ func (l *Lane) observe(e redfish.Exchange) {
 	l.reads.resize(l.budget.size)
 }
 
-// bound is how many reads may be under way at the very most: over HTTP/1.1 as
-// many as there are connections.
+// bound is how many reads may be under way at the very most.
 func (l *Lane) bound() int {
+	if l.cfg.Most != nil {
+		if most := l.cfg.Most(); most > 0 {
+			return min(most, l.width())
+		}
+	}
+	return l.width()
+}
+
+// width is what the BMC can do: over HTTP/1.1 as many reads as there are connections.
+func (l *Lane) width() int {
 	switch {
 	case l.client == nil || !l.client.HTTP2():
 		return max(l.cfg.BMC.Limits.Conns, 1)

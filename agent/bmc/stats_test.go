@@ -93,6 +93,37 @@ func TestBusyBMCIsAskedLess(t *testing.T) {
 	t.Logf("up to %d at once, %d refused, the budget is %d", peak.Load(), refused.Load(), s.Budget)
 }
 
+// Nobody reads more at once than is said from outside, also if that is said later.
+func TestTheMostReadsAtOnceAreSaidFromOutside(t *testing.T) {
+	var under, peak atomic.Int32
+	var most atomic.Int32
+	v := &vendor{docs: sixty()}
+	v.hook = func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/Sensors/") {
+			return false
+		}
+		n := under.Add(1)
+		defer under.Add(-1)
+		peak.Store(max(peak.Load(), n))
+		<-time.After(2 * time.Millisecond)
+		return false
+	}
+	_, l := v.start(t, func(c *bmc.Config) { c.Streams, c.Most = 8, func() int { return int(most.Load()) } })
+	for _, want := range []int32{2, 1, 8} {
+		most.Store(want)
+		if _, err := l.Read(t.Context(), bmc.Monitor, refs(t, "cpu.temp")); err != nil { // what is under way ends
+			t.Fatal(err)
+		}
+		peak.Store(0)
+		if _, err := l.Read(t.Context(), bmc.Monitor, refs(t, "cpu.temp")); err != nil {
+			t.Fatal(err)
+		}
+		if peak.Load() > want {
+			t.Errorf("%d at once, %d are allowed", peak.Load(), want)
+		}
+	}
+}
+
 // Sixty sensors once, on a lane that knows them: sixty requests where the BMC
 // can't expand, one where it can.
 func TestRequestsOfSixtySensors(t *testing.T) {

@@ -118,10 +118,21 @@ type Output struct {
 type Engine struct {
 	rules  []*rule
 	nodes  []*node // by name
+	agenda agenda  // of the nodes
+	last   time.Time
 	states map[Key]*State
+	fired  map[named][]*State // those that remember firings
 	marks  map[fleet.NodeName]*Marks
 	link   Link
 }
+
+// named is a rule, on whatever node.
+type named struct {
+	script fleet.ScriptName
+	rule   string
+}
+
+func (k Key) named() named { return named{k.Script, k.Rule} }
 
 // New is an engine with no rules that remembers states and marks. It counts as cut
 // off until a [Link] says otherwise.
@@ -137,25 +148,35 @@ func New(states []State, marks []Marks) *Engine {
 		s.Fired = slices.Clone(s.Fired)
 		e.states[s.Key] = &s
 	}
+	e.index()
 	return e
 }
 
 // Step takes one input at the time now and says what is to be done. Time does
 // not have to be monotonic: a clock that is set back delays nothing for longer
-// than the period or the cooldown in question.
+// than the period or the cooldown in question. It costs what the nodes cost that the
+// input is about or that are due, and the logarithm of all.
 func (e *Engine) Step(now time.Time, in Input) Output {
 	var out Output
 	e.link.Since = earlier(e.link.Since, now)
 	in.happen(e, now, &out)
-	for _, n := range e.nodes {
-		if read, ok := n.read(now); ok {
-			out.Read = append(out.Read, read)
-		}
-		if due := n.next(); !due.IsZero() && (out.Next.IsZero() || due.Before(out.Next)) {
-			out.Next = due
+	if now.Before(e.last) {
+		e.agenda.anew(e.nodes, now)
+	}
+	e.last = now
+	out.Read = e.agenda.begin(now)
+	out.Next = e.agenda.next()
+	return out
+}
+
+// index finds the states that remember firings.
+func (e *Engine) index() {
+	e.fired = make(map[named][]*State)
+	for k, s := range e.states {
+		if len(s.Fired) > 0 {
+			e.fired[k.named()] = append(e.fired[k.named()], s)
 		}
 	}
-	return out
 }
 
 // States is everything that must outlive a restart, in a stable order.
@@ -198,6 +219,7 @@ func (s Sample) happen(e *Engine, now time.Time, out *Output) {
 	for _, w := range read {
 		w.evaluate(e, now, out)
 	}
+	e.agenda.put(n, now)
 }
 
 func (rs Rules) happen(e *Engine, now time.Time, out *Output) {
@@ -213,6 +235,7 @@ func (rs Rules) happen(e *Engine, now time.Time, out *Output) {
 		}
 		n.schedule(now)
 	}
+	e.agenda.anew(e.nodes, now)
 	e.forget(out)
 }
 
@@ -222,7 +245,7 @@ func (e *Engine) add(r *rule, nodes []fleet.NodeName) {
 	for _, name := range nodes {
 		i, ok := slices.BinarySearchFunc(e.nodes, name, (*node).compare)
 		if !ok {
-			e.nodes = slices.Insert(e.nodes, i, &node{name: name})
+			e.nodes = slices.Insert(e.nodes, i, &node{name: name, place: nowhere})
 		}
 		e.nodes[i].watch(r)
 	}
@@ -232,21 +255,18 @@ func (e *Engine) add(r *rule, nodes []fleet.NodeName) {
 // node that a rule does not select at the moment keeps its state: it may come
 // back, and its cooldown goes on.
 func (e *Engine) forget(out *Output) {
-	type name struct {
-		script fleet.ScriptName
-		rule   string
-	}
-	conditions := make(map[name]string, len(e.rules))
+	conditions := make(map[named]string, len(e.rules))
 	for _, r := range e.rules {
-		conditions[name{r.script, r.Name}] = r.Condition.Text
+		conditions[named{r.script, r.Name}] = r.Condition.Text
 	}
 	for k, s := range e.states {
-		if text, ok := conditions[name{k.Script, k.Rule}]; !ok || text != s.Condition {
+		if text, ok := conditions[k.named()]; !ok || text != s.Condition {
 			delete(e.states, k)
 			out.Gone = append(out.Gone, k)
 		}
 	}
 	slices.SortFunc(out.Gone, Key.compare)
+	e.index()
 	hears := func(r *rule) bool { return slices.ContainsFunc(r.Condition.Refs, scl.Ref.IsEvent) }
 	if len(e.marks) > 0 && !slices.ContainsFunc(e.rules, hears) {
 		clear(e.marks)

@@ -78,6 +78,7 @@ func (h Heard) happen(e *Engine, now time.Time, out *Output) {
 	}
 	if len(h.Events)+len(fresh) > 0 || h.Gap {
 		n.look(now)
+		e.agenda.put(n, now)
 	}
 }
 

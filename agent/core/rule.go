@@ -58,6 +58,9 @@ func (w *watch) hold(e *Engine, s *State, now time.Time, out *Output) {
 	s.Held = why.name
 	if why.name == "" {
 		s.Armed = false
+		if len(s.Fired) == 0 {
+			e.fired[s.named()] = append(e.fired[s.named()], s)
+		}
 		s.Fired = append(w.recent(s, now), now)
 	}
 }
@@ -93,10 +96,7 @@ func (e *Engine) held(w *watch, s *State, now time.Time) reason {
 // spent counts the firings of w's rule on all nodes within the limit's window.
 func (e *Engine) spent(w *watch, now time.Time) int {
 	n := 0
-	for k, s := range e.states {
-		if k.Script != w.script || k.Rule != w.Name {
-			continue
-		}
+	for _, s := range e.fired[named{w.script, w.Name}] {
 		for _, at := range s.Fired {
 			if now.Sub(at) < w.Options.Limit.Window {
 				n++
@@ -155,12 +155,16 @@ func (w *watch) test() scl.Truth {
 }
 
 func (e *Engine) state(w *watch) *State {
+	if w.state != nil {
+		return w.state
+	}
 	k := Key{w.script, w.Name, w.node}
 	s, ok := e.states[k]
 	if !ok {
 		s = &State{Key: k, Condition: w.Condition.Text, Armed: true}
 		e.states[k] = s
 	}
+	w.state = s
 	return s
 }
 

@@ -24,9 +24,15 @@ type node struct {
 	probes  []*probe // by key
 	watches []*watch // in the order of the rules
 	busy    bool     // a read is under way
+	due     time.Time
+	place   int      // in the agenda
+	asking  []*probe // by the read under way, in its order
+	turn    uint64   // of the samples
 	asked   time.Time
 	pending []Event // for rules that need values too: wait for the next read
 	reading []Event // wait for the read under way
+
+	concerned []*watch // by the last sample
 }
 
 // probe is one element that is sampled.
@@ -36,7 +42,8 @@ type probe struct {
 	every time.Duration
 	due   time.Time
 	last  fleet.Reading
-	seen  bool // last holds something
+	seen  bool   // last holds something
+	turn  uint64 // of the last sample that held it
 }
 
 // watch is a rule on a node.
@@ -47,6 +54,7 @@ type watch struct {
 	slots  []scl.Slot
 	hears  bool
 	event  *Event // that arrives at this moment
+	state  *State // nil: it was not evaluated yet
 }
 
 func (n *node) compare(name fleet.NodeName) int { return strings.Compare(string(n.name), string(name)) }
@@ -113,32 +121,37 @@ func (n *node) offset() time.Duration {
 	return time.Duration(h.Sum64() % uint64(soon))
 }
 
-// read is the sample to take now, if one is due. It takes along what would be
-// due soon after, so that elements with different periods fall into step and
-// cost one read.
-func (n *node) read(now time.Time) (Read, bool) {
-	if n.busy || len(n.probes) == 0 {
-		return Read{}, false
+// settle pulls what is due after its period back: the clock was set back. While a
+// read is under way nothing is.
+func (n *node) settle(now time.Time) {
+	if n.busy {
+		return
 	}
-	shortest, due := n.probes[0].every, false
+	for _, p := range n.probes {
+		p.due = earlier(p.due, now.Add(p.every))
+	}
+}
+
+// read is the sample to take of a node that is due. It takes along what would be due
+// soon after, so that elements with different periods fall into step and cost one
+// read.
+func (n *node) read(now time.Time) Read {
+	shortest := n.probes[0].every
 	for _, p := range n.probes {
 		shortest = min(shortest, p.every)
-		p.due = earlier(p.due, now.Add(p.every)) // the clock was set back
-		due = due || !p.due.After(now)
-	}
-	if !due {
-		return Read{}, false
 	}
 	read := Read{Node: n.name}
+	n.asking = n.asking[:0]
 	for _, p := range n.probes {
 		if !p.due.After(now.Add(shortest / 2)) {
 			p.due = now.Add(p.every)
 			read.Refs = append(read.Refs, p.ref)
+			n.asking = append(n.asking, p)
 		}
 	}
 	n.busy, n.asked = true, now
 	n.reading, n.pending = append(n.reading, n.pending...), nil
-	return read, true
+	return read
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -162,23 +175,39 @@ func (n *node) next() time.Time {
 	return next
 }
 
-// take keeps the values of s and returns the rules they concern.
+// take keeps the values of s and returns the rules they concern, until the next one.
 func (n *node) take(s Sample) []*watch {
 	n.busy = false
-	fresh := make(map[*probe]bool, len(s.Refs))
+	n.turn++
 	for i, ref := range s.Refs {
-		at, ok := slices.BinarySearchFunc(n.probes, keyOf(ref), (*probe).compare)
-		if !ok {
+		p := n.answered(i, ref)
+		if p == nil {
 			continue // no rule watches it any longer
 		}
-		p := n.probes[at]
-		p.last, p.seen = fleet.Reading{Node: n.name, Ref: ref.Text, Value: fleet.NoValue("not read")}, true
+		p.seen, p.turn = true, n.turn
 		if i < len(s.Readings) {
 			p.last = s.Readings[i]
+		} else {
+			p.last = fleet.Reading{Node: n.name, Ref: ref.Text, Value: fleet.NoValue("not read")}
 		}
-		fresh[p] = true
 	}
-	return slices.DeleteFunc(slices.Clone(n.watches), func(w *watch) bool {
-		return !slices.ContainsFunc(w.probes, func(p *probe) bool { return fresh[p] })
-	})
+	n.concerned = n.concerned[:0]
+	for _, w := range n.watches {
+		if slices.ContainsFunc(w.probes, func(p *probe) bool { return p != nil && p.turn == n.turn }) {
+			n.concerned = append(n.concerned, w)
+		}
+	}
+	return n.concerned
+}
+
+// answered is the element that the i-th answer is about: the i-th that was asked for,
+// unless the rules have changed since.
+func (n *node) answered(i int, ref scl.Ref) *probe {
+	if i < len(n.asking) && n.asking[i].ref == ref {
+		return n.asking[i]
+	}
+	if at, ok := slices.BinarySearchFunc(n.probes, keyOf(ref), (*probe).compare); ok {
+		return n.probes[at]
+	}
+	return nil
 }

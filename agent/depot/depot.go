@@ -41,7 +41,10 @@ const (
 	wantedFor = 15 * time.Second
 	patience  = 3  // failures in a row before it is somebody else's turn
 	maxWanted = 16 // artifacts that others want of us at once
-	fetchers  = 2  // of them, how many we fetch at once
+	// maxJobs bounds what is remembered of what others have wanted: who asks for
+	// thousands of digests has made them up.
+	maxJobs  = 256
+	fetchers = 2 // of them, how many we fetch at once
 )
 
 // Site is the other agents of the site.
@@ -135,10 +138,15 @@ func (d *Depot) got(digest blob.Digest, from string) {
 func (d *Depot) job(digest blob.Digest) *job {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.jobIn(digest)
+}
+
+// jobIn is job for one who holds mu.
+func (d *Depot) jobIn(digest blob.Digest) *job {
 	j := d.jobs[digest]
 	if j == nil {
 		d.tidy()
-		j = &job{turn: make(chan struct{}, 1)}
+		j = &job{turn: make(chan struct{}, 1), at: time.Now()} // it has begun: tidy leaves it for a while
 		d.jobs[digest] = j
 	}
 	return j
@@ -387,9 +395,16 @@ func (d *Depot) Answer(q *pb.ArtifactAsk) (*pb.ArtifactState, error) {
 		s.State = pb.ArtifactState_HAS
 		return s, nil
 	}
-	j := d.job(digest)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	j := d.jobs[digest]
+	if j == nil && !q.GetFetch() {
+		return s, nil // who only asks leaves nothing behind
+	}
+	if j == nil && (len(d.jobs) >= maxJobs || len(d.wanted) == cap(d.wanted)) {
+		return tooMany(s), nil
+	}
+	j = d.jobIn(digest)
 	hasFailed := j.err != nil && time.Since(j.at) < restAfter/2
 	if q.GetFetch() {
 		j.asked = time.Now()
@@ -398,8 +413,7 @@ func (d *Depot) Answer(q *pb.ArtifactAsk) (*pb.ArtifactState, error) {
 			case d.wanted <- digest:
 				j.busy = true
 			default:
-				s.State, s.Kind, s.Error = pb.ArtifactState_FAILED, string(fault.Unavailable), "it fetches too many others already"
-				return s, nil
+				return tooMany(s), nil
 			}
 		}
 	}
@@ -411,6 +425,11 @@ func (d *Depot) Answer(q *pb.ArtifactAsk) (*pb.ArtifactState, error) {
 		s.Kind, s.Error, _ = wire.ToFault(j.err)
 	}
 	return s, nil
+}
+
+func tooMany(s *pb.ArtifactState) *pb.ArtifactState {
+	s.State, s.Kind, s.Error = pb.ArtifactState_FAILED, string(fault.Unavailable), "it fetches too many others already"
+	return s
 }
 
 // active reports whether it is being fetched, or will be.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -303,5 +304,30 @@ func TestALiarOfTheSite(t *testing.T) {
 	}
 	if n := w.agents["a1"].served.Load(); n > 5*blob.ChunkSize {
 		t.Errorf("the liar could serve %d bytes", n)
+	}
+}
+
+// An agent that makes up digests fills no other's memory with them, whether it asks
+// or wants them fetched.
+func TestMadeUpDigestsLeaveNothing(t *testing.T) {
+	w := newWorld(t, "a")
+	a := w.agents["a"]
+	ask := func(n int, fetch bool) {
+		sum := sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n)))
+		if _, err := a.Answer(&pb.ArtifactAsk{Digest: "sha256:" + hex.EncodeToString(sum[:]), Fetch: fetch}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 5000 {
+		ask(n, false)
+	}
+	if n := a.Jobs(); n != 0 {
+		t.Errorf("%d artifacts are remembered that somebody has asked for", n)
+	}
+	for n := range 5000 {
+		ask(n, true)
+	}
+	if n := a.Jobs(); n == 0 || n > 256 {
+		t.Errorf("%d artifacts are remembered that somebody wants", n)
 	}
 }

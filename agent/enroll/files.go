@@ -4,11 +4,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -54,7 +51,7 @@ func Prepare(dir, name, rack, token string) (Newcomer, error) {
 	}
 	err = errors.Join(os.RemoveAll(at), os.MkdirAll(at, 0o700))
 	if err == nil {
-		err = errors.Join(writeKey(filepath.Join(at, trust.KeyFile), key), trust.WriteFile(filepath.Join(at, markFile), 0o600, text))
+		err = errors.Join(trust.WriteKey(filepath.Join(at, trust.KeyFile), key), trust.WriteFile(filepath.Join(at, markFile), 0o600, text))
 	}
 	return Newcomer{Name: name, Rack: rack, Key: key, Mark: mark}, fault.Wrap(fault.Unavailable, op, err)
 }
@@ -64,7 +61,7 @@ func Prepare(dir, name, rack, token string) (Newcomer, error) {
 func (n Newcomer) Keep(dir, token string, j Joined) error {
 	const op = "keep our first certificate"
 	state := State{Counter: j.Counter, Mark: n.Mark, Token: token}
-	err := writeKey(filepath.Join(dir, trust.KeyFile), n.Key)
+	err := trust.WriteKey(filepath.Join(dir, trust.KeyFile), n.Key)
 	if err == nil {
 		err = state.write(filepath.Join(dir, StateFile)) // before the certificate, or its first renewal would tell of an older one
 	}
@@ -77,27 +74,15 @@ func (n Newcomer) Keep(dir, token string, j Joined) error {
 	return fault.Wrap(fault.Unavailable, op, os.RemoveAll(filepath.Join(dir, joiningDir)))
 }
 
-func writeKey(path string, key *ecdsa.PrivateKey) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return trust.WriteFile(path, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
+// readKey reads the key of an attempt.
 func readKey(path string) (*ecdsa.PrivateKey, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	read, err := trust.ReadKey(path)
+	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(text)
-	if err != nil || block == nil {
-		return nil, errors.Join(err, errors.New(path+" is not in PEM form"))
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if err != nil || !ok {
-		return nil, errors.Join(err, errors.New(path+" holds no EC key"))
+	key, ok := read.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New(path + " holds no EC key")
 	}
 	return key, nil
 }

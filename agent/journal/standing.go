@@ -24,6 +24,8 @@ const (
 const (
 	FloorOfScript = "script"
 	FloorOfRun    = "run"
+	// FloorOfCatalogue is that of the site catalogue.
+	FloorOfCatalogue = "catalogue"
 )
 
 // Revision is that of the desired state that is kept.
@@ -64,11 +66,11 @@ func Floor(tx *spool.Tx, of, name string) (version uint64, hash string) {
 }
 
 // Admits reports whether an order for a name is to be obeyed: one that puts a script
-// into force if it is not older than the last, and the same if it is not newer; one
-// that begins a run only if it is newer, because it begins one run, once.
+// or a catalogue into force if it is not older than the last, and the same if it is not
+// newer; one that begins a run only if it is newer, because it begins one run, once.
 func Admits(tx *spool.Tx, of, name string, version uint64, hash string) (ok bool, floor uint64) {
 	floor, last := Floor(tx, of, name)
-	if of == FloorOfScript && version == floor {
+	if of != FloorOfRun && version == floor {
 		return hash == last, floor
 	}
 	return version > floor, floor

@@ -38,6 +38,9 @@ const (
 	// settled is how long a session must last before the next failure counts as
 	// the first: a coordinator that welcomes and fails must not be met in a rush.
 	settled = 10 * time.Second
+	// busy is how far the waits grow while a coordinator says that it has too many to let
+	// in: at most 8 s, so that it is not idle when it has let in the others.
+	busy = 4
 )
 
 // Agent is what the link serves. Its methods are called from several goroutines.
@@ -197,7 +200,11 @@ func (l *Link) Run(ctx context.Context) error {
 			l.cfg.Log.Warn("no link to the coordinators", obs.Addr, addr, obs.Err, err, obs.Kind, fault.KindOf(err))
 			said = text
 		}
-		wait(ctx, talk.Backoff(max(0, failures-1)/len(l.cfg.Coordinators), rand.Float64())) //nolint:gosec // jitter
+		rounds := max(0, failures-1) / len(l.cfg.Coordinators)
+		if mesh.Refused(err) {
+			rounds = min(rounds, busy)
+		}
+		wait(ctx, talk.Backoff(rounds, rand.Float64())) //nolint:gosec // jitter
 	}
 	return ctx.Err()
 }

@@ -49,6 +49,8 @@ func (a *rackAgent) Query(ctx context.Context, q *pb.Query, send func(*pb.QueryE
 
 func (*rackAgent) PolicyVersion() uint64 { return 3 }
 
+func (*rackAgent) CatalogueVersion() uint64 { return 7 }
+
 func (*rackAgent) AuditSize() int64 { return 5 }
 
 func (a *rackAgent) Introduce() error  { return nil }

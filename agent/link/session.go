@@ -200,24 +200,27 @@ func (s *session) denied() []*pb.Denial {
 	return s.cfg.Trust.Denied()
 }
 
-// replay sends the spool in order, ahead of the acks; flow control bounds it.
+// replay sends the spool in order, ahead of the acks; flow control bounds it. The
+// stream is opened when there is something to send.
 func (s *session) replay(ctx context.Context) error {
-	out, err := s.open(ctx, pb.StreamOpen_RESULTS, 0)
-	if err != nil {
-		return err
-	}
+	var out *mesh.Channel
 	for {
 		batch, err := s.talk.Next()
 		if err != nil {
 			return err
 		}
 		if batch == nil {
-			if err := s.outbox.Wait(ctx); err != nil {
+			if err = s.outbox.Wait(ctx); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := out.Send(batch); err != nil {
+		if out == nil {
+			if out, err = s.open(ctx, pb.StreamOpen_RESULTS, 0); err != nil {
+				return err
+			}
+		}
+		if err = out.Send(batch); err != nil {
 			return err
 		}
 	}

@@ -92,11 +92,16 @@ type Output struct {
 	// Fence: this is a new reign, and the partner may not know of it: it must be shut
 	// out of each BMC before anything is written there.
 	Fence bool
+	// Regain: coordinators have given us the rack though, or because, we were shut out
+	// of BMCs: there we may make ourselves administrators again. Nothing else tells
+	// that who has shut us out has done so in an earlier epoch.
+	Regain bool
 	// Until is when a lease ends: nothing is to be begun later. Zero: not by itself.
 	Until time.Time
 	// Ask a coordinator now. Lost says with it that the partner is lost, Shut that we
-	// own the rack and can't work on it.
-	Ask, Lost, Shut bool
+	// own the rack and can't work on it, Met that the partner answers since and does not
+	// claim the rack: then it is better given to it.
+	Ask, Lost, Shut, Met bool
 	// Look whether others see the partner and whether we reach the rack, and tell a
 	// View.
 	Look bool
@@ -118,6 +123,8 @@ type Decider struct {
 	heard     time.Time // when the partner last answered
 	silent    bool      // it did not answer the last ping
 	shut      bool      // a BMC has shut us out in this epoch
+	met       bool      // and the partner has answered since
+	regain    bool      // the rack was granted to us since we were shut out
 
 	out Output // of the step that goes on
 }
@@ -144,6 +151,7 @@ func (d *Decider) Step(now time.Time, in Input) Output {
 	in.happen(d, now)
 	d.settle(now)
 	d.out.Role, d.out.Claim, d.out.Why, d.out.Shut = d.role, d.claim, d.why, d.shut
+	d.out.Met, d.out.Regain = d.met && !d.silent, d.regain && d.own()
 	if d.role == Active && d.leased() {
 		d.out.Until = d.lease
 	}
@@ -169,7 +177,8 @@ func (d *Decider) learn(c Claim) {
 		return
 	}
 	before := d.claim
-	d.claim, d.shut, d.out.Keep = c, false, true
+	d.regain = d.shut
+	d.claim, d.shut, d.met, d.out.Keep = c, false, false, true
 	switch {
 	case d.own():
 		d.out.Fence = before.Agent != "" && d.cfg.Partner != ""
@@ -204,7 +213,9 @@ func (g Granted) happen(d *Decider, _ time.Time) {
 
 func (p Partner) happen(d *Decider, now time.Time) {
 	d.heard, d.silent = now, false
-	d.learn(p.Claim)
+	if d.learn(p.Claim); d.shut && !d.met {
+		d.met, d.out.Ask = true, d.connected
+	}
 	if d.role == Waiting && !d.connected && d.own() {
 		d.become(Active, "its partner knows of no other owner")
 	}
@@ -216,7 +227,7 @@ func (Refused) happen(d *Decider, _ time.Time) {
 	if !d.own() {
 		return
 	}
-	d.shut, d.out.Ask = true, true
+	d.shut, d.met, d.regain, d.out.Ask = true, false, false, true
 	d.become(Standby, "a BMC has shut it out")
 }
 
@@ -225,7 +236,7 @@ func (v View) happen(d *Decider, now time.Time) {
 		return
 	}
 	d.claim = Claim{d.cfg.Self, d.claim.Epoch.Next(d.cfg.Self > d.cfg.Partner)}
-	d.shut, d.out.Keep, d.out.Fence = false, true, true
+	d.shut, d.met, d.regain, d.out.Keep, d.out.Fence = false, false, false, true, true
 	d.become(Active, d.cfg.Partner+" is dead, and no coordinator is reached")
 }
 

@@ -29,7 +29,7 @@ func say(o owner.Output) string {
 	for _, f := range []struct {
 		is   bool
 		word string
-	}{{o.Keep, "keep"}, {o.Fence, "fence"}, {o.Ask, "ask"}, {o.Lost, "lost"}, {o.Shut, "shut"}, {o.Look, "look"}} {
+	}{{o.Keep, "keep"}, {o.Fence, "fence"}, {o.Regain, "regain"}, {o.Ask, "ask"}, {o.Lost, "lost"}, {o.Shut, "shut"}, {o.Met, "met"}, {o.Look, "look"}} {
 		if f.is {
 			text = append(text, f.word)
 		}
@@ -134,7 +134,26 @@ func TestWhatFollowsFromWhat(t *testing.T) {
 			{90 * time.Second, linked, "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, owner.Silent{}, "standby, a in epoch 7, ask, lost, shut"},
 			{2 * time.Minute, granted(claim("a", 7, 0), 2*time.Minute), "standby, a in epoch 7, ask, lost, shut"},
-			{2 * time.Minute, granted(claim("a", 9, 0), 2*time.Minute), "active, a in epoch 9, keep, fence"},
+			{2 * time.Minute, granted(claim("a", 9, 0), 2*time.Minute), "active, a in epoch 9, keep, fence, regain"},
+			{3 * time.Minute, owner.Partner{Claim: claim("b", 9, 1)}, "standby, b in epoch 9.1, keep"},
+			{4 * time.Minute, granted(claim("a", 10, 0), 4*time.Minute), "active, a in epoch 10, keep, fence"},
+		}},
+		"an old grant that it hears of late does not let it in again": {"b", none, []step{
+			{6 * time.Second, owner.Silent{}, "standby, nobody, lost, look"},
+			{6 * time.Second, owner.View{}, "active, a in epoch 0.2, keep, fence"},
+			{7 * time.Second, linked, "holding, a in epoch 0.2, ask"},
+			{7 * time.Second, granted(claim("a", 5, 0), 7*time.Second), "active, a in epoch 5, keep, fence"},
+			{8 * time.Second, owner.Refused{}, "standby, a in epoch 5, ask, lost, shut"},
+			{9 * time.Second, granted(claim("a", 9, 0), 9*time.Second), "active, a in epoch 9, keep, fence, regain"},
+		}},
+		"shut out, and the other one has forgotten that it is the owner": {"b", claim("a", 7, 0), []step{
+			{0, owner.Partner{Claim: claim("a", 7, 0)}, "active, a in epoch 7"},
+			{time.Minute, linked, "holding, a in epoch 7, ask"},
+			{time.Minute, owner.Refused{}, "standby, a in epoch 7, ask, shut"},
+			{61 * time.Second, owner.Partner{Claim: claim("a", 7, 0)}, "standby, a in epoch 7, ask, shut, met"},
+			{62 * time.Second, owner.Partner{Claim: claim("a", 7, 0)}, "standby, a in epoch 7, shut, met"},
+			{63 * time.Second, owner.Silent{}, "standby, a in epoch 7, shut"},
+			{64 * time.Second, granted(claim("b", 9, 0), time.Minute), "standby, b in epoch 9, keep"},
 		}},
 		"the standby is shut out of nothing": {"b", claim("b", 7, 0), []step{
 			{0, owner.Refused{}, "standby, b in epoch 7"},

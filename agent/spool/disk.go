@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,10 +50,13 @@ func (s *Spool) Full() error {
 	return nil
 }
 
+// Limit sets how large the spool is meant to become, in bytes; 0: as it was opened.
+func (s *Spool) Limit(size int64) { s.limit.Store(size) }
+
 // used is the share of the size that holds something, in percent.
 func (s *Spool) used() int64 {
 	used, _ := s.file.Usage()
-	return used * 100 / s.opt.MaxSize
+	return used * 100 / cmp.Or(s.limit.Load(), s.opt.MaxSize)
 }
 
 // again reports whether a commit that has failed is worth another try now: the disk

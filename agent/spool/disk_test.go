@@ -112,6 +112,27 @@ func TestTightLetsGoOfWhatIsAcknowledged(t *testing.T) {
 	}
 }
 
+// How large a spool is meant to become can be said later, and taken back.
+func TestTheLimitOfASpoolCanBeChanged(t *testing.T) {
+	s, err := spool.Open(temp(t), spool.Options{MaxSize: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	add(t, s, strings.Repeat("x", 1<<20))
+	if s.Full() != nil {
+		t.Fatal("it is full at the beginning")
+	}
+	s.Limit(1 << 20)
+	if s.Full() == nil || !s.Tight() {
+		t.Error("a smaller limit does not count")
+	}
+	s.Limit(0)
+	if s.Full() != nil || s.Tight() {
+		t.Error("the limit stays when it is taken back")
+	}
+}
+
 // After an error that is not want of space nobody knows what is on the disk. Nothing
 // more is written, and what was there is there when the file is opened anew.
 func TestADiskThatFailsIsTheEnd(t *testing.T) {

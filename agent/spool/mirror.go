@@ -22,13 +22,15 @@ type Change struct {
 // mirror holds the last changes of what is mirrored, in the order of their commits.
 type mirror struct {
 	mu      *sync.Mutex
-	last    uint64 // the number of the last change
+	last    uint64 // the number of the last change; what was there at Open is the first
 	changes []Change
 	bytes   int
 	changed chan struct{} // closed at the next change
 }
 
-func newMirror() mirror { return mirror{mu: new(sync.Mutex), changed: make(chan struct{})} }
+func newMirror() mirror {
+	return mirror{mu: new(sync.Mutex), last: 1, changed: make(chan struct{})}
+}
 
 // note keeps a change for those who mirror it. A transaction that is run again
 // begins with none.
@@ -58,8 +60,9 @@ func (m *mirror) add(changes []Change) {
 	m.changed = make(chan struct{})
 }
 
-// Version is the number of the last change, counted since Open, of what is mirrored.
-// The channel is closed at the next one.
+// Version is the number of the last change, counted since Open, of what is mirrored:
+// 1 is what was there then, so that who has nothing of this life lacks it. The channel
+// is closed at the next one.
 func (s *Spool) Version() (last uint64, next <-chan struct{}) {
 	s.mirror.mu.Lock()
 	defer s.mirror.mu.Unlock()

@@ -85,6 +85,33 @@ func TestAMirrorIsTheSame(t *testing.T) {
 	}
 }
 
+// Who has nothing of this life of a spool lacks what was written in an earlier one, also
+// before anything new is written.
+func TestAMirrorOfAnEarlierLife(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "spool.db")
+	options := Options{Mirrored: func(table Table, _ string) bool { return table == Done }}
+	before, err := Open(path, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, before, func(tx *Tx) { tx.Put(Done, "a", []byte("1")) })
+	if err = before.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	last, _ := s.Version()
+	if _, _, ok := s.Changes(0); last == 0 || ok {
+		t.Errorf("who has nothing of it seems to have all of its %d changes: %v", last, ok)
+	}
+	if changes, _, ok := s.Changes(last); !ok || len(changes) > 0 {
+		t.Errorf("who has everything lacks %v, %v", changes, ok)
+	}
+}
+
 func TestAMirrorThatIsTooFarBehind(t *testing.T) {
 	s := openMirrored(t)
 	put(t, s, func(tx *Tx) {
@@ -92,14 +119,14 @@ func TestAMirrorThatIsTooFarBehind(t *testing.T) {
 			tx.Put(Done, strconv.Itoa(i), nil)
 		}
 	})
-	if _, _, ok := s.Changes(5); ok {
+	if _, _, ok := s.Changes(6); ok {
 		t.Error("it is told changes that are no longer held")
 	}
-	if changes, _, ok := s.Changes(10); !ok || len(changes) != maxChanges {
+	if changes, _, ok := s.Changes(11); !ok || len(changes) != maxChanges {
 		t.Errorf("%d changes, %v", len(changes), ok)
 	}
 	put(t, s, func(tx *Tx) { tx.Put(Done, "large", make([]byte, maxChangeBytes+1)) })
-	if _, _, ok := s.Changes(maxChanges + 10); ok {
+	if _, _, ok := s.Changes(maxChanges + 11); ok {
 		t.Error("more is held than there is room for")
 	}
 }

@@ -75,9 +75,10 @@ func (o Options) filled() Options {
 
 // Spool is an open spool file.
 type Spool struct {
-	file File
-	opt  Options
-	wake chan struct{} // holds a token if records were appended
+	file  File
+	opt   Options
+	limit atomic.Int64  // as Limit was told
+	wake  chan struct{} // holds a token if records were appended
 
 	opened Cursor
 	talks  atomic.Bool // this process may have sent records, and the file says so

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -564,36 +563,6 @@ func TestTables(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-}
-
-func BenchmarkAppend(b *testing.B) {
-	for _, writers := range []int{1, 16} {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			s := open(b, temp(b))
-			b.SetParallelism(writers)
-			text := strings.Repeat("x", 1000)
-			b.RunParallel(func(p *testing.PB) {
-				for p.Next() {
-					add(b, s, text)
-				}
-			})
-		})
-	}
-}
-
-// BenchmarkAppendLatency is one record at a time, until it is on the disk.
-func BenchmarkAppendLatency(b *testing.B) {
-	s := open(b, temp(b))
-	text := strings.Repeat("x", 1000)
-	var took []time.Duration
-	for b.Loop() {
-		began := time.Now()
-		add(b, s, text)
-		took = append(took, time.Since(began))
-	}
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs/p50")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "µs/p99")
 }
 
 // split is the inverse of Key.

@@ -260,7 +260,7 @@ func TestPrepare(t *testing.T) {
 		t.Errorf("got %v", p)
 	}
 	roots := w.credentials(trust.Operator, "ada").Roots
-	got, err := seal.Verify(p.GetRacks()[0].GetProof(), "r1", roots, time.Now())
+	got, err := seal.Verify(p.GetRacks()[0].GetProof(), trust.Domain{Site: "s1", Rack: "r1"}, roots, time.Now())
 	if err != nil || string(got.Key) != string(w.keys["r1"].Public()) {
 		t.Errorf("the key is %v, %v", got, err)
 	}

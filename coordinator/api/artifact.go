@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -32,8 +34,9 @@ func (s *Server) PutArtifact(ctx context.Context, stream *connect.ClientStream[p
 	if s.conf.Stock == nil {
 		return nil, fault.New(fault.Unsupported, op, "this coordinator keeps none")
 	}
-	if !stream.Receive() {
-		return nil, fault.New(fault.BadInput, op, "nothing was sent")
+	in := &body{stream: stream, caller: callerOf(ctx)}
+	if !in.receive() {
+		return nil, errors.Join(stream.Err(), fault.New(fault.BadInput, op, "nothing was sent"))
 	}
 	m := stream.Msg()
 	a := &pb.Artifact{Digest: m.GetDigest(), Size: m.GetSize(), Name: path.Base(m.GetName())}
@@ -41,10 +44,10 @@ func (s *Server) PutArtifact(ctx context.Context, stream *connect.ClientStream[p
 		return nil, fault.New(fault.BadInput, op, fmt.Sprintf("%q is no name; it takes 1 to 63 letters, digits, '-', '_' or '.'", a.GetName())).
 			WithHint("give it one with --name")
 	}
-	if a.Holders, err = s.conf.Stock.Put(ctx, &body{stream: stream}, a.GetDigest(), a.GetSize()); err != nil {
+	if a.Holders, err = s.conf.Stock.Put(ctx, in, a.GetDigest(), a.GetSize()); err != nil {
 		return nil, err
 	}
-	a.By = callerOf(ctx).name
+	a.By = in.caller.name
 	o, err := s.commit(ctx, &pb.Command{Body: &pb.Command_PutArtifact{PutArtifact: &pb.PutArtifact{Artifact: a}}})
 	if err != nil {
 		return nil, err
@@ -59,13 +62,25 @@ func (s *Server) PutArtifact(ctx context.Context, stream *connect.ClientStream[p
 // body is what the messages after the first carry.
 type body struct {
 	stream *connect.ClientStream[pb.PutArtifactRequest]
+	caller *caller
 	left   []byte
+}
+
+// receive waits for the next message, within the patience we have: one who sends
+// nothing more holds a slot, and half a file. What comes after the last has time.
+func (b *body) receive() bool {
+	_ = b.caller.writer.SetReadDeadline(time.Now().Add(b.caller.patience)) // without one it waits for the caller's end
+	more := b.stream.Receive()
+	if !more {
+		_ = b.caller.writer.SetReadDeadline(time.Time{})
+	}
+	return more
 }
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
 	for len(b.left) == 0 {
-		if !b.stream.Receive() {
+		if !b.receive() {
 			if err := b.stream.Err(); err != nil {
 				return 0, err
 			}

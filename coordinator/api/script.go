@@ -1,12 +1,14 @@
 package api
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"unicode"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/catalogue"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/scl"
@@ -99,6 +101,7 @@ func (s *Server) known(nodes []fleet.Node, groups map[string]scl.Target) compile
 		k.Racks = append(k.Racks, a.GetRack())
 		k.Sites = append(k.Sites, a.GetSite())
 	}
+	listed(s.conf.Machine.Catalogue(), &k.Racks, &k.Sites)
 	for name := range groups {
 		k.Groups = append(k.Groups, name)
 	}
@@ -163,14 +166,21 @@ func concerns(targets []scl.Target, s scl.Subject) bool {
 type groups struct {
 	mu    sync.Mutex
 	known map[string][]scl.Group // by the script's digest
+
+	version uint64 // of the site catalogue
+	listed  map[string]scl.Target
 }
 
-// standing are the groups of all standing scripts, by name. Where two scripts
-// make the same one, the later in the order of names counts.
+// standing are the groups of the site catalogue and of all standing scripts, by name.
+// A script's counts more; where two make the same one, the later in the order of names.
 func (g *groups) standing(m *state.Machine) map[string]scl.Target {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	fresh, all := map[string][]scl.Group{}, map[string]scl.Target{}
+	book := m.Catalogue()
+	if v := book.Message().GetVersion(); v != g.version || g.listed == nil {
+		g.version, g.listed = v, catalogue.Targets(book.Groups())
+	}
+	fresh, all := map[string][]scl.Group{}, maps.Clone(g.listed)
 	for _, sc := range m.Sources() {
 		found, ok := g.known[sc.GetDigest()]
 		if !ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -110,6 +111,17 @@ func (a *agents) set(f func()) {
 
 // newWorld has two racks with two nodes each, n1 and n2, n3 and n4; r2 is cut
 // off.
+// shelf takes whatever comes, to its end.
+type shelf struct{}
+
+func (shelf) Put(_ context.Context, r io.Reader, _ string, size int64) ([]string, error) {
+	n, err := io.Copy(io.Discard, r)
+	if err == nil && n != size {
+		err = fault.New(fault.BadInput, "keep", "it has another size")
+	}
+	return []string{"c1"}, err
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	return newWorldWith(t, 0)
@@ -158,7 +170,7 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	server := api.New(api.Config{
-		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Group: alone{}, Feed: w.feed, Root: w.authors.Root, Log: log, Patience: w.patience,
+		Name: "c1", Build: "test", Machine: w.machine, Commands: w.node, Agents: w.agents, Group: alone{}, Feed: w.feed, Root: w.authors.Root, Log: log, Patience: w.patience, Stock: shelf{},
 		Raft: func() (name string, commit, applied uint64) { return "Leader", 7, 7 },
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

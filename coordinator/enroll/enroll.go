@@ -287,7 +287,7 @@ func (n *newcomer) renew(ctx context.Context, r *pb.EnrolRenew) (*pb.Enrolled, e
 		return nil, err
 	}
 	for _, subject := range []string{"agent/" + id.Name, "rack/" + id.Rack} {
-		if d, denied := n.conf.Denied.Has(subject); denied {
+		if d, denied := n.conf.Denied.Of(subject); denied {
 			return nil, fault.New(fault.Denied, op, fmt.Sprintf("%s is denied: %s", subject, d.Reason)).WithHint("if that is over: chiba trust allow " + subject)
 		}
 	}

@@ -1,6 +1,12 @@
 package hub_test
 
-import "testing"
+import (
+	"errors"
+	"testing"
+
+	"github.com/chiba-mesh/chiba/pkg/mesh"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
+)
 
 // One agent that connects again and again takes its own places and nobody else's.
 func TestOneAgentManySessions(t *testing.T) {
@@ -15,16 +21,22 @@ func TestOneAgentManySessions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	more := w.dial("a-r2")
-	<-more.conn.Done()
+	<-w.session("a-r2").Done()
 	good.fine()
 	for _, a := range crowd {
 		a.conn.Close("gone")
 	}
 	for { // as soon as their end is noticed
-		back := w.dial("a-r2")
-		back.greet(hello("a-r2", "r2"))
-		if m, err := back.hear(); err == nil && m.GetWelcome() != nil {
+		back := w.session("a-r2")
+		stream, err := back.Open(t.Context())
+		if err != nil {
+			continue
+		}
+		ch := mesh.NewChannel(stream, 0)
+		err = errors.Join(ch.Send(&pb.StreamOpen{Kind: pb.StreamOpen_CONTROL}),
+			ch.Send(&pb.FromAgent{Body: &pb.FromAgent_Hello{Hello: hello("a-r2", "r2")}}))
+		var answer pb.FromCoordinator
+		if err == nil && ch.Receive(&answer) == nil && answer.GetWelcome() != nil {
 			return
 		}
 	}

@@ -120,7 +120,8 @@ type Hub struct {
 
 	mu       sync.Mutex
 	agents   map[string]*session                    // greeted, by agent
-	lent     map[string]loan                        // racks, by agent
+	racks    map[string][]*session                  // the same, by rack
+	lent     map[string]talk.Loan                   // racks, by agent
 	serving  map[string]int                         // sessions, by the peer's public key
 	progress map[string]map[string]*pb.RackProgress // of runs that have not ended
 	left     map[string]*pb.AgentStatus             // how an agent was last, by name
@@ -142,8 +143,8 @@ func New(c Config) *Hub {
 		c.Leaderless = leaderless
 	}
 	h := &Hub{
-		conf: c, queries: make(chan struct{}, maxQueries), born: time.Now(), lent: map[string]loan{}, serving: map[string]int{},
-		agents: map[string]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
+		conf: c, queries: make(chan struct{}, maxQueries), born: time.Now(), lent: map[string]talk.Loan{}, serving: map[string]int{},
+		agents: map[string]*session{}, racks: map[string][]*session{}, progress: map[string]map[string]*pb.RackProgress{}, left: map[string]*pb.AgentStatus{},
 	}
 	h.version.Store(uint64(time.Now().UnixNano())) // no version of an earlier process
 	return h
@@ -234,20 +235,18 @@ func (h *Hub) count(conn mesh.Session, n int) bool {
 func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
 	s := &session{
 		hub: h, conn: conn, since: time.Now(),
-		hints: make(chan struct{}, 1), denied: make(chan error, 1), drains: make(chan string, 1), asked: make(chan *pb.Lease, 1), owned: make(chan struct{}, 1),
+		denied: make(chan error, 1), drains: make(chan string, 1), asked: make(chan *pb.Lease, 1),
 	}
-	log := h.conf.Log.With(obs.Addr, conn.Remote())
-	err := s.greet(ctx)
+	err := apart(func() error { return s.greet(ctx) })
 	if err != nil {
 		s.refuse(err)
-		log.Warn("agent refused", obs.Agent, s.agent, obs.Err, err, obs.Kind, fault.KindOf(err))
+		h.conf.Log.Warn("agent refused", obs.Addr, conn.Remote(), obs.Agent, s.agent, obs.Err, err, obs.Kind, fault.KindOf(err))
 		return
 	}
-	log = log.With(obs.Agent, s.agent, obs.Rack, s.rack)
-	log.Info("agent connected")
+	h.conf.Log.Info("agent connected", obs.Addr, conn.Remote(), obs.Agent, s.agent, obs.Rack, s.rack)
 	err = s.run(ctx)
 	h.leave(s)
-	log.Info("agent disconnected", obs.Reason, err)
+	h.conf.Log.Info("agent disconnected", obs.Addr, conn.Remote(), obs.Agent, s.agent, obs.Rack, s.rack, obs.Reason, err)
 }
 
 // enter makes s the session of its agent. An agent that connects again has given
@@ -255,7 +254,11 @@ func (h *Hub) serve(ctx context.Context, conn mesh.Session) {
 func (h *Hub) enter(s *session) {
 	h.mu.Lock()
 	old := h.agents[s.agent]
+	if old != nil {
+		h.forget(old)
+	}
 	h.agents[s.agent] = s
+	h.racks[s.rack] = append(h.racks[s.rack], s)
 	h.mu.Unlock()
 	if old != nil {
 		old.conn.Close("replaced by a newer connection of the same agent")
@@ -269,12 +272,21 @@ func (h *Hub) leave(s *session) {
 	h.mu.Lock()
 	current := h.agents[s.agent] == s
 	if current {
-		delete(h.agents, s.agent)
+		h.forget(s)
 		h.left[s.agent] = last
 	}
 	h.mu.Unlock()
 	if current {
 		h.publish(last)
+	}
+}
+
+// forget needs the lock.
+func (h *Hub) forget(s *session) {
+	delete(h.agents, s.agent)
+	rest := slices.DeleteFunc(h.racks[s.rack], func(x *session) bool { return x == s })
+	if h.racks[s.rack] = rest; len(rest) == 0 {
+		delete(h.racks, s.rack)
 	}
 }
 
@@ -378,15 +390,15 @@ func (h *Hub) Applied(o state.Outcome) {
 			s.cut()
 		}
 	}
-	for _, s := range h.agents {
-		if _, changed := slices.BinarySearch(o.Racks, s.rack); changed {
+	for _, rack := range o.Racks {
+		for _, s := range h.racks[rack] {
 			s.hint()
-		}
-		if o.Owner.GetRack() == s.rack {
-			s.tellOwner()
 		}
 	}
 	if o.Owner != nil {
+		for _, s := range h.racks[o.Owner.GetRack()] {
+			s.tellOwner()
+		}
 		h.version.Add(1)
 	}
 	for _, e := range o.Events {

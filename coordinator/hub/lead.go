@@ -58,6 +58,7 @@ func (h *Hub) drainAll(reason string) {
 		case s.drains <- reason:
 		default:
 		}
+		s.nudges.wake()
 	}
 }
 

@@ -47,13 +47,17 @@ type session struct {
 	hub     *Hub
 	conn    mesh.Session
 	control *mesh.Channel
-	hints   chan struct{} // one waits at most
-	denied  chan error    // likewise: why the session must end
-	asked   chan *pb.Lease
-	owned   chan struct{} // likewise: the rack has another owner
-	drains  chan string   // likewise: why the agent shall go elsewhere
 	id      trust.Identity
 	since   time.Time
+
+	nudges errand // tells the agent what the next three say
+	hinted atomic.Bool
+	denied chan error  // one waits at most: why the session must end
+	drains chan string // likewise: why the agent shall go elsewhere
+
+	lending errand         // answers what the next two say
+	asked   chan *pb.Lease // one waits at most
+	owned   atomic.Bool    // the rack has another owner
 
 	agent, rack, site, build, pair string // from the Hello
 	hello                          *pb.Hello
@@ -180,6 +184,7 @@ func (s *session) register(ctx context.Context, hello *pb.Hello) (*pb.Welcome, e
 			return nil, errors.Join(err, o.Err)
 		}
 	}
+	hello.SealKey, hello.SealProof = nil, nil // they are kept where they are recorded
 	w := greeting.Welcome(s.hub.conf.Machine, o)
 	w.TimeUnixMs, w.Coordinator = time.Now().UnixMilli(), s.hub.conf.Name
 	return w, nil
@@ -206,20 +211,22 @@ func (s *session) run(parent context.Context) error {
 	group, ctx := errgroup.WithContext(parent)
 	// Closing the connection is what ends every Receive and Send.
 	defer context.AfterFunc(ctx, func() { s.part(parent.Err() != nil) })()
-	begin := func(part func(context.Context) error) {
-		group.Go(func() error {
-			err := part(ctx)
-			if ctx.Err() == nil && theirFault(err) {
-				s.refuse(err)
-			}
-			return err
-		})
+	try := func(part func(context.Context) error) error {
+		err := part(ctx)
+		if ctx.Err() == nil && theirFault(err) {
+			s.refuse(err)
+		}
+		return err
 	}
-	begin(s.listen)
-	begin(s.nudge)
-	begin(s.lend)
+	begin := func(part func(context.Context) error) { group.Go(func() error { return try(part) }) }
 	begin(func(ctx context.Context) error { return s.accept(ctx, begin) })
-	err := group.Wait()
+	s.nudges.open(s.nudge, begin)
+	s.lending.open(s.lend, begin)
+	err := try(s.listen)
+	s.nudges.shut()
+	s.lending.shut()
+	group.Go(func() error { return err }) // which ends the others
+	err = group.Wait()
 	s.conn.Close("session over")
 	if cause := s.conn.Err(); err == nil || fault.Is(err, fault.Unavailable) && cause != nil {
 		return cause
@@ -272,10 +279,7 @@ func (s *session) listen(ctx context.Context) error {
 			s.told(b.Ping.GetTrouble())
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
 		case *pb.FromAgent_Pull:
-			var settled []string
-			if settled, err = s.heardDenials(ctx, b.Pull.GetDenied()); err == nil {
-				err = s.desired(b.Pull, settled)
-			}
+			err = apart(func() error { return s.pull(ctx, b.Pull) })
 		case *pb.FromAgent_Renew:
 			err = s.control.Send(&pb.FromCoordinator{Body: &pb.FromCoordinator_Renewed{Renewed: s.renew(ctx, b.Renew)}})
 		case *pb.FromAgent_Progress:
@@ -303,6 +307,15 @@ func (s *session) told(trouble string) {
 	}
 }
 
+// pull answers with the desired state, when what the agent has denied is recorded.
+func (s *session) pull(ctx context.Context, q *pb.Pull) error {
+	settled, err := s.heardDenials(ctx, q.GetDenied())
+	if err != nil {
+		return err
+	}
+	return s.desired(q, settled)
+}
+
 // desired sends the desired state of the rack.
 func (s *session) desired(pull *pb.Pull, settled []string) error {
 	d := talk.Desired(s.hub.conf.Machine, s.hello, pull)
@@ -323,31 +336,25 @@ func (s *session) desired(pull *pb.Pull, settled []string) error {
 
 // hint wakes the agent, soon; hints that come together are one.
 func (s *session) hint() {
-	select {
-	case s.hints <- struct{}{}:
-	default:
-	}
+	s.hinted.Store(true)
+	s.nudges.wake()
 }
 
-func (s *session) nudge(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.conn.Done():
-			return s.conn.Err()
-		case err := <-s.denied:
-			s.conn.Close("denied: " + err.Error())
-			return err
-		case reason := <-s.drains:
-			s.drain(reason)
-			return fault.New(fault.Unavailable, "serve the agent", reason)
-		case <-s.hints:
-		}
-		if err := s.control.Send(talk.Hint(s.hub.conf.Machine)); err != nil {
-			return err
-		}
+// nudge tells the agent what it is to know.
+func (s *session) nudge(context.Context) error {
+	select {
+	case err := <-s.denied:
+		s.conn.Close("denied: " + err.Error())
+		return err
+	case reason := <-s.drains:
+		s.drain(reason)
+		return fault.New(fault.Unavailable, "serve the agent", reason)
+	default:
 	}
+	if !s.hinted.Swap(false) {
+		return nil
+	}
+	return s.control.Send(talk.Hint(s.hub.conf.Machine))
 }
 
 // accept takes the streams that the agent opens after the first: the one with

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"net/netip"
 	"slices"
 
 	"github.com/chiba-mesh/chiba/coordinator/enroll"
@@ -17,7 +16,7 @@ import (
 // Authority signs for the agents of its site; a *ca.Site is one.
 type Authority interface {
 	enroll.Authority
-	SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) ([]*x509.Certificate, error)
+	SignRack(csr []byte, domain trust.Domain) ([]*x509.Certificate, error)
 }
 
 // cut has the session end if its agent is denied.
@@ -27,6 +26,7 @@ func (s *session) cut() {
 		case s.denied <- err:
 		default:
 		}
+		s.nudges.wake()
 	}
 }
 

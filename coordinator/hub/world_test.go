@@ -140,14 +140,20 @@ type agent struct {
 
 func (w *world) dial(name string) *agent {
 	w.t.Helper()
+	a := &agent{t: w.t, conn: w.session(name)}
+	a.control = a.open(pb.StreamOpen_CONTROL)
+	return a
+}
+
+// session may be one that the hub ends at once.
+func (w *world) session(name string) mesh.Session {
+	w.t.Helper()
 	conn, err := mesh.Dial(w.t.Context(), w.addr, w.credentials(trust.Agent, name).Client())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { conn.Close("test over") })
-	a := &agent{t: w.t, conn: conn}
-	a.control = a.open(pb.StreamOpen_CONTROL)
-	return a
+	return conn
 }
 
 func (a *agent) open(kind pb.StreamOpen_Kind) *mesh.Channel {

@@ -33,6 +33,14 @@ type answer struct {
 	err         error
 }
 
+// ended is how the proposal has ended, as an error also if it was committed.
+func (a answer) ended() error {
+	if a.err == nil {
+		return errAnswered
+	}
+	return a.err
+}
+
 func newProposal(over <-chan struct{}, here bool, commands ...[]byte) *proposal {
 	p := &proposal{commands: commands, here: here, over: over, answer: make(chan answer, 1)}
 	for _, c := range commands {

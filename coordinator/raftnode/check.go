@@ -20,6 +20,9 @@ const (
 	checkAfter = 5 * time.Minute
 	// hashesKept is how many digests are remembered: others may be behind.
 	hashesKept = 8
+	// checkRest is how many times as long as a check takes there is none: so they take
+	// no more than 2 % of a processor.
+	checkRest = 50
 )
 
 // check has all members check, now and then, whether their logs and their states are
@@ -30,7 +33,7 @@ func (n *Node) check() {
 		return
 	}
 	commit, last := n.raft.CommitIndex(), max(n.asked, n.fsm.hashes.checked())
-	if commit < last+n.conf.CheckEvery && (commit <= last || time.Since(n.askedAt) < checkAfter) {
+	if !due(int64(commit)-int64(last), n.conf.CheckEvery, time.Since(n.askedAt), n.fsm.hashes.cost()) {
 		return
 	}
 	c := &pb.Command{Version: state.Version, AtUnixMs: n.clock(), Body: &pb.Command_Mark{Mark: &pb.Mark{Check: true}}}
@@ -42,6 +45,15 @@ func (n *Node) check() {
 	n.raft.Apply(data, n.conf.Patience) // nobody waits: there is a next time
 }
 
+// due reports whether to check again, so many entries and so long after the last time,
+// which has taken cost. The state of a million nodes takes seconds to encode.
+func due(entries int64, every uint64, since, cost time.Duration) bool {
+	if entries <= 0 || since < cost*checkRest {
+		return false
+	}
+	return uint64(entries) >= every || since >= checkAfter
+}
+
 // hashes are digests of the state where the log was checked. Machines that have
 // applied the same commands have the same.
 type hashes struct {
@@ -50,6 +62,7 @@ type hashes struct {
 	mu   sync.Mutex
 	last uint64 // index of the last command
 	at   uint64 // of the last check
+	took time.Duration
 	done []*pb.StateHash
 }
 
@@ -72,6 +85,13 @@ func (h *hashes) applied() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.last
+}
+
+// cost is how long the last digest took to make.
+func (h *hashes) cost() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.took
 }
 
 // checked is the index of the last check.
@@ -106,14 +126,15 @@ func (h *hashes) run(ctx context.Context, n *Node) {
 				continue
 			}
 			n.conf.Log.Debug("state hashed", "index", w.index, obs.Took, time.Since(began))
-			h.keep(&pb.StateHash{Index: w.index, Hash: sum})
+			h.keep(&pb.StateHash{Index: w.index, Hash: sum}, time.Since(began))
 		}
 	}
 }
 
-func (h *hashes) keep(s *pb.StateHash) {
+func (h *hashes) keep(s *pb.StateHash, took time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.took = took
 	h.done = append(h.done, s)
 	if len(h.done) > hashesKept {
 		h.done = h.done[1:]

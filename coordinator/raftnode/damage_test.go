@@ -118,6 +118,34 @@ func TestADamagedLogIsAnErrorThatSaysWhatToDo(t *testing.T) {
 	}
 }
 
+// One of three has lost what it had said was on its disk: it does not start, for the
+// group would count on it where it knows nothing. It says what to do; the others go on.
+func TestAVoterThatHasForgottenIsNotStarted(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(dir string) error{
+		"the whole log":    func(dir string) error { return os.Remove(segments(dir)[0]) },
+		"a bit of its end": func(dir string) error { return flip("second", segments(dir)...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := founded(t)
+			lost, m := g.follower()
+			g.put(m, "first")
+			g.put(m, "second")
+			m.kill()
+			if err := damage(m.dir); err != nil {
+				t.Fatal(err)
+			}
+			_, err := g.open(lost, 3)
+			if !fault.Is(err, fault.Garbage) || !strings.Contains(err.Error(), "of the log are lost") || !strings.Contains(fault.HintOf(err), "chiba coordinator remove "+lost) {
+				t.Errorf("it says %v, hint %q", err, fault.HintOf(err))
+			}
+			_, other := g.follower()
+			g.put(other, "third")
+		})
+	}
+}
+
 // A bit that changes on the disk below a coordinator that runs is found at the next
 // check, and is told with the place and the next step; it and the others go on.
 func TestSilentDamageIsTold(t *testing.T) {

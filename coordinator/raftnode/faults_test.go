@@ -19,6 +19,8 @@ type network struct {
 	apart map[string]bool // addresses on the far side
 	lossy bool            // a third of the answers to calls are lost
 	open  map[*wireConn]bool
+	mute  string        // calls to this address are never answered
+	asked chan struct{} // one for each of them
 }
 
 // behind is the wire of one member, through the network.
@@ -41,7 +43,9 @@ func (c *wireConn) Close() error {
 	return c.Conn.Close()
 }
 
-func newNetwork() *network { return &network{apart: map[string]bool{}, open: map[*wireConn]bool{}} }
+func newNetwork() *network {
+	return &network{apart: map[string]bool{}, open: map[*wireConn]bool{}, asked: make(chan struct{}, 100)}
+}
 
 // part cuts the members at these addresses off from the others; none: all are together.
 func (n *network) part(addrs ...string) {
@@ -96,10 +100,28 @@ func (b behind) Dial(addr string, timeout time.Duration) (net.Conn, error) {
 	return c, nil
 }
 
+// silence has calls to an address look as if they were heard, and not answers them.
+func (n *network) silence(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mute = addr
+}
+
+func (n *network) silent(addr string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mute == addr
+}
+
 // Call implements raftnode.Wire. An answer that is lost was given all the same.
 func (b behind) Call(ctx context.Context, addr string, c *pb.PeerCall) (*pb.PeerReply, error) {
 	if b.net.cut(b.Addr(), addr) {
 		return nil, fault.New(fault.Unavailable, "call", "the network is cut")
+	}
+	if b.net.silent(addr) {
+		b.net.asked <- struct{}{}
+		<-ctx.Done()
+		return nil, fault.Wrap(fault.Timeout, "call", ctx.Err())
 	}
 	reply, err := b.Wire.Call(ctx, addr, c)
 	if err == nil && (b.net.cut(b.Addr(), addr) || b.net.loses()) {

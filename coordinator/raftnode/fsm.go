@@ -3,10 +3,8 @@ package raftnode
 import (
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -20,8 +18,7 @@ type fsm struct {
 	failed  chan error    // the first command that can't be applied
 	halted  chan struct{} // closed with it
 	hashes  *hashes
-	latest  atomic.Int64 // time of the last command, in milliseconds
-	session string       // of the proposals made here
+	session string // of the proposals made here
 
 	mu      sync.Mutex
 	broken  error
@@ -102,7 +99,6 @@ func (f *fsm) apply(l *raft.Log) response {
 		if list[i].GetMark().GetCheck() {
 			f.hashes.take(l.Index, f.machine)
 		}
-		f.latest.Store(max(f.latest.Load(), list[i].GetAtUnixMs()))
 		if !o.Repeated {
 			f.applied(o)
 		}
@@ -141,26 +137,18 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (f *fsm) Restore(from io.ReadCloser) error {
 	defer from.Close()
-	data, err := io.ReadAll(from)
+	s, err := state.Read(from)
 	if err != nil {
-		return fault.Wrap(fault.Unavailable, "read snapshot", err)
+		return fault.Wrap(fault.Garbage, "read snapshot", err)
 	}
-	var s pb.Snapshot
-	if err := proto.Unmarshal(data, &s); err != nil {
-		return fault.Wrap(fault.Garbage, "decode snapshot", err)
-	}
-	return f.machine.Restore(&s)
+	return f.machine.Restore(s)
 }
 
 type snapshot struct{ s *pb.Snapshot }
 
 // Persist implements raft.FSMSnapshot. Commands are applied meanwhile.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	data, err := proto.Marshal(s.s)
-	if err == nil {
-		_, err = sink.Write(data)
-	}
-	if err != nil {
+	if err := state.Write(sink, s.s); err != nil {
 		_ = sink.Cancel() // the first error is the one to tell
 		return fault.Wrap(fault.Unavailable, "write snapshot", err)
 	}

@@ -90,6 +90,16 @@ func (g *group) credentials(name string) trust.Credentials {
 // start starts a member, anew or on the directory and address that it had.
 func (g *group) start(name string, expect int, join ...string) *member {
 	g.t.Helper()
+	m, err := g.open(name, expect, join...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return m
+}
+
+// open is start, which may fail.
+func (g *group) open(name string, expect int, join ...string) (*member, error) {
+	g.t.Helper()
 	m := g.members[name]
 	if m == nil {
 		m = &member{dir: g.t.TempDir(), addr: "127.0.0.1:0"}
@@ -111,12 +121,12 @@ func (g *group) start(name string, expect int, join ...string) *member {
 	if g.room != nil {
 		conf.Room = func() (uint64, uint64, error) { return g.room(name) }
 	}
-	m.node, err = raftnode.Open(conf)
+	node, err := raftnode.Open(conf)
 	if err != nil {
-		g.t.Fatal(err)
+		return nil, errors.Join(err, p.Close())
 	}
+	m.node = node
 	ctx, cancel := context.WithCancel(context.Background())
-	node := m.node
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := p.Run(ctx, handler{node}); err != nil {
@@ -138,7 +148,7 @@ func (g *group) start(name string, expect int, join ...string) *member {
 		running.Wait()
 	})
 	g.t.Cleanup(m.kill)
-	return m
+	return m, nil
 }
 
 func (g *group) ready() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,57 +16,13 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
-// asked is one operation on one key, and said what came of it. The key "runs" is the
-// counter of runs; all others are scripts.
-type asked struct {
-	key, what, value string // what: "put", "remove", "read", "run"
-}
-
-type said struct {
-	value   string // that was read; the number of the run
-	missing bool   // there was nothing to be removed
-	unknown bool   // it may or may not have been done
-}
-
-// fleet is what scripts and runs should be: each script a register, the runs a counter.
-var fleet = porcupine.Model{
-	Partition: func(all []porcupine.Operation) [][]porcupine.Operation {
-		by := map[string][]porcupine.Operation{}
-		for _, o := range all {
-			key := o.Input.(asked).key
-			by[key] = append(by[key], o)
-		}
-		var parts [][]porcupine.Operation
-		for _, part := range by {
-			parts = append(parts, part)
-		}
-		return parts
-	},
-	Init: func() any { return "" },
-	Step: func(state, input, output any) (bool, any) {
-		is, in, out := state.(string), input.(asked), output.(said)
-		switch in.what {
-		case "put":
-			return true, in.value
-		case "remove":
-			return out.unknown || out.missing == (is == ""), ""
-		case "run":
-			n, _ := strconv.Atoi(is)
-			next := strconv.Itoa(n + 1)
-			return out.unknown || out.value == "R"+next, next
-		default:
-			return out.unknown || out.value == is, is
-		}
-	},
-	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
-}
-
 // history is what clients have asked for and were told.
 type history struct {
 	mu    sync.Mutex
 	began time.Time
 	all   []porcupine.Operation
 	done  int
+	grant uint64 // of the rack to its first owner
 }
 
 func (h *history) now() int64 { return time.Since(h.began).Nanoseconds() }
@@ -85,34 +40,128 @@ func (h *history) note(client int, call int64, in asked, out said) {
 	h.all = append(h.all, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: end})
 }
 
-// do asks a member, as a client would.
-func (m *member) do(ctx context.Context, in asked) said {
-	var c *pb.Command
+// command is what a client sends; nil for one that reads.
+func (in asked) command() *pb.Command {
+	put := func(name, source string) *pb.Script {
+		return &pb.Script{Name: name, Source: []byte(source), Digest: order.Digest([]byte(source))}
+	}
+	envelope := fmt.Append(nil, "signed ", in.version)
 	switch in.what {
 	case "put":
-		c = script(in.key)
-		s := c.GetPutScript().GetScript()
-		s.Source, s.Digest = []byte(in.value), order.Digest([]byte(in.value))
+		return &pb.Command{Body: &pb.Command_PutScript{PutScript: &pb.PutScript{Script: put(in.key, in.value)}}}
 	case "remove":
-		c = &pb.Command{Body: &pb.Command_RemoveScript{RemoveScript: &pb.RemoveScript{Name: in.key}}}
+		return &pb.Command{Body: &pb.Command_RemoveScript{RemoveScript: &pb.RemoveScript{Name: in.key}}}
 	case "run":
-		c = &pb.Command{Body: &pb.Command_StartRun{StartRun: &pb.StartRun{Run: &pb.Run{Source: []byte("x"), Digest: order.Digest([]byte("x"))}}}}
-	default:
+		r := &pb.Run{Source: []byte("x"), Digest: order.Digest([]byte("x"))}
+		return &pb.Command{Body: &pb.Command_StartRun{StartRun: &pb.StartRun{Run: r}}}
+	case "order":
+		s := put(in.group(), in.value)
+		s.Version, s.Envelope = in.version, envelope
+		return &pb.Command{Body: &pb.Command_PutScript{PutScript: &pb.PutScript{Script: s}}}
+	case "end":
+		return &pb.Command{Body: &pb.Command_RemoveScript{RemoveScript: &pb.RemoveScript{Name: in.group(), Version: in.version, Envelope: envelope}}}
+	case "claim":
+		return &pb.Command{Body: &pb.Command_OwnRack{OwnRack: &pb.OwnRack{Rack: in.key, Agent: in.value, Claim: &pb.Owner{Grant: in.grant, Local: in.version}}}}
+	case "deny":
+		return &pb.Command{Body: &pb.Command_Deny{Deny: &pb.Deny{Denials: []*pb.Denial{{Subject: in.key}}}}}
+	case "allow":
+		return &pb.Command{Body: &pb.Command_Allow{Allow: &pb.Allow{Subject: in.key}}}
+	}
+	return nil
+}
+
+// group is the name of the script that makes one of the groups of a key.
+func (in asked) group() string { return fmt.Sprint(in.key, "-", in.which) }
+
+// do asks a member, as a client would.
+func (m *member) do(ctx context.Context, in asked) said {
+	c := in.command()
+	if c == nil {
 		if m.node.CatchUp(ctx, true) != nil {
 			return said{unknown: true}
 		}
-		s, _ := m.machine.Script(in.key)
-		return said{value: string(s.GetSource())}
+		return said{read: m.look(in.key)}
 	}
 	o, err := m.node.Propose(ctx, c)
 	if err != nil {
 		return said{unknown: true}
 	}
-	return said{value: o.Run.GetId(), missing: fault.Is(o.Err, fault.NotFound)}
+	return said{value: o.Run.GetId(), again: o.Again, stale: fault.Is(o.Err, fault.Conflict), missing: fault.Is(o.Err, fault.NotFound)}
 }
 
-// Scripts and runs behave as if one machine had done all, one after the other, whoever
-// was asked: while answers are lost, the leader is cut off or killed, and comes back.
+// look is what a member knows of a key, at one moment.
+func (m *member) look(key string) (p place) {
+	switch key[0] {
+	case 'g':
+		for _, s := range m.machine.Sources() {
+			for i := range p {
+				if s.GetName() == (asked{key: key, which: i}).group() {
+					p[i] = thing{value: string(s.GetSource()), version: s.GetVersion()}
+				}
+			}
+		}
+	case 'r':
+		o := m.machine.Owner(key)
+		p[0] = thing{value: o.GetAgent(), version: o.GetLocal()}
+	case 'd':
+		for _, d := range m.machine.Denied() {
+			if d.GetSubject() == key {
+				p[0].value = "denied"
+			}
+		}
+	default:
+		s, _ := m.machine.Script(key)
+		p[0].value = string(s.GetSource())
+	}
+	return p
+}
+
+// pair gives the rack two agents, and to one of them.
+func (h *history) pair(t *testing.T, m *member) {
+	t.Helper()
+	for agent, other := range map[string]string{"one": "two", "two": "one"} {
+		info := &pb.AgentInfo{Name: agent, Rack: "rack", Pair: other, SpoolEpoch: 1, NextSeq: 1}
+		o, err := m.node.Propose(t.Context(), &pb.Command{Body: &pb.Command_PutAgent{PutAgent: &pb.PutAgent{Agent: info}}})
+		if err != nil || o.Err != nil {
+			t.Fatal(err, o.Err)
+		}
+	}
+	h.grant = m.machine.Owner("rack").GetGrant()
+	in := asked{key: "rack", what: "claim", value: "one", version: 1, grant: h.grant}
+	h.note(0, h.now(), in, m.do(t.Context(), in))
+}
+
+// something is what a client asks for next.
+func (h *history) something(client, i int) asked {
+	in := asked{value: fmt.Sprint(client, "-", i), which: rand.IntN(2), version: uint64(h.now())<<4 | uint64(client), grant: h.grant}
+	kinds := []struct {
+		key  string
+		what []string
+	}{
+		{fmt.Sprint("s", rand.IntN(3)), []string{"put", "read", "read", "remove"}},
+		{"runs", []string{"run"}},
+		{fmt.Sprint("g", rand.IntN(2)), []string{"order", "order", "read", "read", "end"}},
+		{"rack", []string{"claim", "read"}},
+		{fmt.Sprint("d", rand.IntN(2)), []string{"deny", "allow", "read"}},
+	}
+	kind := kinds[rand.IntN(len(kinds))]
+	in.key, in.what = kind.key, kind.what[rand.IntN(len(kind.what))]
+	switch in.what {
+	case "order":
+		in.value = fmt.Sprintf("(group %q \"n%s\")", in.group(), in.value)
+	case "claim":
+		in.value = []string{"one", "two"}[rand.IntN(2)]
+	}
+	if in.key[0] != 'g' {
+		in.which = 0
+	}
+	return in
+}
+
+// Scripts, runs, groups, the owner of a rack and the list of the denied behave as if one
+// machine had done all, one after the other, whoever was asked: while answers are lost,
+// the leader is cut off or killed, and comes back. Who was not answered sends the same
+// order again, and it is carried out once.
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	lines := newNetwork()
@@ -127,6 +176,7 @@ func TestLinearizable(t *testing.T) {
 	g.ready()
 
 	h := &history{began: time.Now()}
+	h.pair(t, g.members["c1"])
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	for client := range 9 {
@@ -152,15 +202,16 @@ func TestLinearizable(t *testing.T) {
 // client asks its member for this and that until it is stopped.
 func (g *group) client(h *history, client int, stop <-chan struct{}) {
 	name := g.names()[client%3]
+	var unanswered *asked
 	for i := 0; ; i++ {
 		select {
 		case <-stop:
 			return
 		default:
 		}
-		in := asked{key: fmt.Sprint("s", rand.IntN(4)), what: []string{"put", "read", "read", "remove", "run"}[rand.IntN(5)], value: fmt.Sprint(client, "-", i)}
-		if in.what == "run" {
-			in.key = "runs"
+		in := h.something(client, i)
+		if unanswered != nil {
+			in, unanswered = *unanswered, nil
 		}
 		g.alive.RLock()
 		m := *g.members[name]
@@ -174,6 +225,9 @@ func (g *group) client(h *history, client int, stop <-chan struct{}) {
 		out := m.do(ctx, in)
 		cancel()
 		if out.unknown {
+			if in.what == "order" || in.what == "end" {
+				unanswered = &in
+			}
 			<-time.After(50 * time.Millisecond) // each makes the history harder to check
 		}
 		if !out.unknown || in.what != "read" {

@@ -202,7 +202,7 @@ func (n *Node) start(log *logger) error {
 	if err != nil {
 		return err
 	}
-	if err = whole(snapshots, n.store); err != nil {
+	if err = whole(snapshots, n.store, n.vouched()); err != nil {
 		return fault.New(fault.Garbage, "", err.Error()).WithHint(n.damagedHint())
 	}
 	conf := raft.DefaultConfig()
@@ -230,6 +230,16 @@ func (n *Node) start(log *logger) error {
 		return errors.Join(err, n.raft.Shutdown().Error())
 	}
 	return nil
+}
+
+// vouched is how far the log was committed as this node knew. Others count on it: a
+// member of a group that has less would have them lose what was decided. One alone goes
+// on with what there is.
+func (n *Node) vouched() uint64 {
+	if n.conf.Wire == nil {
+		return 0
+	}
+	return readKnown(n.conf.Dir).index
 }
 
 func (n *Node) patience() time.Duration {

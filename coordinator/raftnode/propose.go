@@ -115,10 +115,7 @@ func (n *Node) outcome(ctx context.Context, applied <-chan state.Outcome, answer
 	case o := <-applied:
 		return o, nil
 	case a := <-answered:
-		if a.err == nil {
-			a.err = errAnswered
-		}
-		return state.Outcome{}, a.err
+		return state.Outcome{}, a.ended()
 	case <-enough:
 		return state.Outcome{}, errAgain
 	case <-n.fsm.halted:
@@ -126,6 +123,13 @@ func (n *Node) outcome(ctx context.Context, applied <-chan state.Outcome, answer
 	case <-n.shut:
 		return state.Outcome{}, raft.ErrRaftShutdown
 	case <-ctx.Done():
+	}
+	select { // on a busy machine both have come before we look
+	case o := <-applied:
+		return o, nil
+	case a := <-answered:
+		return state.Outcome{}, a.ended()
+	default:
 		return state.Outcome{}, ctx.Err()
 	}
 }
@@ -153,24 +157,12 @@ func (e *elsewhere) Unwrap() error { return e.error }
 
 // forward has commands committed by the node that leads, and this one learn of it.
 func (n *Node) forward(ctx context.Context, commands [][]byte) answer {
-	changed := n.lead.until()
+	asking, stop := n.whileItLeads(ctx)
+	defer stop()
 	addr, name := n.raft.LeaderWithID()
 	if addr == "" {
 		return answer{err: errNoLeader}
 	}
-	// The connection to a leader that was killed looks alive for seconds: the
-	// next leader is known sooner.
-	asking, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { // ends with asking
-		select {
-		case <-changed:
-			stop()
-		case <-n.shut:
-			stop()
-		case <-asking.Done():
-		}
-	}()
 	reply, err := n.conf.Wire.Call(asking, string(addr), &pb.PeerCall{Body: &pb.PeerCall_Commit{Commit: &pb.Commit{Commands: commands}}})
 	if err == nil {
 		err = failure(reply)
@@ -185,6 +177,23 @@ func (n *Node) forward(ctx context.Context, commands [][]byte) answer {
 	default:
 		return answer{err: &elsewhere{err}}
 	}
+}
+
+// whileItLeads is ctx, until another node leads or this one is closed. The connection to
+// a leader that was killed looks alive for seconds: the next one is known sooner.
+func (n *Node) whileItLeads(ctx context.Context) (asking context.Context, stop context.CancelFunc) {
+	changed := n.lead.until()
+	asking, stop = context.WithCancel(ctx)
+	go func() { // ends with asking
+		select {
+		case <-changed:
+			stop()
+		case <-n.shut:
+			stop()
+		case <-asking.Done():
+		}
+	}()
+	return asking, stop
 }
 
 // commit commits commands as one entry, as the leader.
@@ -209,7 +218,7 @@ func (n *Node) commit(commands [][]byte) answer {
 
 // clock is our time, in milliseconds, and never before that of an earlier
 // command: the leaders of a group may not have the same.
-func (n *Node) clock() int64 { return max(time.Now().UnixMilli(), n.fsm.latest.Load()) }
+func (n *Node) clock() int64 { return max(time.Now().UnixMilli(), n.conf.Machine.Time()) }
 
 // Barrier returns when everything that was committed before has been applied.
 func (n *Node) Barrier(ctx context.Context) error {

@@ -45,11 +45,13 @@ func (n *Node) readIndex(ctx context.Context, verified bool) (place, error) {
 	if n.conf.Wire == nil || n.Leads() {
 		return n.leaderIndex(ctx, verified)
 	}
+	asking, stop := n.whileItLeads(ctx)
+	defer stop()
 	addr, name := n.raft.LeaderWithID()
 	if addr == "" {
 		return place{}, errNoLeader
 	}
-	reply, err := n.conf.Wire.Call(ctx, string(addr), &pb.PeerCall{Body: &pb.PeerCall_ReadIndex{ReadIndex: &pb.ReadIndex{Verified: verified}}})
+	reply, err := n.conf.Wire.Call(asking, string(addr), &pb.PeerCall{Body: &pb.PeerCall_ReadIndex{ReadIndex: &pb.ReadIndex{Verified: verified}}})
 	if err = errors.Join(err, failure(reply)); err != nil {
 		return place{}, &elsewhere{err}
 	}

@@ -11,8 +11,9 @@ import (
 
 // whole reads what the disk holds, all of it, before anything relies on it: Raft would
 // end the process where it meets an entry that can't be read, and would go on from an
-// older snapshot, without the entries between, where it can't read the newest.
-func whole(snapshots raft.SnapshotStore, logs raft.LogStore) error {
+// older snapshot, without the entries between, where it can't read the newest. The log
+// takes a damaged end for one that was never written: known is how far it went, at least.
+func whole(snapshots raft.SnapshotStore, logs raft.LogStore, known uint64) error {
 	first, err := logs.FirstIndex()
 	if err != nil {
 		return err
@@ -38,6 +39,9 @@ func whole(snapshots raft.SnapshotStore, logs raft.LogStore) error {
 	}
 	if last > after && first > after+1 {
 		return fmt.Errorf("entries %d to %d of the log are lost", after+1, first-1)
+	}
+	if end := max(last, after); known > end {
+		return fmt.Errorf("entries %d to %d of the log are lost", end+1, known)
 	}
 	return readBack(logs, first, last)
 }

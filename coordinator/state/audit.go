@@ -96,6 +96,8 @@ func notes(c *pb.Command, o Outcome, before *pb.AgentInfo) []audit.Record {
 		return one("add", "artifact "+o.Artifact.GetName(), o.Artifact.GetDigest(), fmt.Sprintf("%d bytes", o.Artifact.GetSize()))
 	case *pb.Command_RemoveArtifact:
 		return one("remove", "artifact "+o.Artifact.GetName(), o.Artifact.GetDigest(), "")
+	case *pb.Command_PutCatalogue:
+		return one("catalogue", "the site catalogue", o.Catalogue.GetDigest(), fmt.Sprintf("version %d, %d parts", o.Catalogue.GetVersion(), len(o.Catalogue.GetParts())))
 	case *pb.Command_PutSiteKey:
 		k := b.PutSiteKey.GetKey()
 		return one("new gossip key", "site "+k.GetSite(), "", fmt.Sprintf("for %d agents", len(k.GetSealed())))

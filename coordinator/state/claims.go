@@ -32,7 +32,14 @@ const (
 
 // claims are all identities, each with who claims it, by RACK/NAME. They follow from
 // the nodes.
-type claims map[claim]map[string]weight
+type claims struct {
+	by map[claim]map[string]weight
+	// shared are those that several claim. Conflicts are among them alone: every rack
+	// that pulls asks for its own, and nodes are many.
+	shared map[claim]bool
+}
+
+func newClaims() claims { return claims{make(map[claim]map[string]weight), make(map[claim]bool)} }
 
 // place is how a node is told in a conflict: names of BMCs that are none of the fleet
 // need not differ between racks.
@@ -72,24 +79,31 @@ func claimsOf(n *pb.Node) map[claim]weight {
 
 func (c claims) put(n *pb.Node) {
 	for k, w := range claimsOf(n) {
-		if c[k] == nil {
-			c[k] = make(map[string]weight)
+		if c.by[k] == nil {
+			c.by[k] = make(map[string]weight)
 		}
-		c[k][place(n)] = w
+		c.by[k][place(n)] = w
+		if len(c.by[k]) > 1 {
+			c.shared[k] = true
+		}
 	}
 }
 
 func (c claims) drop(n *pb.Node) {
 	for k := range claimsOf(n) {
-		if delete(c[k], place(n)); len(c[k]) == 0 {
-			delete(c, k)
+		delete(c.by[k], place(n))
+		if len(c.by[k]) < 2 {
+			delete(c.shared, k)
+		}
+		if len(c.by[k]) == 0 {
+			delete(c.by, k)
 		}
 	}
 }
 
 // conflict is what is wrong with an identity, nil if nothing is.
 func (c claims) conflict(k claim) *pb.Conflict {
-	who := c[k]
+	who := c.by[k]
 	if len(who) < 2 || !across(who) {
 		return nil
 	}
@@ -129,7 +143,7 @@ func across(who map[string]weight) bool {
 // of are the conflicts that harm a BMC of a rack; of "" all.
 func (c claims) of(rack string) []*pb.Conflict {
 	var all []*pb.Conflict
-	for k := range c {
+	for k := range c.shared {
 		found := c.conflict(k)
 		if found != nil && (rack == "" || slices.ContainsFunc(found.GetBad(), func(name string) bool { return strings.HasPrefix(name, rack+"/") })) {
 			all = append(all, found)
@@ -167,7 +181,7 @@ func (t *take) claimed(before, after *pb.Node) {
 		return
 	}
 	t.m.revision++
-	t.out.Racks = slices.Compact(slices.Sorted(slices.Values(append(t.out.Racks, slices.Collect(maps.Keys(racks))...))))
+	t.out.Racks = slices.AppendSeq(t.out.Racks, maps.Keys(racks))
 }
 
 // candidate keeps a BMC that is none of the fleet, beside its rack's others.

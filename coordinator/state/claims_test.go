@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
@@ -150,5 +151,48 @@ func TestWhatSeveralRacksClaim(t *testing.T) {
 		if got := l.conflicts("r1") + l.conflicts("r2"); got != "" {
 			t.Errorf("%s: one of them is away, and there is %s", c.name, got)
 		}
+	}
+}
+
+// The hub looks for a rack in a sorted list: a rack that stands elsewhere would not
+// be told.
+func TestRacksToBeToldAreSorted(t *testing.T) {
+	l := newRacks(t)
+	pinned := func(name string) *pb.Record {
+		r := node(name, "b")
+		r.GetNode().Trust = &pb.BMCTrust{Pin: "sha256/1"}
+		return r
+	}
+	l.tell("r2", pinned("n2"))
+	o := l.tell("r1", pinned("n1"), onRack(order.Standing, "fans", 11))
+	if diff := cmp.Diff([]string{"r1", "r2"}, o.Racks); diff != "" {
+		t.Errorf("racks to be told (-want +got):\n%s", diff)
+	}
+}
+
+// BenchmarkPull is the desired state of a rack, as each asks for it once a minute. It
+// must not cost more the more nodes others have.
+func BenchmarkPull(b *testing.B) {
+	for _, nodes := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
+			m, index := state.New(), uint64(0)
+			apply := func(c *pb.Command) {
+				c.Version = state.Version
+				index++
+				if _, err := m.Apply(index, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			apply(putAgent("a1", "r1"))
+			apply(putAgent("a2", "r2"))
+			for i := range nodes {
+				n := node(fmt.Sprintf("n%d", i), "b")
+				n.GetNode().Serial = fmt.Sprintf("SN%d", i)
+				apply(batch("a1", "r1", uint64(i)+1, n))
+			}
+			for b.Loop() {
+				m.Desired("r2")
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -51,10 +52,10 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 			return rec
 		}
 	}
-	log := make([]*pb.Command, n)
+	log, catalogued := make([]*pb.Command, n), uint64(0)
 	for i := range log {
 		rack := name("r", 4)
-		switch r.IntN(22) {
+		switch r.IntN(23) {
 		case 15:
 			run := runOf("x", rack, name("r", 4)+"x")
 			run.Rollout = &pb.Rollout{Canary: 1, Wave: &pb.Share{Percent: 30}, MaxFailures: &pb.Share{Count: r.Int32N(3)}, PauseMs: r.Int64N(2) * 70_000}
@@ -79,6 +80,14 @@ func randomLog(r *rand.Rand, n int) []*pb.Command {
 			log[i] = &pb.Command{Body: &pb.Command_AskJoin{AskJoin: &pb.AskJoin{Pending: &pb.PendingJoin{
 				Spki: key(name("", 9)), Code: name("c", 5), Name: "a" + rack, Rack: rack, Remote: "x", UntilUnixMs: r.Int64N(40_000_000),
 			}}}}
+		case 22:
+			from := catalogued
+			if r.IntN(4) == 0 {
+				from++ // another one came in between
+			} else if i > 0 {
+				catalogued = uint64(i)
+			}
+			log[i] = putCatalogue(uint64(i), from, []string{name("r", 4)}, name("r", 4))
 		case 19:
 			log[i] = putArtifact(name("f", 4), r.IntN(4), name("c", 3))
 		case 20:
@@ -194,16 +203,12 @@ func TestTwoMachinesAgreeOnBatches(t *testing.T) {
 
 func again(t *testing.T, m *state.Machine) *state.Machine {
 	t.Helper()
-	b, err := proto.Marshal(m.Snapshot())
+	s, err := state.Read(bytes.NewReader(written(t, m.Snapshot())))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s pb.Snapshot
-	if err := proto.Unmarshal(b, &s); err != nil {
-		t.Fatal(err)
-	}
 	restored := state.New()
-	if err := restored.Restore(&s); err != nil {
+	if err := restored.Restore(s); err != nil {
 		t.Fatal(err)
 	}
 	return restored

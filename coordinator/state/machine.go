@@ -47,6 +47,7 @@ const (
 	MaxTokens       = 1_000  // for joining, used ones too until they end
 	MaxPending      = 32     // machines that wait to be approved
 	MaxArtifacts    = 1_000
+	maxCatalogue    = 16 << 20 // bytes of a catalogue with its parts
 	maxReason       = 1 << 10  // bytes
 	maxEnvelope     = 64 << 10 // bytes
 	maxName         = 253      // bytes of a name, as in DNS
@@ -62,6 +63,7 @@ type Machine struct {
 	mu     sync.RWMutex
 	broken error  // the command that stopped it
 	index  uint64 // of the last command; 0 after New and Restore
+	at     int64  // the latest time of a command that did something, in milliseconds
 
 	revision uint64 // of the desired state: scripts, runs to do
 	nextRun  uint64
@@ -92,6 +94,7 @@ type Machine struct {
 	enrolled map[string]*pb.Enrolment   // by agent
 	pending  map[string]*pb.PendingJoin // by key
 
+	book      *Book                        // the site catalogue; nil: there is none
 	siteKeys  map[string][]*pb.SiteKeyring // by site, newest first
 	artifacts map[string]*pb.Artifact      // by digest
 
@@ -112,10 +115,27 @@ type run struct {
 	results []*pb.Result
 	bytes   int     // of its source and its results
 	rolled  *rolled // nil: it is not done in waves
+	// places are the numbers of the racks in msg: there may be thousands, and each
+	// result and each pull asks for one. They never change.
+	places map[string]int
 }
 
 func newRun(msg *pb.Run) *run {
-	return &run{msg: msg, bytes: len(msg.GetSource()) + len(msg.GetEnvelope())}
+	r := &run{msg: msg, bytes: len(msg.GetSource()) + len(msg.GetEnvelope()), places: make(map[string]int, len(msg.GetRacks()))}
+	for i, part := range msg.GetRacks() {
+		if _, twice := r.places[part.GetRack()]; !twice {
+			r.places[part.GetRack()] = i
+		}
+	}
+	return r
+}
+
+// part is a rack's part in the run, and its number; nil if it has none.
+func (r *run) part(rack string) (part *pb.RackRun, i int) {
+	if i, ok := r.places[rack]; ok {
+		return r.msg.GetRacks()[i], i
+	}
+	return nil, 0
 }
 
 // New is the empty state.
@@ -131,7 +151,7 @@ func New() *Machine {
 		perRack: map[string]int{},
 		serving: map[string]string{},
 		found:   map[string]*pb.Node{},
-		claims:  claims{},
+		claims:  newClaims(),
 		denied:  map[string]*pb.Denial{},
 		allowed: map[string]*pb.Denial{},
 		tokens:  map[string]*pb.JoinToken{}, enrolled: map[string]*pb.Enrolment{}, pending: map[string]*pb.PendingJoin{},
@@ -160,6 +180,7 @@ type Outcome struct {
 	Denied bool       // the deny list has changed
 	Owner  *pb.Owner  // of a rack, that has changed
 
+	Catalogue *pb.Catalogue   // as kept
 	Artifact  *pb.Artifact    // as kept, or removed
 	Token     *pb.JoinToken   // as kept, or revoked
 	Pending   *pb.PendingJoin // asked for, or judged
@@ -225,10 +246,13 @@ func (m *Machine) apply(c *pb.Command) (Outcome, error) {
 	before := m.agents[c.GetPutAgent().GetAgent().GetName()]
 	o := m.dispatch(c)
 	if o.Err == nil && !o.Again {
+		m.at = max(m.at, c.GetAtUnixMs())
 		if err := m.audit.note(c, o, before); err != nil {
 			return Outcome{}, err
 		}
 	}
+	slices.Sort(o.Racks)
+	o.Racks = slices.Compact(o.Racks)
 	o.Revision = m.revision
 	m.events += uint64(len(o.Events))
 	for _, e := range o.Events {
@@ -317,6 +341,8 @@ func (m *Machine) dispatch(c *pb.Command) Outcome {
 		return m.removeArtifact(b.RemoveArtifact.GetDigest())
 	case *pb.Command_HoldArtifact:
 		return m.holdArtifact(b.HoldArtifact)
+	case *pb.Command_PutCatalogue:
+		return m.putCatalogue(at, b.PutCatalogue)
 	case *pb.Command_OwnRack:
 		return m.ownRack(at, b.OwnRack)
 	case *pb.Command_Mark:

@@ -43,7 +43,6 @@ func (m *Machine) record(at int64, b *pb.RecordResults) Outcome {
 	moved.SpoolEpoch, moved.NextSeq = b.GetSpoolEpoch(), next
 	m.agents[b.GetAgent()] = moved
 	t.out.NextWanted = next
-	t.out.Racks = slices.Compact(t.out.Racks)
 	return t.out
 }
 
@@ -118,8 +117,8 @@ func (t *take) part(id string) (r *run, i int, why string) {
 	if r = t.m.findRun(id); r == nil {
 		return nil, 0, fmt.Sprintf("run %q is not kept", id)
 	}
-	i = slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool { return p.GetRack() == t.agent.GetRack() })
-	if i < 0 {
+	part, i := r.part(t.agent.GetRack())
+	if part == nil {
 		return nil, 0, fmt.Sprintf("run %s does not concern rack %s", id, t.agent.GetRack())
 	}
 	return r, i, ""
@@ -196,10 +195,7 @@ func (t *take) done(d *pb.RackRunDone) string {
 // new, or an old copy, and doing it again could do an action twice.
 func (t *take) lost() {
 	for _, r := range t.m.runs {
-		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
-			return p.GetRack() == t.agent.GetRack() && p.GetState() == Accepted
-		})
-		if i >= 0 {
+		if part, i := r.part(t.agent.GetRack()); part.GetState() == Accepted {
 			t.change(r, i, func(p *pb.RackRun) {
 				p.State, p.Error = Done, "its agent has lost its disk: what it had done is not known"
 			})

@@ -198,11 +198,8 @@ func (m *Machine) goOn(at int64, r *run, o *Outcome) {
 	if r.msg.GetRollout().GetReleased() != before.GetReleased() {
 		m.revision++
 		for _, n := range r.rolled.all[before.GetReleased():r.msg.GetRollout().GetReleased()] {
-			if !slices.Contains(o.Racks, n.GetRack()) {
-				o.Racks = append(o.Racks, n.GetRack())
-			}
+			o.Racks = append(o.Racks, n.GetRack())
 		}
-		slices.Sort(o.Racks)
 	}
 	o.ran(r.msg)
 }

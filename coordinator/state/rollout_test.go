@@ -1,13 +1,13 @@
 package state_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -201,16 +201,12 @@ func TestARolloutSurvivesASnapshot(t *testing.T) {
 	r.told("r1", "a", "b", "c")
 	r.told("r2", "x")
 	r.ended("r1", "a")
-	data, err := proto.Marshal(r.Snapshot())
+	s, err := state.Read(bytes.NewReader(written(t, r.Snapshot())))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s pb.Snapshot
-	if err := proto.Unmarshal(data, &s); err != nil {
-		t.Fatal(err)
-	}
 	was := r.is()
-	if err := r.Restore(&s); err != nil {
+	if err := r.Restore(s); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "restored", r.is(), was)

@@ -66,8 +66,6 @@ func (m *Machine) applyScript(at int64, s *pb.Script, r *pb.Run) Outcome {
 		}
 		o.ran(o.Run)
 	}
-	slices.Sort(o.Racks)
-	o.Racks = slices.Compact(o.Racks)
 	return o
 }
 

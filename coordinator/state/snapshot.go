@@ -1,8 +1,6 @@
 package state
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -19,6 +17,7 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 	defer m.mu.RUnlock()
 	s := &pb.Snapshot{
 		Version:   Version,
+		AtUnixMs:  m.at,
 		Revision:  m.revision,
 		NextRun:   m.nextRun,
 		NextEvent: m.events,
@@ -38,7 +37,8 @@ func (m *Machine) Snapshot() *pb.Snapshot {
 
 		Tokens: sorted(m.tokens), Enrolments: sorted(m.enrolled), Pending: sorted(m.pending),
 
-		SiteKeys: m.allSiteKeys(), Artifacts: sorted(m.artifacts),
+		Catalogue: m.book.Message(),
+		SiteKeys:  m.allSiteKeys(), Artifacts: sorted(m.artifacts),
 		Firings:  append([]*pb.Firing(nil), m.firings...),
 		Hardware: append([]*pb.HardwareNews(nil), m.news...),
 		Recent:   append([]string(nil), m.recent...),
@@ -64,6 +64,10 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 			fmt.Sprintf("its version is %d, this coordinator reads %d", s.GetVersion(), Version)).
 			WithHint("start the chiba version that wrote it")
 	}
+	if len(s.ProtoReflect().GetUnknown()) > 0 { // it would be forgotten here, and nowhere else
+		return fault.New(fault.Unsupported, "restore snapshot", "it holds something that this version does not know").
+			WithHint("start the chiba version that wrote it")
+	}
 	n := New()
 	n.revision, n.nextRun, n.events = s.GetRevision(), s.GetNextRun(), s.GetNextEvent()
 	for _, a := range s.GetAgents() {
@@ -87,6 +91,9 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	n.restoreNodes(s)
 	n.restoreTrust(s)
 	n.restoreSites(s)
+	if err := n.restoreCatalogue(s.GetCatalogue()); err != nil {
+		return err
+	}
 	for _, id := range s.GetRecent() {
 		n.remember(id)
 	}
@@ -104,7 +111,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.broken, m.index = nil, 0
+	m.broken, m.index, m.at = nil, 0, s.GetAtUnixMs()
 	m.revision, m.nextRun, m.events = n.revision, n.nextRun, n.events
 	m.agents, m.scripts, m.nodes, m.perRack = n.agents, n.scripts, n.nodes, n.perRack
 	m.owners = n.owners
@@ -115,6 +122,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 	m.denied, m.allowed = n.denied, n.allowed
 	m.tokens, m.enrolled, m.pending = n.tokens, n.enrolled, n.pending
 	m.siteKeys, m.artifacts = n.siteKeys, n.artifacts
+	m.book = n.book
 	m.firings, m.firingBytes = n.firings, n.firingBytes
 	m.news, m.newsBytes = n.news, n.newsBytes
 	m.recent, m.applied, m.sessions = n.recent, n.applied, n.sessions
@@ -188,18 +196,4 @@ func (m *Machine) restoreRuns(s *pb.Snapshot) error {
 		}
 	}
 	return m.restoreRolled(s.GetRolled())
-}
-
-// Hash is a digest of the whole state: two machines of one version that have
-// applied the same commands have the same. It costs an encoding of the state.
-func (m *Machine) Hash() (string, error) { return HashOf(m.Snapshot()) }
-
-// HashOf is the Hash of the state that a snapshot is of.
-func HashOf(s *pb.Snapshot) (string, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
-	if err != nil {
-		return "", fmt.Errorf("hash the state: %w", err)
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), nil
 }

@@ -23,6 +23,14 @@ func (m *Machine) Counts() Counts {
 	return Counts{Revision: m.revision, Agents: len(m.agents), Nodes: len(m.nodes)}
 }
 
+// Time is the latest time of a command that did something, in milliseconds: the clock of
+// no leader goes behind it.
+func (m *Machine) Time() int64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.at
+}
+
 // Scripts are the standing scripts by name, their sources left out, and after them
 // what was decided on racks.
 func (m *Machine) Scripts() []*pb.Script {
@@ -99,11 +107,11 @@ func (m *Machine) Overdue(now int64) []string {
 	return ids
 }
 
-// Nodes are the known nodes by name.
+// Nodes are the known nodes by name, with what the site catalogue says of them.
 func (m *Machine) Nodes() []*pb.Node {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return sorted(m.nodes)
+	return m.book.over(sorted(m.nodes))
 }
 
 // Candidates are the BMCs that were found and are none of the fleet, by rack and
@@ -111,7 +119,7 @@ func (m *Machine) Nodes() []*pb.Node {
 func (m *Machine) Candidates() []*pb.Node {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return sorted(m.found)
+	return m.book.over(sorted(m.found))
 }
 
 // Conflicts are the identities that several BMCs claim, of all racks.
@@ -176,6 +184,7 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 		Revision: m.revision, Policy: m.policy.GetEnvelope(), Ended: sorted(m.over),
 		Denied: sorted(m.denied), Conflicts: m.claims.of(rack),
 	}
+	d.Catalogue = m.book.of(rack)
 	for _, s := range sorted(m.scripts) {
 		if meant(s, rack) {
 			d.Scripts = append(d.Scripts, s)
@@ -185,17 +194,15 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 	}
 	m.merged(rack, d)
 	for _, r := range m.runs {
-		if stops(r.msg, rack) {
+		part, _ := r.part(rack)
+		if part.GetState() == Canceled && len(r.msg.GetCancel()) > 0 { // and it has not answered
 			d.Canceled = append(d.Canceled, runCanceled(r.msg))
 		}
-		i := slices.IndexFunc(r.msg.GetRacks(), func(p *pb.RackRun) bool {
-			return p.GetRack() == rack && (p.GetState() == Waiting || p.GetState() == Accepted)
-		})
-		if i < 0 || r.msg.GetEndedUnixMs() != 0 {
+		if part.GetState() != Waiting && part.GetState() != Accepted || r.msg.GetEndedUnixMs() != 0 {
 			continue
 		}
 		mine := shallow(r.msg)
-		mine.Racks = []*pb.RackRun{r.msg.GetRacks()[i]}
+		mine.Racks = []*pb.RackRun{part}
 		if r.rolled != nil {
 			mine.Released, mine.Rollout = r.rolled.released(rack, int(r.msg.GetRollout().GetReleased())), nil
 		}
@@ -208,14 +215,6 @@ func (m *Machine) Desired(rack string) *pb.Desired {
 func meant(s *pb.Script, rack string) bool {
 	a := s.GetAudience()
 	return len(a) == 0 || slices.Contains(a, order.Fleet) || slices.Contains(a, rack)
-}
-
-// stops reports whether a run was canceled by an order that the rack has not
-// answered.
-func stops(r *pb.Run, rack string) bool {
-	return len(r.GetCancel()) > 0 && slices.ContainsFunc(r.GetRacks(), func(p *pb.RackRun) bool {
-		return p.GetRack() == rack && p.GetState() == Canceled
-	})
 }
 
 // runCanceled is what an agent needs to stop a run.

@@ -104,7 +104,7 @@ func (s *Stock) Put(ctx context.Context, r io.Reader, digest string, size int64)
 	if err != nil {
 		return nil, err
 	}
-	if _, has := s.store.Size(d); !has {
+	if !s.wants(d) {
 		if err = s.store.Put(r, d, size); err != nil {
 			return nil, err
 		}
@@ -124,6 +124,16 @@ func (s *Stock) Put(ctx context.Context, r io.Reader, digest string, size int64)
 			WithHint("it shall be on two at least; look at them with: chiba get coordinators")
 	}
 	return holders, nil
+}
+
+// wants reports whether we have an artifact that somebody adds, and has it stay: its
+// entry in the log is on the way, and sweep must not be faster.
+func (s *Stock) wants(d blob.Digest) (has bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.orphan, d)
+	_, has = s.store.Size(d)
+	return has
 }
 
 func (s *Stock) others() []Member {
@@ -160,7 +170,7 @@ func (s *Stock) Keep(k *pb.KeepArtifact) error {
 	if err != nil {
 		return err
 	}
-	if _, has := s.store.Size(d); has {
+	if s.wants(d) {
 		return nil
 	}
 	from := ""

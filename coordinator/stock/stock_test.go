@@ -256,3 +256,32 @@ func TestWhatNobodyNeedsGoes(t *testing.T) {
 		}
 	}
 }
+
+// One that is added a second time is needed from then on: its entry is on the way.
+func TestWhatIsAddedAgainStays(t *testing.T) {
+	w := newWorld(t)
+	data, digest := file(1000)
+	dir := t.TempDir()
+	s, _ := w.start("c1", dir)
+	now := time.Now()
+	for _, again := range map[string]func() error{
+		"by a person": func() error {
+			_, err := s.Put(t.Context(), bytes.NewReader(data), digest, int64(len(data)))
+			return err
+		},
+		"by another coordinator": func() error { return s.Keep(&pb.KeepArtifact{Digest: digest, From: "c2"}) },
+	} {
+		if _, err := s.Put(t.Context(), bytes.NewReader(data), digest, int64(len(data))); err != nil {
+			t.Fatal(err)
+		}
+		s.Sweep(now)
+		if err := again(); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(25 * time.Hour)
+		s.Sweep(now)
+		if files, _ := filepath.Glob(dir + "/sha256-*"); len(files) == 0 {
+			t.Error("it is gone a moment after it was added")
+		}
+	}
+}

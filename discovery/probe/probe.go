@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/chiba-mesh/chiba/discovery"
@@ -33,7 +34,7 @@ const (
 // over it. It is an error if no TLS server answers; one that has no service root
 // is an answer with a problem. The caller gives a deadline with ctx.
 func Ask(ctx context.Context, address string) (discovery.Answer, error) {
-	var a discovery.Answer
+	var pin atomic.Pointer[string] // a handshake can outlast the request that began it
 	transport := &http.Transport{
 		DialContext:       (&net.Dialer{Timeout: connecting}).DialContext,
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxBody,
@@ -46,17 +47,19 @@ func Ask(ctx context.Context, address string) (discovery.Answer, error) {
 				if len(cs.PeerCertificates) == 0 {
 					return errors.New("it showed no certificate")
 				}
-				a.Pin = redfish.PinOf(cs.PeerCertificates[0])
+				shown := redfish.PinOf(cs.PeerCertificates[0])
+				pin.Store(&shown)
 				return nil
 			},
 		},
 	}
 	defer transport.CloseIdleConnections()
 	root, err := read(ctx, &http.Client{Transport: transport, CheckRedirect: stay}, address)
-	if a.Pin == "" {
+	shown := pin.Load()
+	if shown == nil {
 		return discovery.Answer{}, fault.Wrap(fault.Unavailable, "ask "+address, reason(ctx, err))
 	}
-	a.Root = root
+	a := discovery.Answer{Pin: *shown, Root: root}
 	if err != nil {
 		a.Problem = "no service root: " + clean(reason(ctx, err).Error())
 	}

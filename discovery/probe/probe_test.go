@@ -137,3 +137,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// A handshake can go on for a moment after the one who asked has given up.
+func TestGivingUpAmidAHandshake(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	begun := time.Now()
+	if _, err := ask(t, address); err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(begun)
+	const tries = 200
+	for i := range tries {
+		ctx, cancel := context.WithTimeout(t.Context(), whole*time.Duration(i)/tries*2)
+		if a, err := Ask(ctx, address); (err == nil) != (a.Pin != "") {
+			t.Errorf("%+v, %v", a, err)
+		}
+		cancel()
+	}
+}

@@ -71,6 +71,7 @@ func run(ctx context.Context, args []string, out, said io.Writer) int {
 	debug.SetGCPercent(400) // the worlds are small and many
 	switch {
 	case *big:
+		debug.SetGCPercent(60) // this one is not: what is there stays
 		return large(out, said, cmp.Or(*agents, 10_000), *hour)
 	case *mutants:
 		return plant(ctx, out, w)

@@ -3,54 +3,156 @@ package wan
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/chiba-mesh/chiba/e2e/qemu/proc"
 )
 
 const fanRule = `(monitor "all" (trigger "fan" (cooldown 0s)
   (condition (event "*.PowerSupplyFanFailed")) (action (log "a fan failed"))))`
 
-// A site is cut off from everybody while its rules fire, and so is another one whose
-// agent is killed meanwhile: when the link is whole again every coordinator has every
-// firing and every result once, in order, and the audit log has no gap.
-func TestCutOffAndBack(t *testing.T) {
-	w := newWorld(t, plan{cable: far()})
-	w.must("apply", w.script("fan", fanRule))
-	w.ready()
-	apply := w.start("ops", "apply", "apply", "--yes", w.script("tag", waiting("tag")), "--state", w.path("fleet"))
-	w.under("tag")
+// The WAN is cut between every rack and everybody else, while rules fire, a run is
+// under way and a person on each rack gives orders there. All of them go on. When it
+// is whole again every coordinator has every firing and every result once, in order,
+// and the audit log is whole.
+func TestWANCut(t *testing.T) {
+	for _, v := range []cutDrill{
+		{name: "plain"},
+		{name: "the agent killed", killed: "r02"},
+		{name: "the disk full", full: "c2"},
+		{name: "everybody alone", alone: true},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			if v.killed == "" {
+				long(t)
+			}
+			v.world = newWorld(t, plan{cable: far(), small: v.full})
+			v.fans = &fans{w: v.world, said: map[string]int{}}
+			v.play()
+		})
+	}
+}
 
-	fans := &fans{w: w, said: map[string]int{}}
-	fans.fail("r01", "r02", "r03")
-	w.fired(fans.said)
-	w.cut("r01", "r02")
+// cutDrill is one way to suffer the cut.
+type cutDrill struct {
+	name   string
+	killed string // the rack whose agent is killed, and starts again, while cut off
+	full   string // the coordinator that leads and has no room, from before the cut until after it
+	alone  bool   // the coordinators are cut off from each other, too
+
+	*world
+	fans *fans
+	here map[string][]string // what was done on each rack, as the audit log tells it
+}
+
+func (d *cutDrill) play() {
+	d.t.Helper()
+	d.must("apply", d.script("fan", fanRule))
+	d.ready()
+	apply := d.start("ops", "apply", "apply", "--yes", d.script("tag", waiting("tag")), "--state", d.path("fleet"))
+	d.under("tag")
+	d.fans.fail(racks...)
+	d.fired(d.fans.said)
+	release := func() {}
+	if d.full != "" {
+		d.lead(d.full, true)
+		release = fill(d.t, d.path(d.full, "log"))
+		d.say("the disk of %s, which leads, is full", d.full)
+	}
+	away := slices.Clone(racks)
+	if d.alone {
+		away = append(away, coordinators...)
+	}
+	d.cut(away...)
+	d.suffer()
+	d.heal(far(), away...)
+	if d.full != "" {
+		d.linked(racks...)
+		d.fans.fail(racks...) // while the others have it recorded
+		d.say("the disk of %s has room again", d.full)
+		release()
+		d.revive(d.full)
+	}
+	d.linked(racks...)
+	d.fired(d.fans.said)
+	d.sameAsOnTheRacks()
+	d.once("tag")
+	d.done(apply)
+	d.audited()
+	d.audit()
+}
+
+// suffer is what happens while the WAN is cut.
+func (d *cutDrill) suffer() {
+	d.t.Helper()
 	deadline := time.Now().Add(pick(8*time.Second, time.Minute))
-	for round := 0; time.Now().Before(deadline); round++ {
-		fans.fail("r01", "r02", "r03")
+	for round := 0; round < 5 || time.Now().Before(deadline); round++ {
+		d.fans.fail(racks...)
 		switch round {
 		case 1:
-			w.switchOn("r01", "r02", "r03") // what the run waits for
+			d.switchOn(racks...) // what the run waits for
+			d.locally("before", 2)
+		case 2:
+			if d.killed != "" {
+				d.kill("agent-" + d.killed)
+				d.fans.fail(racks...) // its BMCs remember for it
+				d.startAgent(d.killed)
+			}
 		case 3:
-			w.kill("agent-r02")
-			fans.fail("r01", "r02") // the BMC remembers for it
-			w.startAgent("r02")
+			if !d.alone {
+				d.must("trust", "deny", "serial/77", "--reason", "they go on deciding")
+			}
+		case 4:
+			d.locally("after", 3)
 		}
-		w.pause(pick(500*time.Millisecond, 2*time.Second))
+		d.pause(pick(500*time.Millisecond, 2*time.Second))
 	}
-	w.heal(far(), "r01", "r02")
-	w.linked(racks...)
-	w.fired(fans.said)
-	w.once("tag")
-	w.done(apply)
-	w.audited()
+	d.until("every rule has fired on its rack", func() bool { return d.onRacks() == d.fans.total() })
+	d.say("the racks alone: %d firings, and %d orders of people there", d.fans.total(), len(racks)*len(d.here[racks[0]]))
+}
+
+// locally has a person on each rack put something of its nth server into force, and do
+// something once to the one before.
+func (d *cutDrill) locally(when string, nth int) {
+	d.t.Helper()
+	if d.here == nil {
+		d.here = map[string][]string{}
+	}
+	for _, r := range racks {
+		led, boot := fmt.Sprintf("led-%s-%s", when, r), fmt.Sprintf("boot-%s-%s", when, r)
+		d.local(r, "apply", "--yes", d.script(led, fmt.Sprintf(`(action %q (set-indicator on))`, nodeName(r, nth-1))))
+		d.local(r, "apply", "--yes", d.script(boot, fmt.Sprintf(`(config %q (boot (target pxe)))`, nodeName(r, nth))))
+		d.here[r] = append(d.here[r], "run script "+led, "apply script "+boot)
+	}
+}
+
+// local runs a command at a rack, through the door of its agent.
+func (w *world) local(rack string, args ...string) string {
+	w.t.Helper()
+	got := w.runAt(rack, append([]string{"--agent=" + w.path(rack, "agent.sock")}, args...)...)
+	if got.err != nil {
+		w.t.Fatalf("%v\n%s%s", got.err, got.stdout, got.stderr)
+	}
+	return got.stdout
+}
+
+func (w *world) localDecode(v any, rack string, args ...string) {
+	w.t.Helper()
+	if out := w.local(rack, append(args, "-o", "json")...); json.Unmarshal([]byte(out), v) != nil {
+		w.t.Fatalf("on %s chiba %v says:\n%s", rack, args, out)
+	}
+}
+
+// onRacks is how many firings the racks know of.
+func (d *cutDrill) onRacks() (total int) {
+	for _, r := range racks {
+		var list []json.RawMessage
+		d.localDecode(&list, r, "get", "firings")
+		total += len(list)
+	}
+	return total
 }
 
 // waiting is a script that sets a tag on all, and whose run ends when the last server
@@ -97,140 +199,17 @@ type fans struct {
 	said map[string]int // by rack
 }
 
+func (f *fans) total() (n int) {
+	for _, said := range f.said {
+		n += said
+	}
+	return n
+}
+
 func (f *fans) fail(names ...string) {
 	for _, rack := range names {
 		f.said[rack]++
 		n := f.said[rack]
 		f.w.sim(rack, "log", nodeName(rack, 1+n%perRack), "PowerSupplyFanFailed", fmt.Sprintf("fan %d.", n))
 	}
-}
-
-var fanNumber = regexp.MustCompile(`fan (\d+)\.`)
-
-// fired waits until every coordinator has that many firings of each rack, and checks
-// that each is there once, in the order in which its server told of it, with its result.
-func (w *world) fired(want map[string]int) {
-	w.t.Helper()
-	total := 0
-	for _, n := range want {
-		total += n
-	}
-	for _, c := range coordinators {
-		var list []json.RawMessage
-		w.until(fmt.Sprintf("%s has %d firings", c, total), func() bool {
-			return w.decodeMaybe(&list, "get", "firings", "--consistency", "stale", "--state", w.path("ask-"+c)) && len(list) >= total
-		})
-		w.check(c, list, want)
-	}
-	w.say("every coordinator has %d firings once, in order", total)
-}
-
-func (w *world) check(at string, list []json.RawMessage, want map[string]int) {
-	w.t.Helper()
-	seen := map[string][]int{}
-	for _, raw := range list {
-		var f struct {
-			Node    string
-			Results []struct{ Status string }
-		}
-		number := fanNumber.FindSubmatch(raw)
-		if err := json.Unmarshal(raw, &f); err != nil || number == nil {
-			w.t.Fatalf("%s: %v: %s", at, err, raw)
-		}
-		n, _ := strconv.Atoi(string(number[1]))
-		seen[f.Node] = append(seen[f.Node], n)
-		if len(f.Results) != 1 || f.Results[0].Status != "confirmed" {
-			w.t.Errorf("%s: a firing has other results than one: %s", at, raw)
-		}
-	}
-	whole := map[string][]int{}
-	for rack, fans := range want {
-		for n := 1; n <= fans; n++ {
-			node := nodeName(rack, 1+n%perRack)
-			whole[node] = append(whole[node], n)
-		}
-	}
-	if diff := cmp.Diff(whole, seen); diff != "" {
-		w.t.Errorf("firings at %s (-want +got):\n%s", at, diff)
-	}
-}
-
-// done waits until a command has ended, which must be well.
-func (w *world) done(p *proc.Process) {
-	w.t.Helper()
-	w.until(p.Name()+" ends", func() bool {
-		select {
-		case <-p.Done():
-			return true
-		default:
-			return false
-		}
-	})
-	if err := p.Stop(0); err != nil {
-		w.t.Errorf("%s: %v\n%s", p.Name(), err, p.Tail(30))
-	}
-}
-
-type run struct {
-	ID, Script, State string
-	Results           []struct{ Node, Step, Path, Status string }
-}
-
-// under waits until the script's run is under way.
-func (w *world) under(script string) {
-	w.t.Helper()
-	w.until("the run is under way", func() bool {
-		var runs []run
-		w.decodeMaybe(&runs, "get", "runs")
-		return slices.ContainsFunc(runs, func(r run) bool { return r.Script == script && r.State == "running" })
-	})
-}
-
-// once waits for the end of the script's run at every coordinator, and checks that it
-// ran once and has one result for each step of every node.
-func (w *world) once(script string) {
-	w.t.Helper()
-	for _, c := range coordinators {
-		var whole run
-		w.until("the run of "+script+" is over at "+c, func() bool {
-			var runs []run
-			w.decodeMaybe(&runs, "get", "runs", "--consistency", "stale", "--state", w.path("ask-"+c))
-			runs = slices.DeleteFunc(runs, func(r run) bool { return r.Script != script })
-			return len(runs) == 1 && runs[0].State != "running" &&
-				w.decodeMaybe(&whole, "get", "run", runs[0].ID, "--consistency", "stale", "--state", w.path("ask-"+c))
-		})
-		seen := map[string]int{}
-		for _, r := range whole.Results {
-			seen[r.Node+" "+r.Path+" "+r.Status]++
-		}
-		want := map[string]int{}
-		for _, rack := range racks {
-			for n := range perRack {
-				want[nodeName(rack, n+1)+" asset-tag confirmed"] = 1
-			}
-			want[nodeName(rack, perRack)+"  confirmed"] = 1
-		}
-		if diff := cmp.Diff(want, seen); diff != "" || whole.State != "done" {
-			w.t.Errorf("%s at %s is %s (-want +got):\n%s", script, c, whole.State, diff)
-		}
-	}
-	w.say("every coordinator has one result of every step of %s", script)
-}
-
-// audited verifies the audit log as a person does, at every coordinator, and that all
-// have the same.
-func (w *world) audited() {
-	w.t.Helper()
-	var first, log []any
-	for i, c := range coordinators {
-		w.decode(&log, "audit", "log", "--state", w.path("ask-"+c))
-		if i == 0 {
-			first = log
-		}
-		if diff := cmp.Diff(first, log); diff != "" {
-			w.t.Errorf("the audit logs of %s and %s differ:\n%s", coordinators[0], c, diff)
-		}
-		w.must("audit", "verify", "--state", w.path("ask-"+c))
-	}
-	w.say("the audit log of %d records holds at every coordinator", len(first))
 }

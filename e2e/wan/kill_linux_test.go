@@ -19,7 +19,7 @@ func TestKilledRun(t *testing.T) {
 	long(t)
 	drill(t)
 	t.Setenv(insideVar, "") // it begins as we did
-	p, err := proc.Start("the run", new(bytes.Buffer), "/proc/self/exe", "-test.v", "-test.run", "^TestCutOffAndBack$")
+	p, err := proc.Start("the run", new(bytes.Buffer), "/proc/self/exe", "-test.v", "-test.run", "^TestWANCut$/^plain$")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -70,7 +71,44 @@ func inside(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "make a place to test in:", err)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if chaos() {
+		fmt.Println(&shown)
+	}
+	return code
+}
+
+// checked counts what every coordinator was found to have.
+type checked struct{ firings, results, records int }
+
+// tally is what all drills of a run have shown.
+type tally struct {
+	mu             sync.Mutex
+	drills, failed int
+	checked
+}
+
+var shown tally
+
+// end counts a drill, and what it has shown.
+func (y *tally) end(t *testing.T, w *world) {
+	t.Helper()
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.drills++
+	y.firings, y.results, y.records = y.firings+w.shown.firings, y.results+w.shown.results, y.records+w.shown.records
+	if t.Failed() {
+		y.failed++
+	}
+}
+
+// String is the last line of make chaos.
+func (y *tally) String() string {
+	if y.failed > 0 || y.drills == 0 {
+		return fmt.Sprintf("chaos: drills: %d failed: %d", y.drills, y.failed)
+	}
+	return fmt.Sprintf("chaos: drills: %d failed: 0; %d firings and %d results, each once, in order and the same at every coordinator; %d audit records verified at each",
+		y.drills, y.firings, y.results, y.records)
 }
 
 // furnish gives us mounts of our own, with memory for all files, and builds chiba.
@@ -105,27 +143,33 @@ func furnish() error {
 // drill skips t if it can't run here. Short drills run side by side.
 func drill(t *testing.T) {
 	t.Helper()
-	if why != "" {
+	switch {
+	case chaos() && why != "":
+		t.Fatal(why)
+	case why != "":
 		t.Skip(why)
-	}
-	if os.Getenv(chaosVar) == "" {
+	case !chaos():
 		t.Parallel()
 	}
 }
+
+// chaos reports whether the drills take their real time, one after the other, and
+// tell a person how far they are.
+func chaos() bool { return os.Getenv(chaosVar) != "" }
 
 // long reports whether the drills shall take their real time, and skips a drill that
 // has no short form otherwise.
 func long(t *testing.T) {
 	t.Helper()
-	if os.Getenv(chaosVar) == "" {
+	if !chaos() {
 		t.Skip("a long drill: make chaos")
 	}
 }
 
 // pick is the one with make chaos, else the other.
-func pick[T any](short, chaos T) T {
-	if os.Getenv(chaosVar) != "" {
-		return chaos
+func pick[T any](short, long T) T {
+	if chaos() {
+		return long
 	}
 	return short
 }

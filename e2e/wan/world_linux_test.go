@@ -45,6 +45,7 @@ type world struct {
 	sites map[string]*site // c1 to c3, r01 to r03, ops
 	procs map[string]*proc.Process
 	began time.Time
+	shown checked
 }
 
 var (
@@ -68,12 +69,16 @@ type plan struct {
 func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
 	drill(t)
+	if chaos() {
+		fmt.Println(t.Name())
+	}
 	dir, err := os.MkdirTemp(room, "w") //nolint:usetesting // unix sockets need a short path
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, sites: map[string]*site{}, procs: map[string]*proc.Process{}, began: time.Now()}
+	t.Cleanup(func() { shown.end(t, w) })
 	w.wire(p)
 	w.certify()
 	if p.small != "" {
@@ -182,7 +187,12 @@ func (w *world) path(parts ...string) string {
 // say is a line of progress.
 func (w *world) say(format string, args ...any) {
 	w.t.Helper()
-	w.t.Logf("%6.1f s  %s", time.Since(w.began).Seconds(), fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%6.1f s  %s", time.Since(w.began).Seconds(), fmt.Sprintf(format, args...))
+	if chaos() {
+		fmt.Println("  " + line)
+		return
+	}
+	w.t.Log(line)
 }
 
 // start runs chiba at a site until it is killed or the test ends.
@@ -297,7 +307,10 @@ type outcome struct {
 
 // run runs a command at the person's site; it asks any coordinator unless it names a
 // state directory.
-func (w *world) run(args ...string) outcome {
+func (w *world) run(args ...string) outcome { return w.runAt("ops", args...) }
+
+// runAt runs a command at a site.
+func (w *world) runAt(site string, args ...string) outcome {
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	if !strings.Contains(strings.Join(args, " "), "--state") {
@@ -306,7 +319,7 @@ func (w *world) run(args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := w.sites["ops"].run(cmd)
+	err := w.sites[site].run(cmd)
 	if err != nil {
 		err = fmt.Errorf("chiba %s: %w", strings.Join(args, " "), err)
 	}

@@ -169,6 +169,25 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// Over how many connections is pulled can be said from outside: a thin line takes few.
+func TestAPullOverFewerConnections(t *testing.T) {
+	for said, want := range map[int]int64{1: 1, 2: 2, 4: 4} {
+		there, _ := open(t, 0)
+		here, _ := open(t, 0)
+		data, d := file(8*blob.ChunkSize, 1)
+		put(t, there, data, d)
+		f := newFar(t, there)
+		from := f.source()
+		from.Streams = func(int) int { return said }
+		if err := here.Pull(t.Context(), d, from, nil); err != nil {
+			t.Fatal(err)
+		}
+		if n := f.conns.Load() - 1; n > want { // the first asks how large it is
+			t.Errorf("%d connections, and %d are allowed", n, said)
+		}
+	}
+}
+
 // A pull that is cut goes on where it was, also in the next process, and with another
 // source.
 func TestAPullIsResumed(t *testing.T) {

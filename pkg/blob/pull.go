@@ -40,6 +40,8 @@ type Conn interface {
 type Source struct {
 	Name    string // for logs and errors
 	Connect func(ctx context.Context) (Conn, error)
+	// Streams is over how many connections to pull, of usually so many; nil: the usual.
+	Streams func(usual int) int
 }
 
 // Over is a Source's connection over a session of its own, whose streams begin with
@@ -172,7 +174,11 @@ func (p *part) pull(ctx context.Context, from Source, told func(have, size int64
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var pulling sync.WaitGroup
-	errs := make([]error, min(stripes, len(left)))
+	width := stripes
+	if from.Streams != nil {
+		width = max(1, from.Streams(stripes))
+	}
+	errs := make([]error, min(width, len(left)))
 	for n := range errs {
 		pulling.Go(func() {
 			if errs[n] = p.stripe(ctx, from, todo, told); fault.Is(errs[n], fault.Untrusted) {

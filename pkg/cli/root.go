@@ -6,7 +6,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -66,7 +65,6 @@ func Alone(cmd *cobra.Command) *cobra.Command {
 func equip(root *cobra.Command) {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = Build().String()
-	root.SetVersionTemplate(root.Name() + " {{.Version}}\n")
 	root.PersistentFlags().String("state", "", "state `directory` that holds context.yaml (default $CHIBA_STATE, else .chiba here or above)")
 	root.PersistentFlags().StringP("output", "o", "table", "output `format`: "+strings.Join(formats, ", "))
 	root.PersistentFlags().Bool("no-headers", false, "tables without their header")
@@ -97,22 +95,6 @@ func Parent(cmd *cobra.Command) *cobra.Command {
 		return noCommand(cmd, args)
 	}
 	return cmd
-}
-
-// Add adds commands to parent. Those below one of a name that it has go under that
-// one, so that two trees can bring commands for one noun.
-func Add(parent *cobra.Command, commands ...*cobra.Command) {
-	for _, cmd := range commands {
-		i := slices.IndexFunc(parent.Commands(), func(c *cobra.Command) bool { return c.Name() == cmd.Name() })
-		if i < 0 {
-			parent.AddCommand(cmd)
-			continue
-		}
-		have := parent.Commands()[i]
-		below := cmd.Commands()
-		cmd.RemoveCommand(below...)
-		Add(have, below...)
-	}
 }
 
 // noCommand is the usage error for a word that is no command of cmd.

@@ -41,6 +41,9 @@ type SealKey struct {
 type Signed struct {
 	Envelope []byte // DSSE as JSON
 	Source   []byte // with its secrets sealed: the exact bytes that the order is for
+	// Gone are of a site catalogue: racks that were in an earlier one. Nobody signs
+	// them by themselves; they are what its parts are made with.
+	Gone []string
 }
 
 // signedFile is a Signed on disk: a DSSE envelope with the script beside it, which
@@ -50,6 +53,7 @@ type signedFile struct {
 	Payload     string          `json:"payload"`
 	Signatures  json.RawMessage `json:"signatures"`
 	Source      []byte          `json:"source"`
+	Gone        []string        `json:"gone,omitempty"`
 }
 
 // Encode is the form of s that is kept in a file and given to another author.
@@ -58,7 +62,7 @@ func (s Signed) Encode() ([]byte, error) {
 	if err := json.Unmarshal(s.Envelope, &f); err != nil {
 		return nil, fault.Wrap(fault.Garbage, "write signed script", err)
 	}
-	f.Source = s.Source
+	f.Source, f.Gone = s.Source, s.Gone
 	data, err := json.MarshalIndent(f, "", "  ")
 	return append(data, '\n'), fault.Wrap(fault.Internal, "write signed script", err)
 }
@@ -71,13 +75,12 @@ func DecodeSigned(data []byte) (Signed, error) {
 			WithHint("make one with: chiba apply --prepare FILE.dsse SCRIPT")
 	}
 	source := f.Source
-	f.Source = nil
 	envelope, err := json.Marshal(struct {
 		PayloadType string          `json:"payloadType"`
 		Payload     string          `json:"payload"`
 		Signatures  json.RawMessage `json:"signatures"`
 	}{f.PayloadType, f.Payload, f.Signatures})
-	return Signed{Envelope: envelope, Source: source}, fault.Wrap(fault.Internal, "read signed script", err)
+	return Signed{Envelope: envelope, Source: source, Gone: f.Gone}, fault.Wrap(fault.Internal, "read signed script", err)
 }
 
 // Order is what the envelope says, of which nothing is verified: to show it.

@@ -8,10 +8,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/keyfile"
 	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/pkg/wire"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -101,8 +104,11 @@ func (c Context) tls() (*tls.Config, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, bad("the CA: no certificate in " + c.CA)
 	}
-	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+	pair, err := keyfile.Pair(c.Cert, c.Key)
 	if err != nil {
+		if hint := fault.HintOf(err); hint != "" {
+			return nil, fault.Wrap(fault.KindOf(err), op, err)
+		}
 		return nil, bad("our certificate: " + err.Error())
 	}
 	return &tls.Config{
@@ -110,7 +116,25 @@ func (c Context) tls() (*tls.Config, error) {
 		RootCAs:      roots,
 		Certificates: []tls.Certificate{pair},
 		ServerName:   c.ServerName,
+		// After the chain and the name: an address may be in more than one certificate.
+		VerifyConnection: func(state tls.ConnectionState) error { return colleague(pair.Leaf, state.PeerCertificates) },
 	}, nil
+}
+
+// colleague is an error unless the server is a coordinator in the domain of our own
+// certificate (package trust says how identities are written). A certificate of ours
+// without an identity is of no mesh, and is refused by the coordinator.
+func colleague(ours *x509.Certificate, chain []*x509.Certificate) error {
+	if len(ours.URIs) != 1 {
+		return nil
+	}
+	domain := ours.URIs[0].Host
+	for _, uri := range chain[0].URIs {
+		if len(chain[0].URIs) == 1 && uri.Host == domain && strings.HasPrefix(uri.Path, "/coordinator/") {
+			return nil
+		}
+	}
+	return fault.New(fault.Untrusted, "", fmt.Sprintf("its certificate names %v, which is no coordinator of %s", chain[0].URIs, domain))
 }
 
 // unary is a method of the API that is not a stream.

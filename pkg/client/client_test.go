@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -342,6 +344,75 @@ func TestACoordinatorThatGoesAway(t *testing.T) {
 			continue
 		}
 		same(t, err, fault.Unavailable, "lost the coordinator")
+	}
+	if err == nil {
+		t.Error("the stream ended as if all were well")
+	}
+}
+
+// relay carries bytes to a server and back, until it is cut: then all that comes is
+// swallowed, as on a network that is cut.
+func relay(t *testing.T, to string) (addr string, cut func()) {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var silent atomic.Bool
+	var running sync.WaitGroup
+	carry := func(to, from net.Conn) {
+		defer to.Close()
+		for bytes := make([]byte, 4096); ; {
+			n, err := from.Read(bytes)
+			if err != nil {
+				return
+			}
+			if !silent.Load() {
+				_, _ = to.Write(bytes[:n])
+			}
+		}
+	}
+	running.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", to)
+			if err != nil {
+				_ = near.Close()
+				return
+			}
+			running.Go(func() { carry(near, far) })
+			running.Go(func() { carry(far, near) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		running.Wait()
+	})
+	return l.Addr().String(), func() { silent.Store(true) }
+}
+
+// A coordinator that the network no longer leads to is lost, as one that was killed
+// is: who watches goes on to another.
+func TestACoordinatorThatIsCutOff(t *testing.T) {
+	_, ctx := serve(t, &scripted{watch: func(ctx context.Context, send func(*pb.Event) error) error {
+		err := send(&pb.Event{AtUnixMs: 1, Body: &pb.Event_RemovedScript{RemovedScript: "a"}})
+		<-ctx.Done()
+		return err
+	}})
+	addr, cut := relay(t, strings.TrimPrefix(ctx.Address, "https://"))
+	ctx.Address = "https://" + addr
+	c := open(t, ctx)
+	c.Ping(20*time.Millisecond, 200*time.Millisecond)
+	var err error
+	for _, err = range c.Watch(t.Context(), false) {
+		if err == nil {
+			cut()
+			continue
+		}
+		same(t, err, fault.Unavailable, "lost the coordinator at "+addr)
 	}
 	if err == nil {
 		t.Error("the stream ended as if all were well")

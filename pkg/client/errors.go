@@ -90,6 +90,7 @@ func (c *Client) unreached(op string, w way, err error) error {
 		return &fault.Error{Kind: k, Op: op, Hint: hint, Err: &wayError{text: msg, cause: err}}
 	}
 	var cert *tls.CertificateVerificationError
+	var stranger *fault.Error // of colleague
 	var netErr *net.OpError
 	var dns *net.DNSError
 	switch {
@@ -98,6 +99,9 @@ func (c *Client) unreached(op string, w way, err error) error {
 	case errors.As(err, &cert):
 		return fail(fault.Untrusted, "the coordinator at "+where+" is not trusted: "+cert.Err.Error(),
 			"if it was set up anew, its CA changed: look at ca and server_name in "+c.context.file)
+	case errors.As(err, &stranger) && stranger.Kind == fault.Untrusted:
+		return fail(fault.Untrusted, "who answers at "+where+" is not trusted: "+stranger.Error(),
+			"somebody may stand between: compare its certificate with that of the coordinator before anything else")
 	case errors.As(err, &netErr) && netErr.Op == "remote error":
 		return fail(fault.Denied, "the coordinator at "+where+" refused our certificate: "+netErr.Err.Error(),
 			"it may have expired or be of another fleet: look at cert in "+c.context.file)
@@ -137,10 +141,14 @@ func (c *Client) unreachedAgent(op string, err error) error {
 	return fail(fault.Unavailable, "lost the agent at "+c.context.socket+": "+cause(err), "is it running? look at its log")
 }
 
+// unanswered is what net/http says of a connection on which a ping was not answered:
+// its error has no type and no name.
+const unanswered = "http2: client connection lost"
+
 // broken reports whether the connection was lost. Connect takes a reset for a
-// call that was canceled.
+// call that was canceled, and what ends a stream amid it for garbage.
 func broken(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	return strings.HasSuffix(err.Error(), unanswered) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		connect.CodeOf(err) == connect.CodeUnavailable
 }
 

@@ -39,7 +39,7 @@ outside, by whom, on which interface, and which of it others claim, too.`,
 					return err
 				}
 				if !all || len(args) == 0 {
-					nodes, err = matching(cmd, nodes, args)
+					nodes, err = matching(cmd, c, nodes, args)
 				} else {
 					nodes = chosen(nodes, args)
 				}

@@ -31,7 +31,7 @@ func Commands(authors Authors) []*cobra.Command {
 	all := []*cobra.Command{
 		showCommand(), getCommand(), watchCommand(), dumpCommand(), planCommand(),
 		applyCommand(), powerCommand(), bmcCommand(), refreshCommand(), deleteCommand(), cancelCommand(), rolloutCommand(),
-		artifactCommand(), sclCommand(), versionCommand(),
+		catalogueCommand(), artifactCommand(), sclCommand(), versionCommand(),
 	}
 	for _, c := range all {
 		authors.give(c)

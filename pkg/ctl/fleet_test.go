@@ -43,6 +43,7 @@ type canned struct {
 	sources []string // what was sent
 	script  string   // of the run R7
 	denied  []*pb.Denial
+	book    *pb.Catalogue
 	watched chan struct{} // somebody waits for the end of an endless run
 }
 
@@ -470,7 +471,7 @@ func (f *canned) Watch(_ context.Context, q *connect.Request[pb.WatchRequest], s
 func (f *canned) ListNodes(_ context.Context, r *connect.Request[pb.ListNodesRequest]) (*connect.Response[pb.ListNodesReply], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	reply := &pb.ListNodesReply{Nodes: f.nodes()}
+	reply := &pb.ListNodesReply{Nodes: f.placed(f.nodes())}
 	if r.Msg.GetCandidates() {
 		reply.Candidates = found()
 	}

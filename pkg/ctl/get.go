@@ -21,11 +21,11 @@ func getCommand() *cobra.Command {
 	cmd := cli.Parent(&cobra.Command{
 		Use:        "get",
 		GroupID:    cli.GroupSee,
-		Short:      "list what the fleet knows: nodes, BMCs, inventory, changes, agents, scripts, runs, firings, coordinators",
+		Short:      "list what the fleet knows: nodes, racks, sites, groups, BMCs, inventory, changes, agents, scripts, runs, firings, coordinators",
 		SuggestFor: []string{"list", "ls", "nodes", "node", "status", "ps", "agents", "runs", "scripts", "firings", "describe"},
 		Example:    "  chiba get nodes\n  chiba get nodes 'r01-*' -o wide\n  chiba get run R7\n  chiba get script thermal\n  chiba get runs --consistency linearizable",
 	})
-	cmd.AddCommand(getNodes(), getBMCs(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings(), getCoordinators())
+	cmd.AddCommand(getNodes(), getRacks(), getSites(), getGroups(), getBMCs(), getInventory(), getChanges(), getAgents(), getScripts(), getScript(), getRuns(), getRun(), getFirings(), getCoordinators())
 	addConsistencyFlag(cmd)
 	return cmd
 }
@@ -43,7 +43,7 @@ func getNodes() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if nodes, err = matching(cmd, nodes, args); err != nil {
+				if nodes, err = matching(cmd, c, nodes, args); err != nil {
 					return err
 				}
 				if err := listNodes(nodes).Print(cmd); err != nil {
@@ -58,24 +58,35 @@ func getNodes() *cobra.Command {
 
 // matching are the nodes that one of the targets selects, or all if there is no
 // target. One that selects none is an error: it is most likely a typo.
-func matching(cmd *cobra.Command, nodes []fleet.Node, args []string) ([]fleet.Node, error) {
+func matching(cmd *cobra.Command, c *client.Client, nodes []fleet.Node, args []string) ([]fleet.Node, error) {
 	slices.SortFunc(nodes, func(a, b fleet.Node) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	if len(args) == 0 {
 		return nodes, nil
 	}
 	wanted := map[fleet.NodeName]bool{}
+	var known groups
 	for _, arg := range args {
 		selected, err := selection(cmd, arg)
 		if err != nil {
 			return nil, err
 		}
+		if known == nil && slices.ContainsFunc(selected.Names(), func(t scl.Target) bool { return t.Kind == scl.TargetGroup }) {
+			if known, err = fleetGroups(cmd.Context(), c); err != nil {
+				return nil, err
+			}
+		}
+		if err := known.missing(selected); err != nil {
+			return nil, err
+		}
 		found := false
 		for _, n := range nodes {
-			switch selected.Match(scl.Subject{Node: n}) {
+			switch selected.Match(scl.Subject{Node: n, Group: known.lookup}) {
 			case scl.True:
 				wanted[n.Name], found = true, true
-			case scl.Unknown: // a group, an element: they are not known here
-				return nil, cli.UsageError("chiba get nodes selects by name, rack and site alone, not by "+arg, "try: chiba show '"+arg+"'")
+			case scl.Unknown: // of a group that is none, or of an element that the BMC must be asked for
+				if !labelled(selected, known) {
+					return nil, cli.UsageError("chiba get nodes selects by what is known without asking a BMC, not by "+arg, "try: chiba show '"+arg+"'")
+				}
 			case scl.False:
 			}
 		}

@@ -47,7 +47,7 @@ func wantedNodes(cmd *cobra.Command, c *client.Client, args []string) (func(flee
 	if err != nil {
 		return nil, err
 	}
-	if nodes, err = matching(cmd, nodes, args); err != nil {
+	if nodes, err = matching(cmd, c, nodes, args); err != nil {
 		return nil, err
 	}
 	names := map[fleet.NodeName]bool{}

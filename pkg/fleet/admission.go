@@ -42,12 +42,3 @@ type Evidence struct {
 // Outside reports whether the node is none of the fleet: a BMC that was found and
 // that nobody has let in. No target but its own name selects it.
 func (n Node) Outside() bool { return n.Admission.State == Waiting || n.Admission.State == Barring }
-
-// Conflict is one identity that several BMCs claim.
-type Conflict struct {
-	What  string   // "key", "serial", "UUID"
-	Is    string   // the claimed one
-	Nodes []string // who claims it: RACK/NODE, sorted
-	// Bad are those of the nodes that the claim harms, by the same names.
-	Bad []string
-}

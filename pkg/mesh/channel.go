@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -25,24 +24,24 @@ const MaxMessage = 16 << 20
 const sendTimeout = 15 * time.Second
 
 const (
-	// readAhead is how much a channel reads at once.
-	readAhead = 2 << 10
 	// smallMessage is how large a message may be for which room is made before it has
 	// come.
 	smallMessage = 4 << 10
+	// kept is the largest buffer that a channel keeps for the next message: there are
+	// two channels for every agent, and nearly all of them are silent.
+	kept = 512
 )
 
 // Channel carries protobuf messages on a stream, each behind its length in four
-// big-endian bytes. It reads ahead, so a stream has one channel only. Send is safe for concurrent use; Receive is for one
-// goroutine.
+// big-endian bytes. Send is safe for concurrent use; Receive is for one goroutine.
 type Channel struct {
 	stream Stream
 	limit  int
-	in     *bufio.Reader // small: there are two for every agent
-	small  []byte        // the last small message, reused
+	head   [4]byte // of the message being received
+	in     []byte  // that message, if it is small
 
 	mu  sync.Mutex // serialises writers
-	out []byte     // the frame being written, reused
+	out []byte     // the frame being written
 }
 
 // NewChannel carries messages on s. A received message of more than limit bytes
@@ -51,7 +50,7 @@ func NewChannel(s Stream, limit int) *Channel {
 	if limit <= 0 {
 		limit = MaxMessage
 	}
-	return &Channel{stream: s, limit: limit, in: bufio.NewReaderSize(s, readAhead)}
+	return &Channel{stream: s, limit: limit}
 }
 
 // Send writes one message, within 15 s.
@@ -62,7 +61,9 @@ func (c *Channel) Send(m proto.Message) error {
 	if err != nil {
 		return fault.Wrap(fault.Internal, "encode message", err)
 	}
-	c.out = keepSmall(frame)
+	if cap(frame) <= kept {
+		c.out = frame
+	}
 	size := len(frame) - 4
 	if size > MaxMessage {
 		return fault.New(fault.TooLarge, "send message", fmt.Sprintf("%d bytes, the limit is %d", size, MaxMessage))
@@ -77,41 +78,35 @@ func (c *Channel) Send(m proto.Message) error {
 	return nil
 }
 
-// keepSmall lets go of a buffer that one large message has made.
-func keepSmall(buf []byte) []byte {
-	if cap(buf) > 64<<10 {
-		return nil
-	}
-	return buf
-}
-
 // Receive reads the next message into m. It returns io.EOF when the peer has
 // closed the stream between two messages. A message over the limit or one that
 // is no protobuf is an error of kind TooLarge or Garbage; the channel can't be
 // used after any error.
 func (c *Channel) Receive(m proto.Message) error {
-	var head [4]byte
-	if _, err := io.ReadFull(c.in, head[:]); err != nil {
+	if _, err := io.ReadFull(c.stream, c.head[:]); err != nil {
 		if errors.Is(err, io.EOF) {
 			return io.EOF
 		}
 		return fault.Wrap(fault.Unavailable, "receive message", err)
 	}
-	size := int64(binary.BigEndian.Uint32(head[:]))
+	size := int64(binary.BigEndian.Uint32(c.head[:]))
 	if size > int64(c.limit) {
 		return fault.New(fault.TooLarge, "receive message", fmt.Sprintf("%d bytes, the limit is %d", size, c.limit))
 	}
 	if size <= smallMessage {
-		c.small = slices.Grow(c.small[:0], int(size))[:size]
-		if _, err := io.ReadFull(c.in, c.small); err != nil {
+		body := slices.Grow(c.in[:0], int(size))[:size]
+		if cap(body) <= kept {
+			c.in = body
+		}
+		if _, err := io.ReadFull(c.stream, body); err != nil {
 			return fault.Wrap(fault.Unavailable, "receive message", err)
 		}
-		return fault.Wrap(fault.Garbage, "decode message", proto.Unmarshal(c.small, m))
+		return fault.Wrap(fault.Garbage, "decode message", proto.Unmarshal(body, m))
 	}
 	// The buffer grows with what arrives, never ahead of it: a length costs
 	// the sender four bytes and must not cost us memory.
 	var body bytes.Buffer
-	if _, err := io.CopyN(&body, c.in, size); err != nil {
+	if _, err := io.CopyN(&body, c.stream, size); err != nil {
 		return fault.Wrap(fault.Unavailable, "receive message", err)
 	}
 	return fault.Wrap(fault.Garbage, "decode message", proto.Unmarshal(body.Bytes(), m))
@@ -121,16 +116,8 @@ func (c *Channel) Receive(m proto.Message) error {
 func (c *Channel) SetReceiveDeadline(t time.Time) error { return c.stream.SetReadDeadline(t) }
 
 // Stream is the stream for whoever goes on without the channel: it begins behind the
-// last message that was received, though the channel has read further.
-func (c *Channel) Stream() Stream { return ahead{c.stream, c.in} }
-
-// ahead is a stream of which some was read already.
-type ahead struct {
-	Stream
-	in *bufio.Reader
-}
-
-func (a ahead) Read(p []byte) (int, error) { return a.in.Read(p) }
+// last message that was received.
+func (c *Channel) Stream() Stream { return c.stream }
 
 // Close closes the stream.
 func (c *Channel) Close() error { return c.stream.Close() }

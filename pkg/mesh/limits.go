@@ -17,6 +17,12 @@ const (
 	// processor. One costs about 0.9 ms (ECDSA P-256, mutual); the rest is for those
 	// who are in already.
 	handshakesPerCore = 500
+	// underWayPerCore is how many handshakes are under way at once for each processor.
+	// More would only wait for each other until those who dial have given up, and with
+	// them all other work. One that takes longer than waitsForPeer waits for its peer
+	// rather than for us, and no longer counts.
+	underWayPerCore = 32
+	waitsForPeer    = time.Second
 	// calm is how many handshakes in a second are usual. Above, who knocks must prove
 	// its address first (Retry, RFC 9000 8.1.2), which costs it a round trip.
 	calm = 100
@@ -29,27 +35,45 @@ const (
 type limits struct {
 	begin  *bucket // handshakes
 	usual  *bucket
+	slots  chan struct{} // handshakes under way
 	window budget
 }
 
 func newLimits() *limits {
-	most := float64(handshakesPerCore * runtime.GOMAXPROCS(0))
-	return &limits{begin: newBucket(most), usual: newBucket(calm), window: budget{left: windowBudget}}
+	cores := runtime.GOMAXPROCS(0)
+	most := float64(handshakesPerCore * cores)
+	return &limits{begin: newBucket(most), slots: make(chan struct{}, underWayPerCore*cores), usual: newBucket(calm), window: budget{left: windowBudget}}
 }
 
 // retry reports whether the one at the address must first prove that it is there.
 func (l *limits) retry(net.Addr) bool { return !l.usual.take(time.Now()) }
 
-// admit refuses a handshake beyond the rate, before it has cost anything: the client
-// is told at once and comes back later. ctx ends with the connection, which has its
-// share of the budget in it.
+// admit refuses a handshake beyond the rate, or while too many are under way, before it
+// has cost anything: the client is told at once and comes back later. ctx ends with the
+// connection, which has its share of the budget in it.
 func (l *limits) admit(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-	if !l.begin.take(time.Now()) {
-		return nil, fault.New(fault.Unavailable, "begin a session", "too many at once")
+	const op = "begin a session"
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		return nil, fault.New(fault.Unavailable, op, "too many are being begun")
 	}
-	s := &share{of: &l.window}
+	if !l.begin.take(time.Now()) {
+		<-l.slots
+		return nil, fault.New(fault.Unavailable, op, "too many at once")
+	}
+	s := &share{of: &l.window, begun: sync.OnceFunc(func() { <-l.slots })}
+	s.slow = time.AfterFunc(waitsForPeer, s.begun)
 	context.AfterFunc(ctx, s.end)
 	return context.WithValue(ctx, shareKey{}, s), nil
+}
+
+// accepted ends the handshake of a session whose context that is.
+func accepted(ctx context.Context) {
+	if s, ok := ctx.Value(shareKey{}).(*share); ok {
+		s.slow.Stop()
+		s.begun()
+	}
 }
 
 type shareKey struct{}
@@ -99,9 +123,12 @@ func (b *budget) take(n int64) bool {
 	return true
 }
 
-// share is what one session has taken of a budget, given back when it ends.
+// share is what one session has taken of a budget, given back when it ends, and its
+// place among the handshakes.
 type share struct {
-	of *budget
+	of    *budget
+	begun func()      // gives the place back
+	slow  *time.Timer // does so too
 
 	mu    sync.Mutex
 	taken int64
@@ -119,6 +146,8 @@ func (s *share) grow(n int64) bool {
 }
 
 func (s *share) end() {
+	s.slow.Stop()
+	s.begun()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true

@@ -58,13 +58,54 @@ func TestLimits(t *testing.T) {
 		}
 		admitted := 0
 		for range 10_000 {
-			if _, err := l.admit(t.Context(), nil); err == nil {
+			if inner, err := l.admit(t.Context(), nil); err == nil {
+				accepted(inner)
 				admitted++
 			}
 		}
 		if admitted != int(l.begin.rate)-2 {
 			t.Errorf("%d were admitted at once, the rate is %v", admitted, l.begin.rate)
 		}
+	})
+}
+
+// No more handshakes are under way at once than there are places. One is free again when
+// the session is accepted, when the handshake fails, and when its peer takes long.
+func TestHandshakesUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimits()
+		begin := func(ctx context.Context) (inners []context.Context) {
+			for range 10_000 {
+				inner, err := l.admit(ctx, nil)
+				if err != nil {
+					return inners
+				}
+				inners = append(inners, inner)
+			}
+			return inners
+		}
+		ctx, end := context.WithCancel(t.Context())
+		all := begin(ctx)
+		if len(all) != cap(l.slots) {
+			t.Errorf("%d are under way, there are %d places", len(all), cap(l.slots))
+		}
+		accepted(all[0])
+		accepted(all[0]) // and no place of another's
+		accepted(all[1])
+		if n := len(begin(t.Context())); n != 2 {
+			t.Errorf("two were accepted, and %d more are under way", n)
+		}
+		end() // all but those two
+		synctest.Wait()
+		if n := len(begin(t.Context())); n != cap(l.slots)-2 {
+			t.Errorf("all but two have failed, and %d more are under way", n)
+		}
+		<-time.After(waitsForPeer)
+		synctest.Wait()
+		if n := len(begin(t.Context())); n != cap(l.slots) {
+			t.Errorf("all are slow, and %d more are under way", n)
+		}
+		<-time.After(waitsForPeer)
 	})
 }
 

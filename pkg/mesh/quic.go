@@ -29,12 +29,16 @@ const (
 type kind struct {
 	alpn                       string
 	handshake, idle, keepAlive time.Duration
+	// still says that who dials sends little: it does not look for the largest packet
+	// that passes, which takes several each way.
+	still bool
 }
 
 // ofAgents are the sessions of agents. An agent's keepalive holds NAT bindings
-// open; both ends sending them would double the cost for nothing.
+// open; both ends sending them would double the cost for nothing. It comes after the
+// ping of a link, every 15 s, so that it is sent only where nobody pings.
 func ofAgents() kind {
-	return kind{alpn: ALPN, handshake: 5 * time.Second, idle: 45 * time.Second, keepAlive: 15 * time.Second}
+	return kind{alpn: ALPN, handshake: 5 * time.Second, idle: 45 * time.Second, keepAlive: 20 * time.Second, still: true}
 }
 
 // ofPeers are the sessions among coordinators. A dead one must be noticed before
@@ -121,7 +125,7 @@ func (k kind) dial(ctx context.Context, addr string, conf *tls.Config) (Session,
 	// back would be missed until the idle timeout.
 	transport := &quic.Transport{Conn: socket, ConnectionIDLength: connectionID}
 	quicConf := k.config()
-	quicConf.KeepAlivePeriod = k.keepAlive
+	quicConf.KeepAlivePeriod, quicConf.DisablePathMTUDiscovery = k.keepAlive, k.still
 	conn, err := transport.Dial(ctx, remote, named(k.offer(conf), addr), quicConf)
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(kindOf(err), op, err), transport.Close(), socket.Close())
@@ -269,6 +273,7 @@ func (l *Listener) Accept(ctx context.Context) (Session, error) {
 	if err != nil {
 		return nil, fault.Wrap(kindOf(err), "accept a session", err)
 	}
+	accepted(conn.Context())
 	return newSession(conn, l.now), nil
 }
 
@@ -335,6 +340,13 @@ type stream struct{ *quic.Stream }
 func (s stream) Close() error {
 	s.CancelRead(0)
 	return s.Stream.Close()
+}
+
+// Refused reports whether err says that the listener has too much to do just now: it
+// lives, and is worth another try soon.
+func Refused(err error) bool {
+	transport, ok := errors.AsType[*quic.TransportError](err)
+	return ok && transport.ErrorCode == quic.ConnectionRefused
 }
 
 // kindOf tells a refusal by TLS from a network that does not answer.

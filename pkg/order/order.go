@@ -46,10 +46,12 @@ const (
 	Run      Kind = "run"      // do the script once; whatever stood under its name ends
 	Remove   Kind = "remove"   // end the force of the script
 	Cancel   Kind = "cancel"   // stop the run that the order Cancels has begun
+	// Catalogue puts a site catalogue (pkg/catalogue) into force.
+	Catalogue Kind = "catalogue"
 )
 
 // Kinds are all kinds.
-func Kinds() []Kind { return []Kind{Standing, Run, Remove, Cancel} }
+func Kinds() []Kind { return []Kind{Standing, Run, Remove, Cancel, Catalogue} }
 
 // Order is one order.
 type Order struct {
@@ -70,6 +72,7 @@ type Order struct {
 	Only       []string  `json:"only,omitempty"`       // nodes that what is done once is done on; none: all that it concerns
 
 	Cancels uint64 `json:"cancels,omitempty"` // of Cancel: the version of the order that began the run
+	Parts   string `json:"parts,omitempty"`   // of Catalogue: the root over its parts; Digest is that of the whole
 }
 
 // Digest is the digest of a source as an order holds it.
@@ -91,7 +94,7 @@ func (o Order) Scripted() bool { return o.Kind == Standing || o.Kind == Run }
 
 // String is the order in one line, for a person.
 func (o Order) String() string {
-	what := map[Kind]string{Standing: "keep in force", Run: "do once", Remove: "remove", Cancel: "cancel the run of"}[o.Kind]
+	what := map[Kind]string{Standing: "keep in force", Run: "do once", Remove: "remove", Cancel: "cancel the run of", Catalogue: "put into force the site"}[o.Kind]
 	text := fmt.Sprintf("%s %s, version %d, for %s", what, o.Name, o.Version, audience(o.Audience))
 	if len(o.Only) > 0 {
 		text += ", only on " + strings.Join(o.Only, " ")
@@ -153,10 +156,12 @@ func (o Order) check() error {
 		return fmt.Errorf("its audience is not 1 to %d racks", MostRacks)
 	case o.Scripted() == o.NotAfter.IsZero():
 		return errors.New("its notAfter does not fit its kind")
-	case o.Scripted() != (len(o.Digest) == 2*sha256.Size):
+	case (o.Scripted() || o.Kind == Catalogue) != (len(o.Digest) == 2*sha256.Size):
 		return errors.New("its digest does not fit its kind")
 	case !o.Scripted() && len(o.Only) > 0 || slices.ContainsFunc(o.Only, func(n string) bool { return n == "" || !printable(n, maxName) }):
 		return errors.New("the nodes that it is only for don't fit its kind, or have no names")
+	case (o.Kind == Catalogue) != (o.Parts != "") || !printable(o.Parts, maxName):
+		return errors.New("its parts don't fit its kind")
 	case (o.Kind == Cancel) != (o.Cancels != 0):
 		return errors.New("what it cancels does not fit its kind")
 	}

@@ -27,13 +27,3 @@ func FromAdmission(m *pb.Admission) fleet.Admission {
 		}),
 	}
 }
-
-// ToConflict is the message of c.
-func ToConflict(c fleet.Conflict) *pb.Conflict {
-	return &pb.Conflict{What: c.What, Is: utf8(c.Is), Nodes: texts(c.Nodes), Bad: texts(c.Bad)}
-}
-
-// FromConflict is the conflict of m.
-func FromConflict(m *pb.Conflict) fleet.Conflict {
-	return fleet.Conflict{What: m.GetWhat(), Is: m.GetIs(), Nodes: m.GetNodes(), Bad: m.GetBad()}
-}

@@ -125,23 +125,43 @@ func TestThreat33WhoSigns(t *testing.T) {
 	}
 	good, proof := sign("audit.key", coordinator)
 	again, _ := sign("audit.key", coordinator) // after a restart
-	if got, by, err := audit.Verify(again, proof, coordinator.Roots, time.Now()); err != nil || got != tree || by.Name != "x" {
+	if got, by, err := audit.Verify(again, proof, coordinator, time.Now()); err != nil || got != tree || by.Name != "x" {
 		t.Fatalf("got %v of %v, %v", got, by, err)
 	}
 	_, agents := sign("agent.key", credentials(t, mine, filepath.Join(dir, "a1"), trust.Agent))
 	strange, strangers := sign("evil.key", credentials(t, theirs, filepath.Join(dir, "e1"), trust.Coordinator))
+	foreign, foreigners := sign("next.key", credentials(t, neighbour(t, filepath.Join(dir, "ca")), filepath.Join(dir, "n1"), trust.Coordinator))
 	for name, c := range map[string]struct{ checkpoint, proof []byte }{
 		"by an agent":          {good, agents},
+		"by another site":      {foreign, foreigners},
 		"by another authority": {strange, strangers},
 		"by another key":       {strange, proof},
 		"of another size":      {[]byte(strings.Replace(string(good), "\n7\n", "\n8\n", 1)), proof},
 		"by nobody":            {[]byte(strings.Split(string(good), "\n\n")[0] + "\n"), proof},
 		"without a proof":      {good, nil},
 	} {
-		if _, _, err := audit.Verify(c.checkpoint, c.proof, coordinator.Roots, time.Now()); !fault.Is(err, fault.Untrusted) {
+		if _, _, err := audit.Verify(c.checkpoint, c.proof, coordinator, time.Now()); !fault.Is(err, fault.Untrusted) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// neighbour is another site below the same root.
+func neighbour(t *testing.T, dir string) *ca.Site {
+	t.Helper()
+	root, err := ca.OpenRoot(filepath.Join(dir, "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(dir, "s2")
+	if err = root.EnsureSite(at, "s2"); err != nil {
+		t.Fatal(err)
+	}
+	site, err := ca.OpenSite(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return site
 }
 
 func authority(t *testing.T, dir string) *ca.Site {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/keyfile"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/vouch"
 )
@@ -74,7 +74,7 @@ type Notary struct {
 // OpenNotary reads the key in the file path, and makes it on first use (0600).
 func OpenNotary(path string, identity tls.Certificate) (*Notary, error) {
 	const op = "open the audit key"
-	text, err := os.ReadFile(path)
+	text, err := keyfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = makeKey(path)
 	}
@@ -108,15 +108,20 @@ func (n *Notary) Sign(t Tree) (checkpoint, proof []byte, err error) {
 	return checkpoint, n.proof, fault.Wrap(fault.Internal, "sign checkpoint", err)
 }
 
-// Verify is the tree that a checkpoint is for, and the coordinator who has signed it.
-func Verify(checkpoint, proof []byte, roots *x509.CertPool, now time.Time) (Tree, trust.Identity, error) {
+// Verify is the tree that a checkpoint is for, and the coordinator of our own site who
+// has signed it: each site has a log of its own.
+func Verify(checkpoint, proof []byte, own trust.Credentials, now time.Time) (Tree, trust.Identity, error) {
 	const op = "verify checkpoint"
-	public, by, err := vouch.Check(keyContext, proof, roots, now)
+	us, err := own.Identity()
+	if err != nil {
+		return Tree{}, trust.Identity{}, err
+	}
+	public, by, err := vouch.Check(keyContext, proof, own.Roots, now)
 	if err != nil {
 		return Tree{}, by, fault.Wrap(fault.Untrusted, op, err)
 	}
-	if by.Role != trust.Coordinator {
-		return Tree{}, by, fault.New(fault.Untrusted, op, by.String()+" signs none")
+	if by.Role != trust.Coordinator || by.Site != us.Site {
+		return Tree{}, by, fault.New(fault.Untrusted, op, by.String()+" of site "+by.Site+" signs none of site "+us.Site)
 	}
 	verifier, err := note.NewVerifier(string(bytes.TrimSpace(public)))
 	if err != nil || len(checkpoint) > maxNote {

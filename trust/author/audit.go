@@ -2,7 +2,6 @@ package author
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,14 +149,12 @@ func verify(ctx context.Context, c *client.Client, conf client.Context, seen aud
 	if err != nil {
 		return nil, err
 	}
-	pem, err := os.ReadFile(conf.CA)
+	own, err := trust.LoadFiles(conf.Cert, conf.Key, conf.CA)
 	if err != nil {
-		return nil, fault.Wrap(fault.BadInput, "read the CA", err)
+		return nil, err
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
 	var v verified
-	if v.tree, v.by, err = audit.Verify(log.Checkpoint, log.Proof, roots, time.Now()); err != nil {
+	if v.tree, v.by, err = audit.Verify(log.Checkpoint, log.Proof, own, time.Now()); err != nil {
 		return nil, err
 	}
 	if err = audit.Check(log.Records, v.tree, seen); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/order"
+	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/seal"
 	"github.com/chiba-mesh/chiba/trust/sign"
 )
@@ -27,6 +28,8 @@ const (
 // Author seals and signs for one context. It is safe for concurrent use.
 type Author struct {
 	roots *x509.CertPool // of agents' certificates
+	site  string         // whose agents they are; "": it is not known,
+	lost  error          // and this is why
 	key   *sign.Key      // nil: nothing can be signed,
 	noKey error          // and this is why
 	now   func() time.Time
@@ -45,7 +48,26 @@ func Open(c client.Context) (client.Author, error) {
 		return nil, fault.New(fault.BadInput, "read the CA", "no certificate in "+c.CA)
 	}
 	a.key, a.noKey = sign.OpenKey(keyPath(c)) // looking needs none
+	a.site, a.lost = siteOf(c)
 	return a, nil
+}
+
+// siteOf is the site of the certificate that stands in the context, or beside its CA.
+func siteOf(c client.Context) (string, error) {
+	path := c.Cert
+	if path == "" {
+		path = filepath.Join(filepath.Dir(c.CA), trust.CertFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fault.Wrap(fault.BadInput, "read our certificate", err)
+	}
+	chain, err := trust.DecodePEM(text)
+	if err != nil {
+		return "", err
+	}
+	id, err := trust.IdentityOf(chain[0])
+	return id.Site, err
 }
 
 // keyPath is where the author's key of a context is: beside that of the certificate,
@@ -60,9 +82,12 @@ func keyPath(c client.Context) string {
 // Seal implements client.Author. Every key must be vouched for by the certificate
 // of its rack's agent, which our own CA has issued.
 func (a *Author) Seal(racks []client.SealKey, use string, plain fleet.Secret) (string, error) {
+	if a.lost != nil {
+		return "", a.lost
+	}
 	recipients := make([]seal.Recipient, 0, len(racks))
 	for _, r := range racks {
-		recipient, err := seal.Verify(r.Proof, string(r.Rack), a.roots, a.now())
+		recipient, err := seal.Verify(r.Proof, trust.Domain{Site: a.site, Rack: string(r.Rack)}, a.roots, a.now())
 		if err != nil {
 			return "", err
 		}

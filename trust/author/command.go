@@ -13,6 +13,7 @@ import (
 	"github.com/chiba-mesh/chiba/pkg/cli"
 	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/order"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/sign"
 )
@@ -140,7 +141,7 @@ func policySign() *cobra.Command {
    "perKind": {"standing": 2}}
 
 threshold is how many of the authors must sign an order; perKind says it for one
-kind (standing, run, remove, cancel). The version must be higher than that of the
+kind (standing, run, remove, cancel, catalogue). The version must be higher than that of the
 policy in force. After notAfter agents take nothing new; what stands goes on.`,
 		Example: "  chiba trust policy sign policy.json --root-key root/root.key --out policy.dsse",
 		Args:    cli.Args(1, 1),
@@ -270,7 +271,7 @@ func signCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "sign FILE.dsse",
 		GroupID: cli.GroupChange,
-		Short:   "add your signature to a script that another author has prepared",
+		Short:   "add your signature to a script, or a catalogue, that another author has prepared",
 		Long: `Add your signature to a script that another author has prepared. It shows what
 you sign, and asks; where nobody can be asked it signs with --yes alone. Nothing is
 applied: that does chiba apply FILE.dsse.`,
@@ -309,6 +310,11 @@ func addSignature(cmd *cobra.Command, path string, key *sign.Key, yes bool) erro
 	}
 	if err = sign.Matches(o, s.Source); err != nil {
 		return err
+	}
+	if o.Kind == order.Catalogue {
+		if _, err = s.CheckCatalogue(); err != nil {
+			return err
+		}
 	}
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "%s\n\n", cli.Clean(o.String()))

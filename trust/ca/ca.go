@@ -165,34 +165,6 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(raw[:])
 }
 
-func writeKey(path string, key *ecdsa.PrivateKey) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return trust.WriteFile(path, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
-func readKey(path string) (crypto.Signer, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errors.New(path + " is not in PEM form")
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	key, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, errors.New(path + " holds no signing key")
-	}
-	return key, nil
-}
-
 func readCerts(path string) ([]*x509.Certificate, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -215,7 +187,12 @@ func matches(cert *x509.Certificate, key crypto.Signer) bool {
 	return ok && public.Equal(key.Public())
 }
 
+// damaged says what to do about an authority that can't be read, unless the error
+// says so itself.
 func damaged(op, dir string, err error) error {
+	if fault.HintOf(err) != "" {
+		return fault.Wrap(fault.KindOf(err), op, err)
+	}
 	return fault.New(fault.BadInput, op, err.Error()).
 		WithHint("restore " + dir + " from a copy; a new authority would need new certificates for everybody below it")
 }

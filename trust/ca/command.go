@@ -2,6 +2,7 @@ package ca
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -78,37 +79,65 @@ func retireRoot(r *Root, now bool) error {
 
 func siteCommand() *cobra.Command {
 	var root, dir string
-	var dns []string
+	var dns, nets []string
 	cmd := &cobra.Command{
 		Use:   "site NAME --root DIR --dir DIR",
 		Short: "make a site's CA, or renew it",
 		Long: `Make the CA of a site, or renew it if a third of its life is over. Its directory
-belongs to the site's coordinators: chiba coordinator --site-ca DIR.`,
-		Example: "  chiba ca site osl1 --root /media/stick/root --dir /etc/chiba/site-ca",
-		Args:    cli.Args(1, 1),
+belongs to the site's coordinators: chiba coordinator --site-ca DIR.
+
+With --bmc-net the certificates of BMCs in those networks name their address too, so
+that curl, openssl and browsers verify them there by the root. Every rack of the site
+may then name any address in them: give the networks of BMCs, and no others.`,
+		Example: "  chiba ca site osl1 --root /media/stick/root --dir /etc/chiba/site-ca\n" +
+			"  chiba ca site osl1 --root /media/stick/root --dir /etc/chiba/site-ca --bmc-net 10.17.0.0/16 --dns example.org",
+		Args: cli.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if root == "" || dir == "" {
 				return cli.UsageError("--root and --dir are needed", "chiba ca site "+args[0]+" --root DIR --dir DIR")
 			}
-			r, err := OpenRoot(root)
-			if err != nil {
-				return err
-			}
-			if err = r.EnsureSite(dir, args[0], dns...); err != nil {
-				return err
-			}
-			s, err := OpenSite(dir)
+			s, err := ensureSite(root, dir, args[0], dns, nets)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "site %s: %s until %s\n", args[0], s.Domain(), stamp(s.NotAfter()))
+			for _, n := range s.nets {
+				fmt.Fprintf(cmd.OutOrStdout(), "BMCs are named by their address in %s\n", n)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", "", "`directory` of the root")
 	cmd.Flags().StringVar(&dir, "dir", "", "`directory` of the site's CA")
-	cmd.Flags().StringSliceVar(&dns, "dns", nil, "DNS `domain` that coordinators of the site are called by")
+	cmd.Flags().StringSliceVar(&nets, "bmc-net", nil, "`network` of BMCs, whose certificates name their address; given, all of them (default: as before)")
+	cmd.Flags().StringSliceVar(&dns, "dns", nil, "DNS `domain` that coordinators of the site are called by; given, all of them (default: as before)")
 	return cmd
+}
+
+// ensureSite makes or renews a site's CA, with the networks of its BMCs if there are
+// some to change.
+func ensureSite(root, dir, name string, dns, nets []string) (*Site, error) {
+	var prefixes []netip.Prefix
+	for _, text := range nets {
+		n, err := ParseNet(text)
+		if err != nil {
+			return nil, cli.UsageError("--bmc-net: "+err.Error(), fault.HintOf(err))
+		}
+		prefixes = append(prefixes, n)
+	}
+	r, err := OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	if err = r.EnsureSite(dir, name, dns...); err != nil {
+		return nil, err
+	}
+	if len(prefixes) > 0 {
+		if err = KeepNets(dir, prefixes); err != nil {
+			return nil, err
+		}
+	}
+	return OpenSite(dir)
 }
 
 func issueCommand() *cobra.Command {
@@ -118,7 +147,9 @@ func issueCommand() *cobra.Command {
 		Use:   "issue ROLE/NAME --site-ca DIR --dir DIR",
 		Short: "make credentials for a coordinator, an agent or an operator",
 		Long: `Make cert.pem, key.pem and ca.pem in a directory, unless there are good ones. From
-then on coordinators and agents renew theirs themselves.`,
+then on coordinators and agents renew theirs themselves. A coordinator that people
+or agents call by a name of yours needs it with --host, below a domain that the
+site's CA may name: chiba ca site --dns.`,
 		Example: "  chiba ca issue coordinator/c1 --site-ca /etc/chiba/site-ca --dir /etc/chiba --host 10.0.0.5\n" +
 			"  chiba ca issue agent/agent-r17 --rack r17 --site-ca /etc/chiba/site-ca --dir agent-r17\n" +
 			"  chiba ca issue operator/ada --site-ca /etc/chiba/site-ca --dir ada",
@@ -147,6 +178,6 @@ then on coordinators and agents renew theirs themselves.`,
 	cmd.Flags().StringVar(&site, "site-ca", "", "`directory` of the site's CA")
 	cmd.Flags().StringVar(&dir, "dir", "", "`directory` for the credentials")
 	cmd.Flags().StringVar(&rack, "rack", "", "`name` of an agent's rack")
-	cmd.Flags().StringSliceVar(&hosts, "host", nil, "host name or `address` of a coordinator; repeatable")
+	cmd.Flags().StringSliceVar(&hosts, "host", nil, "host name or `address` of a coordinator; repeatable (default: as before)")
 	return cmd
 }

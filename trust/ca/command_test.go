@@ -2,8 +2,10 @@ package ca_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,21 +15,80 @@ import (
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
 
+// command runs chiba ca with args.
+func command(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := ca.Command()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+// What a certificate shall name counts at once, also if there is a good one without
+// it; what is not said again stays; and a name that nobody could verify is refused.
+func TestNamesThatAreAskedForLater(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	site := func(more ...string) []string {
+		return append([]string{"site", "osl1", "--root", at("root"), "--dir", at("site")}, more...)
+	}
+	issue := func(more ...string) []string {
+		return append([]string{"issue", "coordinator/c1", "--site-ca", at("site"), "--dir", at("c1")}, more...)
+	}
+	for _, step := range []struct {
+		args []string
+		want string // names of the coordinator, "" for an error
+	}{
+		{site(), "-"},
+		{issue("--host", "10.0.0.5"), "10.0.0.5"},
+		{issue("--host", "c1.example"), ""},
+		{site("--dns", "example"), "10.0.0.5"},
+		{issue("--host", "c1.example,10.0.0.5"), "c1.example 10.0.0.5"},
+		{issue(), "c1.example 10.0.0.5"},
+		{issue("--host", "c1.example"), "c1.example 10.0.0.5"}, // it has that one
+		{[]string{"root", "--root", at("root"), "--rotate"}, "c1.example 10.0.0.5"},
+		{site(), "c1.example 10.0.0.5"},
+		{issue(), "c1.example 10.0.0.5"}, // of the new root, under the same domains
+		{issue("--host", "fd00::5"), "fd00::5"},
+		{issue("--host", "c1.example.org"), ""},
+	} {
+		_, err := command(t, step.args...)
+		if (err == nil) != (step.want != "") {
+			t.Fatalf("%v: %v", step.args, err)
+		}
+		if err != nil && !strings.Contains(fault.HintOf(err), "--dns") {
+			t.Errorf("%v: %v, hint %q", step.args, err, fault.HintOf(err))
+		}
+		creds, loadErr := trust.Load(at("c1"))
+		if err != nil || loadErr != nil {
+			continue
+		}
+		leaf := creds.Certificate.Leaf
+		names := slices.Clone(leaf.DNSNames)
+		for _, ip := range leaf.IPAddresses {
+			names = append(names, ip.String())
+		}
+		if got := strings.Join(names, " "); got != step.want {
+			t.Errorf("%v: it names %q, want %q", step.args, got, step.want)
+		}
+		if step.args[0] == "issue" {
+			if err := goVerify(creds.Chain(), creds.Anchors, x509.ExtKeyUsageServerAuth); err != nil {
+				t.Errorf("%v: %v", step.args, err)
+			}
+		}
+	}
+}
+
 // A mesh is set up by hand, from nothing to the first handshake, and its root
 // changed.
 func TestCeremony(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	run := func(args ...string) (string, error) {
-		var out bytes.Buffer
-		cmd := ca.Command()
-		cmd.SilenceErrors, cmd.SilenceUsage = true, true
-		cmd.SetArgs(args)
-		cmd.SetOut(&out)
-		cmd.SetErr(&out)
-		err := cmd.ExecuteContext(t.Context())
-		return out.String(), err
-	}
+	run := func(args ...string) (string, error) { return command(t, args...) }
 	for _, c := range []struct {
 		args []string
 		want string

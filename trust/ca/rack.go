@@ -96,7 +96,7 @@ func (r *Rack) make(generation int) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeCerts(r.shelf.path(generation, certFile), twin), writeKey(r.shelf.path(generation, keyFile), key))
+	return errors.Join(writeCerts(r.shelf.path(generation, certFile), twin), trust.WriteKey(r.shelf.path(generation, keyFile), key))
 }
 
 func (r *Rack) read(generation int) error {
@@ -105,7 +105,7 @@ func (r *Rack) read(generation int) error {
 		return err
 	}
 	k := &rackKey{}
-	if k.key, err = readKey(r.shelf.path(generation, keyFile)); err != nil {
+	if k.key, err = trust.ReadKey(r.shelf.path(generation, keyFile)); err != nil {
 		return err
 	}
 	twin, err := readCerts(r.shelf.path(generation, certFile))

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -75,7 +76,7 @@ func (r *Root) make(generation int) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeCerts(r.shelf.path(generation, certFile), cert), writeKey(r.shelf.path(generation, keyFile), key))
+	return errors.Join(writeCerts(r.shelf.path(generation, certFile), cert), trust.WriteKey(r.shelf.path(generation, keyFile), key))
 }
 
 // vouch has a generation sign the next one, which is how a change of the root is
@@ -100,7 +101,7 @@ func (r *Root) vouch(generation int) error {
 }
 
 func (r *Root) authority(generation int) (authority, error) {
-	key, err := readKey(r.shelf.path(generation, keyFile))
+	key, err := trust.ReadKey(r.shelf.path(generation, keyFile))
 	if err != nil {
 		return authority{}, err
 	}
@@ -197,7 +198,8 @@ func (r *Root) Retire() error {
 
 // EnsureSite puts a site's CA into dir, unless there is one of this root with
 // two thirds of its life left. Its key is made there on first use and kept. dns are
-// DNS domains outside Chiba's own that coordinators of the site are called by.
+// DNS domains outside Chiba's own that coordinators of the site are called by; without
+// any those that it names already stay.
 func (r *Root) EnsureSite(dir, site string, dns ...string) error {
 	op := "sign the CA of site " + site
 	if !trust.ValidLabel(site) {
@@ -214,13 +216,17 @@ func (r *Root) EnsureSite(dir, site string, dns ...string) error {
 	if err == nil && have.Domain().Site != site {
 		return fault.New(fault.Conflict, op, dir+" holds the CA of site "+have.Domain().Site).WithHint("name another directory")
 	}
+	domain := trust.Domain{Site: site}.String()
+	domains := append([]string{domain}, dns...)
+	if err == nil && len(dns) == 0 {
+		domains = have.cert.PermittedDNSDomains
+	}
 	if err != nil || have.cert.CheckSignatureFrom(r.current.cert) != nil ||
-		!time.Now().Before(have.cert.NotAfter.Add(-SiteLife*2/3)) {
+		!slices.Equal(have.cert.PermittedDNSDomains, domains) || !time.Now().Before(have.cert.NotAfter.Add(-SiteLife*2/3)) {
 		template := caTemplate("Chiba site "+site, time.Now().Add(SiteLife))
 		template.MaxPathLen = 1
-		domain := trust.Domain{Site: site}.String()
 		template.PermittedURIDomains = uriDomains(domain)
-		template.PermittedDNSDomains = append([]string{domain}, dns...)
+		template.PermittedDNSDomains = domains
 		cert, signErr := r.current.sign(op, template, key.Public())
 		if signErr != nil {
 			return signErr
@@ -234,7 +240,7 @@ func (r *Root) EnsureSite(dir, site string, dns ...string) error {
 
 // ensureKey reads a key, and makes it on first use.
 func ensureKey(path string) (*ecdsa.PrivateKey, error) {
-	have, err := readKey(path)
+	have, err := trust.ReadKey(path)
 	if err == nil {
 		if key, ok := have.(*ecdsa.PrivateKey); ok {
 			return key, nil
@@ -248,7 +254,7 @@ func ensureKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeKey(path, key)
+	return key, trust.WriteKey(path, key)
 }
 
 // uriDomains permits the SPIFFE IDs of a domain and those below it. RFC 5280 means

@@ -143,7 +143,7 @@ func TestRackChangesItsKey(t *testing.T) {
 			t.Errorf("%s, by the root: %v", step, err)
 		}
 	}
-	cert, peer := bmc(t, r, "node-04") // as it was before
+	cert := bmc(t, r, "node-04") // as it was before
 	if err := r.Switch(); !fault.Is(err, fault.Conflict) {
 		t.Errorf("switch without a next key: %v", err)
 	}
@@ -163,8 +163,7 @@ func TestRackChangesItsKey(t *testing.T) {
 	if err := r.Rekey(); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a change in a change: %v", err)
 	}
-	peer.Anchors = r.Twins()
-	if err := peer.Verify([]*x509.Certificate{cert.Leaf}); err != nil {
+	if err := goVerify([]*x509.Certificate{cert.Leaf}, r.Twins(), x509.ExtKeyUsageServerAuth); err != nil {
 		t.Errorf("a BMC with its old certificate: %v", err)
 	}
 	if err := r.Retire(); err != nil {
@@ -173,8 +172,7 @@ func TestRackChangesItsKey(t *testing.T) {
 	works("retired")
 	store = r.Twins()
 	works("the BMC has the new twin alone")
-	peer.Anchors = r.Twins()
-	if err := peer.Verify([]*x509.Certificate{cert.Leaf}); err == nil {
+	if err := goVerify([]*x509.Certificate{cert.Leaf}, r.Twins(), x509.ExtKeyUsageServerAuth); err == nil {
 		t.Error("a certificate of the old key is believed")
 	}
 }
@@ -223,8 +221,7 @@ func TestRackIssuesWhileItIsCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		chain := certs(t, text)
-		peer := trust.BMCPeer{Identity: r.NodeIdentity("n1"), Anchors: r.Twins(), Now: func() time.Time { return now }}
-		if err := peer.Verify(chain); err != nil || len(chain) != length {
+		if err := goVerifyAt(chain, r.Twins(), x509.ExtKeyUsageServerAuth, now); err != nil || len(chain) != length {
 			t.Errorf("%s: a chain of %d, %v", when, len(chain), err)
 		}
 	}

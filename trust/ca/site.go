@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -29,13 +30,14 @@ type Site struct {
 	authority
 	domain trust.Domain
 	bundle []*x509.Certificate
+	nets   []netip.Prefix // of BMCs
 }
 
 // OpenSite reads the CA that Root.EnsureSite has put into dir: key.pem, chain.pem
-// and ca.pem.
+// and ca.pem; and the networks that KeepNets has.
 func OpenSite(dir string) (*Site, error) {
 	const op = "open the site's CA"
-	key, err := readKey(filepath.Join(dir, keyFile))
+	key, err := trust.ReadKey(filepath.Join(dir, keyFile))
 	if err != nil {
 		return nil, damaged(op, dir, err)
 	}
@@ -54,7 +56,11 @@ func OpenSite(dir string) (*Site, error) {
 	if err != nil {
 		return nil, damaged(op, dir, err)
 	}
-	return &Site{authority: authority{cert: chain[0], key: key, up: chain[1:], now: time.Now}, domain: domain, bundle: bundle}, nil
+	nets, err := readNets(dir)
+	if err != nil {
+		return nil, damaged(op, dir, err)
+	}
+	return &Site{authority: authority{cert: chain[0], key: key, up: chain[1:], now: time.Now}, domain: domain, bundle: bundle, nets: nets}, nil
 }
 
 // At is the same CA by another clock.
@@ -145,7 +151,9 @@ func (s *Site) issue(number *big.Int, id trust.Identity, public crypto.PublicKey
 	}
 	if id.Role == trust.Coordinator {
 		leaf.ExtKeyUsage = append(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-		addHosts(leaf, hosts)
+		if err := s.addHosts(op, leaf, hosts); err != nil {
+			return nil, err
+		}
 	}
 	cert, err := s.sign(op, leaf, public)
 	if err != nil {
@@ -154,27 +162,47 @@ func (s *Site) issue(number *big.Int, id trust.Identity, public crypto.PublicKey
 	return s.chain(cert), nil
 }
 
-func addHosts(leaf *x509.Certificate, hosts []string) {
+// addHosts puts host names and addresses into a certificate. One that the CA may not
+// name is refused: nobody could verify any of the certificate with it.
+func (s *Site) addHosts(op string, leaf *x509.Certificate, hosts []string) error {
 	for _, host := range hosts {
-		if ip := net.ParseIP(host); ip != nil {
+		ip := net.ParseIP(host)
+		switch {
+		case ip != nil:
 			leaf.IPAddresses = append(leaf.IPAddresses, ip)
-		} else {
+		case !s.names(host):
+			return fault.New(fault.Denied, op, fmt.Sprintf("the CA of site %s may not name %q", s.domain.Site, host)).
+				WithHint("have it name the domain, and be signed again: chiba ca site " + s.domain.Site + " --dns DOMAIN --root DIR --dir DIR")
+		default:
 			leaf.DNSNames = append(leaf.DNSNames, host)
 		}
 	}
+	return nil
+}
+
+// names reports whether the CA's name constraints let it name a host (RFC 5280,
+// 4.2.1.10: a domain and all below it).
+func (s *Site) names(host string) bool {
+	return slices.ContainsFunc(s.cert.PermittedDNSDomains, func(domain string) bool {
+		return strings.EqualFold(host, domain) || strings.HasSuffix(strings.ToLower(host), "."+strings.ToLower(domain))
+	})
 }
 
 // Ensure puts credentials for id into dir, in the files that trust.Load reads,
-// unless there are some that this CA issued, for id, with more than half of their
-// life left. A key that is there is kept: what was sealed to or pinned on it stays
-// good.
+// unless there are some that this CA issued, for id and the hosts, with more than half
+// of their life left. A key that is there is kept: what was sealed to or pinned on it
+// stays good. Without hosts it keeps those that are named already.
 func (s *Site) Ensure(dir string, id trust.Identity, hosts ...string) error {
 	id = s.In(id)
 	op := "issue certificate for " + id.String()
 	if err := id.Check(); err != nil {
 		return fault.Wrap(fault.BadInput, op, err)
 	}
-	if s.good(dir, id) {
+	have := certOf(dir, id)
+	if len(hosts) == 0 {
+		hosts = hostsOf(have)
+	}
+	if s.good(dir, have, hosts) {
 		return fault.Wrap(fault.Unavailable, op, writeCerts(filepath.Join(dir, trust.CAFile), s.bundle...))
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -194,21 +222,42 @@ func (s *Site) Ensure(dir string, id trust.Identity, hosts ...string) error {
 	))
 }
 
-func (s *Site) good(dir string, id trust.Identity) bool {
-	creds, err := trust.Load(dir)
+// certOf is the certificate in dir if it is of id, whoever has issued it; else nil.
+func certOf(dir string, id trust.Identity) *x509.Certificate {
+	chain, err := readCerts(filepath.Join(dir, trust.CertFile))
 	if err != nil {
+		return nil
+	}
+	if have, err := trust.IdentityOf(chain[0]); err != nil || have != id {
+		return nil
+	}
+	return chain[0]
+}
+
+func hostsOf(leaf *x509.Certificate) []string {
+	if leaf == nil {
+		return nil
+	}
+	hosts := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		hosts = append(hosts, ip.String())
+	}
+	return hosts
+}
+
+// good reports whether the credentials in dir, whose certificate is leaf, can stay.
+func (s *Site) good(dir string, leaf *x509.Certificate, hosts []string) bool {
+	if _, err := trust.Load(dir); err != nil || leaf == nil {
 		return false
 	}
-	leaf := creds.Certificate.Leaf
-	have, err := trust.IdentityOf(leaf)
-	return err == nil && have == id && leaf.CheckSignatureFrom(s.cert) == nil && s.now().Before(trust.HalfLife(leaf))
+	missing := slices.ContainsFunc(hosts, func(host string) bool { return leaf.VerifyHostname(host) != nil })
+	return !missing && leaf.CheckSignatureFrom(s.cert) == nil && s.now().Before(trust.HalfLife(leaf))
 }
 
 // SignRack signs the CA of a rack for the key of a request in PEM form, which
-// Rack.CSR makes, and returns its chain up to the root. nets are the networks of
-// the rack's BMCs, whose addresses their certificates may name; without any, no
-// certificate below can name an address.
-func (s *Site) SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) ([]*x509.Certificate, error) {
+// Rack.CSR makes, and returns its chain up to the root. Certificates below it may name
+// addresses in the site's networks of BMCs; without any, none can name an address.
+func (s *Site) SignRack(csr []byte, domain trust.Domain) ([]*x509.Certificate, error) {
 	op := "sign the CA of rack " + domain.Rack
 	if domain.Site != s.domain.Site || !trust.ValidLabel(domain.Rack) {
 		return nil, fault.New(fault.Denied, op, fmt.Sprintf("%s is no rack of site %s", domain, s.domain.Site))
@@ -218,10 +267,10 @@ func (s *Site) SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) (
 		return nil, err
 	}
 	template := rackTemplate(domain, s.now().Add(RackLife))
-	if len(nets) == 0 {
+	if len(s.nets) == 0 {
 		template.ExcludedIPRanges = everyAddress()
 	}
-	for _, n := range nets {
+	for _, n := range s.nets {
 		template.PermittedIPRanges = append(template.PermittedIPRanges, ipNet(n))
 	}
 	cert, err := s.sign(op, template, public)
@@ -229,13 +278,4 @@ func (s *Site) SignRack(csr []byte, domain trust.Domain, nets ...netip.Prefix) (
 		return nil, err
 	}
 	return s.chain(cert), nil
-}
-
-func everyAddress() []*net.IPNet {
-	return []*net.IPNet{ipNet(netip.MustParsePrefix("0.0.0.0/0")), ipNet(netip.MustParsePrefix("::/0"))}
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	p = p.Masked()
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

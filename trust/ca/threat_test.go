@@ -12,7 +12,10 @@ import (
 	"encoding/pem"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
@@ -25,7 +28,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/chiba-mesh/chiba/pkg/cli"
+	"github.com/chiba-mesh/chiba/pkg/client"
 	"github.com/chiba-mesh/chiba/pkg/fault"
+	"github.com/chiba-mesh/chiba/pkg/redfish"
 	"github.com/chiba-mesh/chiba/trust"
 	"github.com/chiba-mesh/chiba/trust/ca"
 )
@@ -210,6 +216,10 @@ func TestThreat13OtherRacksAgentAtThisBMC(t *testing.T) {
 }
 
 func goVerify(chain, store []*x509.Certificate, usage x509.ExtKeyUsage) error {
+	return goVerifyAt(chain, store, usage, time.Now())
+}
+
+func goVerifyAt(chain, store []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, c := range store {
 		roots.AddCert(c)
@@ -217,12 +227,12 @@ func goVerify(chain, store []*x509.Certificate, usage x509.ExtKeyUsage) error {
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage}})
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: now})
 	return err
 }
 
 // opensslVerify asks the openssl binary, if there is one.
-func opensslVerify(t *testing.T, chain, store []byte, purpose string, at int64) (err error, ran bool) {
+func opensslVerify(t *testing.T, chain, store []byte, purpose string, at int64, more ...string) (err error, ran bool) {
 	t.Helper()
 	binary, _ := exec.LookPath("openssl")
 	if binary == "" {
@@ -244,7 +254,7 @@ func opensslVerify(t *testing.T, chain, store []byte, purpose string, at int64) 
 	if at != 0 {
 		args = append(args, "-attime", strconv.FormatInt(at, 10))
 	}
-	cmd := exec.CommandContext(t.Context(), binary, append(args, "leaf")...)
+	cmd := exec.CommandContext(t.Context(), binary, append(append(args, more...), "leaf")...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -303,57 +313,110 @@ func TestThreat28RackForges(t *testing.T) {
 	}
 }
 
-// A BMC is believed for its own node alone.
+// Where racks may name the addresses of BMCs, a thief of a rack's CA can name one at
+// which a coordinator answers people. Our own client asks who it is all the same.
+func TestThreat28RackForgesTheAddressOfACoordinator(t *testing.T) {
+	dir := t.TempDir()
+	site := authority(t, dir)
+	if err := ca.KeepNets(filepath.Join(dir, "site"), []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}); err != nil {
+		t.Fatal(err)
+	}
+	site, err := ca.OpenSite(filepath.Join(dir, "site"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	person := t.TempDir()
+	if err = site.Ensure(person, trust.Identity{Role: trust.Operator, Name: "ada"}); err != nil {
+		t.Fatal(err)
+	}
+	thief := stolen(t, site, "r17")
+	address := []net.IP{net.IPv4(127, 0, 0, 1)}
+	posing, err := url.Parse("spiffe://r17.osl1.chiba.internal/coordinator/c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	coordinator := credentials(t, site, trust.Identity{Role: trust.Coordinator, Name: "c1"}, "127.0.0.1").Certificate
+	for name, c := range map[string]struct {
+		cert tls.Certificate
+		want bool
+	}{
+		"a coordinator":          {coordinator, true},
+		"its address":            {thief.forge(&x509.Certificate{IPAddresses: address}), false},
+		"its address and a name": {thief.forge(&x509.Certificate{IPAddresses: address, URIs: []*url.URL{posing}}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.NotFoundHandler())
+			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+			server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{c.cert}, ClientAuth: tls.RequestClientCert}
+			server.StartTLS()
+			defer server.Close()
+			cl, err := client.Open(client.Context{
+				Address: server.URL, CA: filepath.Join(person, trust.CAFile), Cert: filepath.Join(person, trust.CertFile), Key: filepath.Join(person, trust.KeyFile),
+			}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			// It is no coordinator's API: who is believed gets another error.
+			if _, err = cl.Status(t.Context()); fault.Is(err, fault.Untrusted) == c.want || err == nil {
+				t.Errorf("%v, want it believed: %v", err, c.want)
+			}
+		})
+	}
+}
+
+// A BMC is believed for its own node alone, by the client that speaks to it.
 func TestBMCIsKnownByItsNode(t *testing.T) {
 	site := authority(t, t.TempDir())
 	ours, theirs := rack(t, site, "r17"), rack(t, site, "r18")
-	cert, peer := bmc(t, ours, "node-04")
-	other, _ := bmc(t, ours, "node-05")
-	foreign, _ := bmc(t, theirs, "node-04")
+	cert := bmc(t, ours, "node-04")
 	key := newKey(t)
 	text, err := ours.BMCClient("chiba-a", key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := pair(certs(t, text), key)
-	edit := func(f func(*trust.BMCPeer)) trust.BMCPeer {
-		p := peer
-		f(&p)
-		return p
+	roots := x509.NewCertPool()
+	for _, twin := range ours.Twins() {
+		roots.AddCert(twin)
 	}
 	for name, c := range map[string]struct {
-		peer   trust.BMCPeer
 		server tls.Certificate
 		want   bool
 	}{
-		"itself":                            {peer, cert, true},
-		"itself, by the root":               {edit(func(p *trust.BMCPeer) { p.Anchors = trust.SelfSigned(site.Bundle()) }), cert, true},
-		"itself, by leaf alone":             {peer, tls.Certificate{Certificate: cert.Certificate[:1], PrivateKey: cert.PrivateKey}, true},
-		"itself, by its pin":                {edit(func(p *trust.BMCPeer) { p.Pins = []string{trust.Pin(cert.Leaf)} }), cert, true},
-		"another key than the pinned":       {edit(func(p *trust.BMCPeer) { p.Pins = []string{trust.Pin(other.Leaf)} }), cert, false},
-		"another node of the rack":          {peer, other, false},
-		"the node's name in another rack":   {peer, foreign, false},
-		"a client's certificate":            {peer, client, false},
-		"itself in the year 2100":           {edit(func(p *trust.BMCPeer) { p.Now = in(2100) }), cert, false},
-		"itself in 1970":                    {edit(func(p *trust.BMCPeer) { p.Now = in(1970) }), cert, false},
-		"a peer that expects a coordinator": {edit(func(p *trust.BMCPeer) { p.Identity.Role = trust.Coordinator }), cert, false},
-		"a peer without anchors":            {edit(func(p *trust.BMCPeer) { p.Anchors = nil }), cert, false},
+		"itself":                          {cert, true},
+		"itself, by leaf alone":           {tls.Certificate{Certificate: cert.Certificate[:1], PrivateKey: cert.PrivateKey, Leaf: cert.Leaf}, true},
+		"another node of the rack":        {bmc(t, ours, "node-05"), false},
+		"the node's name in another rack": {bmc(t, theirs, "node-04"), false},
+		"a client's certificate":          {pair(certs(t, text), key), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			asked := false
-			c.peer.Asked = func() { asked = true }
-			c.peer.Certificate = func() (*tls.Certificate, error) { return &client, nil }
-			server := &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c.server}, ClientAuth: tls.RequestClientCert}
-			clientErr, _ := handshake(t, c.peer.Client(), server)
-			if (clientErr == nil) != c.want {
-				t.Errorf("%v, want success %v", clientErr, c.want)
+			server := httptest.NewUnstartedServer(http.NotFoundHandler())
+			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+			server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c.server}}
+			server.StartTLS()
+			defer server.Close()
+			// Whose key it is must not be enough: its pin is known, and its name another.
+			known := redfish.Key{Pin: trust.Pin(c.server.Leaf), Roots: roots, URI: ours.NodeIdentity("node-04").URI().String()}
+			client, err := redfish.New(redfish.Config{
+				Address: server.Listener.Addr().String(), Logins: nobody{}, Terms: func() redfish.Terms { return redfish.Terms{Keys: []redfish.Key{known}} },
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-			if c.want && !asked {
-				t.Error("nobody learned that it asks for a certificate")
+			_, err = client.Root(t.Context())
+			if refused := fault.Is(err, fault.Untrusted); refused == c.want || err == nil {
+				t.Errorf("%v, want it believed: %v", err, c.want)
 			}
+			_ = client.Close(t.Context())
 		})
 	}
 }
+
+// nobody logs in.
+type nobody struct{}
+
+func (nobody) Candidates(string) ([]redfish.Credentials, error) { return nil, nil }
+func (nobody) Prove(string, redfish.Credentials) error          { return nil }
 
 func in(year int) func() time.Time {
 	return func() time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
@@ -362,22 +425,24 @@ func in(year int) func() time.Time {
 // Addresses go into a BMC's certificate only where the site lets the rack name
 // them, and never link-local ones.
 func TestAddressesOfABMC(t *testing.T) {
-	site := authority(t, t.TempDir())
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if _, err := command(t, "site", "osl1", "--root", at("root"), "--dir", at("site"), "--bmc-net", "fd00:17::/64", "--bmc-net", "10.17.3.4/16"); err != nil {
+		t.Fatal(err)
+	}
+	// They stay, also when the site is signed anew.
+	if out, err := command(t, "site", "osl1", "--root", at("root"), "--dir", at("site"), "--dns", "example"); err != nil || !strings.Contains(out, "10.17.0.0/16") {
+		t.Fatalf("%q, %v", out, err)
+	}
+	site, err := ca.OpenSite(at("site"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r, err := ca.OpenRack(t.TempDir(), trust.Domain{Site: "osl1", Rack: "r17"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, _, err := r.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := site.SignRack(request, r.Domain(), netip.MustParsePrefix("fd00:17::/64"), netip.MustParsePrefix("10.17.0.0/16"), netip.MustParsePrefix("fe80::/10"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err = r.Install(chain, site.Bundle()); err != nil {
-		t.Fatal(err)
-	}
+	signed(t, site, r)
 	text, err := r.BMCServer(csr(t, newKey(t), nil), "node-04", netip.MustParseAddr("fd00:17::4"), netip.MustParseAddr("fe80::4%eth0"),
 		netip.MustParseAddr("::ffff:10.17.0.4"), netip.MustParseAddr("192.0.2.4"))
 	if err != nil {
@@ -389,7 +454,25 @@ func TestAddressesOfABMC(t *testing.T) {
 	if err := goVerify(certs(t, text), trust.SelfSigned(site.Bundle()), x509.ExtKeyUsageServerAuth); err != nil {
 		t.Error(err)
 	}
-	if err, _ := opensslVerify(t, text, trust.EncodePEM(trust.SelfSigned(site.Bundle())), "sslserver", 0); err != nil {
-		t.Error(err)
+	for anchor, store := range map[string][]byte{"the root": trust.EncodePEM(trust.SelfSigned(site.Bundle())), "the twin": r.Twin()} {
+		for ip, want := range map[string]bool{"10.17.0.4": true, "fd00:17::4": true, "10.17.0.5": false, "192.0.2.4": false} {
+			if err, ran := opensslVerify(t, text, store, "sslserver", 0, "-verify_ip", ip); ran && (err == nil) != want {
+				t.Errorf("openssl, by %s, at %s: %v", anchor, ip, err)
+			}
+		}
+	}
+}
+
+// A network that holds more than BMCs, or is everywhere, confines nothing.
+func TestNetworksThatNoRackMayName(t *testing.T) {
+	dir := t.TempDir()
+	for _, net := range []string{"0.0.0.0/0", "::/0", "fe80::/64", "169.254.0.0/16", "10.0.0.0/7", "10.0.0.5", "here"} {
+		_, err := command(t, "site", "osl1", "--root", filepath.Join(dir, "root"), "--dir", filepath.Join(dir, "site"), "--bmc-net", net)
+		if cli.Code(err) != cli.Usage || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v", net, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "site")); err == nil {
+		t.Error("a site was made all the same")
 	}
 }

@@ -76,15 +76,15 @@ func certs(t *testing.T, text []byte) []*x509.Certificate {
 	return chain
 }
 
-// bmc is the credentials of a BMC's server and the way an agent sees it.
-func bmc(t *testing.T, r *ca.Rack, node string) (tls.Certificate, trust.BMCPeer) {
+// bmc is the credentials of a BMC's server.
+func bmc(t *testing.T, r *ca.Rack, node string) tls.Certificate {
 	t.Helper()
 	key := newKey(t)
 	text, err := r.BMCServer(csr(t, key, nil), node)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pair(certs(t, text), key), trust.BMCPeer{Identity: r.NodeIdentity(node), Anchors: r.Twins()}
+	return pair(certs(t, text), key)
 }
 
 func pair(chain []*x509.Certificate, key any) tls.Certificate {

@@ -35,11 +35,12 @@ func (k *Key) Prove(rack string, identity tls.Certificate) ([]byte, error) {
 	return vouch.For(proofContext, text, identity)
 }
 
-// Verify is the recipient that a proof vouches for, who must be the agent of rack.
-// The certificate must lead to one of roots and be valid now.
-func Verify(proof []byte, rack string, roots *x509.CertPool, now time.Time) (Recipient, error) {
+// Verify is the recipient that a proof vouches for, who must be the agent of a rack of
+// our own site: another site below the same root may have one of that name. The
+// certificate must lead to one of roots and be valid now.
+func Verify(proof []byte, rack trust.Domain, roots *x509.CertPool, now time.Time) (Recipient, error) {
 	bad := func(why string) (Recipient, error) {
-		return Recipient{}, fault.New(fault.Untrusted, "verify the sealing key of rack "+rack, why).
+		return Recipient{}, fault.New(fault.Untrusted, "verify the sealing key of rack "+rack.Rack, why).
 			WithHint("the coordinator may be lying, or the agent's certificate is out of date: chiba get agents")
 	}
 	text, id, err := vouch.Check(proofContext, proof, roots, now)
@@ -50,8 +51,8 @@ func Verify(proof []byte, rack string, roots *x509.CertPool, now time.Time) (Rec
 	if err = json.Unmarshal(text, &c); err != nil || id.Role != trust.Agent || id.Name != c.Agent {
 		return bad("it is vouched for by " + id.String() + ", who is not its agent")
 	}
-	if c.Rack != rack || id.Rack != rack {
-		return bad(id.String() + " is the agent of rack " + id.Rack)
+	if c.Rack != rack.Rack || id.Domain != rack {
+		return bad(id.String() + " is of " + id.Domain.String() + ", not of " + rack.String())
 	}
 	return Recipient{Rack: c.Rack, Epoch: c.Epoch, Key: c.Key}, nil
 }

@@ -54,9 +54,10 @@ func TestThreat32SealKeyExchanged(t *testing.T) {
 		}
 		return p
 	}
+	ours := trust.Domain{Site: "s1", Rack: "r1"}
 	good := prove("r1", agent.Certificate)
 	now := time.Now()
-	got, err := seal.Verify(good, "r1", agent.Roots, now)
+	got, err := seal.Verify(good, ours, agent.Roots, now)
 	if err != nil || string(got.Key) != string(k.Public()) || got.Rack != "r1" {
 		t.Fatalf("got %v, %v", got, err)
 	}
@@ -68,6 +69,7 @@ func TestThreat32SealKeyExchanged(t *testing.T) {
 		"garbage":                 {[]byte("{"), now},
 		"of another rack":         {prove("r2", agent.Certificate), now},
 		"of another authority":    {prove("r1", credentials(t, theirs, filepath.Join(dir, "e1"), trust.Agent, "a1").Certificate), now},
+		"of our rack's namesake":  {prove("r1", credentials(t, neighbour(t, filepath.Join(dir, "ca")), filepath.Join(dir, "n1"), trust.Agent, "a1").Certificate), now},
 		"of a coordinator":        {prove("r1", credentials(t, mine, filepath.Join(dir, "c1"), trust.Coordinator, "c1").Certificate), now},
 		"of an operator":          {prove("r1", credentials(t, mine, filepath.Join(dir, "o1"), trust.Operator, "o1").Certificate), now},
 		"of an expired agent":     {good, now.AddDate(3, 0, 0)},
@@ -75,7 +77,7 @@ func TestThreat32SealKeyExchanged(t *testing.T) {
 		"with another signature":  {[]byte(strings.Replace(string(good), `"signature":"M`, `"signature":"N`, 1)), now},
 		"without the certificate": {[]byte(string(good[:strings.Index(string(good), `"chain"`)]) + `"chain":[]}`), now},
 	} {
-		if _, err := seal.Verify(c.proof, "r1", agent.Roots, c.when); !fault.Is(err, fault.Untrusted) || fault.HintOf(err) == "" {
+		if _, err := seal.Verify(c.proof, ours, agent.Roots, c.when); !fault.Is(err, fault.Untrusted) || fault.HintOf(err) == "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -88,6 +90,24 @@ func authority(t *testing.T, dir string) *ca.Site {
 		t.Fatal(err)
 	}
 	return a
+}
+
+// neighbour is another site below the same root.
+func neighbour(t *testing.T, dir string) *ca.Site {
+	t.Helper()
+	root, err := ca.OpenRoot(filepath.Join(dir, "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(dir, "s2")
+	if err = root.EnsureSite(at, "s2"); err != nil {
+		t.Fatal(err)
+	}
+	site, err := ca.OpenSite(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return site
 }
 
 func credentials(t *testing.T, a *ca.Site, dir string, role trust.Role, name string) trust.Credentials {

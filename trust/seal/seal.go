@@ -27,6 +27,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
+	"github.com/chiba-mesh/chiba/pkg/keyfile"
 	"github.com/chiba-mesh/chiba/trust"
 )
 
@@ -75,12 +76,12 @@ func info(rack string, epoch uint64, use string) []byte {
 // what was sealed to it.
 func OpenKey(path string) (*Key, error) {
 	path = filepath.Clean(path)
-	raw, err := os.ReadFile(path)
+	raw, err := keyfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = addKey(path, nil, time.Now()); err != nil {
 			return nil, err
 		}
-		raw, err = os.ReadFile(path)
+		raw, err = keyfile.Read(path)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, "read sealing key", err)
@@ -92,7 +93,7 @@ func OpenKey(path string) (*Key, error) {
 // always, if it is asked to. It must not be open; without a file there is nothing to
 // renew.
 func RenewKey(path string, now time.Time, always bool) error {
-	raw, err := os.ReadFile(path)
+	raw, err := keyfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

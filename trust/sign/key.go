@@ -6,11 +6,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,22 +26,19 @@ type Key struct{ private ed25519.PrivateKey }
 // OpenKey reads the key in the file path.
 func OpenKey(path string) (*Key, error) {
 	const op = "read signing key"
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	read, err := trust.ReadKey(path)
+	private, ok := read.(ed25519.PrivateKey)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fault.New(fault.NotFound, op, "no file "+path).WithHint("make one with: chiba trust author init")
+	case fault.Is(err, fault.Denied):
+		return nil, fault.Wrap(fault.Denied, op, err)
+	case err != nil:
+		return nil, fault.Wrap(fault.BadInput, op, err)
+	case !ok:
+		return nil, fault.New(fault.BadInput, op, path+" holds no ed25519 key")
 	}
-	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, op, err)
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fault.New(fault.BadInput, op, path+" is not in PEM form")
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if private, ok := parsed.(ed25519.PrivateKey); err == nil && ok {
-		return &Key{private}, nil
-	}
-	return nil, fault.New(fault.BadInput, op, path+" holds no ed25519 key")
+	return &Key{private}, nil
 }
 
 // MakeKey makes a key in the file path (0600). It replaces none.
@@ -56,15 +51,10 @@ func MakeKey(path string) (*Key, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, op, err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, op, err)
-	}
 	if err = os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, op, err)
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return &Key{private}, fault.Wrap(fault.Unavailable, op, trust.WriteFile(path, 0o600, text))
+	return &Key{private}, fault.Wrap(fault.Unavailable, op, trust.WriteKey(path, private))
 }
 
 // EnsureKey is OpenKey, or MakeKey if there is none.

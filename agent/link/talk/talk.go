@@ -53,6 +53,8 @@ type Agent interface {
 	Have() (revision uint64, scripts map[string]string)
 	// PolicyVersion is that of the policy of authors it holds, 0 without one.
 	PolicyVersion() uint64
+	// CatalogueVersion is that of the site catalogue it has its part of, 0 without one.
+	CatalogueVersion() uint64
 	// AuditSize is that of the audit log whose checkpoint it holds.
 	AuditSize() int64
 	// Desired takes the desired state of the rack. When it returns nil it is
@@ -247,6 +249,7 @@ func (s *Session) Pull(denied []*pb.Denial) *pb.FromAgent {
 	_, have := s.side.agent.Have()
 	return &pb.FromAgent{Body: &pb.FromAgent_Pull{Pull: &pb.Pull{
 		Have: have, Denied: denied, PolicyVersion: s.side.agent.PolicyVersion(), AuditSize: s.side.agent.AuditSize(),
+		Catalogue: s.side.agent.CatalogueVersion(),
 	}}}
 }
 

@@ -18,6 +18,7 @@ type rack struct{ desired, introduced int }
 
 func (*rack) Have() (revision uint64, scripts map[string]string) { return 7, nil }
 func (*rack) PolicyVersion() uint64                              { return 0 }
+func (*rack) CatalogueVersion() uint64                           { return 0 }
 func (*rack) AuditSize() int64                                   { return 0 }
 func (r *rack) Desired(context.Context, *pb.Desired) error       { r.desired++; return nil }
 func (r *rack) Introduce() error                                 { r.introduced++; return nil }

@@ -124,9 +124,12 @@ func Desired(m Machine, h *pb.Hello, pull *pb.Pull) *pb.Desired {
 	if _, version := m.Policy(); version == pull.GetPolicyVersion() {
 		d.Policy = nil
 	}
+	if d.GetCatalogue().GetVersion() == pull.GetCatalogue() {
+		d.Catalogue = nil
+	}
 	// Only who has a script needs to know that it is over.
 	d.Ended = slices.DeleteFunc(d.GetEnded(), func(e *pb.Ended) bool { return have[e.GetName()] == "" })
-	room := maxSources - size(d.GetEnded()) - size(d.GetCanceled())
+	room := maxSources - size(d.GetEnded()) - size(d.GetCanceled()) - proto.Size(d.GetCatalogue())
 	for i, r := range d.GetRuns() {
 		if room -= len(r.GetSource()) + len(r.GetEnvelope()); room < 0 {
 			d.Runs = d.GetRuns()[:i] // the later ones when these are done

@@ -14,6 +14,7 @@ import (
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/journal"
 	agenttalk "github.com/chiba-mesh/chiba/agent/link/talk"
+	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -38,8 +39,16 @@ type agent struct {
 	power  string
 	texts  int // that were made for records, so that each is known
 
+	partner *agent        // of the pair; nil: there is none
+	paused  time.Duration // until then nothing happens in the process
+	held    []func()      // what is to happen then
+	stood   time.Duration // how long the machine was suspended
+
 	// The process.
 	up      bool
+	process uint64 // of all
+	office
+	toFence map[fleet.NodeName]bool
 	life    int
 	spool   *spool.Spool
 	side    *agenttalk.Side
@@ -79,6 +88,10 @@ func (a *agent) alive(do func()) {
 	if !a.up {
 		return
 	}
+	if a.paused > a.w.now {
+		a.held = append(a.held, do)
+		return
+	}
 	defer func() {
 		switch r := recover(); r.(type) {
 		case nil:
@@ -101,6 +114,28 @@ func (a *agent) after(d time.Duration, do func()) {
 	})
 }
 
+// pause stops the process, or the whole machine with its clock, for a while. Then it
+// goes on where it was.
+func (a *agent) pause(d time.Duration, machine bool) {
+	if !a.up || a.paused > a.w.now {
+		return
+	}
+	a.paused = a.w.now + d
+	if machine {
+		a.stood += d
+	}
+	life := a.life
+	a.w.at(a.paused, func() {
+		held := a.held
+		a.held = nil
+		for _, do := range held {
+			if a.life == life {
+				a.alive(do)
+			}
+		}
+	})
+}
+
 func (a *agent) now() time.Time {
 	return start.Add(time.Duration(float64(a.w.now)*(1+a.drift)) + a.offset)
 }
@@ -112,6 +147,7 @@ func (a *agent) die(why string) {
 	}
 	a.w.say("%s dies: %s", a.name, why)
 	a.up, a.life, a.fuse, a.session = false, a.life+1, 0, nil
+	a.paused, a.held, a.engine, a.reigns = 0, nil, nil, false
 	a.w.after(time.Duration(1+a.rnd.IntN(20))*time.Second, a.boot)
 }
 
@@ -126,33 +162,35 @@ func (a *agent) boot() {
 // begin is the start of the process.
 func (a *agent) begin() {
 	var err error
-	if a.spool, err = spool.On(a.disk, spool.Options{Now: a.now, Random: source{a.rnd}, MaxSize: 4 << 20}); err != nil {
+	options := spool.Options{Now: a.now, Random: source{a.rnd}, MaxSize: 4 << 20}
+	self := agenttalk.Self{
+		Agent: fleet.AgentName(a.name), Rack: fleet.RackName(a.rack), Site: fleet.SiteName(a.site), Build: "sim", Boot: boot(a),
+	}
+	if a.partner != nil {
+		options.Mirrored, self.Pair = journal.Mirrored, a.partner.name
+	}
+	if a.spool, err = spool.On(a.disk, options); err != nil {
 		a.die(err.Error())
 		return
 	}
-	a.side = agenttalk.New(agenttalk.Self{
-		Agent: fleet.AgentName(a.name), Rack: fleet.RackName(a.rack), Site: fleet.SiteName(a.site), Build: "sim", Boot: boot(a),
-	}, a, outbox(a))
-	a.active, a.stopped = map[string]*work{}, map[string]bool{}
+	a.side = agenttalk.New(self, a, outbox(a))
+	a.stopped = map[string]bool{}
 	a.older, a.patience, a.turn, a.failures, a.waking = 0, journal.Patience{}, 0, 0, time.Time{}
-	var states []core.State
-	err = a.view(func(tx *spool.Tx) (err error) {
+	a.w.say("%s starts", a.name)
+	life := a.life
+	err = a.view(func(tx *spool.Tx) error {
 		a.revision = journal.Revision(tx)
-		states, err = journal.RuleStates(tx)
-		return err
+		return nil
 	})
 	if err == nil {
-		err = a.update(func(tx *spool.Tx) { _ = journal.Unfinished(tx, a.now()) })
+		err = a.enter()
 	}
 	if err != nil {
 		a.die(err.Error())
+	}
+	if a.life != life {
 		return
 	}
-	a.w.say("%s starts", a.name)
-	a.engine = core.New(states, nil)
-	a.rule(core.Link{Since: a.now()})
-	a.rule(a.w.rules(a))
-	a.resume()
 	a.chatter()
 	a.dial()
 }
@@ -180,12 +218,21 @@ func (a *agent) linked(s *session) {
 	a.session, a.failures = s, 0
 	a.w.say("%s is welcomed by %s", a.name, s.c.name)
 	a.rule(core.Link{Connected: true, Since: a.now()})
+	if a.up {
+		a.decide(owner.Linked{Connected: true})
+	}
 }
 
 func (a *agent) unlinked(s *session) {
 	if a.session == s {
 		a.session = nil
-		a.rule(core.Link{Since: a.now()})
+		life := a.life
+		if a.rule(core.Link{Since: a.now()}); a.life == life {
+			a.decide(owner.Linked{})
+		}
+		if a.life != life {
+			return
+		}
 	}
 	a.again()
 }
@@ -201,6 +248,9 @@ func (a *agent) update(fn func(*spool.Tx)) error {
 	if err == nil && a.session != nil {
 		a.session.send()
 	}
+	if err == nil {
+		a.replicate()
+	}
 	return err
 }
 
@@ -209,6 +259,9 @@ func (a *agent) Have() (revision uint64, scripts map[string]string) { return a.r
 
 // PolicyVersion implements talk.Agent; nobody signs in this world.
 func (a *agent) PolicyVersion() uint64 { return 0 }
+
+// CatalogueVersion implements talk.Agent; there is none in this world.
+func (a *agent) CatalogueVersion() uint64 { return 0 }
 
 // AuditSize implements talk.Agent.
 func (a *agent) AuditSize() int64 { return 0 }
@@ -237,7 +290,7 @@ func (a *agent) Desired(_ context.Context, d *pb.Desired) error {
 	full := a.spool.Full()
 	err := a.update(func(tx *spool.Tx) {
 		for _, r := range d.GetRuns() {
-			if full != nil || !journal.Fresh(tx, r) {
+			if full != nil || !a.reigns || !journal.Fresh(tx, r) { // the owner begins it; we ask again when it is we
 				continue
 			}
 			if ok, floor := journal.Admits(tx, journal.FloorOfRun, r.GetScript(), r.GetVersion(), ""); !ok {
@@ -298,7 +351,7 @@ func (a *agent) lose(transactions int) {
 // text is a text that no other record has.
 func (a *agent) text() string {
 	a.texts++
-	return fmt.Sprintf("%s%s/%d", known, a.name, a.texts)
+	return fmt.Sprintf("%s%s/%s/%d", known, a.rack, a.name, a.texts)
 }
 
 // known begins the texts by which the judge knows a record.

@@ -31,6 +31,13 @@ func kinds() map[string]func(w *World, f Fault) {
 		"cut stream":  func(w *World, f Fault) { w.cutStream(w.agent(f.Who)) },
 		"send again":  func(w *World, f Fault) { w.sendAgain(w.agent(f.Who), w.coordinator(f.More)) },
 
+		"cut agent":    func(w *World, f Fault) { w.cutAgent(w.paired(f), f) },
+		"cut partner":  func(w *World, f Fault) { w.cutPartner(w.paired(f), 4*f.For) },
+		"cut rack":     func(w *World, f Fault) { a := w.paired(f); w.net.part(a.name, a.rack, f.For) },
+		"stop process": func(w *World, f Fault) { w.paired(f).pause(f.For, false) },
+		"suspend":      func(w *World, f Fault) { w.paired(f).pause(f.For, true) },
+		"crash":        func(w *World, f Fault) { w.paired(f).fuse = 1 + f.More%40 },
+
 		"kill agent":    func(w *World, f Fault) { w.agent(f.Who).fuse = 1 + f.More%12 },
 		"torn write":    func(w *World, f Fault) { w.agent(f.Who).lose(1 + f.More%3) },
 		"disk rollback": func(w *World, f Fault) { w.agent(f.Who).lose(4 + f.More%kept) },
@@ -80,12 +87,42 @@ func Draw(seed uint64) []Fault {
 }
 
 func (w *World) cutSite(site int, d time.Duration) {
-	for i, a := range w.agents {
-		if i%sites == site {
+	for _, a := range w.agents {
+		if a.site == fmt.Sprintf("s%d", site) {
 			for _, c := range w.group.replicas {
 				w.net.part(a.name, c.name, d)
 			}
 		}
+	}
+}
+
+// paired is an agent that has a partner, if there is one.
+func (w *World) paired(f Fault) *agent {
+	var some []*agent
+	for _, a := range w.agents {
+		if a.partner != nil {
+			some = append(some, a)
+		}
+	}
+	if len(some) == 0 {
+		return w.agent(f.Who)
+	}
+	return some[f.Who%len(some)]
+}
+
+// cutAgent cuts an agent from all coordinators, and from its partner too.
+func (w *World) cutAgent(a *agent, f Fault) {
+	for _, c := range w.group.replicas {
+		w.net.part(a.name, c.name, f.For)
+	}
+	if f.More%2 == 0 {
+		w.cutPartner(a, f.For)
+	}
+}
+
+func (w *World) cutPartner(a *agent, d time.Duration) {
+	if a.partner != nil {
+		w.net.part(a.name, a.partner.name, d)
 	}
 }
 

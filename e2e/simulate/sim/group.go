@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	hubtalk "github.com/chiba-mesh/chiba/coordinator/hub/talk"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fault"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
@@ -15,8 +16,8 @@ import (
 
 const (
 	patience      = 10 * time.Second // of a proposal, as raftnode's
-	snapshotEvery = 100              // entries
-	hashEvery     = 64
+	snapshotEvery = 200              // entries
+	hashEvery     = 256
 )
 
 // group is Raft as the coordinators see it: one log of which a prefix is committed,
@@ -52,8 +53,13 @@ type replica struct {
 
 	proposals int
 	waiting   map[string]*proposal
-	sessions  map[string]*session // greeted, by rack
+	sessions  map[string]*session // greeted, by agent
 	offset    time.Duration       // of its clock
+
+	lent    map[string]hubtalk.Loan  // racks, by agent
+	born    time.Duration            // of the process
+	touched time.Duration            // when it last heard of a leader that has a majority
+	heard   map[string]time.Duration // when another one was last heard of
 }
 
 // machine is the replicated state; a mutant may be around it.
@@ -72,6 +78,7 @@ type machine interface {
 	Counts() state.Counts
 	Policy() (envelope []byte, version uint64)
 	Desired(rack string) *pb.Desired
+	Owner(rack string) *pb.Owner
 	Site(agent string) *pb.Site
 }
 
@@ -223,6 +230,14 @@ func (g *group) watch() {
 	}
 	for _, r := range g.replicas {
 		r.catchUp()
+		if g.leader != nil && r.reaches(g.leader) && g.majority(g.leader) {
+			r.touched = g.w.now
+		}
+		for _, o := range g.replicas {
+			if r.reaches(o) {
+				r.heard[o.name] = g.w.now
+			}
+		}
 	}
 	if l := g.leader; l != nil {
 		for _, id := range l.machine.Overdue(l.clock().UnixMilli()) {
@@ -249,14 +264,26 @@ func (r *replica) catchUp() {
 		if o.Repeated {
 			continue
 		}
-		for _, rack := range o.Racks {
-			if s := r.sessions[rack]; s != nil {
-				s.hint()
-			}
-		}
+		r.tell(o)
 		if p := r.waiting[c.GetId()]; p != nil {
 			delete(r.waiting, c.GetId())
 			p.done(o, nil)
+		}
+	}
+}
+
+// tell tells the agents of racks whose desired state or owner has changed.
+func (r *replica) tell(o state.Outcome) {
+	for _, rack := range o.Racks {
+		for _, a := range r.w.racks[rack] {
+			if s := r.sessions[a.name]; s != nil {
+				s.hint()
+			}
+		}
+	}
+	for _, a := range r.w.racks[o.Owner.GetRack()] {
+		if s := r.sessions[a.name]; s != nil {
+			s.toAgent(&pb.FromCoordinator{Body: &pb.FromCoordinator_Leased{Leased: hubtalk.Leased(r.machine.Owner(o.Owner.GetRack()), 0, leaseTTL)}})
 		}
 	}
 }
@@ -294,6 +321,10 @@ func (r *replica) boot() {
 	}
 	r.up = true
 	r.machine, r.applied = r.w.newMachine(), 0
+	r.lent, r.born, r.heard = map[string]hubtalk.Loan{}, r.w.now, map[string]time.Duration{}
+	for _, o := range r.replicas {
+		r.heard[o.name] = r.w.now
+	}
 	if r.snapshot != nil {
 		var s pb.Snapshot
 		err := errors.Join(proto.Unmarshal(r.snapshot, &s), r.machine.Restore(&s))

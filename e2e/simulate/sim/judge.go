@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/chiba-mesh/chiba/agent/journal"
+	"github.com/chiba-mesh/chiba/agent/owner"
+	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
@@ -18,6 +20,7 @@ type judge struct {
 	machine machine
 	agents  map[string]*account
 	results map[string]int // of each run that were looked at
+	owners  map[reign]*agent
 
 	recorded int
 	doubled  int // under another epoch, after a disk was lost
@@ -39,7 +42,7 @@ type account struct {
 }
 
 func newJudge(w *World) *judge {
-	return &judge{w: w, machine: w.newMachine(), agents: map[string]*account{}, results: map[string]int{}}
+	return &judge{w: w, machine: w.newMachine(), agents: map[string]*account{}, results: map[string]int{}, owners: map[reign]*agent{}}
 }
 
 func (j *judge) account(name string) *account {
@@ -78,6 +81,9 @@ func (j *judge) written(a *agent, epoch uint64, r *pb.Record) {
 // lost is told when an agent has another disk: what was on the old one need not be
 // recorded any more, and the spool may begin another epoch.
 func (j *judge) lost(a *agent) {
+	for _, n := range a.nodes { // what it knew of owners is lost too
+		a.bmcs[n].highest = owner.Claim{}
+	}
 	x := j.account(a.name)
 	x.epochs, x.revision = 2, 0
 	clear(x.acked)
@@ -150,12 +156,12 @@ func (j *judge) ordered(b *pb.RecordResults, lists [][]string) {
 
 // record is the invariant that each record is recorded once.
 func (j *judge) record(b *pb.RecordResults, text string) {
-	name, _, ok := strings.Cut(strings.TrimPrefix(text, known), "/")
-	if !ok || name != b.GetAgent() {
+	rack, _, ok := strings.Cut(strings.TrimPrefix(text, known), "/")
+	if !ok || rack != b.GetRack() {
 		j.w.violate("%s has recorded %q", b.GetAgent(), text)
 		return
 	}
-	x, epoch := j.account(name), b.GetSpoolEpoch()
+	x, epoch := j.account(b.GetAgent()), b.GetSpoolEpoch()
 	j.recorded++
 	if x.under[epoch] == nil {
 		x.under[epoch] = map[string]bool{}
@@ -189,14 +195,78 @@ func (j *judge) acked(a *agent, epoch, next uint64) {
 	x.acked[epoch] = max(x.acked[epoch], next)
 }
 
-// acted is the invariant that one journal does once what must be done once.
-func (w *World) acted(deed string, times int) {
-	if w.judge == nil {
+// acted is the invariant that what must be done once is done once: by one journal, and
+// by the two of a pair if the standby knew of it.
+func (j *judge) acted(b *bmc, o demand) {
+	if j == nil {
 		return
 	}
-	w.judge.acts++
-	if times > 1 {
-		w.violate("%s is done %d times", deed, times)
+	j.acts++
+	if b.acts == nil {
+		b.acts = map[string][]act{}
+	}
+	this := act{o.from, o.from.copies, j.copies(b), o.shared}
+	for _, was := range b.acts[o.unit] {
+		switch {
+		case was.by == this.by && was.copies == this.copies:
+			j.w.violate("%s is done again by %s", o.unit, this.by.name)
+		case was.shared && was.pair == this.pair:
+			j.w.violate("%s is done by %s, and again by %s, which knew of it", o.unit, was.by.name, this.by.name)
+		}
+	}
+	b.acts[o.unit] = append(b.acts[o.unit], this)
+}
+
+// copies is how often a disk of the rack's agents was another one.
+func (j *judge) copies(b *bmc) (n int) {
+	for _, a := range j.w.racks[b.rack] {
+		n += a.copies
+	}
+	return n
+}
+
+// owns is the invariant that an epoch of a rack has one owner.
+func (j *judge) owns(a *agent) {
+	if j == nil || a.partner == nil {
+		return
+	}
+	reign := reign{a.rack, a.out.Claim.Epoch}
+	if was := j.owners[reign]; was != nil && was != a {
+		j.w.violate("%s and %s own rack %s in epoch %s", was.name, a.name, a.rack, reign.epoch)
+	}
+	j.owners[reign] = a
+}
+
+// reign is an epoch of a rack.
+type reign struct {
+	rack  string
+	epoch owner.Epoch
+}
+
+// begins is the invariant that two agents do not both begin writes by leases. The
+// clock of a machine that was suspended tells nothing of a lease: there the fence is
+// what holds.
+func (j *judge) begins(a *agent) {
+	if j == nil || a.partner == nil {
+		return
+	}
+	b := a.partner
+	if b.up && b.may() && !a.out.Until.IsZero() && !b.out.Until.IsZero() && a.stood == 0 && b.stood == 0 && b.paused <= j.w.now {
+		j.w.violate("%s begins a write by its lease, and the lease of %s runs too", a.name, b.name)
+	}
+}
+
+// writes is the invariant that no write under a lower epoch reaches a BMC after the
+// owner in a higher one has shut the other one out, or has written.
+func (j *judge) writes(b *bmc, o demand) {
+	if j == nil || o.from.partner == nil {
+		return
+	}
+	if b.highest.After(o.epoch) && b.highest.Agent != o.epoch.Agent {
+		j.w.violate("%s writes to a BMC of %s in epoch %s after %s", o.from.name, b.rack, o.epoch.Epoch, b.highest)
+	}
+	if o.epoch.After(b.highest) {
+		b.highest = o.epoch
 	}
 }
 
@@ -246,6 +316,21 @@ func (j *judge) settled(a *agent) {
 	if want := j.machine.Counts().Revision; a.revision != want {
 		j.w.violate("%s has revision %d, the desired state is %d", a.name, a.revision, want)
 	}
+	switch works := a.reigns && a.may(); {
+	case a.partner == nil && !works:
+		j.w.violate("%s does not work on its rack: it is %s", a.name, a.out.Role)
+	case a.partner != nil && works == (a.partner.reigns && a.partner.may()):
+		j.w.violate("%s is %s and %s is %s", a.name, a.out.Role, a.partner.name, a.partner.out.Role)
+	}
+	for _, n := range a.nodes {
+		// An owner notices at its next write that one that lost its memory has shut it out.
+		unnoticed := a.reigns && j.copies(a.bmcs[n]) > 0
+		if a.partner != nil && a.bmcs[n].reader[a.name] && j.w.mutant == None && !unnoticed {
+			j.w.violate("%s is still shut out of %s", a.name, n)
+			break
+		}
+	}
+	j.mirrored(a)
 	if n := len(a.disk.tables[intentsTable]); n > 0 {
 		j.w.violate("%s has begun %d things and says nothing of them", a.name, n)
 	}
@@ -253,6 +338,34 @@ func (j *judge) settled(a *agent) {
 		if !j.account(a.name).recorded[text] {
 			j.w.violate("%s was kept on disk and is lost", text)
 			return
+		}
+	}
+}
+
+// heard reports whether a table holds orders, of which both agents hear.
+func heard(table spool.Table) bool {
+	return table == spool.Floors || table == spool.Scripts || table == spool.Here
+}
+
+// mirrored is that the standby has what the owner has written. Of the newest orders
+// each keeps what it has seen.
+func (j *judge) mirrored(a *agent) {
+	if a.partner == nil || !a.reigns {
+		return
+	}
+	for table, rows := range a.disk.tables {
+		copies := a.partner.disk.tables[table]
+		for key, value := range rows {
+			if !heard(table) && journal.Mirrored(table, key) && string(copies[key]) != string(value) {
+				j.w.violate("%s has %s %q, and its standby has not", a.name, table, key)
+				return
+			}
+		}
+		for key := range copies {
+			if !heard(table) && journal.Mirrored(table, key) && rows[key] == nil {
+				j.w.violate("the standby of %s has %s %q, and it has not", a.name, table, key)
+				return
+			}
 		}
 	}
 }

@@ -308,7 +308,7 @@ func heap() uint64 {
 // summary is what an agent tells of a node, as large as that of a real one.
 func (a *agent) summary(n fleet.NodeName) *pb.Record {
 	return &pb.Record{Body: &pb.Record_Node{Node: &pb.Node{
-		Name: string(n), Bmc: "sha256/" + strings.Repeat("k", 30) + string(n), Address: "10.0.0.1:443", State: "ready",
+		Name: string(n), Bmc: "sha256/" + strings.Repeat("k", 30) + string(n), Address: string(n) + ":443", State: "ready",
 		Power: a.power, Health: "OK", Vendor: "Simulated", Model: "S1", Serial: "SN-" + string(n), Bios: "1.2.3", Firmware: "2.14.0",
 	}}}
 }

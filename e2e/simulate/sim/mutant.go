@@ -31,11 +31,15 @@ const (
 	LateBatches Mutant = "late batches"
 	// SkippedCommand: one coordinator leaves out a command.
 	SkippedCommand Mutant = "skipped command"
+	// NoFence: a new owner takes the other one for shut out, and does nothing.
+	NoFence Mutant = "no fence"
+	// TwoOwners: a coordinator lends a rack to whoever asks.
+	TwoOwners Mutant = "two owners"
 )
 
 // Mutants are all of them.
 func Mutants() []Mutant {
-	return []Mutant{NoDedupe, AckBeforeCommit, LostJournal, SameEpoch, WrittenIsTold, LateBatches, SkippedCommand}
+	return []Mutant{NoDedupe, AckBeforeCommit, LostJournal, SameEpoch, WrittenIsTold, LateBatches, SkippedCommand, NoFence, TwoOwners}
 }
 
 const intentsTable = spool.Intents

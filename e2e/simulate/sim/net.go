@@ -28,6 +28,16 @@ func (n *network) part(a, b string, d time.Duration) {
 	n.w.after(d, func() { n.cuts[path(a, b)] = max(0, n.cuts[path(a, b)]-1) })
 }
 
+// drop sends a message between the two agents of a rack, which is lost if the path is
+// cut: who asks gives up and asks again.
+func (n *network) drop(from, to string, deliver func()) {
+	n.w.after(time.Duration(1+n.rnd.IntN(4))*time.Millisecond, func() {
+		if !n.cut(from, to) {
+			deliver()
+		}
+	})
+}
+
 // pipe is one direction of a stream: in order, each message once, until it is
 // closed. Two pipes of a session know nothing of each other, so messages overtake.
 type pipe struct {

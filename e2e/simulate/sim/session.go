@@ -41,6 +41,8 @@ type session struct {
 	out       int           // batches that the coordinator has not read
 	batches   []*pb.RecordBatch
 	recording bool
+	asking    bool      // a question for the rack is being answered
+	asks      *pb.Lease // the next one
 }
 
 func newSession(a *agent, c *replica) *session {
@@ -54,7 +56,11 @@ func newSession(a *agent, c *replica) *session {
 // atAgent and atCoordinator do something at an end that still lives.
 func (s *session) atAgent(do func()) {
 	if !s.aOver && s.a.life == s.aLife {
-		s.a.alive(do)
+		s.a.alive(func() {
+			if !s.aOver {
+				do()
+			}
+		})
 	}
 }
 
@@ -91,8 +97,8 @@ func (s *session) part(why string) {
 		return
 	}
 	s.cOver = true
-	if s.c.sessions[s.a.rack] == s {
-		delete(s.c.sessions, s.a.rack)
+	if s.c.sessions[s.a.name] == s {
+		delete(s.c.sessions, s.a.name)
 	}
 	s.down.send(func() { s.atAgent(func() { s.leave(why) }) })
 }
@@ -122,7 +128,9 @@ func (s *session) take(m *pb.FromCoordinator) {
 			return
 		}
 		s.talk = t
-		s.a.linked(s)
+		if s.a.linked(s); s.aOver || s.a.life != s.aLife {
+			return
+		}
 		s.pull()
 		s.a.after(pingEvery, s.ping)
 		s.a.after(pullEvery, s.pulls)
@@ -141,6 +149,8 @@ func (s *session) take(m *pb.FromCoordinator) {
 		s.pull()
 	case ask == agenttalk.Kept:
 		s.a.resume()
+	case ask == agenttalk.Leased:
+		s.a.leased(m.GetLeased())
 	}
 }
 
@@ -194,6 +204,8 @@ func (s *session) listen(m *pb.FromAgent) {
 		s.welcome(b.Hello)
 	case *pb.FromAgent_Ping:
 		s.toAgent(&pb.FromCoordinator{Body: &pb.FromCoordinator_Pong{Pong: &pb.Pong{SentUnixMs: b.Ping.GetSentUnixMs()}}})
+	case *pb.FromAgent_Lease:
+		s.lease(b.Lease)
 	case *pb.FromAgent_Pull:
 		d := hubtalk.Desired(s.c.machine, s.hello, b.Pull)
 		s.toAgent(&pb.FromCoordinator{Body: &pb.FromCoordinator_Desired{Desired: d}})
@@ -204,10 +216,10 @@ func (s *session) listen(m *pb.FromAgent) {
 func (s *session) welcome(h *pb.Hello) {
 	g := hubtalk.Greet(s.c.machine, h)
 	end := func(o state.Outcome) {
-		if old := s.c.sessions[s.a.rack]; old != nil && old != s {
+		if old := s.c.sessions[s.a.name]; old != nil && old != s {
 			old.part("replaced by a newer connection of the same agent")
 		}
-		s.c.sessions[s.a.rack] = s
+		s.c.sessions[s.a.name] = s
 		w := g.Welcome(s.c.machine, o)
 		w.TimeUnixMs, w.Coordinator = s.c.clock().UnixMilli(), s.c.name
 		s.toAgent(&pb.FromCoordinator{Body: &pb.FromCoordinator_Welcome{Welcome: w}})

@@ -40,6 +40,9 @@ type walk struct {
 
 // resume begins what is accepted and not begun in this process.
 func (a *agent) resume() {
+	if !a.reigns {
+		return
+	}
 	var runs []*pb.Run
 	err := a.view(func(tx *spool.Tx) (err error) {
 		runs, err = journal.Accepted(tx)
@@ -54,7 +57,7 @@ func (a *agent) resume() {
 		}
 		x := &work{run: r, units: strings.Fields(string(r.GetSource()))}
 		a.active[journal.Key(r)] = x
-		a.after(time.Duration(a.rnd.IntN(300))*time.Millisecond, func() { a.choose(x) })
+		a.during(time.Duration(a.rnd.IntN(300))*time.Millisecond, func() { a.choose(x) })
 	}
 }
 
@@ -92,7 +95,7 @@ func (a *agent) retry(x *work, err error) {
 	}
 	x.over = true
 	a.w.say("%s can't keep %s: %v", a.name, x.run.GetId(), err)
-	a.after(retryAfter, func() {
+	a.during(retryAfter, func() {
 		delete(a.active, journal.Key(x.run))
 		a.resume()
 	})
@@ -145,9 +148,9 @@ func (a *agent) walk(w *walk) {
 			a.retry(w.work, err)
 			return
 		}
-		a.do(w, u)
+		a.shared(func(has bool) { a.do(w, u, has) })
 	case journal.Do:
-		a.do(w, u)
+		a.do(w, u, false)
 	}
 }
 
@@ -157,35 +160,53 @@ func (a *agent) unit(w *walk) journal.Unit {
 }
 
 // do asks the BMC, and gives up after a while.
-func (a *agent) do(w *walk, u journal.Unit) {
-	answered := false
-	end := func(r fleet.Result) {
-		if !answered && !w.over {
-			answered = true
-			a.record(w, u, r)
-		}
-	}
-	a.step()
-	life := a.life
-	a.bmcs[w.node].ask(u.Text, a.deed(journal.Key(w.run), w.node, u.ID), func(ok bool) {
-		if a.life != life {
+func (a *agent) do(w *walk, u journal.Unit, shared bool) {
+	o := demand{command: u.Text, unit: deed(journal.Key(w.run), w.node, u.ID), shared: shared}
+	a.command(w.node, o, func(s answer) {
+		if w.over {
 			return
 		}
-		a.alive(func() {
-			if ok {
-				end(fleet.Result{Node: w.node, Step: u.Text, Status: fleet.Confirmed})
-			} else {
-				end(failed(u.Text, w.node, fault.Conflict, "the BMC refuses"))
-			}
-		})
+		switch s {
+		case done:
+			a.record(w, u, fleet.Result{Node: w.node, Step: u.Text, Status: fleet.Confirmed})
+		case refused, denied:
+			a.record(w, u, failed(u.Text, w.node, fault.Conflict, "the BMC refuses"))
+		case silent:
+			a.record(w, u, failed(u.Text, w.node, fault.Timeout, "no answer"))
+		}
 	})
-	a.after(actionTimeout, func() { end(failed(u.Text, w.node, fault.Timeout, "no answer")) })
+}
+
+// command has a BMC do something, when it may be used. It tells nothing if we are shut
+// out: that ends the reign.
+func (a *agent) command(n fleet.NodeName, o demand, then func(answer)) {
+	begun := a.mono()
+	var try func()
+	try = func() {
+		switch {
+		case a.may() && !a.toFence[n]:
+			a.w.judge.begins(a)
+			o.as, o.epoch = a.name, a.out.Claim
+			a.during(time.Duration(a.rnd.IntN(20))*time.Millisecond, func() { // between the check and the wire
+				a.request(n, o, actionTimeout, func(s answer) {
+					if s == denied {
+						a.outlawed(n, func() { then(denied) })
+						return
+					}
+					then(s)
+				})
+			})
+		case a.mono().Sub(begun) >= tookPatience:
+			then(refused)
+		default:
+			a.during(time.Second, try)
+		}
+	}
+	try()
 }
 
 // deed is the name of something that is done at most once by one journal.
-func (a *agent) deed(parts ...any) string {
-	return fmt.Sprintf("%q by disk %d of %s", parts, a.copies, a.name)
-}
+func deed(parts ...any) string { return fmt.Sprintf("%q", parts) }
 
 func (a *agent) record(w *walk, u journal.Unit, r fleet.Result) {
 	was := journal.OK
@@ -232,6 +253,9 @@ func (a *agent) arrive(w *walk) {
 
 // rule steps the rules with what happened, and does what they say when it is kept.
 func (a *agent) rule(in core.Input) {
+	if a.engine == nil {
+		return // the other agent watches
+	}
 	out := a.engine.Step(a.now(), in)
 	if len(out.Changed)+len(out.Gone)+len(out.Fire) > 0 {
 		for i := range out.Fire {
@@ -252,7 +276,7 @@ func (a *agent) rule(in core.Input) {
 		}
 	}
 	for _, r := range out.Read {
-		a.after(time.Duration(50+a.rnd.IntN(300))*time.Millisecond, func() { a.sample(r) })
+		a.during(time.Duration(50+a.rnd.IntN(300))*time.Millisecond, func() { a.sample(r) })
 	}
 	for _, f := range out.Fire {
 		if f.Firing.Held == "" {
@@ -268,7 +292,7 @@ func (a *agent) wake(next time.Time) {
 		return
 	}
 	a.waking = next
-	a.after(max(0, next.Sub(a.now())), func() {
+	a.during(max(0, next.Sub(a.now())), func() {
 		if a.waking.Equal(next) {
 			a.waking = time.Time{}
 			a.rule(core.Tick{})
@@ -300,30 +324,31 @@ func (a *agent) fire(f core.Fire) {
 		if !answered {
 			answered = true
 			firing.Results = append(firing.Results, r)
-			a.tell(key, firing)
+			a.told(key, firing)
 		}
 	}
 	err := a.update(func(tx *spool.Tx) { journal.IntendFiring(tx, key, firing, journal.Unknown(firing.Node, text)) })
 	if err != nil {
 		a.w.say("%s can't keep that it acts: %v", a.name, err)
-		a.after(retryAfter, func() { a.fire(f) })
+		a.during(retryAfter, func() { a.fire(f) })
 		return
 	}
-	a.step()
-	life := a.life
-	a.bmcs[firing.Node].ask(reboot, a.deed(key), func(bool) {
-		if a.life == life {
-			a.alive(func() { end(fleet.Result{Node: firing.Node, Step: text, Status: fleet.Confirmed}) })
-		}
+	a.shared(func(has bool) {
+		a.command(firing.Node, demand{command: reboot, unit: deed(key), shared: has}, func(s answer) {
+			if s == done {
+				end(fleet.Result{Node: firing.Node, Step: text, Status: fleet.Confirmed})
+				return
+			}
+			end(failed(text, firing.Node, fault.Timeout, "no answer"))
+		})
 	})
-	a.after(actionTimeout, func() { end(failed(text, firing.Node, fault.Timeout, "no answer")) })
 }
 
-// tell records a firing that is over, when the disk takes it.
-func (a *agent) tell(key string, f fleet.Firing) {
+// told records a firing that is over, when the disk takes it.
+func (a *agent) told(key string, f fleet.Firing) {
 	if err := a.update(func(tx *spool.Tx) { journal.RecordFiring(tx, a.now(), key, f) }); err != nil {
 		a.w.say("%s can't keep a firing: %v", a.name, err)
-		a.after(retryAfter, func() { a.tell(key, f) })
+		a.during(retryAfter, func() { a.told(key, f) })
 	}
 }
 

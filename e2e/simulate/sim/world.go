@@ -13,6 +13,7 @@ import (
 
 	"github.com/chiba-mesh/chiba/agent/core"
 	"github.com/chiba-mesh/chiba/agent/spool"
+	hubtalk "github.com/chiba-mesh/chiba/coordinator/hub/talk"
 	"github.com/chiba-mesh/chiba/coordinator/state"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
 	"github.com/chiba-mesh/chiba/pkg/order"
@@ -61,6 +62,9 @@ type World struct {
 	machines     int
 	program      *scl.Program
 	perRack      int
+	racks        map[string][]*agent
+	rackNames    []string
+	lives        uint64 // processes of agents so far
 	faults       []Fault
 	events       int
 
@@ -128,7 +132,10 @@ func newWorld(o Options) *World {
 	w.group = &group{w: w, rnd: dice(4, o.Seed), hashes: map[uint64]string{}}
 	w.group.snapshots = !o.large
 	for i := range 3 + 2*w.rnd.IntN(2) {
-		r := &replica{group: w.group, name: fmt.Sprintf("c%d", i+1), up: true, waiting: map[string]*proposal{}, sessions: map[string]*session{}}
+		r := &replica{
+			group: w.group, name: fmt.Sprintf("c%d", i+1), up: true, waiting: map[string]*proposal{}, sessions: map[string]*session{},
+			lent: map[string]hubtalk.Loan{}, heard: map[string]time.Duration{},
+		}
 		r.machine = w.newMachine()
 		w.group.replicas = append(w.group.replicas, r)
 		w.coordinators = append(w.coordinators, r.name)
@@ -136,8 +143,16 @@ func newWorld(o Options) *World {
 	if o.Agents == 0 {
 		o.Agents = 20
 	}
-	for i := range o.Agents {
-		w.agents = append(w.agents, w.newAgent(i, o.Seed))
+	w.racks = map[string][]*agent{}
+	standbys := o.Agents / 4
+	if o.large {
+		standbys = 0
+	}
+	for i := range o.Agents - standbys {
+		w.newRack(i, o.Seed)
+	}
+	for i := range standbys {
+		w.newStandby(w.agents[i], o.Seed)
 	}
 	return w
 }
@@ -148,11 +163,30 @@ func dice(part, seed uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, part)) //nolint:gosec // a simulation is to be repeated
 }
 
-func (w *World) newAgent(i int, seed uint64) *agent {
-	a := &agent{
-		w: w, name: fmt.Sprintf("a%02d", i), rack: fmt.Sprintf("r%02d", i), site: fmt.Sprintf("s%d", i%sites),
-		rnd: dice(100+uint64(i), seed), disk: newDisk(), bmcs: map[fleet.NodeName]*bmc{},
+// newRack is a rack with its agent.
+func (w *World) newRack(i int, seed uint64) {
+	a := w.newAgent(fmt.Sprintf("a%02d", i), 100+uint64(i), seed)
+	a.rack, a.site, a.bmcs = fmt.Sprintf("r%02d", i), fmt.Sprintf("s%d", i%sites), map[fleet.NodeName]*bmc{}
+	rnd := dice(10_000_000+uint64(i), seed)
+	for n := range w.perRack {
+		name := fleet.NodeName(fmt.Sprintf("%s-n%d", a.rack, n))
+		a.nodes = append(a.nodes, name)
+		a.bmcs[name] = &bmc{w: w, rack: a.rack, rnd: rnd, reader: map[string]bool{}}
 	}
+	w.rackNames = append(w.rackNames, a.rack)
+	w.racks[a.rack] = append(w.racks[a.rack], a)
+}
+
+// newStandby gives the rack of an agent another one.
+func (w *World) newStandby(a *agent, seed uint64) {
+	b := w.newAgent("b"+a.name[1:], 20_000_000+uint64(len(w.agents)), seed)
+	b.rack, b.site, b.nodes, b.bmcs = a.rack, a.site, a.nodes, a.bmcs
+	a.partner, b.partner = b, a
+	w.racks[a.rack] = append(w.racks[a.rack], b)
+}
+
+func (w *World) newAgent(name string, part, seed uint64) *agent {
+	a := &agent{w: w, name: name, rnd: dice(part, seed), disk: newDisk()}
 	a.drift = (a.rnd.Float64() - 0.5) / 100 // half a percent each way
 	a.disk.boundary = func() { a.step() }
 	if w.judge == nil {
@@ -163,11 +197,7 @@ func (w *World) newAgent(i int, seed uint64) *agent {
 	if w.mutant == LostJournal {
 		a.disk.drop = func(t spool.Table) bool { return t == intentsTable }
 	}
-	for n := range w.perRack {
-		name := fleet.NodeName(fmt.Sprintf("%s-n%d", a.rack, n))
-		a.nodes = append(a.nodes, name)
-		a.bmcs[name] = &bmc{w: w, rnd: a.rnd}
-	}
+	w.agents = append(w.agents, a)
 	return a
 }
 
@@ -224,7 +254,7 @@ func (w *World) orders() {
 	for n := range 6 + rnd.IntN(8) {
 		at := time.Duration(rnd.Int64N(int64(busy)))
 		source := []byte(strings.Join([]string{setBoot, reboot, setBoot}[rnd.IntN(3):], " "))
-		racks := rnd.Perm(len(w.agents))[:1+rnd.IntN(min(6, len(w.agents)))]
+		racks := rnd.Perm(len(w.rackNames))[:1+rnd.IntN(min(6, len(w.rackNames)))]
 		cancel := rnd.IntN(4) == 0
 		asked, wait := rnd.IntN(10), time.Duration(rnd.IntN(40))*time.Second
 		w.at(at, func() {
@@ -238,7 +268,7 @@ func (w *World) orders() {
 				DeadlineUnixMs: start.Add(w.now + deadline).UnixMilli(),
 			}
 			for _, i := range racks {
-				run.Racks = append(run.Racks, &pb.RackRun{Rack: w.agents[i].rack, Nodes: int32(w.perRack)})
+				run.Racks = append(run.Racks, &pb.RackRun{Rack: w.rackNames[i], Nodes: int32(w.perRack)})
 			}
 			w.say("somebody asks %s for %q on %d racks", c.name, source, len(racks))
 			c.propose(&pb.Command{Body: &pb.Command_StartRun{StartRun: &pb.StartRun{Run: run}}}, func(o state.Outcome, err error) {

@@ -53,11 +53,16 @@ func TestFramesAreBounded(t *testing.T) {
 	for name, text := range map[string]string{
 		"one endless line":       "data: " + strings.Repeat("x", maxFrame+1),
 		"endless lines":          strings.Repeat("data: 0123456789\n", maxFrame/10),
-		"endless comments":       strings.Repeat(": 0123456789\n", maxFrame/10),
 		"an endless line of ids": "id: " + strings.Repeat("1", maxFrame+1) + "\n",
 	} {
 		if _, _, err := parse(text); !fault.Is(err, fault.TooLarge) {
 			t.Errorf("%s: %v; want too large", name, err)
+		}
+	}
+	// Heartbeats are no event, however many come before the next one.
+	for _, beat := range []string{":\n", ": 0123456789\n\n", "\n", "id: 1\n\n"} {
+		if _, data, err := parse(strings.Repeat(beat, maxFrame) + "data: a\n\n"); !errors.Is(err, io.EOF) || len(data) != 1 {
+			t.Errorf("after %q for long: %v, ended by %v", beat, data, err)
 		}
 	}
 	in := newFrames(strings.NewReader("retry: 20000\ndata: a\n\nretry: -1\ndata: b\n\nretry: 99999999\ndata: c\n\n"), func() {})

@@ -74,7 +74,7 @@ type listener struct {
 	lastID string        // of the stream
 	wish   time.Duration // of the BMC, until the next stream
 	failed int           // tries in a row that heard nothing
-	swept  bool          // subscriptions of an earlier life are gone
+	swept  bool          // subscriptions of ours that we know nothing of any more are gone
 }
 
 // eventService is what is read of the EventService (DSP2046).
@@ -151,6 +151,7 @@ func (l *listener) stream(ctx context.Context, uri string) error {
 		return err
 	}
 	defer body.Close()
+	l.wish = 0
 	// Also when it resumes: a BMC that has restarted counts its events anew, and
 	// knows nothing of those before, or of others under the same ids.
 	l.deliver(Notice{Way: ByStream, Gap: true, Why: opened(resuming)})
@@ -183,7 +184,9 @@ func opened(resuming string) string {
 
 // heard passes one frame on.
 func (l *listener) heard(f frame) {
-	l.wish = f.retry
+	if f.retry > 0 {
+		l.wish = f.retry
+	}
 	events, lost, err := decode(f.data)
 	n := Notice{Way: ByStream, Events: events, Gap: lost || err != nil}
 	switch {
@@ -228,7 +231,7 @@ func (l *listener) subscription(ctx context.Context, collection redfish.Link) er
 		return hidden(err)
 	}
 	uri := reply.Location()
-	defer l.unsubscribe(ctx, uri)
+	defer func() { l.swept = l.unsubscribe(ctx, uri) }()
 	l.deliver(Notice{Way: BySubscription, Gap: true, Why: "nothing is known of what was before"})
 	check := time.NewTicker(l.Check)
 	defer check.Stop()
@@ -262,20 +265,22 @@ func hidden(err error) error {
 	return fault.New(fault.KindOf(err), "subscribe to events", "the BMC refuses the subscription").WithHint(fault.HintOf(err))
 }
 
-// unsubscribe removes our subscription, also when ctx has ended.
-func (l *listener) unsubscribe(ctx context.Context, uri string) {
+// unsubscribe removes our subscription, also when ctx has ended, and reports whether
+// none is left. What stays is swept before the next one is made, or by the next life.
+func (l *listener) unsubscribe(ctx context.Context, uri string) (none bool) {
 	if uri == "" {
-		return
+		return false // the BMC did not say what it is called
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	_, _ = l.Service.Delete(ctx, uri) // what stays is swept by the next life
+	_, err := l.Service.Delete(ctx, uri)
+	return err == nil || fault.Is(err, fault.NotFound)
 }
 
 // maxSwept bounds the subscriptions that are looked at; BMCs hold about twenty.
 const maxSwept = 64
 
-// sweep removes the subscriptions of an earlier life, once.
+// sweep removes what earlier lives, and subscriptions of this one, have left.
 func (l *listener) sweep(ctx context.Context, collection redfish.Link) error {
 	if l.swept {
 		return nil

@@ -38,6 +38,7 @@ type bmcFake struct {
 	posted  []map[string]any
 	deleted []string
 	fetched []string
+	stuck   bool // it deletes nothing
 }
 
 func newFake(open func(int, string) (io.ReadCloser, error)) *bmcFake {
@@ -95,6 +96,9 @@ func (f *bmcFake) Post(_ context.Context, uri string, body any) (*redfish.Reply,
 func (f *bmcFake) Delete(_ context.Context, uri string) (*redfish.Reply, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.stuck {
+		return nil, fault.New(fault.Timeout, "delete "+uri, "no answer within the deadline")
+	}
 	f.deleted = append(f.deleted, uri)
 	delete(f.docs, uri)
 	return &redfish.Reply{Status: 200}, nil
@@ -161,6 +165,22 @@ func TestStreamIsResumed(t *testing.T) {
 		}
 		want := []string{`0s after ""`, `20s after "2"`, `40s after "3"`, `1m0s after "1"`}
 		if diff := cmp.Diff(want, f.streams); diff != "" {
+			t.Errorf("streams (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// What the BMC wishes for the next connection holds for what it says after it, too.
+func TestTheWishOfAStreamHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(func(n int, _ string) (io.ReadCloser, error) {
+			if n == 1 {
+				return io.NopCloser(strings.NewReader("retry: 45000\n" + event(1) + event(2))), nil
+			}
+			return io.NopCloser(strings.NewReader(event(3))), nil // and this one wishes nothing
+		})
+		hear(t, Config{Service: f}, 70*time.Second, nil)
+		if diff := cmp.Diff([]string{`0s after ""`, `45s after "2"`, `1m5s after "3"`}, f.streams); diff != "" {
 			t.Errorf("streams (-want +got):\n%s", diff)
 		}
 	})
@@ -296,6 +316,36 @@ func TestSubscription(t *testing.T) {
 	})
 }
 
+// A subscription that could not be removed is removed before the next one is made: a
+// BMC holds about twenty, and keeps them over its restarts.
+func TestWhatWasNotRemovedIsRemovedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(nil)
+		first := true
+		hear(t, Config{Service: f, Receiver: NewReceiver("https://agent/events"), Context: "chiba:r1", Check: time.Minute}, 10*time.Minute, func(Notice) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if !first {
+				return
+			}
+			first = false
+			// The subscription seems to be gone, and is not: the BMC is confused for a while.
+			f.stuck = true
+			delete(f.docs, subsURI+"/1")
+			time.AfterFunc(65*time.Second, func() {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.stuck = false
+				f.docs[subsURI] = `{"Members":[{"@odata.id":"` + subsURI + `/1"}]}`
+				f.docs[subsURI+"/1"] = `{"Context":"chiba:r1"}`
+			})
+		})
+		if len(f.posted) != 2 || f.docs[subsURI+"/1"] != "" {
+			t.Errorf("%d subscriptions were made, and the first one is still there: %q", len(f.posted), f.docs[subsURI+"/1"])
+		}
+	})
+}
+
 // A BMC that refuses a subscription repeats its address, which is a secret.
 func TestRefusedSubscriptionTellsNoSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -334,6 +384,65 @@ func TestReceiverIsBounded(t *testing.T) {
 	closed()
 	if code := deliverTo(t, r, "POST", to, `{}`); code != http.StatusNotFound {
 		t.Errorf("a closed address: %d; want 404", code)
+	}
+}
+
+// Whoever is on the BMC network can connect. One host gets a few connections, so that
+// it can't keep the others from delivering, or this process from reaching them.
+func TestOneHostGetsAFewConnections(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- NewReceiver("http://agent/events").Serve(ctx, l) }()
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(from, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	answered := func(c net.Conn) bool {
+		_, err := io.WriteString(c, "GET /events/none HTTP/1.1\r\nHost: agent\r\n\r\n")
+		if err == nil {
+			_, err = io.ReadFull(c, make([]byte, len("HTTP/1.1 404")))
+		}
+		return err == nil
+	}
+	var held []net.Conn
+	for range maxConns {
+		held = append(held, dial("127.0.0.1"))
+		if !answered(held[len(held)-1]) {
+			t.Fatalf("connection %d is not served", len(held))
+		}
+	}
+	for range 3 {
+		more := dial("127.0.0.1")
+		if answered(more) {
+			t.Error("one more connection of that host is served")
+		}
+		_ = more.Close()
+	}
+	other := dial("127.0.0.2")
+	if !answered(other) {
+		t.Error("another host is not served")
+	}
+	for _, c := range append(held, other) {
+		_ = c.Close()
+	}
+	for again := dial("127.0.0.1"); !answered(again); again = dial("127.0.0.1") { // when the server has seen it
+		_ = again.Close()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

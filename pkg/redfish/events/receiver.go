@@ -18,6 +18,10 @@ import (
 const (
 	maxBody  = 1 << 20 // bytes of one delivery
 	maxInbox = 64      // deliveries that wait for their listener
+	maxConns = 8       // connections of one host
+	// maxGuests is the connections of all hosts: one can have many addresses, and
+	// the files that this process may open are for reaching BMCs.
+	maxGuests = 512
 )
 
 // Receiver takes in what BMCs deliver to subscriptions. Each subscription has
@@ -50,7 +54,8 @@ func (r *Receiver) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: r, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // who knocks at the door is no news
+		ConnState: (&guests{hosts: map[string]int{}}).changed,
+		ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // who knocks at the door is no news
 	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -68,6 +73,33 @@ func (r *Receiver) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	return nil
+}
+
+// guests counts connections, and closes those that are too many.
+type guests struct {
+	mu    sync.Mutex
+	hosts map[string]int
+	all   int
+}
+
+// changed is the hook of an http.Server.
+func (g *guests) changed(c net.Conn, s http.ConnState) {
+	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch s {
+	case http.StateNew:
+		g.hosts[host]++
+		if g.all++; g.hosts[host] > maxConns || g.all > maxGuests {
+			_ = c.Close() // before the handshake; its end is told like any other
+		}
+	case http.StateClosed, http.StateHijacked:
+		g.all--
+		if g.hosts[host]--; g.hosts[host] == 0 {
+			delete(g.hosts, host)
+		}
+	case http.StateActive, http.StateIdle:
+	}
 }
 
 // ServeHTTP takes one delivery. It answers at once; a listener that is too slow

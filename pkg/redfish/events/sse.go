@@ -42,14 +42,18 @@ func (f *frames) next() (frame, error) {
 			return frame{}, err
 		}
 		f.alive()
-		size += len(line)
 		if line == "" {
 			if some {
 				return out, nil
 			}
+			size = 0
 			continue
 		}
 		name, value, _ := strings.Cut(line, ":")
+		if name == "" { // a comment, which says that the BMC is there
+			continue
+		}
+		size += len(line)
 		value = strings.TrimPrefix(value, " ")
 		switch name {
 		case "id":

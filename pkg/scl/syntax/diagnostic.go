@@ -74,6 +74,11 @@ func (t *Tree) Illustrate(d Diagnostic) Diagnostic {
 	return d
 }
 
+// Illustrated is d with its excerpt of a source that is no SCL.
+func Illustrated(source string, d Diagnostic) Diagnostic {
+	return (&Tree{src: source}).Illustrate(d)
+}
+
 // String is the diagnostic as people read it, on up to four lines:
 //
 //	thermal.scl:3:21: error[SCL0209]: 90W is a power, and cpu.temp is a temperature

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
-var files = []string{"nouns.proto", "site.proto", "mesh.proto", "enroll.proto", "state.proto", "api.proto", "peers.proto"}
+var files = []string{"nouns.proto", "site.proto", "catalogue.proto", "mesh.proto", "enroll.proto", "state.proto", "api.proto", "peers.proto"}
 
 func main() {
 	if len(os.Args) != 3 {

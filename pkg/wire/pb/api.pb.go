@@ -4128,7 +4128,7 @@ var File_api_proto protoreflect.FileDescriptor
 
 const file_api_proto_rawDesc = "" +
 	"\n" +
-	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\"3\n" +
+	"\tapi.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\fenroll.proto\x1a\x0fcatalogue.proto\"3\n" +
 	"\x0fSteerRunRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03act\x18\x02 \x01(\tR\x03act\"0\n" +
@@ -4378,7 +4378,7 @@ const file_api_proto_rawDesc = "" +
 	"\x13DropArtifactRequest\x12\x1a\n" +
 	"\bartifact\x18\x01 \x01(\tR\bartifact\"C\n" +
 	"\x11DropArtifactReply\x12.\n" +
-	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact2\x82\x12\n" +
+	"\bartifact\x18\x01 \x01(\v2\x12.chiba.v1.ArtifactR\bartifact2\x9a\x13\n" +
 	"\x05Fleet\x125\n" +
 	"\x04Plan\x12\x15.chiba.v1.PlanRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
 	"\x04Show\x12\x15.chiba.v1.ShowRequest\x1a\x14.chiba.v1.QueryReply0\x01\x125\n" +
@@ -4416,7 +4416,9 @@ const file_api_proto_rawDesc = "" +
 	"\x11RemoveCoordinator\x12\".chiba.v1.RemoveCoordinatorRequest\x1a .chiba.v1.RemoveCoordinatorReply\x12I\n" +
 	"\vPutArtifact\x12\x1c.chiba.v1.PutArtifactRequest\x1a\x1a.chiba.v1.PutArtifactReply(\x01\x12M\n" +
 	"\rListArtifacts\x12\x1e.chiba.v1.ListArtifactsRequest\x1a\x1c.chiba.v1.ListArtifactsReply\x12J\n" +
-	"\fDropArtifact\x12\x1d.chiba.v1.DropArtifactRequest\x1a\x1b.chiba.v1.DropArtifactReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
+	"\fDropArtifact\x12\x1d.chiba.v1.DropArtifactRequest\x1a\x1b.chiba.v1.DropArtifactReply\x12J\n" +
+	"\fGetCatalogue\x12\x1d.chiba.v1.GetCatalogueRequest\x1a\x1b.chiba.v1.GetCatalogueReply\x12J\n" +
+	"\fPutCatalogue\x12\x1d.chiba.v1.PutCatalogueRequest\x1a\x1b.chiba.v1.PutCatalogueReplyB,Z*github.com/chiba-mesh/chiba/pkg/wire/pb;pbb\x06proto3"
 
 var (
 	file_api_proto_rawDescOnce sync.Once
@@ -4519,6 +4521,10 @@ var file_api_proto_goTypes = []any{
 	(*PendingJoin)(nil),              // 84: chiba.v1.PendingJoin
 	(*Denial)(nil),                   // 85: chiba.v1.Denial
 	(*Artifact)(nil),                 // 86: chiba.v1.Artifact
+	(*GetCatalogueRequest)(nil),      // 87: chiba.v1.GetCatalogueRequest
+	(*PutCatalogueRequest)(nil),      // 88: chiba.v1.PutCatalogueRequest
+	(*GetCatalogueReply)(nil),        // 89: chiba.v1.GetCatalogueReply
+	(*PutCatalogueReply)(nil),        // 90: chiba.v1.PutCatalogueReply
 }
 var file_api_proto_depIdxs = []int32{
 	74, // 0: chiba.v1.SteerRunReply.run:type_name -> chiba.v1.Run
@@ -4600,42 +4606,46 @@ var file_api_proto_depIdxs = []int32{
 	65, // 76: chiba.v1.Fleet.PutArtifact:input_type -> chiba.v1.PutArtifactRequest
 	67, // 77: chiba.v1.Fleet.ListArtifacts:input_type -> chiba.v1.ListArtifactsRequest
 	69, // 78: chiba.v1.Fleet.DropArtifact:input_type -> chiba.v1.DropArtifactRequest
-	18, // 79: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
-	18, // 80: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
-	21, // 81: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
-	23, // 82: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
-	26, // 83: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
-	39, // 84: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
-	41, // 85: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
-	43, // 86: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
-	80, // 87: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
-	46, // 88: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
-	48, // 89: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
-	50, // 90: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
-	52, // 91: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
-	1,  // 92: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
-	56, // 93: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
-	54, // 94: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
-	64, // 95: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
-	58, // 96: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
-	60, // 97: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
-	62, // 98: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
-	10, // 99: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
-	13, // 100: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
-	15, // 101: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
-	29, // 102: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
-	31, // 103: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
-	33, // 104: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
-	35, // 105: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
-	37, // 106: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
-	8,  // 107: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
-	3,  // 108: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
-	6,  // 109: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
-	66, // 110: chiba.v1.Fleet.PutArtifact:output_type -> chiba.v1.PutArtifactReply
-	68, // 111: chiba.v1.Fleet.ListArtifacts:output_type -> chiba.v1.ListArtifactsReply
-	70, // 112: chiba.v1.Fleet.DropArtifact:output_type -> chiba.v1.DropArtifactReply
-	79, // [79:113] is the sub-list for method output_type
-	45, // [45:79] is the sub-list for method input_type
+	87, // 79: chiba.v1.Fleet.GetCatalogue:input_type -> chiba.v1.GetCatalogueRequest
+	88, // 80: chiba.v1.Fleet.PutCatalogue:input_type -> chiba.v1.PutCatalogueRequest
+	18, // 81: chiba.v1.Fleet.Plan:output_type -> chiba.v1.QueryReply
+	18, // 82: chiba.v1.Fleet.Show:output_type -> chiba.v1.QueryReply
+	21, // 83: chiba.v1.Fleet.Apply:output_type -> chiba.v1.ApplyReply
+	23, // 84: chiba.v1.Fleet.WatchRun:output_type -> chiba.v1.RunEvent
+	26, // 85: chiba.v1.Fleet.Watch:output_type -> chiba.v1.Event
+	39, // 86: chiba.v1.Fleet.ListNodes:output_type -> chiba.v1.ListNodesReply
+	41, // 87: chiba.v1.Fleet.ListAgents:output_type -> chiba.v1.ListAgentsReply
+	43, // 88: chiba.v1.Fleet.ListScripts:output_type -> chiba.v1.ListScriptsReply
+	80, // 89: chiba.v1.Fleet.GetScript:output_type -> chiba.v1.Script
+	46, // 90: chiba.v1.Fleet.RemoveScript:output_type -> chiba.v1.RemoveScriptReply
+	48, // 91: chiba.v1.Fleet.ListRuns:output_type -> chiba.v1.ListRunsReply
+	50, // 92: chiba.v1.Fleet.GetRun:output_type -> chiba.v1.GetRunReply
+	52, // 93: chiba.v1.Fleet.CancelRun:output_type -> chiba.v1.CancelRunReply
+	1,  // 94: chiba.v1.Fleet.SteerRun:output_type -> chiba.v1.SteerRunReply
+	56, // 95: chiba.v1.Fleet.ListFirings:output_type -> chiba.v1.ListFiringsReply
+	54, // 96: chiba.v1.Fleet.ListHardwareNews:output_type -> chiba.v1.ListHardwareNewsReply
+	64, // 97: chiba.v1.Fleet.Status:output_type -> chiba.v1.StatusReply
+	58, // 98: chiba.v1.Fleet.Deny:output_type -> chiba.v1.DenyReply
+	60, // 99: chiba.v1.Fleet.Allow:output_type -> chiba.v1.AllowReply
+	62, // 100: chiba.v1.Fleet.ListDenied:output_type -> chiba.v1.ListDeniedReply
+	10, // 101: chiba.v1.Fleet.Prepare:output_type -> chiba.v1.PrepareReply
+	13, // 102: chiba.v1.Fleet.PutPolicy:output_type -> chiba.v1.PutPolicyReply
+	15, // 103: chiba.v1.Fleet.GetPolicy:output_type -> chiba.v1.GetPolicyReply
+	29, // 104: chiba.v1.Fleet.CreateToken:output_type -> chiba.v1.CreateTokenReply
+	31, // 105: chiba.v1.Fleet.ListTokens:output_type -> chiba.v1.ListTokensReply
+	33, // 106: chiba.v1.Fleet.RevokeToken:output_type -> chiba.v1.RevokeTokenReply
+	35, // 107: chiba.v1.Fleet.ListPending:output_type -> chiba.v1.ListPendingReply
+	37, // 108: chiba.v1.Fleet.JudgeJoin:output_type -> chiba.v1.JudgeJoinReply
+	8,  // 109: chiba.v1.Fleet.ReadAudit:output_type -> chiba.v1.ReadAuditReply
+	3,  // 110: chiba.v1.Fleet.ListCoordinators:output_type -> chiba.v1.ListCoordinatorsReply
+	6,  // 111: chiba.v1.Fleet.RemoveCoordinator:output_type -> chiba.v1.RemoveCoordinatorReply
+	66, // 112: chiba.v1.Fleet.PutArtifact:output_type -> chiba.v1.PutArtifactReply
+	68, // 113: chiba.v1.Fleet.ListArtifacts:output_type -> chiba.v1.ListArtifactsReply
+	70, // 114: chiba.v1.Fleet.DropArtifact:output_type -> chiba.v1.DropArtifactReply
+	89, // 115: chiba.v1.Fleet.GetCatalogue:output_type -> chiba.v1.GetCatalogueReply
+	90, // 116: chiba.v1.Fleet.PutCatalogue:output_type -> chiba.v1.PutCatalogueReply
+	81, // [81:117] is the sub-list for method output_type
+	45, // [45:81] is the sub-list for method input_type
 	45, // [45:45] is the sub-list for extension type_name
 	45, // [45:45] is the sub-list for extension extendee
 	0,  // [0:45] is the sub-list for field type_name
@@ -4648,6 +4658,7 @@ func file_api_proto_init() {
 	}
 	file_nouns_proto_init()
 	file_enroll_proto_init()
+	file_catalogue_proto_init()
 	file_api_proto_msgTypes[18].OneofWrappers = []any{
 		(*QueryReply_Started_)(nil),
 		(*QueryReply_Change)(nil),

@@ -1027,6 +1027,7 @@ type Pull struct {
 	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`                                                                      // made at the agent while it was cut off
 	PolicyVersion uint64                 `protobuf:"varint,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`                                   // of the policy of authors it has
 	AuditSize     int64                  `protobuf:"varint,3,opt,name=audit_size,json=auditSize,proto3" json:"audit_size,omitempty"`                                               // of the audit log it has last seen a checkpoint of
+	Catalogue     uint64                 `protobuf:"varint,700,opt,name=catalogue,proto3" json:"catalogue,omitempty"`                                                              // version of the site catalogue it has its part of; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1089,6 +1090,13 @@ func (x *Pull) GetAuditSize() int64 {
 	return 0
 }
 
+func (x *Pull) GetCatalogue() uint64 {
+	if x != nil {
+		return x.Catalogue
+	}
+	return 0
+}
+
 // Desired is the whole desired state of one rack. What is not listed any longer
 // ends only by a signed order.
 type Desired struct {
@@ -1100,10 +1108,11 @@ type Desired struct {
 	Ended         []*Ended               `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`       // scripts that the agent has and that are over
 	Canceled      []*Run                 `protobuf:"bytes,6,rep,name=canceled,proto3" json:"canceled,omitempty"` // with the order to cancel them; sources left out
 	Audit         *Checkpoint            `protobuf:"bytes,7,opt,name=audit,proto3" json:"audit,omitempty"`
-	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`       // the whole deny list
-	Conflicts     []*Conflict            `protobuf:"bytes,60,rep,name=conflicts,proto3" json:"conflicts,omitempty"` // that harm a BMC of the rack
-	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"`     // subjects of the Pull that the coordinators have decided on: denied, or allowed since
-	Site          *Site                  `protobuf:"bytes,260,opt,name=site,proto3" json:"site,omitempty"`          // absent for an agent that does not listen for others
+	Denied        []*Denial              `protobuf:"bytes,20,rep,name=denied,proto3" json:"denied,omitempty"`        // the whole deny list
+	Conflicts     []*Conflict            `protobuf:"bytes,60,rep,name=conflicts,proto3" json:"conflicts,omitempty"`  // that harm a BMC of the rack
+	Settled       []string               `protobuf:"bytes,21,rep,name=settled,proto3" json:"settled,omitempty"`      // subjects of the Pull that the coordinators have decided on: denied, or allowed since
+	Site          *Site                  `protobuf:"bytes,260,opt,name=site,proto3" json:"site,omitempty"`           // absent for an agent that does not listen for others
+	Catalogue     *RackCatalogue         `protobuf:"bytes,700,opt,name=catalogue,proto3" json:"catalogue,omitempty"` // absent: there is none, or the agent has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1211,6 +1220,13 @@ func (x *Desired) GetSettled() []string {
 func (x *Desired) GetSite() *Site {
 	if x != nil {
 		return x.Site
+	}
+	return nil
+}
+
+func (x *Desired) GetCatalogue() *RackCatalogue {
+	if x != nil {
+		return x.Catalogue
 	}
 	return nil
 }
@@ -1909,6 +1925,7 @@ type Lease struct {
 	Standby       bool                   `protobuf:"varint,3,opt,name=standby,proto3" json:"standby,omitempty"` // it begins nothing
 	Lost          bool                   `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`       // the other agent of the rack does not answer it
 	Shut          bool                   `protobuf:"varint,5,opt,name=shut,proto3" json:"shut,omitempty"`       // BMCs have shut it out
+	Met           bool                   `protobuf:"varint,600,opt,name=met,proto3" json:"met,omitempty"`       // the other agent has answered since, and does not claim the rack
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1974,6 +1991,13 @@ func (x *Lease) GetLost() bool {
 func (x *Lease) GetShut() bool {
 	if x != nil {
 		return x.Shut
+	}
+	return false
+}
+
+func (x *Lease) GetMet() bool {
+	if x != nil {
+		return x.Met
 	}
 	return false
 }
@@ -2595,7 +2619,7 @@ const file_mesh_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"mesh.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
-	"site.proto\"\x96\x01\n" +
+	"site.proto\x1a\x0fcatalogue.proto\"\x96\x01\n" +
 	"\n" +
 	"StreamOpen\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.chiba.v1.StreamOpen.KindR\x04kind\"Y\n" +
@@ -2677,16 +2701,17 @@ const file_mesh_proto_rawDesc = "" +
 	"\vspool_epoch\x18\x01 \x01(\x04R\n" +
 	"spoolEpoch\x12\x1f\n" +
 	"\vnext_wanted\x18\x02 \x01(\x04R\n" +
-	"nextWanted\"\xdd\x01\n" +
+	"nextWanted\"\xfc\x01\n" +
 	"\x04Pull\x12,\n" +
 	"\x04have\x18\x01 \x03(\v2\x18.chiba.v1.Pull.HaveEntryR\x04have\x12(\n" +
 	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x12%\n" +
 	"\x0epolicy_version\x18\x02 \x01(\x04R\rpolicyVersion\x12\x1d\n" +
 	"\n" +
-	"audit_size\x18\x03 \x01(\x03R\tauditSize\x1a7\n" +
+	"audit_size\x18\x03 \x01(\x03R\tauditSize\x12\x1d\n" +
+	"\tcatalogue\x18\xbc\x05 \x01(\x04R\tcatalogue\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x03\n" +
 	"\aDesired\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\ascripts\x18\x02 \x03(\v2\x10.chiba.v1.ScriptR\ascripts\x12!\n" +
@@ -2698,7 +2723,8 @@ const file_mesh_proto_rawDesc = "" +
 	"\x06denied\x18\x14 \x03(\v2\x10.chiba.v1.DenialR\x06denied\x120\n" +
 	"\tconflicts\x18< \x03(\v2\x12.chiba.v1.ConflictR\tconflicts\x12\x18\n" +
 	"\asettled\x18\x15 \x03(\tR\asettled\x12#\n" +
-	"\x04site\x18\x84\x02 \x01(\v2\x0e.chiba.v1.SiteR\x04site\"a\n" +
+	"\x04site\x18\x84\x02 \x01(\v2\x0e.chiba.v1.SiteR\x04site\x126\n" +
+	"\tcatalogue\x18\xbc\x05 \x01(\v2\x17.chiba.v1.RackCatalogueR\tcatalogue\"a\n" +
 	"\x05Renew\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\bR\x05agent\x12\x19\n" +
 	"\brack_csr\x18\x02 \x01(\fR\arackCsr\x12'\n" +
@@ -2757,13 +2783,14 @@ const file_mesh_proto_rawDesc = "" +
 	"\x05grant\x18\x03 \x01(\x04R\x05grant\x12\x14\n" +
 	"\x05local\x18\x04 \x01(\x04R\x05local\x12\"\n" +
 	"\rsince_unix_ms\x18\x05 \x01(\x03R\vsinceUnixMs\x12\x10\n" +
-	"\x03why\x18\x06 \x01(\tR\x03why\"\x88\x01\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"\x9b\x01\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x05known\x18\x02 \x01(\v2\x0f.chiba.v1.OwnerR\x05known\x12\x18\n" +
 	"\astandby\x18\x03 \x01(\bR\astandby\x12\x12\n" +
 	"\x04lost\x18\x04 \x01(\bR\x04lost\x12\x12\n" +
-	"\x04shut\x18\x05 \x01(\bR\x04shut\"\x8b\x01\n" +
+	"\x04shut\x18\x05 \x01(\bR\x04shut\x12\x11\n" +
+	"\x03met\x18\xd8\x04 \x01(\bR\x03met\"\x8b\x01\n" +
 	"\x06Leased\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x05owner\x18\x02 \x01(\v2\x0f.chiba.v1.OwnerR\x05owner\x12\x15\n" +
@@ -2858,9 +2885,10 @@ var file_mesh_proto_goTypes = []any{
 	(*Checkpoint)(nil),         // 36: chiba.v1.Checkpoint
 	(*Conflict)(nil),           // 37: chiba.v1.Conflict
 	(*Site)(nil),               // 38: chiba.v1.Site
-	(*Record)(nil),             // 39: chiba.v1.Record
-	(*Change)(nil),             // 40: chiba.v1.Change
-	(*Result)(nil),             // 41: chiba.v1.Result
+	(*RackCatalogue)(nil),      // 39: chiba.v1.RackCatalogue
+	(*Record)(nil),             // 40: chiba.v1.Record
+	(*Change)(nil),             // 41: chiba.v1.Change
+	(*Result)(nil),             // 42: chiba.v1.Result
 }
 var file_mesh_proto_depIdxs = []int32{
 	0,  // 0: chiba.v1.StreamOpen.kind:type_name -> chiba.v1.StreamOpen.Kind
@@ -2889,26 +2917,27 @@ var file_mesh_proto_depIdxs = []int32{
 	33, // 23: chiba.v1.Desired.denied:type_name -> chiba.v1.Denial
 	37, // 24: chiba.v1.Desired.conflicts:type_name -> chiba.v1.Conflict
 	38, // 25: chiba.v1.Desired.site:type_name -> chiba.v1.Site
-	15, // 26: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
-	6,  // 27: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
-	39, // 28: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
-	31, // 29: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
-	40, // 30: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
-	41, // 31: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
-	32, // 32: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
-	22, // 33: chiba.v1.Lease.known:type_name -> chiba.v1.Owner
-	22, // 34: chiba.v1.Leased.owner:type_name -> chiba.v1.Owner
-	27, // 35: chiba.v1.PairCall.state:type_name -> chiba.v1.PairState
-	28, // 36: chiba.v1.PairCall.share:type_name -> chiba.v1.PairShare
-	27, // 37: chiba.v1.PairReply.state:type_name -> chiba.v1.PairState
-	22, // 38: chiba.v1.PairState.known:type_name -> chiba.v1.Owner
-	22, // 39: chiba.v1.PairShare.owner:type_name -> chiba.v1.Owner
-	29, // 40: chiba.v1.PairShare.rows:type_name -> chiba.v1.PairRow
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	39, // 26: chiba.v1.Desired.catalogue:type_name -> chiba.v1.RackCatalogue
+	15, // 27: chiba.v1.Renew.join:type_name -> chiba.v1.JoinState
+	6,  // 28: chiba.v1.Renewed.refusal:type_name -> chiba.v1.Refusal
+	40, // 29: chiba.v1.RecordBatch.records:type_name -> chiba.v1.Record
+	31, // 30: chiba.v1.QueryEvent.started:type_name -> chiba.v1.QueryEvent.Started
+	41, // 31: chiba.v1.QueryEvent.change:type_name -> chiba.v1.Change
+	42, // 32: chiba.v1.QueryEvent.result:type_name -> chiba.v1.Result
+	32, // 33: chiba.v1.QueryEvent.done:type_name -> chiba.v1.QueryEvent.Done
+	22, // 34: chiba.v1.Lease.known:type_name -> chiba.v1.Owner
+	22, // 35: chiba.v1.Leased.owner:type_name -> chiba.v1.Owner
+	27, // 36: chiba.v1.PairCall.state:type_name -> chiba.v1.PairState
+	28, // 37: chiba.v1.PairCall.share:type_name -> chiba.v1.PairShare
+	27, // 38: chiba.v1.PairReply.state:type_name -> chiba.v1.PairState
+	22, // 39: chiba.v1.PairState.known:type_name -> chiba.v1.Owner
+	22, // 40: chiba.v1.PairShare.owner:type_name -> chiba.v1.Owner
+	29, // 41: chiba.v1.PairShare.rows:type_name -> chiba.v1.PairRow
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_mesh_proto_init() }
@@ -2918,6 +2947,7 @@ func file_mesh_proto_init() {
 	}
 	file_nouns_proto_init()
 	file_site_proto_init()
+	file_catalogue_proto_init()
 	file_mesh_proto_msgTypes[1].OneofWrappers = []any{
 		(*FromAgent_Hello)(nil),
 		(*FromAgent_Ping)(nil),

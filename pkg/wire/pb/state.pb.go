@@ -54,6 +54,7 @@ type Command struct {
 	//	*Command_PutArtifact
 	//	*Command_RemoveArtifact
 	//	*Command_HoldArtifact
+	//	*Command_PutCatalogue
 	Body isCommand_Body `protobuf_oneof:"body"`
 	By   string         `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"` // whose certificate asked for it; empty: the coordinator itself
 	Id   string         `protobuf:"bytes,20,opt,name=id,proto3" json:"id,omitempty"` // of a command of an earlier log; one that was applied is not applied again
@@ -332,6 +333,15 @@ func (x *Command) GetHoldArtifact() *HoldArtifact {
 	return nil
 }
 
+func (x *Command) GetPutCatalogue() *PutCatalogue {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutCatalogue); ok {
+			return x.PutCatalogue
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetBy() string {
 	if x != nil {
 		return x.By
@@ -460,6 +470,10 @@ type Command_HoldArtifact struct {
 	HoldArtifact *HoldArtifact `protobuf:"bytes,73,opt,name=hold_artifact,json=holdArtifact,proto3,oneof"`
 }
 
+type Command_PutCatalogue struct {
+	PutCatalogue *PutCatalogue `protobuf:"bytes,700,opt,name=put_catalogue,json=putCatalogue,proto3,oneof"`
+}
+
 func (*Command_PutScript) isCommand_Body() {}
 
 func (*Command_RemoveScript) isCommand_Body() {}
@@ -507,6 +521,8 @@ func (*Command_PutArtifact) isCommand_Body() {}
 func (*Command_RemoveArtifact) isCommand_Body() {}
 
 func (*Command_HoldArtifact) isCommand_Body() {}
+
+func (*Command_PutCatalogue) isCommand_Body() {}
 
 // Batch is several commands in one entry of the log. Each is an encoded Command that
 // is no batch, and has the time of the entry. They are applied in order, each with an
@@ -1485,17 +1501,19 @@ type Snapshot struct {
 	Audit         [][]byte               `protobuf:"bytes,13,rep,name=audit,proto3" json:"audit,omitempty"`   // the leaves of the audit log
 	Recent        []string               `protobuf:"bytes,20,rep,name=recent,proto3" json:"recent,omitempty"` // ids of the last commands, oldest first
 	Denied        []*Denial              `protobuf:"bytes,30,rep,name=denied,proto3" json:"denied,omitempty"`
-	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                     // by id
-	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`             // by name
-	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                   // by key
-	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`                     // by rack
-	Local         []*Script              `protobuf:"bytes,280,rep,name=local,proto3" json:"local,omitempty"`                      // decisions on racks, by name and rack
-	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                    // by run
-	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`             // found, and none of the fleet
-	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                   // subjects that were denied once; at: when that ended
-	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`                 // who has proposed, by name
-	SiteKeys      []*SiteKeyring         `protobuf:"bytes,70,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"` // by site, newest first
-	Artifacts     []*Artifact            `protobuf:"bytes,71,rep,name=artifacts,proto3" json:"artifacts,omitempty"`               // by digest
+	Tokens        []*JoinToken           `protobuf:"bytes,50,rep,name=tokens,proto3" json:"tokens,omitempty"`                         // by id
+	Enrolments    []*Enrolment           `protobuf:"bytes,51,rep,name=enrolments,proto3" json:"enrolments,omitempty"`                 // by name
+	Pending       []*PendingJoin         `protobuf:"bytes,52,rep,name=pending,proto3" json:"pending,omitempty"`                       // by key
+	Owners        []*Owner               `protobuf:"bytes,80,rep,name=owners,proto3" json:"owners,omitempty"`                         // by rack
+	Local         []*Script              `protobuf:"bytes,280,rep,name=local,proto3" json:"local,omitempty"`                          // decisions on racks, by name and rack
+	Rolled        []*RolledNodes         `protobuf:"bytes,130,rep,name=rolled,proto3" json:"rolled,omitempty"`                        // by run
+	Candidates    []*Node                `protobuf:"bytes,60,rep,name=candidates,proto3" json:"candidates,omitempty"`                 // found, and none of the fleet
+	Allowed       []*Denial              `protobuf:"bytes,31,rep,name=allowed,proto3" json:"allowed,omitempty"`                       // subjects that were denied once; at: when that ended
+	Sessions      []*Session             `protobuf:"bytes,63,rep,name=sessions,proto3" json:"sessions,omitempty"`                     // who has proposed, by name
+	SiteKeys      []*SiteKeyring         `protobuf:"bytes,70,rep,name=site_keys,json=siteKeys,proto3" json:"site_keys,omitempty"`     // by site, newest first
+	Artifacts     []*Artifact            `protobuf:"bytes,71,rep,name=artifacts,proto3" json:"artifacts,omitempty"`                   // by digest
+	AtUnixMs      int64                  `protobuf:"varint,290,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"` // the latest time of a command that did something
+	Catalogue     *Catalogue             `protobuf:"bytes,700,opt,name=catalogue,proto3" json:"catalogue,omitempty"`                  // absent: there is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1715,6 +1733,20 @@ func (x *Snapshot) GetSiteKeys() []*SiteKeyring {
 func (x *Snapshot) GetArtifacts() []*Artifact {
 	if x != nil {
 		return x.Artifacts
+	}
+	return nil
+}
+
+func (x *Snapshot) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
+func (x *Snapshot) GetCatalogue() *Catalogue {
+	if x != nil {
+		return x.Catalogue
 	}
 	return nil
 }
@@ -2501,7 +2533,7 @@ const file_state_proto_rawDesc = "" +
 	"\n" +
 	"\vstate.proto\x12\bchiba.v1\x1a\vnouns.proto\x1a\n" +
 	"mesh.proto\x1a\fenroll.proto\x1a\n" +
-	"site.proto\"\x9d\v\n" +
+	"site.proto\x1a\x0fcatalogue.proto\"\xdd\v\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1c\n" +
 	"\n" +
@@ -2537,7 +2569,8 @@ const file_state_proto_rawDesc = "" +
 	"putSiteKey\x12:\n" +
 	"\fput_artifact\x18G \x01(\v2\x15.chiba.v1.PutArtifactH\x00R\vputArtifact\x12C\n" +
 	"\x0fremove_artifact\x18H \x01(\v2\x18.chiba.v1.RemoveArtifactH\x00R\x0eremoveArtifact\x12=\n" +
-	"\rhold_artifact\x18I \x01(\v2\x16.chiba.v1.HoldArtifactH\x00R\fholdArtifact\x12\x0e\n" +
+	"\rhold_artifact\x18I \x01(\v2\x16.chiba.v1.HoldArtifactH\x00R\fholdArtifact\x12>\n" +
+	"\rput_catalogue\x18\xbc\x05 \x01(\v2\x16.chiba.v1.PutCatalogueH\x00R\fputCatalogue\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x0e\n" +
 	"\x02id\x18\x14 \x01(\tR\x02id\x12\x18\n" +
 	"\asession\x18= \x01(\tR\asession\x12\x10\n" +
@@ -2610,7 +2643,7 @@ const file_state_proto_rawDesc = "" +
 	"siteGossip\x12\x1d\n" +
 	"\n" +
 	"site_calls\x18= \x01(\tR\tsiteCalls\x12\x12\n" +
-	"\x04pair\x18P \x01(\tR\x04pair\"\xde\b\n" +
+	"\x04pair\x18P \x01(\tR\x04pair\"\xb1\t\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x19\n" +
@@ -2644,7 +2677,10 @@ const file_state_proto_rawDesc = "" +
 	"\aallowed\x18\x1f \x03(\v2\x10.chiba.v1.DenialR\aallowed\x12-\n" +
 	"\bsessions\x18? \x03(\v2\x11.chiba.v1.SessionR\bsessions\x122\n" +
 	"\tsite_keys\x18F \x03(\v2\x15.chiba.v1.SiteKeyringR\bsiteKeys\x120\n" +
-	"\tartifacts\x18G \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\"G\n" +
+	"\tartifacts\x18G \x03(\v2\x12.chiba.v1.ArtifactR\tartifacts\x12\x1d\n" +
+	"\n" +
+	"at_unix_ms\x18\xa2\x02 \x01(\x03R\batUnixMs\x122\n" +
+	"\tcatalogue\x18\xbc\x05 \x01(\v2\x13.chiba.v1.CatalogueR\tcatalogue\"G\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x14\n" +
@@ -2745,22 +2781,24 @@ var file_state_proto_goTypes = []any{
 	(*RemoveArtifact)(nil), // 28: chiba.v1.RemoveArtifact
 	(*HoldArtifact)(nil),   // 29: chiba.v1.HoldArtifact
 	(*OwnRack)(nil),        // 30: chiba.v1.OwnRack
-	(*Script)(nil),         // 31: chiba.v1.Script
-	(*Run)(nil),            // 32: chiba.v1.Run
-	(*Denial)(nil),         // 33: chiba.v1.Denial
-	(*Record)(nil),         // 34: chiba.v1.Record
-	(*Node)(nil),           // 35: chiba.v1.Node
-	(*Firing)(nil),         // 36: chiba.v1.Firing
-	(*HardwareNews)(nil),   // 37: chiba.v1.HardwareNews
-	(*Ended)(nil),          // 38: chiba.v1.Ended
-	(*JoinToken)(nil),      // 39: chiba.v1.JoinToken
-	(*Enrolment)(nil),      // 40: chiba.v1.Enrolment
-	(*PendingJoin)(nil),    // 41: chiba.v1.PendingJoin
-	(*Owner)(nil),          // 42: chiba.v1.Owner
-	(*SiteKeyring)(nil),    // 43: chiba.v1.SiteKeyring
-	(*Artifact)(nil),       // 44: chiba.v1.Artifact
-	(*JoinState)(nil),      // 45: chiba.v1.JoinState
-	(*Result)(nil),         // 46: chiba.v1.Result
+	(*PutCatalogue)(nil),   // 31: chiba.v1.PutCatalogue
+	(*Script)(nil),         // 32: chiba.v1.Script
+	(*Run)(nil),            // 33: chiba.v1.Run
+	(*Denial)(nil),         // 34: chiba.v1.Denial
+	(*Record)(nil),         // 35: chiba.v1.Record
+	(*Node)(nil),           // 36: chiba.v1.Node
+	(*Firing)(nil),         // 37: chiba.v1.Firing
+	(*HardwareNews)(nil),   // 38: chiba.v1.HardwareNews
+	(*Ended)(nil),          // 39: chiba.v1.Ended
+	(*JoinToken)(nil),      // 40: chiba.v1.JoinToken
+	(*Enrolment)(nil),      // 41: chiba.v1.Enrolment
+	(*PendingJoin)(nil),    // 42: chiba.v1.PendingJoin
+	(*Owner)(nil),          // 43: chiba.v1.Owner
+	(*SiteKeyring)(nil),    // 44: chiba.v1.SiteKeyring
+	(*Artifact)(nil),       // 45: chiba.v1.Artifact
+	(*Catalogue)(nil),      // 46: chiba.v1.Catalogue
+	(*JoinState)(nil),      // 47: chiba.v1.JoinState
+	(*Result)(nil),         // 48: chiba.v1.Result
 }
 var file_state_proto_depIdxs = []int32{
 	3,  // 0: chiba.v1.Command.put_script:type_name -> chiba.v1.PutScript
@@ -2787,48 +2825,50 @@ var file_state_proto_depIdxs = []int32{
 	27, // 21: chiba.v1.Command.put_artifact:type_name -> chiba.v1.PutArtifact
 	28, // 22: chiba.v1.Command.remove_artifact:type_name -> chiba.v1.RemoveArtifact
 	29, // 23: chiba.v1.Command.hold_artifact:type_name -> chiba.v1.HoldArtifact
-	31, // 24: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
-	32, // 25: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
-	9,  // 26: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
-	31, // 27: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
-	32, // 28: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
-	33, // 29: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
-	34, // 30: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
-	16, // 31: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
-	16, // 32: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
-	31, // 33: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
-	32, // 34: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
-	35, // 35: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
-	25, // 36: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
-	36, // 37: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
-	37, // 38: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
-	10, // 39: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
-	38, // 40: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
-	33, // 41: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
-	39, // 42: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
-	40, // 43: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
-	41, // 44: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
-	42, // 45: chiba.v1.Snapshot.owners:type_name -> chiba.v1.Owner
-	31, // 46: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
-	8,  // 47: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
-	35, // 48: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
-	33, // 49: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
-	18, // 50: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
-	43, // 51: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
-	44, // 52: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
-	39, // 53: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
-	45, // 54: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
-	41, // 55: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
-	46, // 56: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
-	43, // 57: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
-	44, // 58: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
-	42, // 59: chiba.v1.OwnRack.from:type_name -> chiba.v1.Owner
-	42, // 60: chiba.v1.OwnRack.claim:type_name -> chiba.v1.Owner
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	31, // 24: chiba.v1.Command.put_catalogue:type_name -> chiba.v1.PutCatalogue
+	32, // 25: chiba.v1.PutScript.script:type_name -> chiba.v1.Script
+	33, // 26: chiba.v1.StartRun.run:type_name -> chiba.v1.Run
+	9,  // 27: chiba.v1.RolledNodes.nodes:type_name -> chiba.v1.RolledNode
+	32, // 28: chiba.v1.ApplyScript.script:type_name -> chiba.v1.Script
+	33, // 29: chiba.v1.ApplyScript.run:type_name -> chiba.v1.Run
+	34, // 30: chiba.v1.Deny.denials:type_name -> chiba.v1.Denial
+	35, // 31: chiba.v1.RecordResults.records:type_name -> chiba.v1.Record
+	16, // 32: chiba.v1.PutAgent.agent:type_name -> chiba.v1.AgentInfo
+	16, // 33: chiba.v1.Snapshot.agents:type_name -> chiba.v1.AgentInfo
+	32, // 34: chiba.v1.Snapshot.scripts:type_name -> chiba.v1.Script
+	33, // 35: chiba.v1.Snapshot.runs:type_name -> chiba.v1.Run
+	36, // 36: chiba.v1.Snapshot.nodes:type_name -> chiba.v1.Node
+	25, // 37: chiba.v1.Snapshot.results:type_name -> chiba.v1.RunResults
+	37, // 38: chiba.v1.Snapshot.firings:type_name -> chiba.v1.Firing
+	38, // 39: chiba.v1.Snapshot.hardware:type_name -> chiba.v1.HardwareNews
+	10, // 40: chiba.v1.Snapshot.policy:type_name -> chiba.v1.PutPolicy
+	39, // 41: chiba.v1.Snapshot.ended:type_name -> chiba.v1.Ended
+	34, // 42: chiba.v1.Snapshot.denied:type_name -> chiba.v1.Denial
+	40, // 43: chiba.v1.Snapshot.tokens:type_name -> chiba.v1.JoinToken
+	41, // 44: chiba.v1.Snapshot.enrolments:type_name -> chiba.v1.Enrolment
+	42, // 45: chiba.v1.Snapshot.pending:type_name -> chiba.v1.PendingJoin
+	43, // 46: chiba.v1.Snapshot.owners:type_name -> chiba.v1.Owner
+	32, // 47: chiba.v1.Snapshot.local:type_name -> chiba.v1.Script
+	8,  // 48: chiba.v1.Snapshot.rolled:type_name -> chiba.v1.RolledNodes
+	36, // 49: chiba.v1.Snapshot.candidates:type_name -> chiba.v1.Node
+	34, // 50: chiba.v1.Snapshot.allowed:type_name -> chiba.v1.Denial
+	18, // 51: chiba.v1.Snapshot.sessions:type_name -> chiba.v1.Session
+	44, // 52: chiba.v1.Snapshot.site_keys:type_name -> chiba.v1.SiteKeyring
+	45, // 53: chiba.v1.Snapshot.artifacts:type_name -> chiba.v1.Artifact
+	46, // 54: chiba.v1.Snapshot.catalogue:type_name -> chiba.v1.Catalogue
+	40, // 55: chiba.v1.PutToken.token:type_name -> chiba.v1.JoinToken
+	47, // 56: chiba.v1.RenewAgent.state:type_name -> chiba.v1.JoinState
+	42, // 57: chiba.v1.AskJoin.pending:type_name -> chiba.v1.PendingJoin
+	48, // 58: chiba.v1.RunResults.results:type_name -> chiba.v1.Result
+	44, // 59: chiba.v1.PutSiteKey.key:type_name -> chiba.v1.SiteKeyring
+	45, // 60: chiba.v1.PutArtifact.artifact:type_name -> chiba.v1.Artifact
+	43, // 61: chiba.v1.OwnRack.from:type_name -> chiba.v1.Owner
+	43, // 62: chiba.v1.OwnRack.claim:type_name -> chiba.v1.Owner
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_state_proto_init() }
@@ -2840,6 +2880,7 @@ func file_state_proto_init() {
 	file_mesh_proto_init()
 	file_enroll_proto_init()
 	file_site_proto_init()
+	file_catalogue_proto_init()
 	file_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_PutScript)(nil),
 		(*Command_RemoveScript)(nil),
@@ -2865,6 +2906,7 @@ func file_state_proto_init() {
 		(*Command_PutArtifact)(nil),
 		(*Command_RemoveArtifact)(nil),
 		(*Command_HoldArtifact)(nil),
+		(*Command_PutCatalogue)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

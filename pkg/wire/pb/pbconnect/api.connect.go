@@ -104,6 +104,10 @@ const (
 	FleetListArtifactsProcedure = "/chiba.v1.Fleet/ListArtifacts"
 	// FleetDropArtifactProcedure is the fully-qualified name of the Fleet's DropArtifact RPC.
 	FleetDropArtifactProcedure = "/chiba.v1.Fleet/DropArtifact"
+	// FleetGetCatalogueProcedure is the fully-qualified name of the Fleet's GetCatalogue RPC.
+	FleetGetCatalogueProcedure = "/chiba.v1.Fleet/GetCatalogue"
+	// FleetPutCatalogueProcedure is the fully-qualified name of the Fleet's PutCatalogue RPC.
+	FleetPutCatalogueProcedure = "/chiba.v1.Fleet/PutCatalogue"
 )
 
 // FleetClient is a client for the chiba.v1.Fleet service.
@@ -161,6 +165,9 @@ type FleetClient interface {
 	PutArtifact(context.Context) *connect.ClientStreamForClient[pb.PutArtifactRequest, pb.PutArtifactReply]
 	ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error)
 	DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error)
+	// GetCatalogue is the site catalogue in force; PutCatalogue replaces it.
+	GetCatalogue(context.Context, *connect.Request[pb.GetCatalogueRequest]) (*connect.Response[pb.GetCatalogueReply], error)
+	PutCatalogue(context.Context, *connect.Request[pb.PutCatalogueRequest]) (*connect.Response[pb.PutCatalogueReply], error)
 }
 
 // NewFleetClient constructs a client for the chiba.v1.Fleet service. By default, it uses the
@@ -378,6 +385,18 @@ func NewFleetClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(fleetMethods.ByName("DropArtifact")),
 			connect.WithClientOptions(opts...),
 		),
+		getCatalogue: connect.NewClient[pb.GetCatalogueRequest, pb.GetCatalogueReply](
+			httpClient,
+			baseURL+FleetGetCatalogueProcedure,
+			connect.WithSchema(fleetMethods.ByName("GetCatalogue")),
+			connect.WithClientOptions(opts...),
+		),
+		putCatalogue: connect.NewClient[pb.PutCatalogueRequest, pb.PutCatalogueReply](
+			httpClient,
+			baseURL+FleetPutCatalogueProcedure,
+			connect.WithSchema(fleetMethods.ByName("PutCatalogue")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -417,6 +436,8 @@ type fleetClient struct {
 	putArtifact       *connect.Client[pb.PutArtifactRequest, pb.PutArtifactReply]
 	listArtifacts     *connect.Client[pb.ListArtifactsRequest, pb.ListArtifactsReply]
 	dropArtifact      *connect.Client[pb.DropArtifactRequest, pb.DropArtifactReply]
+	getCatalogue      *connect.Client[pb.GetCatalogueRequest, pb.GetCatalogueReply]
+	putCatalogue      *connect.Client[pb.PutCatalogueRequest, pb.PutCatalogueReply]
 }
 
 // Plan calls chiba.v1.Fleet.Plan.
@@ -589,6 +610,16 @@ func (c *fleetClient) DropArtifact(ctx context.Context, req *connect.Request[pb.
 	return c.dropArtifact.CallUnary(ctx, req)
 }
 
+// GetCatalogue calls chiba.v1.Fleet.GetCatalogue.
+func (c *fleetClient) GetCatalogue(ctx context.Context, req *connect.Request[pb.GetCatalogueRequest]) (*connect.Response[pb.GetCatalogueReply], error) {
+	return c.getCatalogue.CallUnary(ctx, req)
+}
+
+// PutCatalogue calls chiba.v1.Fleet.PutCatalogue.
+func (c *fleetClient) PutCatalogue(ctx context.Context, req *connect.Request[pb.PutCatalogueRequest]) (*connect.Response[pb.PutCatalogueReply], error) {
+	return c.putCatalogue.CallUnary(ctx, req)
+}
+
 // FleetHandler is an implementation of the chiba.v1.Fleet service.
 type FleetHandler interface {
 	// Plan compares a script with reality and changes nothing.
@@ -644,6 +675,9 @@ type FleetHandler interface {
 	PutArtifact(context.Context, *connect.ClientStream[pb.PutArtifactRequest]) (*connect.Response[pb.PutArtifactReply], error)
 	ListArtifacts(context.Context, *connect.Request[pb.ListArtifactsRequest]) (*connect.Response[pb.ListArtifactsReply], error)
 	DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error)
+	// GetCatalogue is the site catalogue in force; PutCatalogue replaces it.
+	GetCatalogue(context.Context, *connect.Request[pb.GetCatalogueRequest]) (*connect.Response[pb.GetCatalogueReply], error)
+	PutCatalogue(context.Context, *connect.Request[pb.PutCatalogueRequest]) (*connect.Response[pb.PutCatalogueReply], error)
 }
 
 // NewFleetHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -857,6 +891,18 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(fleetMethods.ByName("DropArtifact")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetGetCatalogueHandler := connect.NewUnaryHandler(
+		FleetGetCatalogueProcedure,
+		svc.GetCatalogue,
+		connect.WithSchema(fleetMethods.ByName("GetCatalogue")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetPutCatalogueHandler := connect.NewUnaryHandler(
+		FleetPutCatalogueProcedure,
+		svc.PutCatalogue,
+		connect.WithSchema(fleetMethods.ByName("PutCatalogue")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/chiba.v1.Fleet/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetPlanProcedure:
@@ -927,6 +973,10 @@ func NewFleetHandler(svc FleetHandler, opts ...connect.HandlerOption) (string, h
 			fleetListArtifactsHandler.ServeHTTP(w, r)
 		case FleetDropArtifactProcedure:
 			fleetDropArtifactHandler.ServeHTTP(w, r)
+		case FleetGetCatalogueProcedure:
+			fleetGetCatalogueHandler.ServeHTTP(w, r)
+		case FleetPutCatalogueProcedure:
+			fleetPutCatalogueHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1070,4 +1120,12 @@ func (UnimplementedFleetHandler) ListArtifacts(context.Context, *connect.Request
 
 func (UnimplementedFleetHandler) DropArtifact(context.Context, *connect.Request[pb.DropArtifactRequest]) (*connect.Response[pb.DropArtifactReply], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.DropArtifact is not implemented"))
+}
+
+func (UnimplementedFleetHandler) GetCatalogue(context.Context, *connect.Request[pb.GetCatalogueRequest]) (*connect.Response[pb.GetCatalogueReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.GetCatalogue is not implemented"))
+}
+
+func (UnimplementedFleetHandler) PutCatalogue(context.Context, *connect.Request[pb.PutCatalogueRequest]) (*connect.Response[pb.PutCatalogueReply], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("chiba.v1.Fleet.PutCatalogue is not implemented"))
 }

@@ -1,0 +1,3 @@
+package raftnode
+
+var CheckDue = due
