@@ -46,7 +46,7 @@ func (y *yard) enter(w *world) {
 		y.mu.Lock()
 		defer y.mu.Unlock()
 		y.racks[a.cfg.Name], y.agents[a.cfg.Name] = a.cfg.Rack, a
-		a.others, a.jitter = mate{y, a.cfg.Name}, func() float64 { return 0 }
+		a.others, a.jitter = fellow{y, a.cfg.Name}, func() float64 { return 0 }
 	}
 }
 
@@ -69,13 +69,13 @@ func (y *yard) asked(name fleet.AgentName) (n int) {
 	return n
 }
 
-// mate is an agent as it asks the others.
-type mate struct {
+// fellow is an agent as it asks the others.
+type fellow struct {
 	*yard
 	self fleet.AgentName
 }
 
-func (n mate) Peers() (all []site.Peer) {
+func (n fellow) Peers() (all []site.Peer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, rack := range n.racks {
@@ -87,7 +87,7 @@ func (n mate) Peers() (all []site.Peer) {
 	return all
 }
 
-func (n mate) Ask(ctx context.Context, to fleet.AgentName, c *pb.SiteCall) (*pb.SiteReply, error) {
+func (n fellow) Ask(ctx context.Context, to fleet.AgentName, c *pb.SiteCall) (*pb.SiteReply, error) {
 	n.mu.Lock()
 	a, rack, lost := n.agents[to], n.racks[n.self], n.lost
 	if c.GetIntent() != nil && a != nil {
@@ -372,7 +372,7 @@ func TestStandbyAnswersForTheOneBefore(t *testing.T) {
 // asks has an agent ask another one for something of its own making.
 func (y *yard) asks(t *testing.T, from, to fleet.AgentName, call *pb.SiteIntent) (*pb.SiteAnswer, error) {
 	t.Helper()
-	reply, err := mate{y, from}.Ask(t.Context(), to, &pb.SiteCall{Body: &pb.SiteCall_Intent{Intent: call}})
+	reply, err := fellow{y, from}.Ask(t.Context(), to, &pb.SiteCall{Body: &pb.SiteCall_Intent{Intent: call}})
 	return reply.GetAnswer(), err
 }
 

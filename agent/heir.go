@@ -23,39 +23,28 @@ import (
 // have signed it and it is newer than what is known here. All else is the owner's own
 // and is taken as it is.
 
-// keeps says what of a share is not to be touched here. With all, what the owner does
-// not list may be what it has not heard of: a script ends by an order alone.
-func (a *Agent) keeps(all bool) func(*spool.Tx, spool.Change) bool {
-	return func(tx *spool.Tx, c spool.Change) bool {
-		switch c.Table { //nolint:exhaustive // the others are taken as they are
-		case spool.Floors:
-			return journal.Outdated(tx, c)
-		case spool.Scripts:
-			return c.Value == nil || !a.betterScript(tx, c)
-		case spool.Here:
-			return all && c.Value == nil || c.Value != nil && !a.betterOrder(tx, c)
-		case spool.Notes:
-			return c.Key == journal.Policy
-		}
-		return false
+// keeps says what of a share is not to be touched here.
+func (a *Agent) keeps(tx *spool.Tx, c spool.Change) bool {
+	if journal.Outdated(tx, c) || c.Table == spool.Notes && c.Key == journal.Policy {
+		return true
 	}
+	switch {
+	case c.Value == nil:
+		return false
+	case c.Table == spool.Scripts:
+		s := &pb.Script{}
+		return proto.Unmarshal(c.Value, s) != nil || s.GetName() != c.Key || a.kept(s.GetEnvelope(), s.GetSource(), s.GetName()) != nil
+	case c.Table == spool.Here:
+		return !a.ordered(c)
+	}
+	return false
 }
 
-func (a *Agent) betterScript(tx *spool.Tx, c spool.Change) bool {
-	s, have := &pb.Script{}, &pb.Script{}
-	if proto.Unmarshal(c.Value, s) != nil || proto.Unmarshal(tx.Get(spool.Scripts, c.Key), have) != nil || s.GetName() != c.Key {
-		return false
-	}
-	return s.GetVersion() > have.GetVersion() && s.GetVersion() >= floorOf(tx, s.GetName()) && a.kept(s.GetEnvelope(), s.GetSource(), s.GetName()) == nil
-}
-
-func (a *Agent) betterOrder(tx *spool.Tx, c spool.Change) bool {
+// ordered reports whether authors have signed an order that was given on the rack.
+func (a *Agent) ordered(c spool.Change) bool {
 	l := localOf(c)
-	if l.GetName() != c.Key || l.GetVersion() < floorOf(tx, c.Key) {
-		return false
-	}
 	o, _, err := a.authority.current().Order(l.GetEnvelope())
-	return err == nil && o.Name == l.GetName() && o.Version == l.GetVersion() && string(o.Kind) == l.GetKind() && o.For(string(a.cfg.Rack))
+	return err == nil && o.Name == c.Key && o.Name == l.GetName() && o.Version == l.GetVersion() && string(o.Kind) == l.GetKind() && o.For(string(a.cfg.Rack))
 }
 
 // localOf is the order in a row, nil if there is none.
@@ -102,7 +91,7 @@ func (a *Agent) heedScripts(changes []spool.Change) error {
 				return fault.Wrap(fault.Garbage, "read scripts", err)
 			}
 			switch old := have[name]; {
-			case s.GetVersion() < floorOf(tx, name):
+			case journal.Ended(tx, s):
 				ended = append(ended, name)
 			case old != nil && old.GetVersion() == s.GetVersion():
 				next[name] = old
@@ -123,12 +112,6 @@ func (a *Agent) heedScripts(changes []spool.Change) error {
 	a.standing.mu.Unlock()
 	a.retarget()
 	return nil
-}
-
-// floorOf is the version of the newest order about a script that was obeyed here.
-func floorOf(tx *spool.Tx, name string) uint64 {
-	floor, _ := journal.Floor(tx, journal.FloorOfScript, name)
-	return floor
 }
 
 // retell has the coordinators told again of the orders that were given on the rack and

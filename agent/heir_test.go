@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chiba-mesh/chiba/agent/bmc"
+	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/owner"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fault"
@@ -32,7 +33,7 @@ type heirs struct {
 // newHeirs makes both of the same rack. The second one knows only what it is handed.
 func newHeirs(t *testing.T, first *world) *heirs {
 	t.Helper()
-	first.disk = spool.Options{Mirrored: mirrored}
+	first.disk = spool.Options{Mirrored: journal.Mirrored}
 	second := newWorld(t)
 	second.disk = first.disk
 	second.lanes, second.pins, second.roots, second.orders = first.lanes, first.pins, first.roots, first.orders

@@ -344,7 +344,7 @@ func (a *Agent) takeShare(s *pb.PairShare) error {
 	a.desiring.Lock()
 	defer a.desiring.Unlock()
 	changes := changesOf(s)
-	if err := a.spool.Take(changes, s.GetAll(), a.keeps(s.GetAll())); err != nil {
+	if err := a.spool.Take(changes, s.GetAll(), a.keeps); err != nil {
 		return err
 	}
 	a.taken.Took(s.GetLife(), s.GetTo())

@@ -11,7 +11,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/chiba-mesh/chiba/agent/core"
+
 	"github.com/chiba-mesh/chiba/agent/journal"
 	"github.com/chiba-mesh/chiba/agent/spool"
 	"github.com/chiba-mesh/chiba/pkg/fleet"
@@ -433,7 +436,10 @@ func TestMirrored(t *testing.T) {
 		{spool.Notes, spool.Key("accepted", "n1", "sha256/x"), true},
 		{spool.Notes, "owner", false},
 		{spool.Notes, "revision", false},
-		{spool.Scripts, "hot", false},
+		{spool.Notes, journal.Policy, true},
+		{spool.Scripts, "hot", true},
+		{spool.Here, "hot", true},
+		{spool.Sessions, "sha256/x", false},
 		{spool.Table("outbox"), "x", false},
 	} {
 		if got := journal.Mirrored(c.table, c.key); got != c.want {
@@ -442,12 +448,21 @@ func TestMirrored(t *testing.T) {
 	}
 }
 
+func scriptRow(name string, version uint64) []byte {
+	row, _ := proto.Marshal(&pb.Script{Name: name, Version: version})
+	return row
+}
+
 // The newest order that either of a pair has seen is the newest one.
 func TestOutdated(t *testing.T) {
 	floor := func(version byte) []byte { return []byte{0, 0, 0, 0, 0, 0, 0, version} }
 	d := newDisk(t)
 	key := spool.Key(journal.FloorOfRun, "hot")
-	d.do(func(tx *spool.Tx) { journal.Raise(tx, journal.FloorOfRun, "hot", 5, "") })
+	d.do(func(tx *spool.Tx) {
+		journal.Raise(tx, journal.FloorOfRun, "hot", 5, "")
+		journal.Raise(tx, journal.FloorOfScript, "hot", 5, "")
+		tx.Put(spool.Scripts, "cold", scriptRow("cold", 3))
+	})
 	for _, c := range []struct {
 		what   string
 		change spool.Change
@@ -458,6 +473,10 @@ func TestOutdated(t *testing.T) {
 		{"the same", spool.Change{Table: spool.Floors, Key: key, Value: floor(5)}, false},
 		{"a newer one", spool.Change{Table: spool.Floors, Key: key, Value: floor(6)}, false},
 		{"one for another script", spool.Change{Table: spool.Floors, Key: "x", Value: floor(1)}, false},
+		{"a script that an order has ended", spool.Change{Table: spool.Scripts, Key: "hot", Value: scriptRow("hot", 3)}, true},
+		{"the script that stands", spool.Change{Table: spool.Scripts, Key: "cold", Value: scriptRow("cold", 3)}, true},
+		{"a newer version of it", spool.Change{Table: spool.Scripts, Key: "cold", Value: scriptRow("cold", 4)}, false},
+		{"that the owner does not have it", spool.Change{Table: spool.Scripts, Key: "cold"}, true},
 		{"another table", spool.Change{Table: spool.Runs, Key: key}, false},
 	} {
 		_ = d.View(func(tx *spool.Tx) error {

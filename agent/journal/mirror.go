@@ -4,16 +4,15 @@ import (
 	"encoding/binary"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/chiba-mesh/chiba/agent/spool"
+	"github.com/chiba-mesh/chiba/pkg/wire/pb"
 )
 
 // Passport begins the keys of the secrets by which an agent is known to its rack's
 // BMCs. They never leave its machine.
 const Passport = "bmc-client/"
-
-// Policy is the key of the note that holds the policy of authors. The standby takes
-// the newest that it is shown, as a policy that is signed.
-const Policy = "policy"
 
 // EpochOf begins the keys of the notes in which epoch another rack was last heard.
 const EpochOf = "epoch-of"
@@ -22,6 +21,10 @@ const EpochOf = "epoch-of"
 // keys that a person has accepted, who has said so, who was let in, and in which epochs
 // other racks were heard.
 var sharedNotes = [...]string{"accepted", "accepted-at", "approved", "admission", EpochOf}
+
+// Policy is the note of the policy of authors. The standby takes a newer one, if the
+// roots have signed it.
+const Policy = "policy"
 
 // Mirrored says what the standby holds of what the owner has written: all that it
 // needs to go on, and nothing that is the owner's own.
@@ -47,14 +50,38 @@ func Mirrored(table spool.Table, key string) bool {
 	return false
 }
 
-// Outdated says what of the owner's the standby does not take: an order that it has
-// seen stays the newest one, whatever the owner has seen of it.
+// Outdated says what of the owner's the standby does not take. Orders are heard of by
+// both: of two about one name the newer counts, whoever has seen it, and what the owner
+// does not have it may not have heard of. A script ends by an order alone, see [Ended].
 func Outdated(tx *spool.Tx, c spool.Change) bool {
-	if c.Table != spool.Floors {
-		return false
+	switch c.Table { //nolint:exhaustive // the others are the owner's alone
+	case spool.Floors:
+		return version(tx.Get(c.Table, c.Key)) > version(c.Value)
+	case spool.Scripts:
+		s, have := &pb.Script{}, &pb.Script{}
+		bad := proto.Unmarshal(c.Value, s) != nil || proto.Unmarshal(tx.Get(c.Table, c.Key), have) != nil
+		return bad || c.Value == nil || s.GetVersion() <= have.GetVersion() || Ended(tx, s)
+	case spool.Here:
+		r := &pb.Record{}
+		floor, _ := Floor(tx, FloorOfScript, c.Key)
+		return c.Value == nil || proto.Unmarshal(c.Value, r) != nil || r.GetLocal().GetVersion() < floor
 	}
-	have := tx.Get(c.Table, c.Key)
-	return len(have) >= 8 && (len(c.Value) < 8 || binary.BigEndian.Uint64(have) > binary.BigEndian.Uint64(c.Value))
+	return false
+}
+
+// Ended reports whether a newer order about the name of a script was obeyed here, or by
+// the owner: it does not stand any longer.
+func Ended(tx *spool.Tx, s *pb.Script) bool {
+	floor, _ := Floor(tx, FloorOfScript, s.GetName())
+	return s.GetVersion() < floor
+}
+
+// version is that of a floor, 0 if there is none.
+func version(floor []byte) uint64 {
+	if len(floor) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(floor)
 }
 
 // Follower is how far a standby is with what the owner has written. The zero value

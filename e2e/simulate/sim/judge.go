@@ -345,6 +345,11 @@ func (j *judge) settled(a *agent) {
 	}
 }
 
+// heard reports whether a table holds orders, of which both agents hear.
+func heard(table spool.Table) bool {
+	return table == spool.Floors || table == spool.Scripts || table == spool.Here
+}
+
 // mirrored is that the standby has what the owner has written. Of the newest orders
 // each keeps what it has seen.
 func (j *judge) mirrored(a *agent) {
@@ -354,13 +359,13 @@ func (j *judge) mirrored(a *agent) {
 	for table, rows := range a.disk.tables {
 		copies := a.partner.disk.tables[table]
 		for key, value := range rows {
-			if table != spool.Floors && journal.Mirrored(table, key) && string(copies[key]) != string(value) {
+			if !heard(table) && journal.Mirrored(table, key) && string(copies[key]) != string(value) {
 				j.w.violate("%s has %s %q, and its standby has not", a.name, table, key)
 				return
 			}
 		}
 		for key := range copies {
-			if table != spool.Floors && journal.Mirrored(table, key) && rows[key] == nil {
+			if !heard(table) && journal.Mirrored(table, key) && rows[key] == nil {
 				j.w.violate("the standby of %s has %s %q, and it has not", a.name, table, key)
 				return
 			}
