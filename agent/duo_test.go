@@ -257,7 +257,6 @@ func (m *mate) wrote(status func(int) bool) (n int) {
 	return n
 }
 
-func well(status int) bool      { return status < 300 }
 func forbidden(status int) bool { return status == http.StatusForbidden }
 
 // results are those of a run that an agent has recorded.

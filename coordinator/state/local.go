@@ -53,6 +53,8 @@ func (t *take) local(r *pb.Record, l *pb.LocalOrder) string {
 		t.settle(l, news, future)
 	case order.Remove:
 		t.settle(l, news, future)
+	case order.Catalogue: // racks have none of their own
+		return "a catalogue is not a rack's to decide"
 	}
 	t.becomes(r, news.GetOutcome())
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Local{Local: news}})

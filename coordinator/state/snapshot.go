@@ -69,18 +69,11 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.serving[a.GetRack()] = a.GetName()
 	}
 	n.restoreOwners(s)
-	for _, sc := range s.GetScripts() {
-		n.scripts[sc.GetName()] = sc
-		n.sourceBytes += len(sc.GetSource())
-	}
+	n.restoreScripts(s)
 	for _, leaf := range s.GetAudit() {
 		if err := n.audit.add(leaf); err != nil {
 			return err
 		}
-	}
-	n.restoreLocal(s.GetLocal())
-	for _, e := range s.GetEnded() {
-		n.over[e.GetName()] = e
 	}
 	n.restoreNodes(s)
 	n.restoreTrust(s)
@@ -91,14 +84,7 @@ func (m *Machine) Restore(s *pb.Snapshot) error {
 		n.remember(id)
 	}
 	n.sessions = restored(s.GetSessions())
-	n.firings = s.GetFirings()
-	for _, f := range n.firings {
-		n.firingBytes += proto.Size(f)
-	}
-	n.news = s.GetHardware()
-	for _, h := range n.news {
-		n.newsBytes += proto.Size(h)
-	}
+	n.restoreNews(s)
 	if err := n.restoreRuns(s); err != nil {
 		return err
 	}
@@ -146,9 +132,28 @@ func (m *Machine) restoreOwners(s *pb.Snapshot) {
 	}
 }
 
-func (m *Machine) restoreLocal(decisions []*pb.Script) {
-	for _, l := range decisions {
+// restoreScripts takes those that stand, that have ended, and that racks have decided about.
+func (m *Machine) restoreScripts(s *pb.Snapshot) {
+	for _, sc := range s.GetScripts() {
+		m.scripts[sc.GetName()] = sc
+		m.sourceBytes += len(sc.GetSource())
+	}
+	for _, l := range s.GetLocal() {
 		m.local[localKey(l.GetName(), l.GetRack())] = l
+	}
+	for _, e := range s.GetEnded() {
+		m.over[e.GetName()] = e
+	}
+}
+
+// restoreNews takes what rules have done, and what nodes are made of since.
+func (m *Machine) restoreNews(s *pb.Snapshot) {
+	m.firings, m.news = s.GetFirings(), s.GetHardware()
+	for _, f := range m.firings {
+		m.firingBytes += proto.Size(f)
+	}
+	for _, h := range m.news {
+		m.newsBytes += proto.Size(h)
 	}
 }
 

@@ -136,13 +136,13 @@ func waveNote(r *client.Rollout) string {
 	if r.State != client.Rolling {
 		return strings.TrimSuffix(r.State+": "+r.Reason, ": ")
 	}
-	note := "wave " + strconv.Itoa(r.Waves)
+	notes := []string{"wave " + strconv.Itoa(r.Waves)}
 	for _, c := range r.CutOff {
 		if !c.Since.IsZero() {
-			note += ", rack " + string(c.Rack) + " is cut off"
+			notes = append(notes, "rack "+string(c.Rack)+" is cut off")
 		}
 	}
-	return note
+	return strings.Join(notes, ", ")
 }
 
 // describeRollout is how far a run in waves is, in one line: "wave 2, 12 of 40

@@ -4,6 +4,7 @@ package signtest
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -78,6 +79,11 @@ func (a *Authors) Apply(name, source string, edit ...func(*order.Order)) *pb.App
 		e(&o)
 	}
 	return &pb.ApplyRequest{Source: []byte(source), Envelope: a.Sign(o)}
+}
+
+// Install puts the root's public half into a state directory.
+func (a *Authors) Install(dir string) error {
+	return errors.Join(os.MkdirAll(dir, 0o700), a.Root.Save(filepath.Join(dir, sign.RootFile)))
 }
 
 func must(data []byte, err error) []byte {
