@@ -51,10 +51,8 @@ func (t *take) local(r *pb.Record, l *pb.LocalOrder) string {
 			why = t.begun(r.GetAtUnixMs(), l, future)
 		}
 		t.settle(l, news, future)
-	case order.Remove:
+	default: // a removal
 		t.settle(l, news, future)
-	case order.Catalogue: // racks have none of their own
-		return "a catalogue is not a rack's to decide"
 	}
 	t.becomes(r, news.GetOutcome())
 	t.out.Events = append(t.out.Events, &pb.Event{Body: &pb.Event_Local{Local: news}})
