@@ -299,6 +299,9 @@ func TestThreat19StateDirectoryCopied(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied = filepath.Join(copied, "x")
+	if err := os.Chmod(filepath.Join(copied, "key.pem"), 0o600); err != nil { // which CopyFS does not keep
+		t.Fatal(err)
+	}
 	if err := s.renew(copied, addr); err != nil {
 		t.Fatalf("the first of the two: %v", err)
 	}
