@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -89,16 +90,14 @@ func loadModules() error {
 	return os.RemoveAll(dir)
 }
 
-// mountFlash mounts the eMMC: what the BMC keeps over a restart.
-func mountFlash() error {
-	err := poll(flashDevice, time.Minute, func() bool {
-		_, err := os.Stat(flashDevice)
-		return err == nil
+// mountFlash mounts the eMMC: what the BMC keeps over a restart. The kernel shows the
+// device a moment before it can be opened.
+func mountFlash() (err error) {
+	late := poll(flashDevice, time.Minute, func() bool {
+		err = mount(flashDevice, "ext4", flash)
+		return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENXIO)
 	})
-	if err != nil {
-		return err
-	}
-	return mount(flashDevice, "ext4", flash)
+	return cmp.Or(err, late)
 }
 
 // bringUp gives the network card its addresses, and waits until the link-local one
